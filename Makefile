@@ -1,0 +1,56 @@
+# Each target makes .venv when it is missing or stale; nothing but Python 3.10-3.12 is needed before.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+  $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+  2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --python $(BIN)/python
+READY := .venv/.ready
+# two processes of one thread use two cores better than one process of two threads
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: setup demo test test-slow lint format benchmarks detectron2-main clean
+.DEFAULT_GOAL := setup
+
+setup: $(READY)  ## make .venv with everything in it
+
+$(READY): requirements.txt setup.py Makefile
+	@test -n "$(PYTHON)" || { echo "DenseSSL needs Python 3.10, 3.11 or 3.12 with the venv module \
+	(on Debian: apt-get install python3-venv), or: make PYTHON=/path/to/python3.11" >&2; exit 3; }
+	@echo "making .venv with $(PYTHON): about 5 GB, a minute or more" >&2
+	@rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	$(UV) --quiet -r requirements.txt
+	@# the official Python sources of 0.5; their C++ sources are not in the package, hence skip-build
+	$(UV) --quiet --no-build-isolation --no-deps -C=--global-option=build_py \
+	  -C=--build-option=--skip-build detectron2-cdo==0.5
+	$(UV) --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+detectron2-main: $(READY)  ## the official Detectron2 main instead of 0.5: a compiler and its repository are needed
+	-$(BIN)/uv pip uninstall --python $(BIN)/python detectron2-cdo
+	$(UV) --no-build-isolation --no-deps 'git+https://github.com/facebookresearch/detectron2'
+
+demo: $(READY)  ## the whole way in miniature, about ten minutes on two cores
+	$(BIN)/densessl demo
+
+test: $(READY)  ## the fast tests
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## what takes longer: whole protocols, long runs
+	$(PYTEST) -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: $(READY)  ## measured comparisons; each prints ratios from one run
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""Errors that a person can act on, and the exit code that each one means.
+
+Only these reach the front door as a plain message; any other exception is a bug and keeps its
+traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DenseSSLError(Exception):
+    """An error with a message for people and an exit code for scripts."""
+
+    exit_code = 1
+
+
+class InputError(DenseSSLError):
+    """The user's input is wrong: say what, where, the value, what is allowed."""
+
+    exit_code = 2
+
+
+class EnvironmentLacks(DenseSSLError):
+    """Something is not installed or not there: say the command that mends it."""
+
+    exit_code = 3
+
+
+class StoppedEarly(DenseSSLError):
+    """Stopped on request with everything saved; the same command goes on."""
+
+    exit_code = 75
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str | None:
+    """The allowed word most like ``word``, or None when nothing comes close."""
+    by_lower = {str(name).lower(): str(name) for name in allowed}
+    found = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None
+
+
+def unknown(what: str, value: str, allowed: Iterable[str], where: str = "") -> InputError:
+    """An InputError for a name that is not among ``allowed``, with the nearest one.
+
+    Example: ``raise unknown("protocol", "voc_det", PROTOCOLS, where="--protocol")``
+    """
+    allowed = list(allowed)
+    place = f" in {where}" if where else ""
+    hint = nearest(value, allowed)
+    meant = f" Did you mean '{hint}'?" if hint else ""
+    return InputError(
+        f"unknown {what} '{value}'{place}.{meant} Allowed: {', '.join(sorted(allowed))}"
+    )

@@ -1,0 +1,45 @@
+"""Logging: coloured on a terminal, plain elsewhere, and always into the run's ``log.txt``."""
+
+import logging
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+@lru_cache
+def console() -> Console:
+    """The one console for people: standard error, so that standard output stays for results."""
+    return Console(stderr=True)
+
+
+def setup(output_dir: str | os.PathLike | None = None, rank: int = 0) -> logging.Logger:
+    """Send the 'densessl' log to the terminal and to ``output_dir/log.txt`` (appended).
+
+    Ranks other than 0 log warnings only, and to no file. Safe to call again: handlers are replaced.
+    """
+    logger = logging.getLogger("densessl")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = False
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    if sys.stderr.isatty():
+        screen: logging.Handler = RichHandler(
+            console=console(), show_path=False, markup=False, log_time_format="[%X]"
+        )
+    else:
+        screen = logging.StreamHandler(sys.stderr)
+        screen.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
+    logger.addHandler(screen)
+    if output_dir is not None and rank == 0:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter(FORMAT))
+        logger.addHandler(file)
+    return logger

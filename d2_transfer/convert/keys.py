@@ -1,0 +1,76 @@
+"""Names of a ResNet's tensors: torchvision's and Detectron2's, by anchored patterns.
+
+A tensor counts as part of the backbone only if torchvision's own network of that depth has it, by
+name and shape; nothing is matched by a piece of its name.
+"""
+
+import re
+from functools import lru_cache
+
+DEPTHS = (18, 34, 50, 101, 152)
+BLOCKS = {
+    (2, 2, 2, 2, False): 18,
+    (3, 4, 6, 3, False): 34,
+    (3, 4, 6, 3, True): 50,
+    (3, 4, 23, 3, True): 101,
+    (3, 8, 36, 3, True): 152,
+}  # blocks in layer1..4, and whether they are bottlenecks (have a third convolution)
+
+_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+_RULES = [
+    (r"conv1\.weight", r"stem.conv1.weight"),
+    (rf"bn1\.{_NORM}", r"stem.conv1.norm.\1"),
+    (r"layer([1-4])\.(\d+)\.conv([123])\.weight", r"res{}.\2.conv\3.weight"),
+    (rf"layer([1-4])\.(\d+)\.bn([123])\.{_NORM}", r"res{}.\2.conv\3.norm.\4"),
+    (r"layer([1-4])\.(\d+)\.downsample\.0\.weight", r"res{}.\2.shortcut.weight"),
+    (rf"layer([1-4])\.(\d+)\.downsample\.1\.{_NORM}", r"res{}.\2.shortcut.norm.\3"),
+]
+# An FPN's convolution is `fpn_lateral4`, or, with a norm, a Sequential of `.0` and `.1`.
+_FPN_RULES = [
+    (r"fpn_(lateral|output)([2-5])\.(?:0\.)?(weight|bias)", r"backbone.fpn_\1\2.\3"),
+    (rf"fpn_(lateral|output)([2-5])\.(?:1|norm)\.{_NORM}", r"backbone.fpn_\1\2.norm.\3"),
+]
+COUNTER = "num_batches_tracked"  # files of old torch versions lack it
+
+
+def to_detectron2(name: str) -> str | None:
+    """Detectron2's name of a torchvision ResNet tensor; None for a name that is not one."""
+    for pattern, replacement in _RULES:
+        if match := re.fullmatch(pattern, name):
+            stage = int(match[1]) + 1 if name.startswith("layer") else 0
+            return match.expand(replacement).format(stage)
+    return None
+
+
+def fpn_to_detectron2(name: str) -> str | None:
+    """Detectron2's name (``backbone.fpn_lateral4.weight``) of an FPN tensor; None for no such."""
+    for pattern, replacement in _FPN_RULES:
+        if match := re.fullmatch(pattern, name):
+            return match.expand(replacement)
+    return None
+
+
+@lru_cache
+def expected(depth: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every backbone tensor of torchvision's ResNet (318 for depth 50)."""
+    import torch
+    from torchvision.models import resnet
+
+    with torch.device("meta"):  # names and shapes only
+        network = getattr(resnet, f"resnet{depth}")()
+    state = network.state_dict()
+    return {name: tuple(t.shape) for name, t in state.items() if not name.startswith("fc.")}
+
+
+@lru_cache
+def detectron2_names(depth: int) -> dict[str, str]:
+    """Detectron2's name of every backbone tensor, by torchvision's, one to one."""
+    return {name: to_detectron2(name) for name in expected(depth)}
+
+
+def depth_of(names) -> int | None:
+    """The depth of the ResNet with these torchvision names; None when it is not one of ours."""
+    found = [re.match(r"layer([1-4])\.(\d+)\.conv1\.weight$", name) for name in names]
+    blocks = [(int(match[1]), int(match[2])) for match in found if match]
+    counts = [1 + max((b for s, b in blocks if s == stage), default=-1) for stage in range(1, 5)]
+    return BLOCKS.get((*counts, "layer1.0.conv3.weight" in names))

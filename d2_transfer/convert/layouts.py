@@ -1,0 +1,192 @@
+"""The checkpoint layouts that ``convert`` knows: one row each, and what is taken from a file.
+
+A row says in which container of the file the tensors lie, under which prefix, and which of the
+other names there are known not to be the backbone. Everything else must be the backbone, exactly.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from console.errors import InputError, unknown
+
+from . import keys
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "channel_order": "RGB"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a repository writes its checkpoints."""
+
+    name: str
+    of: str  # whose files these are, for people
+    container: tuple[str, ...] = ()  # keys that lead to the dict of tensors
+    prefix: str = ""  # of the backbone's names
+    not_backbone: str = r"$^"  # names after the prefix that are known and left behind
+    marks: tuple[str, ...] = ()  # top-level keys without which it is not this layout
+    names: str = "torchvision"  # whose names follow the prefix: torchvision's, detectron2's
+    method: str | None = None  # the method, where the layout itself tells it
+
+
+LAYOUTS = [  # tried in this order
+    Layout("densessl", "densessl pretrain", ("backbone",), marks=("method", "normalization")),
+    Layout("detectron2", "densessl convert", ("model",), marks=("densessl",), names="detectron2"),
+    Layout("torchvision", "torchvision's models", not_backbone=r"fc\.(weight|bias)"),
+]
+BY_NAME = {layout.name: layout for layout in LAYOUTS}
+
+
+@dataclass
+class Source:
+    """What a checkpoint gives: tensors under torchvision's names, and facts about them."""
+
+    layout: str
+    depth: int
+    backbone: dict[str, Any]  # name -> float32 tensor, complete and in torchvision's order
+    fpn: dict[str, Any]  # Detectron2's name -> tensor; empty without an FPN
+    counters_added: int  # num_batches_tracked that the file lacked, set to 0
+    method: str
+    normalization: dict[str, Any] = field(default_factory=lambda: dict(IMAGENET))
+    pretrain: dict[str, Any] = field(default_factory=dict)
+
+
+def recognise(checkpoint: Any, name: str = "auto", where: str = "") -> Source:
+    """The backbone in a checkpoint.
+
+    ``name`` is a layout's or 'auto' (the first that fits). Raises InputError that lists the file's
+    top-level keys and the known layouts when none fits, and the tensors at fault when one is near.
+    """
+    if name != "auto" and name not in BY_NAME:
+        raise unknown("layout", name, ["auto", *BY_NAME], "--from")
+    rows = LAYOUTS if name == "auto" else [BY_NAME[name]]
+    for layout in rows:
+        state = _tensors(checkpoint, layout)
+        if state is not None and "conv1.weight" in state and "layer1.0.conv1.weight" in state:
+            return _source(checkpoint, state, layout, where)
+    top = list(checkpoint) if isinstance(checkpoint, dict) else [type(checkpoint).__name__]
+    shown = ", ".join(map(str, top[:12])) + (f", … ({len(top)} keys)" if len(top) > 12 else "")
+    known = "; ".join(f"{row.name} ({row.of})" for row in LAYOUTS)
+    asked = "a known layout" if name == "auto" else f"the layout '{name}'"
+    raise InputError(
+        f"{where} holds no ResNet in {asked}. Its top-level keys: {shown}. Known layouts: {known}"
+    )
+
+
+def _tensors(checkpoint: Any, layout: Layout) -> dict[str, Any] | None:
+    """The names after the prefix, in torchvision's spelling; None when the file is not like it."""
+    if not isinstance(checkpoint, dict) or any(mark not in checkpoint for mark in layout.marks):
+        return None
+    state: Any = checkpoint
+    for key in layout.container:
+        state = state.get(key) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        return None
+    start = len(layout.prefix)
+    state = {name[start:]: t for name, t in state.items() if name.startswith(layout.prefix)}
+    if layout.names == "detectron2":
+        state = _from_detectron2(state)
+    return {name: t for name, t in state.items() if not re.fullmatch(layout.not_backbone, name)}
+
+
+def _from_detectron2(state: dict[str, Any]) -> dict[str, Any]:
+    import numpy
+    import torch
+
+    # The names of the deepest network include those of the others.
+    back = {new: old for old, new in keys.detectron2_names(max(keys.DEPTHS)).items()}
+    renamed = {}
+    for name, value in state.items():
+        is_array = isinstance(value, numpy.ndarray | numpy.generic)
+        name = back.get(name, re.sub(r"^backbone\.(?=fpn_)", "", name))
+        renamed[name] = torch.as_tensor(value) if is_array else value
+    return renamed
+
+
+def _source(checkpoint: dict, state: dict[str, Any], layout: Layout, where: str) -> Source:
+    fpn = {name: t for name, t in state.items() if name.startswith("fpn_")}
+    if isinstance(checkpoint.get("fpn"), dict):
+        fpn |= checkpoint["fpn"]
+    backbone = {name: t for name, t in state.items() if name not in fpn}
+    depth = keys.depth_of(backbone)
+    if depth is None:
+        raise InputError(
+            f"{where}: the network is not a ResNet of depth {', '.join(map(str, keys.DEPTHS))} "
+            "(blocks per stage are counted from its names)"
+        )
+    backbone, added = _complete(backbone, depth, where)
+    facts = getattr(checkpoint, "densessl", None) or checkpoint.get("densessl") or {}
+    source = Source(
+        layout=layout.name,
+        depth=depth,
+        backbone=backbone,
+        fpn=_fpn(fpn, where),
+        counters_added=added,
+        method=str(checkpoint.get("method") or facts.get("method") or layout.method or "unknown"),
+        pretrain=_pretrain(checkpoint) or facts.get("pretrain") or {},
+    )
+    if isinstance(checkpoint.get("normalization"), dict):
+        source.normalization |= checkpoint["normalization"]
+    elif facts:
+        scaled = {name[6:]: [v / 255 for v in vs] for name, vs in facts["normalization"].items()}
+        source.normalization |= scaled | {"channel_order": facts["channel_order"]}
+    return source
+
+
+def _pretrain(checkpoint: dict) -> dict[str, Any]:
+    """The facts of our own pretraining; ``epochs`` are those done when the file was written."""
+    told = dict(checkpoint.get("pretrain") or {})
+    done, steps = checkpoint.get("iteration"), told.get("steps")
+    if done is not None and steps and done < steps:
+        told |= {"epochs": round(told["epochs"] * done / steps, 4), "steps": done}
+    return told
+
+
+def _complete(state: dict[str, Any], depth: int, where: str) -> tuple[dict[str, Any], int]:
+    """The tensors of exactly that ResNet as float32, and how many counters had to be added."""
+    import torch
+
+    wanted = keys.expected(depth)
+    added = [n for n in wanted if n not in state and n.endswith(keys.COUNTER)]
+    missing = [name for name in wanted if name not in state and name not in added]
+    extra = [name for name in state if name not in wanted]
+    wrong = [
+        f"{name} {tuple(state[name].shape)} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in state and tuple(getattr(state[name], "shape", ())) != shape
+    ]
+    for what, names in (("lacks", missing), ("also holds", extra), ("has other shapes:", wrong)):
+        if names:
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            raise InputError(
+                f"{where} is like a ResNet-{depth} but {what} {', '.join(names[:6])}{more}; "
+                "a variant (deep stem, wider, ResNeXt) does not fit Detectron2's ResNet"
+            )
+    complete = {}
+    for name in wanted:
+        tensor = state.get(name, torch.zeros((), dtype=torch.int64))
+        complete[name] = _plain(tensor, name, where)
+    return complete, len(added)
+
+
+def _fpn(state: dict[str, Any], where: str) -> dict[str, Any]:
+    renamed = {keys.fpn_to_detectron2(name): (name, tensor) for name, tensor in state.items()}
+    if None in renamed or len(renamed) != len(state):
+        strange = [name for name in state if keys.fpn_to_detectron2(name) is None]
+        raise InputError(f"{where}: FPN tensors of unknown names: {', '.join(strange[:6])}")
+    return {new: _plain(tensor, name, where) for new, (name, tensor) in renamed.items()}
+
+
+def _plain(tensor: Any, name: str, where: str) -> Any:
+    """The tensor as contiguous float32 (or int64) on the CPU; InputError for NaN or infinity."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"{where}: {name} is a {type(tensor).__name__}, not a tensor")
+    if name.endswith(keys.COUNTER):
+        return tensor.detach().cpu().to(torch.int64).contiguous()
+    if not tensor.is_floating_point():
+        raise InputError(f"{where}: {name} has type {tensor.dtype}; weights are floating point")
+    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN is both
+        raise InputError(f"{where}: {name} holds NaN or infinity; the training has diverged")
+    return tensor.detach().cpu().to(torch.float32).contiguous()

@@ -1,0 +1,220 @@
+"""The proof: both networks run on the same input, and every stage gives the same.
+
+The reference is torchvision's own ResNet with the source's tensors; against it stands Detectron2's
+own ResNet with the tensors of the written file, built as that file says (depth, stride, pixel
+mean and std, channel order).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from console.errors import InputError
+from d2_transfer import compat
+
+TOLERANCE = 1e-5  # of the largest magnitude in the stage: float32 rounding grows with it
+INPUT = (1, 3, 97, 65)  # odd sides, so that a stride in another place shows at the borders
+SEED = 0
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+
+
+class ProofFailed(InputError):
+    """The two networks differ; says where."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One compared output: its shape, the largest |value| and the largest |difference|."""
+
+    name: str
+    shape: tuple[int, ...]
+    magnitude: float
+    difference: float
+
+    @property
+    def equal(self) -> bool:
+        """Within TOLERANCE of the magnitude, and not zero everywhere (that would prove nothing)."""
+        return self.magnitude > 0 and self.difference <= TOLERANCE * self.magnitude
+
+
+def prove(
+    reference: dict[str, Any],
+    normalization: dict[str, Any],
+    written: dict[str, Any],
+    facts: dict[str, Any],
+    fpn: dict[str, Any] | None = None,
+) -> list[Stage]:
+    """Run both networks in float32 evaluation mode and compare every stage.
+
+    ``reference``: torchvision names -> tensors, with ``normalization`` (mean, std of 0–1 values and
+    channel_order); ``written``: Detectron2 names -> arrays of the written file, with its ``facts``;
+    ``fpn``: Detectron2's FPN names -> tensors of the source. Raises ProofFailed naming what
+    differs: tensors whose bits differ, and stages beyond TOLERANCE.
+    """
+    import torch
+
+    wrong = _tensors_that_differ(reference, fpn or {}, written, facts["depth"])
+    image = torch.randint(0, 256, INPUT, generator=torch.Generator().manual_seed(SEED))
+    if fpn:
+        image = image[:, :, :96, :64]  # an FPN wants multiples of 32
+    expected, got = _normalised(image, normalization), _normalised_by_detectron2(image, facts)
+    with torch.no_grad():
+        stages = [_compare("input", expected, got)]
+        ours = _torchvision_stages(reference, facts["depth"], expected)
+        theirs = _detectron2_stages(written, facts, expected)
+        if fpn:
+            theirs |= _detectron2_fpn(written, facts, expected)
+            ours |= _fpn(fpn, ours)
+    stages += [_compare(name, value, theirs[name]) for name, value in ours.items()]
+    unequal = [
+        f"{s.name}: largest difference {s.difference:.3g} at magnitude {s.magnitude:.3g}"
+        for s in stages
+        if not s.equal
+    ]
+    if wrong or unequal:
+        shown = wrong[:8] + ([f"… and {len(wrong) - 8} more tensors"] if len(wrong) > 8 else [])
+        raise ProofFailed(
+            "the proof failed, nothing was written:\n  " + "\n  ".join(unequal + shown)
+        )
+    return stages
+
+
+def _compare(name: str, ours, theirs) -> Stage:
+    if ours.shape != theirs.shape:
+        raise ProofFailed(f"{name}: shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}")
+    magnitude, difference = ours.abs().max().item(), (ours - theirs).abs().max().item()
+    return Stage(name, tuple(ours.shape), magnitude, difference)
+
+
+def _tensors_that_differ(reference, fpn, written, depth: int) -> list[str]:
+    """Every source tensor must be in the file bit for bit, and nothing else may be."""
+    import torch
+
+    from . import keys
+
+    names = keys.detectron2_names(depth)
+    wanted = {names[name]: tensor for name, tensor in reference.items()} | fpn
+    wrong = [f"{name}: not in the source" for name in written if name not in wanted]
+    for name, tensor in wanted.items():
+        if name not in written:
+            wrong.append(f"{name}: missing")
+        elif not torch.equal(torch.as_tensor(written[name]), tensor):
+            wrong.append(f"{name}: not the source's tensor")
+    return wrong
+
+
+def _normalised(image, normalization: dict[str, Any]):
+    """The source's view of an RGB image [B, 3, H, W] of 0–255."""
+    import torch
+
+    mean = torch.tensor(normalization["mean"], dtype=torch.float64)[:, None, None]
+    std = torch.tensor(normalization["std"], dtype=torch.float64)[:, None, None]
+    image = image if normalization["channel_order"] == "RGB" else image.flip(1)
+    return ((image / 255.0 - mean) / std).float()
+
+
+def _normalised_by_detectron2(image, facts: dict[str, Any]):
+    """What a detector with the written pixel mean, std and channel order feeds its backbone."""
+    import torch
+
+    image = (image if facts["channel_order"] == "RGB" else image.flip(1)).float()
+    mean = torch.tensor(facts["normalization"]["pixel_mean"])[:, None, None]
+    std = torch.tensor(facts["normalization"]["pixel_std"])[:, None, None]
+    return (image - mean) / std
+
+
+def _torchvision_stages(state, depth: int, image) -> dict[str, Any]:
+    import torch
+    from torchvision.models import resnet
+
+    with torch.device("meta"):  # no time for initial weights
+        network = getattr(resnet, f"resnet{depth}")()
+    network.fc = torch.nn.Identity()
+    network.load_state_dict(state, assign=True)  # strict
+    network.eval()
+    x = network.maxpool(network.relu(network.bn1(network.conv1(image))))
+    outputs = {"stem": x}
+    for name, layer in zip(STAGES[1:], ("layer1", "layer2", "layer3", "layer4"), strict=True):
+        x = outputs[name] = getattr(network, layer)(x)
+    return outputs
+
+
+def _detectron2_config(facts: dict[str, Any]):
+    cfg = compat.get_cfg()
+    cfg.MODEL.RESNETS.DEPTH = facts["depth"]
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = facts["stride_in_1x1"]
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 256 if facts["depth"] >= 50 else 64
+    cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    return cfg
+
+
+def _detectron2_stages(written, facts: dict[str, Any], image) -> dict[str, Any]:
+    import torch
+
+    compat.setup()
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling.backbone import build_resnet_backbone
+
+    with torch.device("meta"):
+        network = build_resnet_backbone(_detectron2_config(facts), ShapeSpec(channels=3))
+    tensors = {n: torch.as_tensor(a) for n, a in written.items() if not n.startswith("backbone.")}
+    try:
+        network.load_state_dict(tensors, assign=True)  # strict
+    except RuntimeError as error:
+        raise ProofFailed(f"Detectron2's ResNet does not take the tensors: {error}") from None
+    return network.eval()(image)
+
+
+# FPN: a file may hold some of its levels (ReSim: lateral 3–5, output 3–4) ----------------------
+
+
+def _fpn(state: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
+    """The FPN levels that ``state`` determines, from its formula (Lin et al. 2017, figure 3)."""
+    from torch.nn import functional as F
+
+    def layer(name: str, x):
+        weight = state[f"{name}.weight"]
+        x = F.conv2d(x, weight, state.get(f"{name}.bias"), padding=weight.shape[-1] // 2)
+        norm = {k: state.get(f"{name}.norm.{k}") for k in ("weight", "bias")}
+        if norm["weight"] is None:
+            return x
+        mean, var = (state[f"{name}.norm.{k}"] for k in ("running_mean", "running_var"))
+        return F.batch_norm(x, mean, var, norm["weight"], norm["bias"])
+
+    outputs, top = {}, None
+    for level in (5, 4, 3, 2):
+        if f"backbone.fpn_lateral{level}.weight" not in state:
+            break  # the levels below need this one
+        x = layer(f"backbone.fpn_lateral{level}", stages[f"res{level}"])
+        if top is not None:
+            x = x + F.interpolate(top, scale_factor=2.0, mode="nearest")
+        top = x
+        if f"backbone.fpn_output{level}.weight" in state:
+            outputs[f"p{level}"] = layer(f"backbone.fpn_output{level}", x)
+    return outputs
+
+
+def _detectron2_fpn(written, facts: dict[str, Any], image) -> dict[str, Any]:
+    import torch
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
+
+    laterals = [n for n in (2, 3, 4, 5) if f"backbone.fpn_lateral{n}.weight" in written]
+    cfg = _detectron2_config(facts)
+    cfg.MODEL.FPN.IN_FEATURES = [f"res{level}" for level in laterals]
+    cfg.MODEL.FPN.OUT_CHANNELS = len(written[f"backbone.fpn_lateral{laterals[-1]}.weight"])
+    cfg.MODEL.FPN.NORM = "BN" if any(".norm." in n for n in written if "fpn_" in n) else ""
+    with torch.device("meta"):
+        network = build_resnet_fpn_backbone(cfg, ShapeSpec(channels=3))
+    network.to_empty(device="cpu")  # the output convolutions that the file lacks stay arbitrary
+    tensors = {
+        name.removeprefix("backbone.") if "fpn_" in name else f"bottom_up.{name}": torch.as_tensor(
+            a
+        )
+        for name, a in written.items()
+    }
+    loaded = network.load_state_dict(tensors, strict=False)
+    if loaded.unexpected_keys:
+        raise ProofFailed(f"Detectron2's FPN has no place for {', '.join(loaded.unexpected_keys)}")
+    return network.eval()(image)

@@ -1,0 +1,276 @@
+"""``densessl doctor``: what is installed, what is missing, and the exact command that mends it.
+
+Exit code 3 when the main job (pretrain, convert, transfer) cannot run. Every check guards itself,
+so this runs where nothing else does.
+"""
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from console.parser import Parser
+
+OK, MISSING, OPTIONAL = "ok", "missing", "optional"  # optional: absent, and the main job runs
+SETUP = "make setup"
+LIBRARIES = {  # import name: distribution, of what the main job imports besides torch
+    "fvcore": "fvcore",
+    "iopath": "iopath",
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "rich": "rich",
+    "yacs": "yacs",
+    "termcolor": "termcolor",
+    "tabulate": "tabulate",
+    "cloudpickle": "cloudpickle",
+    "tqdm": "tqdm",
+    "omegaconf": "omegaconf",
+    "matplotlib": "matplotlib",
+    "tensorboard": "tensorboard",
+}
+SLURM = ("sbatch", "srun", "squeue", "scontrol", "scancel")
+OLDEST_PYTHON = (3, 10)
+FREE_GB = 2.0  # below this not even the demo's checkpoints fit
+
+# Data set: what it needs under DETECTRON2_DATASETS, and the protocols that read it
+DATA_SETS = {
+    "VOC": (
+        "VOC2007/Annotations VOC2007/ImageSets/Main VOC2007/JPEGImages "
+        "VOC2012/Annotations VOC2012/ImageSets/Main VOC2012/JPEGImages",
+        "voc_det_c4",
+    ),
+    "VOC masks": ("VOC2012/ImageSets/Segmentation VOC2012/SegmentationClass", "voc_semseg"),
+    "COCO": (
+        "coco/annotations/instances_train2017.json coco/annotations/instances_val2017.json "
+        "coco/train2017 coco/val2017",
+        "coco_mask_c4, coco_mask_fpn",
+    ),
+    "COCO keypoints": (
+        "coco/annotations/person_keypoints_train2017.json "
+        "coco/annotations/person_keypoints_val2017.json coco/train2017 coco/val2017",
+        "coco_keypoint_fpn",
+    ),
+    "Cityscapes": (
+        "cityscapes/leftImg8bit/train cityscapes/leftImg8bit/val "
+        "cityscapes/gtFine/train cityscapes/gtFine/val",
+        "cityscapes_inst, cityscapes_semseg",
+    ),
+    "ADE20K": (
+        "ADEChallengeData2016/images/training ADEChallengeData2016/images/validation "
+        "ADEChallengeData2016/annotations/training ADEChallengeData2016/annotations/validation",
+        "ade20k_semseg",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's: a part, its state, what was seen, the command that mends it."""
+
+    part: str
+    state: str  # OK, MISSING or OPTIONAL
+    detail: str
+    mend: str = ""
+
+
+def examine() -> list[Finding]:
+    """Every finding, most basic first."""
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _torch,
+        _torchvision,
+        _libraries,
+        _detectron2,
+        _coco_evaluation,
+        _cityscapes_scripts,
+        _cluster,
+        _data_sets,
+        _disk,
+    ]
+    findings = []
+    for check in checks:
+        try:
+            findings += check()
+        except Exception as error:  # a broken installation raises anything; that is a finding too
+            part = check.__name__.strip("_").replace("_", " ")
+            findings.append(Finding(part, MISSING, f"{type(error).__name__}: {error}", SETUP))
+    return findings
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(prog="densessl doctor", description=__doc__)
+    parser.parse_args(argv)
+    findings = examine()
+    _show(findings)
+    missing = [finding.part for finding in findings if finding.state == MISSING]
+    if missing:
+        print(f"\npretrain, convert, transfer cannot run: {', '.join(missing)}", file=sys.stderr)
+        return 3
+    return 0
+
+
+# The checks ---------------------------------------------------------------------------------------
+
+
+def _python() -> list[Finding]:
+    seen = platform.python_version()
+    if sys.version_info >= OLDEST_PYTHON:
+        return [Finding("Python", OK, seen)]
+    mend = "install Python 3.10, 3.11 or 3.12, then: make clean setup"
+    return [Finding("Python", MISSING, seen, mend)]
+
+
+def _torch() -> list[Finding]:
+    if error := _import_error("torch"):
+        return [Finding("torch", MISSING, error, SETUP)]
+    import torch
+
+    found = [Finding("torch", OK, torch.__version__)]
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+        return [*found, Finding("CUDA", OK, f"{torch.version.cuda}: {', '.join(names)}")]
+    if shutil.which("nvidia-smi"):
+        mend = f"update the NVIDIA driver to one for CUDA {torch.version.cuda}"
+        return [*found, Finding("CUDA", OPTIONAL, "a driver is there, torch sees no GPU", mend)]
+    return [*found, Finding("CUDA", OPTIONAL, "no GPU; everything runs on the CPU, slowly")]
+
+
+def _torchvision() -> list[Finding]:
+    if error := _import_error("torchvision"):
+        return [Finding("torchvision", MISSING, error, SETUP)]
+    import torch
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
+    kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()
+    if kept != [0, 2]:
+        return [Finding("torchvision ops", MISSING, f"nms kept {kept}, not [0, 2]", SETUP)]
+    return [Finding("torchvision", OK, f"{torchvision.__version__}, its ops run")]
+
+
+def _libraries() -> list[Finding]:
+    lacking = [LIBRARIES[name] for name in LIBRARIES if _import_error(name)]
+    if lacking:
+        return [Finding("libraries", MISSING, f"not there: {', '.join(lacking)}", SETUP)]
+    return [Finding("libraries", OK, ", ".join(f"{d} {_version(d)}" for d in LIBRARIES.values()))]
+
+
+def _detectron2() -> list[Finding]:
+    from console.errors import EnvironmentLacks
+    from d2_transfer import compat
+
+    try:
+        compat.setup()
+        for name in ("modeling", "engine", "evaluation"):
+            importlib.import_module(f"detectron2.{name}")
+    except EnvironmentLacks as error:
+        return [Finding("Detectron2", MISSING, str(error).split(";")[0], compat.MEND)]
+    except Exception as error:
+        return [Finding("Detectron2", MISSING, f"{type(error).__name__}: {error}", compat.MEND)]
+    ops = "compiled ops" if compat.has_compiled_ops() else "no compiled ops (none is needed)"
+    which = "the release on PyPI" if compat.is_release() else "the official main"
+    return [Finding("Detectron2", OK, f"{compat.version()}, {which}, {ops}")]
+
+
+def _coco_evaluation() -> list[Finding]:
+    findings = []
+    for module, name, state in (
+        ("pycocotools.cocoeval", "pycocotools", MISSING),
+        ("faster_coco_eval", "faster-coco-eval", OPTIONAL),
+    ):
+        error = _import_error(module)
+        found = Finding(name, state, error, SETUP) if error else Finding(name, OK, _version(name))
+        findings.append(found)
+    return findings
+
+
+def _cityscapes_scripts() -> list[Finding]:
+    if error := _import_error("cityscapesscripts"):
+        return [Finding("cityscapesScripts", OPTIONAL, error, SETUP)]
+    return [Finding("cityscapesScripts", OK, _version("cityscapesscripts"))]
+
+
+def _cluster() -> list[Finding]:
+    lacking = [command for command in SLURM if shutil.which(command) is None]
+    slurm = Finding("Slurm", OK, ", ".join(SLURM))
+    if lacking:
+        detail = f"not on PATH: {', '.join(lacking)}; only 'densessl submit' needs them"
+        mend = "log in to the cluster (one machine: apt-get install slurm-wlm)"
+        slurm = Finding("Slurm", OPTIONAL, detail, mend)
+    if error := _import_error("submitit"):
+        return [slurm, Finding("submitit", OPTIONAL, error, SETUP)]
+    return [slurm, Finding("submitit", OK, _version("submitit"))]
+
+
+def _data_sets() -> list[Finding]:
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+    findings = []
+    for name, (needed, protocols) in DATA_SETS.items():
+        absent = [path for path in needed.split() if not _holds_something(root / path)]
+        if not absent:
+            findings.append(Finding(name, OK, f"{root} ({protocols})"))
+            continue
+        count = f"{len(absent)} of {len(needed.split())} absent under {root}"
+        mend = "export DETECTRON2_DATASETS=DIR  (to try: densessl scenes DIR)"
+        if len(absent) < len(needed.split()):
+            mend = f"put {', '.join(absent)} under {root}"
+        findings.append(Finding(name, OPTIONAL, f"{count} ({protocols})", mend))
+    return findings
+
+
+def _disk() -> list[Finding]:
+    free = shutil.disk_usage(".").free / 1e9
+    if free < FREE_GB:
+        mend = f"free {FREE_GB - free:.1f} GB, or run elsewhere"
+        return [Finding("disk", MISSING, f"{free:.1f} GB free in {Path.cwd()}", mend)]
+    return [Finding("disk", OK, f"{free:.0f} GB free in {Path.cwd()}")]
+
+
+def _import_error(name: str) -> str:
+    """Why a module cannot be imported; empty when it can."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a broken shared library raises OSError, and so on
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def _holds_something(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and next(path.iterdir(), None) is not None)
+
+
+# Showing ------------------------------------------------------------------------------------------
+
+
+def _show(findings: list[Finding]) -> None:
+    """A table on a terminal; elsewhere one plain line a finding, and one for what mends it."""
+    if sys.stdout.isatty() and not _import_error("rich"):
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        colours = {OK: "green", MISSING: "bold red", OPTIONAL: "yellow"}
+        table = Table("part", "state", "found", "what mends it", title="densessl doctor")
+        for finding in findings:
+            colour = colours[finding.state]
+            state = f"[{colour}]{finding.state}[/{colour}]"
+            table.add_row(finding.part, state, escape(finding.detail), escape(finding.mend))
+        Console().print(table)
+        return
+    for finding in findings:
+        print(f"{finding.state:9s}{finding.part:19s}{finding.detail}")
+        if finding.mend:
+            print(f"{'':9s}{'':19s}mend: {finding.mend}")

@@ -1,0 +1,181 @@
+"""``densessl transfer WEIGHTS --protocol NAME``: fine-tune, evaluate, average over trials."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from console import log
+from console.errors import InputError
+from console.parser import Parser
+
+DESCRIPTION = """\
+Fine-tune pretrained weights under a paper's protocol with Detectron2's own trainer, evaluate, and
+average over trials. A trial that is finished is not run again; an interrupted one goes on.
+
+WEIGHTS is a checkpoint of 'densessl pretrain' (converted first, with its proof), a converted .pkl,
+'random', or 'supervised:FILE' with a torchvision state dict. KEY VALUE pairs change Detectron2's
+config last of all; 'densessl transfer --protocol NAME --print-config' shows every key.
+"""
+
+
+def parser() -> Parser:
+    made = Parser(prog="densessl transfer", description=DESCRIPTION, add_help=True)
+    made.add_argument("weights", nargs="?", metavar="WEIGHTS", help="what to start from")
+    made.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="Detectron2 options")
+    made.add_argument("--protocol", metavar="NAME", help="one of --list")
+    made.add_argument("--variant", metavar="NAME", help="where a protocol has two; see --list")
+    made.add_argument("--trials", type=int, default=5, metavar="K", help="how many fine-tunings")
+    made.add_argument("--seed", type=int, default=1, help="of the first trial; the next have +1")
+    made.add_argument("-o", "--output-dir", metavar="DIR", help="where everything is written")
+    made.add_argument("--data", metavar="DIR", help="the data sets; else DETECTRON2_DATASETS")
+    made.add_argument("--gpus", type=int, metavar="N", help="processes; else every GPU there is")
+    made.add_argument(
+        "--keep-batch",
+        action="store_true",
+        help="16 images a step on any number of GPUs, instead of 2 a GPU and a longer schedule",
+    )
+    made.add_argument("--mini", action="store_true", help="a miniature for two cores and scenes")
+    made.add_argument("--list", action="store_true", help="print the protocols")
+    made.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the complete config as YAML (for 8 GPUs unless --gpus says otherwise)",
+    )
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb; see DESCRIPTION."""
+    args = parser().parse_intermixed_args(argv)
+    if args.list:
+        print(listing())
+        return 0
+    if args.print_config:
+        print(_config_text(args), end="")
+        return 0
+    _check_arguments(args)
+    return _transfer(args)
+
+
+def listing() -> str:
+    """The protocols with their variants, as text."""
+    from d2_transfer.protocols import PROTOCOLS
+
+    lines = []
+    for protocol in PROTOCOLS.values():
+        lines.append(f"{protocol.name:20s} {protocol.title}")
+        if protocol.variants != ("",):
+            first, *others = protocol.variants
+            lines.append(f"{'':20s} --variant {first} (default), {', '.join(others)}")
+        lines.append(f"{'':20s} measures {', '.join(protocol.metrics)}")
+        lines.append(f"{'':20s} reads {', '.join(protocol.datasets)}")
+    return "\n".join(lines)
+
+
+def _config_text(args) -> str:
+    from d2_transfer import protocols
+
+    if not args.protocol:
+        raise InputError("--print-config needs --protocol NAME (see --list)")
+    words = [args.weights, *args.overrides] if args.weights else []
+    weights, overrides = ("", words) if len(words) % 2 == 0 else (words[0], words[1:])
+    cfg = protocols.resolve(
+        args.protocol,
+        args.variant,
+        weights="" if weights == "random" else weights,
+        gpus=args.gpus or protocols.REFERENCE_GPUS,
+        mini=args.mini,
+        overrides=overrides,
+        keep_batch=args.keep_batch,
+    )
+    return cfg.dump()
+
+
+def _check_arguments(args) -> None:
+    needed = {"WEIGHTS": args.weights, "--protocol": args.protocol, "-o": args.output_dir}
+    if missing := [name for name, value in needed.items() if not value]:
+        raise InputError(f"{' and '.join(missing)} missing (see 'densessl transfer --help')")
+    for name, value, least in (("--trials", args.trials, 1), ("--seed", args.seed, 0)):
+        if value < least:
+            raise InputError(f"{name} is {value}; allowed: {least} or more")
+    if args.gpus is not None and args.gpus < 1:
+        raise InputError(f"--gpus is {args.gpus}; allowed: 1 or more")
+
+
+def _transfer(args) -> int:
+    from d2_transfer import datasets, protocols
+
+    protocol, variant = protocols.find(args.protocol, args.variant)
+    cuda, gpus = _devices(args.gpus)
+    cfg = protocols.resolve(
+        args.protocol,
+        variant,
+        gpus=gpus,
+        mini=args.mini,
+        overrides=args.overrides,
+        keep_batch=args.keep_batch,
+        cuda=cuda,
+    )
+    data = datasets.check((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), args.data)
+    folder = Path(args.output_dir).absolute()
+    _check_disk(folder, protocol, args.trials)
+    from d2_transfer import trials
+    from d2_transfer.weights import prepare
+
+    logger = log.setup(folder)
+    run = trials.Run(
+        folder=folder,
+        protocol=protocol.name,
+        variant=variant,
+        mini=args.mini,
+        weights=prepare(args.weights, folder, cfg),
+        data=data,
+        gpus=gpus,
+    )
+    _say(logger, args, run, cuda)
+    records = trials.run_trials(run, cfg, args.trials, args.seed)
+    print(trials.table(run, records))
+    logger.info("records in %s; a paper-style table: densessl table %s", folder, args.output_dir)
+    return 0
+
+
+def _say(logger, args, run, cuda: bool) -> None:
+    variant = f", variant {run.variant}" if run.variant else ""
+    if run.variant and args.variant is None:
+        variant += " (the default; --variant names the other)"
+    size = " as a miniature" if run.mini else ""
+    logger.info("%s%s%s, from %s", run.protocol, variant, size, run.weights.method)
+    if not cuda:
+        norm = (
+            "BN, whose statistics in one process are SyncBN's" if run.gpus == 1 else "naiveSyncBN"
+        )
+        logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
+
+
+def _devices(wanted: int | None) -> tuple[bool, int]:
+    """Whether there is CUDA, and how many processes to train with."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count and wanted and wanted > count:
+        raise InputError(f"--gpus is {wanted}, but this machine has {count}")
+    return count > 0, wanted or max(count, 1)
+
+
+def _check_disk(folder: Path, protocol, trials: int) -> None:
+    """Finished trials keep their model; the one that runs has two checkpoints at a time."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    model = protocol.parameters * 4e6  # bytes
+    needed = trials * model + 4 * model + 200e6
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"{folder} is on a disk with {free / 1e9:.1f} GB free; {trials} trials of "
+            f"{protocol.name} need about {needed / 1e9:.1f} GB: free some, or give another -o"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

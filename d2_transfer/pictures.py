@@ -1,0 +1,171 @@
+"""What a finished trial detects, drawn beside the ground truth of some test images."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from console.errors import InputError
+from console.files import write_atomic
+
+GOOD_IOU = 0.5  # a box that overlaps an object of its class so much has found it
+
+
+@dataclass
+class Example:
+    """One test image: [H, W, 3] pixels, and boxes as (x1, y1, x2, y2, class, score)."""
+
+    name: str
+    pixels: object  # uint8 array
+    objects: list[tuple]
+    detections: list[tuple]
+
+
+def detections(trial_dir: str | os.PathLike, out_png: str | os.PathLike, n: int = 6) -> None:
+    """Draw ``n`` test images of a finished trial: the ground truth left, the detections right.
+
+    The images are spread evenly over the test set. As many detections are drawn as the image has
+    objects, those of the highest scores. Uses the trial's ``config.yaml`` and ``model_final.pth``;
+    raises InputError where one is missing.
+    """
+    trial_dir = Path(trial_dir)
+    for name in ("config.yaml", "model_final.pth"):
+        if not (trial_dir / name).is_file():
+            raise InputError(f"{trial_dir}: it has no {name}; is the trial finished?")
+    examples, classes = _detect(trial_dir, n)
+    _draw(examples, classes, out_png)
+
+
+def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
+    import numpy as np
+    import torch
+
+    from . import compat
+
+    compat.setup()
+    from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+    from detectron2.data.detection_utils import read_image
+    from detectron2.modeling import build_model
+
+    from . import modeling  # noqa: F401 (its import registers the heads of the protocols)
+
+    cfg = compat.get_cfg()
+    cfg.merge_from_file(str(trial_dir / "config.yaml"))
+    cfg.MODEL.DEVICE = "cpu" if not torch.cuda.is_available() else cfg.MODEL.DEVICE
+    model = build_model(cfg).eval()
+    saved = torch.load(trial_dir / "model_final.pth", map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["model"])
+    test = cfg.DATASETS.TEST[0]
+    every = DatasetCatalog.get(test)
+    mapper = DatasetMapper(cfg, is_train=False)
+    examples = []
+    for index in np.linspace(0, len(every) - 1, min(n, len(every))).round().astype(int):
+        entry = every[index]
+        with torch.no_grad():
+            found = model([mapper(dict(entry))])[0]["instances"].to("cpu")
+        best = found.scores.argsort(descending=True)[: len(entry["annotations"])]
+        boxes = found.pred_boxes.tensor[best].tolist()
+        kinds, scores = found.pred_classes[best].tolist(), found.scores[best].tolist()
+        examples.append(
+            Example(
+                name=Path(entry["file_name"]).stem,
+                pixels=read_image(entry["file_name"], "RGB"),
+                objects=[_object(each) for each in entry["annotations"]],
+                detections=[
+                    (*box, kind, score)
+                    for box, kind, score in zip(boxes, kinds, scores, strict=True)
+                ],
+            )
+        )
+    return examples, MetadataCatalog.get(test).thing_classes
+
+
+def _object(annotation: dict) -> tuple:
+    from detectron2.structures import BoxMode
+
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    return (*map(float, box), annotation["category_id"], None)
+
+
+def _draw(examples: list[Example], classes: list[str], out_png: str | os.PathLike) -> None:
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = (len(examples) + 1) // 2
+    figure = Figure(figsize=(13, 3.4 * rows + 0.6), layout="constrained")
+    figure.suptitle(
+        "ground truth (left) and as many detections of the highest scores (right); "
+        f"thick: IoU ≥ {GOOD_IOU} with an object of its class",
+        fontsize=11,
+    )
+    shown = {box[4] for each in examples for box in each.objects + each.detections}
+    colours = {kind: colormaps["tab10"](k % 10) for k, kind in enumerate(sorted(shown))}
+    for k, example in enumerate(examples):
+        for right in (False, True):
+            axes = figure.add_subplot(rows, 4, 2 * k + 1 + right)
+            axes.imshow(example.pixels)
+            axes.set_axis_off()
+            axes.set_title(f"{example.name}: detections" if right else example.name, fontsize=9)
+            for box in example.detections if right else example.objects:
+                thick = not right or _found(box, example.objects)
+                _box(axes, box, classes[box[4]], colours[box[4]], thick)
+    canvas = FigureCanvasAgg(figure)
+    write_atomic(out_png, lambda stream: canvas.print_figure(stream, format="png", dpi=110))
+
+
+def _box(axes, box: tuple, name: str, colour, thick: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    x1, y1, x2, y2, _, score = box
+    width = 2.5 if thick else 1.0
+    axes.add_patch(
+        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width)
+    )
+    text = name if score is None else f"{name} {score:.2f}"
+    axes.text(
+        x1,
+        y1,
+        text,
+        fontsize=7,
+        color="white",
+        va="bottom",
+        clip_on=True,
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+    )
+
+
+def _found(box: tuple, objects: list[tuple]) -> bool:
+    return any(box[4] == each[4] and _iou(box, each) >= GOOD_IOU for each in objects)
+
+
+def _iou(one: tuple, other: tuple) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(width, 0.0) * max(height, 0.0)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return both / (areas - both) if both else 0.0
+
+
+def main(argv: list[str]) -> int:
+    """Write the picture of one trial's detections."""
+    from console.parser import Parser
+
+    parser = Parser(prog="python -m d2_transfer.pictures", description=main.__doc__)
+    parser.add_argument("trial", metavar="TRIAL_DIR")
+    parser.add_argument("-o", "--output", required=True, metavar="PNG")
+    parser.add_argument("-n", type=int, default=6, help="how many images")
+    args = parser.parse_args(argv)
+    detections(args.trial, args.output, args.n)
+    return 0
+
+
+if __name__ == "__main__":
+    import sys
+
+    from console.errors import DenseSSLError
+
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except DenseSSLError as error:
+        print(f"pictures: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

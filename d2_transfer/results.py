@@ -1,0 +1,195 @@
+"""The record of one trial, ``trial_<k>/result.json``: the only thing that tables read."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from console.errors import InputError
+from console.files import write_json
+
+SCHEMA = 1
+FILE = "result.json"
+
+# Options that may differ between trials of one experiment.
+NOT_PART_OF_THE_EXPERIMENT = ("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS")
+
+
+@dataclass
+class Record:
+    """What one finished trial was and what it measured.
+
+    ``weights`` has ``path`` and ``sha256`` (the path is ``random`` and the sum empty for a random
+    start); ``pretrain`` is free (``dataset``, ``epochs``, ``method``, …; empty where unknown);
+    ``metrics`` is flat, ``bbox/AP`` → per cent, NaN where a metric is undefined; ``started`` and
+    ``finished`` are ISO 8601 times as :func:`now` gives them; ``mini`` marks a miniature, whose
+    numbers compare with nothing but other miniatures of the same configuration. ``folder`` is the
+    trial's folder; it is not written.
+    """
+
+    method: str
+    weights: dict[str, str]
+    pretrain: dict[str, Any]
+    protocol: str
+    variant: str
+    seed: int
+    metrics: dict[str, float]
+    config_sha256: str
+    versions: dict[str, str]
+    started: str
+    finished: str
+    mini: bool = False
+    schema: int = SCHEMA
+    folder: Path | None = field(default=None, compare=False, repr=False)
+
+
+def now() -> str:
+    """This moment as a record writes it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def save(trial_dir: str | os.PathLike, record: Record) -> Path:
+    """Write ``trial_dir/result.json`` atomically and return its path.
+
+    Write it last: the file is what says that the trial is finished.
+    """
+    path = Path(trial_dir) / FILE
+    values = asdict(record)
+    del values["folder"]
+    _check(values, path)
+    values["metrics"] = {
+        name: float(value) if math.isfinite(value) else None  # JSON has no NaN
+        for name, value in record.metrics.items()
+    }
+    write_json(path, values)
+    return path
+
+
+def load(path: str | os.PathLike) -> Record:
+    """The record in a ``result.json`` (or in a trial's folder).
+
+    Raises InputError that names the file and the field for a missing or unreadable file, another
+    schema, a missing or unknown field, or a value of the wrong kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no trial record") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a trial record: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is not a trial record: it holds a {type(values).__name__}")
+    _check(values, path)
+    values["metrics"] = {
+        name: math.nan if value is None else float(value)
+        for name, value in values["metrics"].items()
+    }
+    return Record(**values, folder=path.parent)
+
+
+def collect(dirs: Iterable[str | os.PathLike]) -> list[Record]:
+    """All records in and below the folders (or files), each once.
+
+    In the order of ``dirs``, and by path within one. Raises InputError for a folder that does not
+    exist; an empty list means that none was found.
+    """
+    files: dict[Path, None] = {}  # a set that keeps its order
+    for place in map(Path, dirs):
+        if not place.exists():
+            raise InputError(f"{place}: no such folder")
+        found = [place] if place.is_file() else sorted(place.rglob(FILE))
+        files |= dict.fromkeys(path.resolve() for path in found)
+    return [load(path) for path in files]
+
+
+def config_fingerprint(config: dict[str, Any]) -> str:
+    """SHA-256 over a resolved config, without the options that may differ between trials.
+
+    Equal for the config in memory and for the same one read back from ``config.yaml`` (tuples and
+    lists are one thing, and so are the orders of keys).
+    """
+    text = json.dumps(flat(config), sort_keys=True, allow_nan=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"SOLVER.BASE_LR": 0.02, …}`` of a nested config, less what may differ between trials."""
+    options: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            options |= flat(value, f"{name}.")
+        elif name not in NOT_PART_OF_THE_EXPERIMENT:
+            options[name] = _plain(value)
+    return options
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def config_of(record: Record) -> dict[str, Any] | None:
+    """The trial's resolved config, flat, from the ``config.yaml`` beside it; None without one."""
+    path = record.folder and record.folder / "config.yaml"
+    if not path or not path.is_file():
+        return None
+    try:
+        return flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, AttributeError) as error:
+        raise InputError(f"{path} is not a config: {error}") from None
+
+
+_KINDS = {
+    "schema": int,
+    "method": str,
+    "weights": dict,
+    "pretrain": dict,
+    "protocol": str,
+    "variant": str,
+    "seed": int,
+    "metrics": dict,
+    "config_sha256": str,
+    "versions": dict,
+    "started": str,
+    "finished": str,
+    "mini": bool,
+}
+assert set(_KINDS) == {each.name for each in fields(Record)} - {"folder"}
+
+
+def _check(values: dict[str, Any], path: Path) -> None:
+    if values.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path}: schema is {values.get('schema')!r}; this DenseSSL reads schema {SCHEMA}"
+        )
+    for name, kind in _KINDS.items():
+        if name not in values:
+            raise InputError(f"{path}: the field '{name}' is missing")
+        value = values[name]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise InputError(f"{path}: '{name}' is {value!r}, expected {kind.__name__}")
+    if surplus := sorted(set(values) - set(_KINDS)):
+        raise InputError(f"{path}: unknown field '{surplus[0]}'")
+    for name in ("path", "sha256"):
+        if not isinstance(values["weights"].get(name), str):
+            raise InputError(
+                f"{path}: 'weights.{name}' is {values['weights'].get(name)!r}, expected text"
+            )
+    for name, value in values["metrics"].items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{path}: 'metrics.{name}' is {value!r}, expected a number or null")
+    for name in ("started", "finished"):
+        try:
+            datetime.fromisoformat(values[name])
+        except ValueError:
+            raise InputError(f"{path}: '{name}' is '{values[name]}', not an ISO time") from None

@@ -1,0 +1,32 @@
+"""Ctrl-C and SIGTERM as a request that the training loop answers at its next step."""
+
+import signal
+
+
+class StopRequest:
+    """While entered, the first SIGINT or SIGTERM asks for a stop; the second ends at once."""
+
+    _asked = False
+
+    @classmethod
+    def asked(cls) -> bool:
+        return cls._asked
+
+    def __enter__(self) -> "StopRequest":
+        StopRequest._asked = False
+        self._old = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._old[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread: signals are someone else's
+                break
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame) -> None:
+        if StopRequest._asked:
+            raise KeyboardInterrupt
+        StopRequest._asked = True

@@ -1,0 +1,121 @@
+"""What a trial starts from: a random start, supervised weights, ours, or a converted file."""
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from console import files
+from console.errors import InputError
+from d2_transfer import convert
+
+RANDOM = "random"
+SUPERVISED = "supervised"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A Detectron2 weights file and where it comes from.
+
+    ``file`` is what Detectron2 loads (empty for a random start), ``path`` what the user named and
+    ``sha256`` the sum of that. ``method`` and ``pretrain`` go into the records.
+    """
+
+    file: str
+    path: str
+    sha256: str
+    method: str
+    pretrain: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
+    """Turn what the user named into a weights file that suits ``cfg``, converting when needed.
+
+    ``named``: ``random``; ``supervised:FILE``, a torchvision state dict; a converted ``.pkl``; or
+    any checkpoint that ``densessl convert`` knows, which is converted (with its proof) to
+    ``folder/weights.pkl``. Raises InputError for what cannot be understood and for a config that
+    does not suit the weights.
+    """
+    if named == RANDOM:
+        return Weights("", RANDOM, "", RANDOM)
+    supervised, _, path = named.rpartition(f"{SUPERVISED}:")
+    if named.startswith(f"{SUPERVISED}:") and not path:
+        raise InputError(f"'{named}' names no file; write {SUPERVISED}:FILE, a torchvision .pth")
+    source = Path(path if named.startswith(f"{SUPERVISED}:") else named)
+    if not source.is_file():
+        raise InputError(
+            f"the weights '{source}' are not a file; allowed: a checkpoint, a converted .pkl, "
+            f"'{RANDOM}' or '{SUPERVISED}:FILE'"
+        )
+    sha256 = files.sha256(source)
+    if source.suffix == ".pkl" and not named.startswith(f"{SUPERVISED}:"):
+        file, held = source, convert.read_weights(source)
+    else:
+        method = SUPERVISED if named.startswith(f"{SUPERVISED}:") else None
+        file, held = _converted(source, sha256, Path(folder) / "weights.pkl", method)
+    convert.check_detector_config(held, cfg)
+    facts = held["densessl"]
+    return Weights(
+        str(file.absolute()),
+        str(source.absolute()),
+        sha256,
+        facts["method"],
+        facts.get("pretrain") or {},
+    )
+
+
+def _converted(source: Path, sha256: str, out: Path, method: str | None):
+    if out.is_file():
+        held = convert.read_weights(out)
+        if (held.get("densessl") or {}).get("source_sha256") == sha256:
+            return out, held
+    report = convert.convert(source, out, force=True, method=method)
+    files.write_text(out.with_suffix(".txt"), f"{report}\n")
+    return out, convert.read_weights(out)
+
+
+def check_loaded(model, weights_file: str) -> int:
+    """Make sure that every backbone tensor of ``model`` (res5 in the head too) is the file's.
+
+    Returns how many. Detectron2 itself only warns when nothing matches, and trains from a random
+    start. Raises InputError with the names.
+    """
+    import torch
+
+    held = convert.read_weights(weights_file)["model"]
+    state = model.state_dict()
+    expected = {key: name for key in state if (name := backbone_name(key))}
+    wrong = [
+        f"{key} ({'not in the file' if name not in held else 'not what the file holds'})"
+        for key, name in expected.items()
+        if name not in held
+        or tuple(held[name].shape) != tuple(state[key].shape)
+        or not torch.equal(state[key].cpu(), torch.as_tensor(held[name]).to(state[key].dtype))
+    ]
+    if wrong or not expected:
+        some = "; ".join(wrong[:6]) + ("; …" if len(wrong) > 6 else "")
+        raise InputError(
+            f"{weights_file} did not fill the detector's backbone: {len(wrong)} of "
+            f"{len(expected)} tensors differ: {some}"
+        )
+    return len(expected)
+
+
+def backbone_name(key: str) -> str | None:
+    """The weights file's name for a tensor of a detector, None for one that starts fresh.
+
+    ``backbone.res4.0.conv1.weight``, ``backbone.bottom_up.res4…`` (FPN) and
+    ``roi_heads.res5.0…`` (C4) are the backbone's; the FPN's own convolutions, the extra norm after
+    res5 and all the heads start fresh.
+    """
+    for prefix in ("backbone.bottom_up.", "backbone.", "roi_heads."):
+        if key.startswith(prefix):
+            name = key[len(prefix) :]
+            stage, _, rest = name.partition(".")
+            if stage == "stem" or (stage.startswith("res") and rest[:1].isdigit()):
+                return name
+            return None
+    return None

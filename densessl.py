@@ -1,0 +1,60 @@
+"""The front door: ``densessl VERB …`` runs a package's own main()."""
+
+import importlib
+import logging
+import os
+import sys
+
+from console.errors import DenseSSLError, nearest
+
+VERBS = {  # verb: (module whose main(argv) does it, one line of help)
+    "pretrain": ("pretrain.main", "train a backbone without labels; goes on by itself"),
+    "convert": ("d2_transfer.convert.main", "a checkpoint to weights, proved by running both"),
+    "transfer": ("d2_transfer.main", "fine-tune under a paper's protocol, k trials, averaged"),
+    "table": ("d2_transfer.tables.main", "paper-style tables from trial records"),
+    "show": ("pretrain.show", "pictures: views, attention, sets, matches"),
+    "scenes": ("pretrain.scenes.main", "write the procedural data set in the real layouts"),
+    "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),
+    "doctor": ("d2_transfer.doctor", "what is installed, what is missing, what mends it"),
+}
+
+
+def usage() -> str:
+    lines = "\n".join(f"  {verb:10s} {line}" for verb, (_, line) in VERBS.items())
+    return f"usage: densessl VERB …\n\n{lines}\n\n'densessl VERB --help' says more of each."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return its exit code (0 done, 2 input, 3 environment, 75 stopped early)."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        code = run(argv)
+        sys.stdout.flush()
+        return code
+    except DenseSSLError as error:
+        print(f"densessl {argv[0]}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `densessl … | head` closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        logging.getLogger("densessl").warning("interrupted")
+        return 130
+
+
+def run(argv: list[str]) -> int:
+    """Hand ``argv`` to the main() of its verb."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    verb, *rest = argv
+    if verb not in VERBS:
+        hint = nearest(verb, VERBS)
+        meant = f" Did you mean '{hint}'?" if hint else ""
+        print(f"densessl: unknown verb '{verb}'.{meant} Known: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(VERBS[verb][0]).main(rest) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""ResNets (He et al. 2016, torchvision's v1.5: the stride is in the 3×3) without the classifier."""
+
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from console.errors import unknown
+
+from .norm import SplitBatchNorm2d
+
+BACKBONES = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}
+LEVELS = ("layer1", "layer2", "layer3", "layer4")  # at strides 4, 8, 16, 32
+
+
+class ResNet(nn.Module):
+    """A torchvision ResNet that returns its feature levels.
+
+    ``forward(images [B, 3, H, W])`` gives ``{"layer1": [B, C₁, H/4, W/4], …, "layer4": …}``;
+    ``channels`` maps a level to its C.
+    """
+
+    def __init__(self, network: resnet.ResNet):
+        super().__init__()
+        for name in ("conv1", "bn1", "relu", "maxpool", *LEVELS):
+            setattr(self, name, getattr(network, name))
+        last = "conv3" if hasattr(self.layer1[0], "conv3") else "conv2"
+        self.channels = {
+            level: getattr(getattr(self, level)[-1], last).out_channels for level in LEVELS
+        }
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        levels = {}
+        for level in LEVELS:
+            x = levels[level] = getattr(self, level)(x)
+        return levels
+
+
+def build_backbone(
+    name: str, norm: str = "split", group_size: int = 32, zero_init_residual: bool = False
+) -> ResNet:
+    """A backbone by name, initialised as torchvision does (Kaiming, fan out).
+
+    ``norm`` is ``"split"`` (:class:`SplitBatchNorm2d`), ``"BN"`` (per process) or ``"SyncBN"``.
+    The state dict has torchvision's names without ``fc.*``. Raises InputError for unknown names.
+    """
+    norms = {
+        "split": partial(SplitBatchNorm2d, group_size=group_size),
+        "BN": nn.BatchNorm2d,
+        "SyncBN": nn.SyncBatchNorm,
+    }
+    if name not in BACKBONES:
+        raise unknown("backbone", name, BACKBONES, where="BACKBONE.NAME")
+    if norm not in norms:
+        raise unknown("norm", norm, norms, where="BACKBONE.NORM")
+    return ResNet(BACKBONES[name](norm_layer=norms[norm], zero_init_residual=zero_init_residual))

@@ -1,0 +1,94 @@
+"""Correspondence from the known geometry of two crops (PixPro eq. 1, SetSim's Geo).
+
+A view's feature grid divides its crop into h x w cells. Query cell i and key cell j belong
+together when their centres, in the source image, are closer than ``threshold`` times the diagonal
+of the larger of the two views' cells.
+
+    c = (x1, y1, x2, y2)   a crop in any frame common to both views; flipped means x1 > x2
+    centre of column u     x1 + (u + 1/2) (x2 - x1) / w      (runs right to left when flipped)
+    D                      max of the two cell diagonals
+    pairs                  |centre_i - centre_j| / D < threshold
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from console.errors import InputError, unknown
+from pretrain.precision import full_precision
+
+if TYPE_CHECKING:
+    from pretrain.views import View
+
+
+@torch.no_grad()
+@full_precision
+def geometric_from_coordinates(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    grid: tuple[int, int],
+    threshold: float = 0.7,
+) -> torch.Tensor:
+    """Pairs of cells whose centres are close: bool ``[B, N, N]``, N = h * w row-major.
+
+    ``query`` and ``key`` are ``[B, 4]`` crops (x1, y1, x2, y2) in one frame; a flip is x1 > x2.
+    ``grid`` is (h, w). The comparison is strict. Disjoint crops have no pairs. Raises InputError
+    for a threshold or a grid that is not positive. Source: PixPro eq. 1 and its released code.
+    """
+    h, w = grid
+    if threshold <= 0 or h < 1 or w < 1:
+        raise InputError(
+            f"geometric_from_coordinates(): grid {tuple(grid)} and threshold {threshold} "
+            "must be positive"
+        )
+    centres_q, diagonal_q = _cells(query, h, w)  # [B, N, 2], [B]
+    centres_k, diagonal_k = _cells(key, h, w)
+    difference = centres_q[:, :, None] - centres_k[:, None, :]  # [B, N, N, 2]
+    distance = torch.linalg.vector_norm(difference, dim=3)
+    return distance / torch.maximum(diagonal_q, diagonal_k)[:, None, None] < threshold
+
+
+def _cells(crop: torch.Tensor, h: int, w: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres ``[B, h * w, 2]`` and diagonal ``[B]`` of the cells of ``crop [B, 4]``."""
+    width = (crop[:, 2] - crop[:, 0]) / w  # negative in a flipped view
+    height = (crop[:, 3] - crop[:, 1]) / h
+    column = torch.arange(w, device=crop.device, dtype=crop.dtype) + 0.5
+    row = torch.arange(h, device=crop.device, dtype=crop.dtype) + 0.5
+    x = crop[:, :1] + column * width[:, None]  # [B, w]
+    y = crop[:, 1:2] + row * height[:, None]  # [B, h]
+    x, y = x[:, None, :].expand(-1, h, w), y[:, :, None].expand(-1, h, w)
+    return torch.stack((x, y), dim=3).flatten(1, 2), torch.hypot(width, height)
+
+
+FRAMES = ("pixels", "pixpro")
+
+
+@torch.no_grad()
+def geometric(
+    query_view: "View",
+    key_view: "View",
+    grid: tuple[int, int],
+    threshold: float = 0.7,
+    frame: str = "pixels",
+) -> torch.Tensor:
+    """Pairs of cells of two views whose centres are close: bool ``[B, N, N]``.
+
+    Views have ``box [B, 4]`` (x1, y1, x2, y2 in source-pixel edges), ``flip [B]`` and
+    ``size [B, 2]`` (source width, height). ``frame`` is ``"pixels"`` (distances in source pixels)
+    or ``"pixpro"`` (the official code's coordinates: first and last pixel inclusive, over size - 1,
+    so that distances are relative to width and to height). Raises InputError for another frame.
+    """
+    if frame not in FRAMES:
+        raise unknown("frame", frame, FRAMES, where="geometric()")
+    return geometric_from_coordinates(
+        coordinates(query_view, frame), coordinates(key_view, frame), grid, threshold
+    )
+
+
+def coordinates(view: "View", frame: str) -> torch.Tensor:
+    """A view's crop ``[B, 4]`` in ``frame``, x1 and x2 exchanged where the view is flipped."""
+    crop = view.box
+    if frame == "pixpro":
+        last = (view.size - 1).clamp_min(1).to(crop.dtype)  # a one-pixel side is all at 0
+        crop = torch.cat((crop[:, :2], crop[:, 2:] - 1), dim=1) / torch.cat((last, last), dim=1)
+    return torch.where(view.flip[:, None].bool(), crop[:, [2, 1, 0, 3]], crop)

@@ -1,0 +1,48 @@
+"""Correspondences from the similarity of features: cosine and nearest neighbour."""
+
+import torch
+
+from pretrain.precision import full_precision
+
+
+@torch.no_grad()
+@full_precision
+def cosine(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Cosine of every query position with every key position: ``[B, Nq, Nk]``.
+
+    ``query`` and ``key`` are ``[B, C, h, w]`` or ``[B, C, N]``. A zero vector has cosine 0 with
+    everything.
+    """
+    query, key = query.flatten(2), key.flatten(2)
+    norm_q, norm_k = (
+        torch.linalg.vector_norm(features, dim=1).clamp_min(1e-12) for features in (query, key)
+    )
+    return torch.bmm(query.transpose(1, 2), key) / (norm_q[:, :, None] * norm_k[:, None, :])
+
+
+@torch.no_grad()
+def nearest(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """The key position of highest cosine for every query position: long ``[B, Nq]``.
+
+    ``query`` and ``key`` are ``[B, C, h, w]`` or ``[B, C, N]``. Ties go to the lowest index.
+    Source: DenseCL eq. 2, SetSim eq. 6.
+    """
+    # A matrix product may sum equal columns in different orders, so that positions with the very
+    # same features differ in the last bits. In float64 that noise is far below any true gap.
+    tie = 64 * torch.finfo(torch.float64).eps
+    images = 1 if query.device.type == "cpu" else max(1, len(query))  # one image fits a CPU's cache
+    matches = []
+    for q, k in zip(query.split(images), key.split(images), strict=True):
+        similarity = cosine(q.double(), k.double())
+        best = similarity >= similarity.amax(2, keepdim=True) - tie
+        matches.append(best.to(torch.uint8).argmax(2))  # argmax gives the first of equal values
+    return torch.cat(matches)
+
+
+@torch.no_grad()
+def one_hot(match: torch.Tensor, positions: int) -> torch.Tensor:
+    """The matches ``[B, Nq]`` (indices of key positions) as a correspondence: bool ``[B, Nq, Nk]``.
+
+    ``positions`` is Nk, the number of key positions.
+    """
+    return match[:, :, None] == torch.arange(positions, device=match.device)

@@ -1,0 +1,1 @@
+"""The training engine: loop, schedules, momentum encoder, checkpoints, distribution, logging."""

@@ -1,0 +1,163 @@
+"""Everything that passes between processes: the one file with collectives.
+
+Global batch order: of a global batch, process r of R holds the samples r, r + R, r + 2R, …
+Every function also works in a single process without a group, where it does the plain thing.
+"""
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from console.errors import EnvironmentLacks, InputError
+
+
+def setup(device: str = "auto", init_method: str = "env://", timeout: float = 1800) -> torch.device:
+    """Join the processes that torchrun started (if it did); this process's device.
+
+    ``device``: auto, cpu or cuda. gloo connects CPUs, NCCL GPUs; ``timeout`` in seconds bounds every
+    collective. Raises EnvironmentLacks where a GPU is asked for and there is none, and InputError
+    for more processes on a machine than GPUs.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"DEVICE is '{device}'; allowed: auto, cpu, cuda")
+    gpus = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
+    if device == "cuda" and not gpus:
+        raise EnvironmentLacks("DEVICE is cuda, but torch sees no GPU; run with DEVICE cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if gpus and local_rank >= gpus:
+        raise InputError(
+            f"process {local_rank} of this machine has no GPU of its own ({gpus} here); "
+            f"start at most {gpus} processes a machine, or run with DEVICE cpu"
+        )
+    place = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(place)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1 and not dist.is_initialized():
+        dist.init_process_group(
+            "nccl" if gpus else "gloo",
+            init_method=init_method,
+            rank=int(os.environ["RANK"]),
+            world_size=processes,
+            timeout=timedelta(seconds=timeout),
+            device_id=place if gpus else None,
+        )
+    return place
+
+
+def teardown() -> None:
+    """Leave the group; nothing happens where there is none."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """True in process 0, which writes the files and the log."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every process has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@torch.no_grad()
+def gather(x: Tensor) -> Tensor:
+    """``x [B, …]`` of every process, ``[R·B, …]`` in global batch order; no gradient."""
+    if world_size() == 1:
+        return x
+    x = x.contiguous()
+    parts = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(parts, x)
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """The sum of ``x`` over the processes, with gradient (the gradient is summed as well)."""
+    return x if world_size() == 1 else _SumOverProcesses.apply(x)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def all_reduce_mean(values: dict[str, float]) -> dict[str, float]:
+    """Each value's mean over the processes; every process brings the same names."""
+    if world_size() == 1 or not values:
+        return dict(values)
+    names = sorted(values)
+    total = torch.tensor([float(values[name]) for name in names], dtype=torch.float64)
+    total = total.to(_device())
+    dist.all_reduce(total)
+    return dict(zip(names, (total / world_size()).tolist(), strict=True))
+
+
+def any_rank(flag: bool) -> bool:
+    """True in every process as soon as it is true in one (how they agree to stop)."""
+    if world_size() == 1:
+        return bool(flag)
+    vote = torch.tensor(int(flag), device=_device())
+    dist.all_reduce(vote, op=dist.ReduceOp.MAX)
+    return bool(vote.item())
+
+
+@torch.no_grad()
+def shuffle(x: Tensor, permutation: Tensor) -> Tensor:
+    """This process's samples of the globally permuted batch (ShuffleBN, MoCo section 3.3).
+
+    ``x [B, …]`` holds this process's samples; ``permutation`` is a permutation of all R·B samples,
+    on the CPU and the same in every process. The result ``[B, …]`` holds the samples
+    ``permutation[r::R]`` of the global batch. Only the samples that move are sent. No gradient.
+    """
+    processes, me = world_size(), rank()
+    if len(permutation) != processes * len(x):
+        raise ValueError(f"{len(permutation)} permuted samples for {processes} x {len(x)}")
+    if processes == 1:
+        return x[permutation.to(x.device)]
+    source, place = permutation % processes, permutation // processes  # where sample g lies
+    wanted = [place[r::processes][source[r::processes] == me] for r in range(processes)]
+    mine = source[me::processes]
+    received = x.new_empty(x.shape)
+    dist.all_to_all_single(
+        received,
+        x[torch.cat(wanted).to(x.device)].contiguous(),
+        output_split_sizes=torch.bincount(mine, minlength=processes).tolist(),
+        input_split_sizes=[len(rows) for rows in wanted],
+    )
+    out = torch.empty_like(received)
+    out[torch.argsort(mine, stable=True).to(x.device)] = received
+    return out
+
+
+def unshuffle(x: Tensor, permutation: Tensor) -> Tensor:
+    """The inverse of :func:`shuffle`: every sample back in its process and place."""
+    return shuffle(x, torch.argsort(permutation))
+
+
+def _device() -> torch.device:
+    """Where this group's collectives take their tensors from."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

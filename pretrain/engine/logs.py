@@ -1,0 +1,194 @@
+"""What a run says: a line of ``metrics.jsonl`` every few steps, TensorBoard, progress.
+
+All but the time fields of a line are a function of the run, so the file of a resumed run equals
+that of an uninterrupted one.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from console import files
+
+from . import distributed
+from .checkpoint import told_when_full
+
+logger = logging.getLogger("densessl")
+
+TIME_FIELDS = ("images_per_second", "data_wait", "seconds", "gpu_memory_gib")
+
+
+class Meter:
+    """Means of named values since the last line; a value that is not finite is left out."""
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+                self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means, after which the meter is empty."""
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+    def state_dict(self) -> dict[str, dict]:
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: dict[str, dict]) -> None:
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+
+
+class Logs:
+    """The written record of a run from step ``start`` on; only the main process writes.
+
+    ``metrics.jsonl`` is cut back to ``start`` steps: what an interrupted run wrote beyond its
+    checkpoint is written again.
+    """
+
+    def __init__(self, folder: Path, period: int, batch_size: int, start: int):
+        self.period, self.batch_size = period, batch_size
+        self.meter = Meter()
+        self.seconds = 0.0  # of training, over all sessions of the run
+        self._since = time.perf_counter()
+        self._steps = 0
+        self._waited = 0.0
+        self._said = 0  # the last epoch that the log has a line on
+        self._file = self._board = None
+        if distributed.is_main():
+            self.path = Path(folder) / "metrics.jsonl"
+            cut_back(self.path, start)
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+            self._board = board(Path(folder) / "tensorboard", start)
+
+    def step(
+        self,
+        iteration: int,
+        values: dict[str, float],
+        facts: dict[str, Any],
+        waited: float,
+        last: bool = False,
+    ) -> None:
+        """Count one step; when a line is due (or at the ``last`` step), write it.
+
+        ``iteration`` is the number of steps done, ``values`` are averaged over the steps of the
+        line and over the processes, ``facts`` (``epoch`` and ``lr`` among them) are written as
+        they are, ``waited`` is how many seconds the step waited for data. Every process must call
+        this in step.
+        """
+        self.meter.add(values)
+        self._steps += 1
+        self._waited += waited
+        if iteration % self.period and not last:
+            return
+        took = self._clock()
+        line = {"iteration": iteration, **facts, **distributed.all_reduce_mean(self.meter.take())}
+        line["images_per_second"] = round(self._steps * self.batch_size / took, 2)
+        line["data_wait"] = round(self._waited / took, 4)
+        line["seconds"] = round(self.seconds, 2)
+        if (memory := gpu_memory_gib()) is not None:
+            line["gpu_memory_gib"] = memory
+        self._steps, self._waited = 0, 0.0
+        self._write(line)
+        if int(line["epoch"]) > self._said:
+            self._said = int(line["epoch"])
+            loss = f"{line['loss']:.4f}" if "loss" in line else "of no step (all skipped)"
+            logger.info(
+                "epoch %d: loss %s, learning rate %.3g, %.1f images/s, %.0f %% waiting for data",
+                *(self._said, loss, line["lr"]),
+                *(line["images_per_second"], 100 * line["data_wait"]),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to write the same lines: plain numbers.
+
+        Every process must call this in step: all go on from the same sums, since a checkpoint
+        has room for one process's only.
+        """
+        self.meter.sums = distributed.all_reduce_mean(self.meter.sums)
+        seconds = self.seconds + self._running()
+        return {"meter": self.meter.state_dict(), "seconds": seconds, "said": self._said}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.meter.load_state_dict(state["meter"])
+        self.seconds, self._said = state["seconds"], state["said"]
+
+    def sync(self) -> None:
+        """Bring what is written to the disk: a checkpoint must never be ahead of its log."""
+        if self._file:
+            with told_when_full(self.path):
+                os.fsync(self._file.fileno())
+        if self._board:
+            self._board.flush()
+
+    def __enter__(self) -> "Logs":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._file:
+            self._file.close()
+        if self._board:
+            self._board.close()
+
+    def _running(self) -> float:
+        return time.perf_counter() - self._since
+
+    def _clock(self) -> float:
+        took = max(self._running(), 1e-9)
+        self._since += took
+        self.seconds += took
+        return took
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._file:
+            with told_when_full(self.path):
+                self._file.write(json.dumps(line, allow_nan=False) + "\n")
+                self._file.flush()
+        if self._board:
+            for name, value in line.items():
+                if name != "iteration":
+                    self._board.add_scalar(name, value, line["iteration"])
+
+
+def cut_back(path: Path, start: int) -> None:
+    """Drop the lines beyond ``start`` steps from a metrics file, and a line cut off mid-word."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            break  # a kill hit this line while it was written
+        if line["iteration"] > start:
+            break
+        kept.append(text + "\n")
+    files.write_text(path, "".join(kept))
+
+
+def board(folder: Path, start: int):
+    """TensorBoard's writer, hiding what an interrupted run wrote beyond ``start``; None without."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("TensorBoard is not installed: metrics.jsonl has everything")
+        return None
+    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+
+
+def gpu_memory_gib() -> float | None:
+    """The most GPU memory that tensors have held so far in GiB; None on a CPU."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return None
+    return round(torch.cuda.max_memory_allocated() / 2**30, 2)

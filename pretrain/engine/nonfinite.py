@@ -1,0 +1,58 @@
+"""How long a run bears steps whose loss or gradient is not finite, and what it says then."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from console.errors import InputError
+
+from .step import Outcome
+
+logger = logging.getLogger("densessl")
+
+NAMED = 5  # files named in the message; all of them are in the list file
+
+
+class Patience:
+    """Counts steps that were not applied; ``most`` in a row end the run.
+
+    ``batch(step)`` gives the file names of a step's global batch. Steps that only lower the scale
+    of the fp16 loss are counted in :attr:`skipped`, but not against the limit.
+    """
+
+    def __init__(self, folder: Path, most: int, batch: Callable[[int], list[str]], writes: bool):
+        self.folder, self.most, self.batch, self.writes = folder, most, batch, writes
+        self.skipped = self.in_a_row = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
+
+    def count(self, step: int, outcome: Outcome) -> None:
+        """Take note of a step; raises InputError naming step and batch when it was one too many."""
+        if outcome.applied:
+            self.in_a_row = 0
+            return
+        self.skipped += 1
+        what = ", ".join(f"{name} {outcome.values[name]}" for name in ("loss", "grad_norm"))
+        if outcome.overflow:
+            logger.info("step %d: fp16 overflow, loss scale lowered (%s)", step, what)
+            return
+        self.in_a_row += 1
+        logger.warning("step %d skipped, nothing was changed: %s", step, what)
+        if self.in_a_row < self.most:
+            return
+        names = self.batch(step)
+        path = self.folder / f"nonfinite_step_{step:08d}.txt"
+        if self.writes:
+            path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        first = "\n  ".join(names[:NAMED])
+        raise InputError(
+            f"{self.most} steps in a row had a loss or gradient that is not finite, the last at "
+            f"step {step} ({what}). The weights are those before the first of them. The "
+            f"{len(names)} images of step {step} are listed in {path}; the first:\n  {first}\n"
+            "Look at these images; else lower SOLVER.BASE_LR, warm up (SOLVER.WARMUP_EPOCHS), or "
+            "use AMP bf16 or off instead of fp16."
+        )

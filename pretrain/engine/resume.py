@@ -1,0 +1,99 @@
+"""What a checkpoint of a run holds, and whether the same command may go on from it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from console.errors import InputError
+
+from .. import config
+
+# Options that may differ between the sessions of a run: they change where it runs, what it says
+# or how often it saves, but not which numbers it computes (beyond rounding on another device).
+FREE = (
+    "OUTPUT_DIR",
+    "DATA.PATH",  # the data may have moved; the names of its images are compared instead
+    "DATA.ANNOTATIONS",
+    "DATA.WORKERS",
+    "DATA.MAX_UNREADABLE",
+    "SOLVER.MAX_SKIPPED",
+    "DEVICE",
+    "CHANNELS_LAST",
+    "COMPILE",
+    "CHECKPOINT.PERIOD",
+    "CHECKPOINT.STEPS",
+    "CHECKPOINT.KEEP",
+    "CHECKPOINT.KEEP_EVERY",
+    "LOG.PERIOD",
+)
+FINAL = "backbone_final.pth"
+NOT_IN_FINAL = ("model", "optimizer", "scaler", "logs", "patience", "unreadable")
+
+
+def differences(saved: str, cfg: CfgNode) -> list[str]:
+    """'KEY: old -> new' for each option that changes the run, between a saved config and ``cfg``.
+
+    An option that the saved config does not know yet counts as having had its default.
+    """
+    before, now, default = (
+        config.flat(yaml.safe_load(saved)),
+        config.flat(cfg),
+        config.flat(config.defaults()),
+    )
+    lines = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key, default.get(key)), now.get(key)
+        if key not in FREE and _plain(old) != _plain(new):
+            lines.append(f"{key}: {old} -> {new}")
+    return lines
+
+
+def check_same_run(path: Path, state: dict[str, Any], cfg: CfgNode) -> None:
+    """Raise InputError unless ``cfg`` asks for the run whose checkpoint ``path`` holds."""
+    if changed := differences(state["config"], cfg):
+        listed = "\n  ".join(changed)
+        raise InputError(
+            f"{path} belongs to a run with other options (checkpoint -> now):\n  {listed}\n"
+            "Give these options their old values to go on, or another OUTPUT_DIR to start anew."
+        )
+
+
+def check_same_data(path: Path, state: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Raise InputError unless the images are those that the run of ``path`` began with."""
+    before = state["pretrain"]
+    if before["images_sha256"] == facts["images_sha256"]:
+        return
+    how = f"{facts['images']} images now, {before['images']} then"
+    if before["images"] == facts["images"]:
+        how = f"as many images ({facts['images']}), but other names"
+    raise InputError(
+        f"{path} belongs to a run on other data: DATA.PATH has {how}. Put the old images back, "
+        "or give another OUTPUT_DIR to start anew."
+    )
+
+
+def final_state(state: dict[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint that goes into ``backbone_final.pth``: weights and facts."""
+    return {key: value for key, value in state.items() if key not in NOT_IN_FINAL}
+
+
+def writable(folder: str | os.PathLike) -> Path:
+    """``folder``, made when missing; InputError when nothing can be written there."""
+    folder = Path(folder)
+    probe = folder / f".writable.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write into OUTPUT_DIR {folder}: {error.strerror or error}"
+        ) from None
+    return folder
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

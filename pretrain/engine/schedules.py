@@ -1,0 +1,49 @@
+"""Schedules as pure functions of the step: resuming needs the step number and nothing else."""
+
+from fvcore.common.config import CfgNode
+from fvcore.common.param_scheduler import (
+    ConstantParamScheduler,
+    CosineParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+)
+
+SCHEDULES = ("cosine", "step", "constant")
+
+
+def total_steps(solver: CfgNode, steps_per_epoch: int) -> int:
+    """Steps of the whole run: ``MAX_STEPS`` when it is set, else ``EPOCHS`` full epochs."""
+    return solver.MAX_STEPS or solver.EPOCHS * steps_per_epoch
+
+
+def scaled_lr(solver: CfgNode) -> float:
+    """The peak learning rate after linear scaling: BASE_LR · BATCH_SIZE / REFERENCE_BATCH."""
+    return solver.BASE_LR * solver.BATCH_SIZE / solver.REFERENCE_BATCH
+
+
+def learning_rate(solver: CfgNode, step: int, steps_per_epoch: int) -> float:
+    """The learning rate in effect at ``step`` (from 0) of a run with ``cfg.SOLVER`` options.
+
+    A linear warm-up (always per step, as PixPro's) ends at the peak; then the schedule moves per
+    step, or per epoch as in MoCo (main_moco.py, adjust_learning_rate): the first epoch runs at the
+    peak and the last one above END_LR. The cosine is over the steps after the warm-up (PixPro,
+    lr_scheduler.py); milestones of ``step`` are epochs of the whole run.
+    """
+    total = total_steps(solver, steps_per_epoch)
+    warmup = min(round(solver.WARMUP_EPOCHS * steps_per_epoch), total)
+    peak = scaled_lr(solver)
+    if step < warmup:
+        return LinearParamScheduler(peak * solver.WARMUP_FACTOR, peak)(step / warmup)
+    moved = step - step % steps_per_epoch if solver.PER == "epoch" else step
+    if solver.SCHEDULE == "cosine":
+        scheduler: ParamScheduler = CosineParamScheduler(peak, solver.END_LR)
+        return scheduler(max(moved - warmup, 0) / max(total - warmup, 1))
+    if solver.SCHEDULE == "step":
+        marks = [round(epoch * steps_per_epoch) for epoch in solver.STEPS]
+        marks = [mark for mark in marks if 0 < mark < total]
+        values = [peak * solver.GAMMA**n for n in range(len(marks) + 1)]
+        scheduler = MultiStepParamScheduler(values, num_updates=total, milestones=marks)
+        # fvcore adds its epsilon and cuts the share back to a whole step: aim at the step's middle
+        return scheduler((moved + 0.5) / total - ParamScheduler.WHERE_EPSILON)
+    return ConstantParamScheduler(peak)(0.0)

@@ -1,0 +1,111 @@
+"""One optimisation step, in which nothing that is not finite reaches the weights."""
+
+import contextlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import distributed
+
+AMP = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Outcome:
+    """What a step gave: its named values as numbers, and whether it changed the model."""
+
+    values: dict[str, float]
+    applied: bool
+    overflow: bool  # not applied only because the loss scale was too high: fp16 finding its range
+
+
+class Stepper:
+    """Runs steps of ``method`` through ``model``, which is it or DDP around it.
+
+    A step is: forward, backward, check, optimizer, then ``method.after_step`` (the keys enter the
+    queue) and ``method.before_step`` of the next step (the momentum encoder follows). The momentum
+    encoder thus moves right after the weights did, which is the same as right before the next
+    forward pass, and a step that is not applied leaves everything as it was.
+    """
+
+    def __init__(
+        self,
+        method: nn.Module,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        amp: str = "off",
+    ):
+        self.method, self.model, self.optimizer, self.device = method, model, optimizer, device
+        self.dtype = AMP[amp]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        # Batch norm statistics move in the forward pass, before anything can be checked.
+        moving = [b for name, b in method.named_buffers() if name not in method.ddp_ignored()]
+        self._moving = _by_dtype(moving)
+        self._kept = [[torch.empty_like(b) for b in buffers] for buffers in self._moving]
+
+    def state_bytes(self) -> int:
+        """How many bytes a checkpoint takes: model and momentum buffers."""
+        trained = sum(p.numel() * p.element_size() for p in self.parameters)
+        return trained + sum(
+            t.numel() * t.element_size() for t in self.method.state_dict().values()
+        )
+
+    def run(self, views: list, step: int, lr: float) -> Outcome:
+        """One step at learning rate ``lr``; every process must call this in step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self._copy(self._moving, self._kept)
+        with self._autocast():
+            outputs = self.model(views, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(outputs["loss"]).backward()
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        values = _numbers({**outputs, "grad_norm": gradient_norm(self.parameters)})
+        loss_bad = not math.isfinite(values["loss"])
+        if distributed.any_rank(loss_bad or not math.isfinite(values["grad_norm"])):
+            self._copy(self._kept, self._moving)
+            self.optimizer.zero_grad(set_to_none=True)
+            overflow = self.scaler.get_scale() > 1 and not distributed.any_rank(loss_bad)
+            self.scaler.update()
+            return Outcome(values, applied=False, overflow=overflow)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.method.after_step(step)
+        self.method.before_step(step + 1)
+        return Outcome(values, applied=True, overflow=False)
+
+    def _autocast(self):
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(source: list[list[Tensor]], target: list[list[Tensor]]) -> None:
+        for to, by in zip(target, source, strict=True):
+            torch._foreach_copy_(to, by)
+
+
+def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The L2 norm of all gradients together, a scalar; NaN or infinite when any entry is."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
+
+
+def _numbers(tensors: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars to Python numbers, in one transfer from the device."""
+    stacked = torch.stack([value.detach().double().reshape(()) for value in tensors.values()])
+    return dict(zip(tensors, stacked.tolist(), strict=True))
+
+
+def _by_dtype(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """Tensors in one list a dtype, as the foreach kernels need them to be fast."""
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())

@@ -1,0 +1,55 @@
+"""Polite stops: a signal only sets a flag, and the loop looks at it between two steps."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)  # USR2: preemption
+SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it, and a killed process cannot bring it back
+
+
+class Stops:
+    """While entered, SIGINT, SIGTERM, SIGHUP and SIGUSR2 set :attr:`requested` and nothing else.
+
+    A second Ctrl-C ends the process at once: after the first, SIGINT has its default action
+    again, which needs no Python to run. A SIGHUP that was ignored (nohup) stays ignored. Outside
+    the main thread signals cannot be caught, and none are.
+    """
+
+    def __init__(self):
+        self.requested: signal.Signals | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Stops":
+        for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            try:
+                self._before[number] = signal.signal(number, self._handle)
+            except ValueError:  # not in the main thread
+                break
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = self.requested or signal.Signals(number)
+        if number != signal.SIGINT:
+            return
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if sys.stderr.isatty():  # os.write, since the log may be in use below this handler
+            message = b"\nstopping after this step; Ctrl-C again to quit at once\n"
+            os.write(sys.stderr.fileno(), SHOW_CURSOR + message)
+
+
+def ignore_in_worker() -> None:
+    """Let a loader process outlive the signals that its trainer still has to act upon.
+
+    A terminal and torchrun signal the whole process group; the trainer ends its workers itself,
+    and a worker whose trainer died ends by itself.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

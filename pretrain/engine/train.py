@@ -1,0 +1,301 @@
+"""The training run, from a config to ``backbone_final.pth``; read it top to bottom."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from console import files, log
+from console.errors import InputError, StoppedEarly
+from console.progress import Bar
+
+from .. import config
+from ..methods import build_method
+from ..views import NORMALIZATION, RECIPES, ViewDataset, apply_photometric, build_source, collate
+from . import distributed, resume
+from .checkpoint import Checkpoints, damage, save_checked
+from .loading import Loading
+from .lock import locked
+from .logs import Logs
+from .nonfinite import Patience
+from .order import BatchOrder, global_batch
+from .placement import check_compiler, check_disk, distribute
+from .schedules import learning_rate, scaled_lr, total_steps
+from .step import Stepper
+from .stops import Stops
+from .unreadable import Unreadable
+
+logger = logging.getLogger("densessl")
+
+
+def train(cfg: CfgNode, after_step: Callable[[int], None] | None = None) -> Path:
+    """Train ``cfg.METHOD`` on ``cfg.DATA`` and return the path of the final weights.
+
+    Goes on by itself when ``cfg.OUTPUT_DIR`` has checkpoints, and says so when there is nothing
+    left to do. ``after_step`` is called with the number of steps done. Raises InputError for bad
+    options or data, StoppedEarly after a signal with everything saved, EnvironmentLacks for a
+    missing device or a full disk.
+    """
+    device = distributed.setup(cfg.DEVICE)
+    try:
+        config.validate(cfg, distributed.world_size())
+        check_compiler(cfg, device)
+        folder = resume.writable(cfg.OUTPUT_DIR)
+        log.setup(folder, distributed.rank())
+        with locked(folder), Stops() as stops:
+            Run(cfg, folder, device).finish(stops, after_step)
+        return folder / resume.FINAL
+    finally:
+        distributed.teardown()
+
+
+class Run:
+    """One run of pretraining in ``folder``, new or found there."""
+
+    def __init__(self, cfg: CfgNode, folder: Path, device: torch.device):
+        self.cfg, self.folder, self.device = cfg, folder, device
+        self.main = distributed.is_main()
+        self.final = folder / resume.FINAL
+        self.checkpoints = Checkpoints(folder / "checkpoints", cfg.CHECKPOINT.KEEP)
+        self.iteration = 0  # steps done
+
+    def finish(self, stops: Stops, after_step: Callable[[int], None] | None) -> None:
+        """Run what is left and write the final weights."""
+        if self.main:
+            self.checkpoints.clean()
+        distributed.barrier()
+        found = self.checkpoints.newest()
+        if self.is_complete(found):
+            return
+        self.read_data()
+        self.build_model()
+        if self.main:
+            waiting = self.cfg.CHECKPOINT.KEEP + 1 - len(self.checkpoints.found())
+            check_disk(self.folder, self.stepper.state_bytes(), files=max(waiting, 1))
+            files.write_text(self.folder / "config.yaml", self.cfg.dump())
+        self.announce()
+        self.restore(found)
+        del found  # as large as the model
+        with self.logs:
+            self.loop(stops, after_step)
+
+    def is_complete(self, found: tuple[Path, dict[str, Any]] | None) -> bool:
+        """Whether the run found is this one and has nothing left to do; says so."""
+        wrong = damage(self.final) if self.final.exists() else "it is not there"
+        if found:
+            path, state = found
+        elif not self.final.exists():
+            return False
+        elif wrong:
+            raise InputError(
+                f"{self.folder} has no checkpoints, and its {self.final.name} is damaged "
+                f"({wrong}); delete it to start from the beginning, or give another OUTPUT_DIR"
+            )
+        else:  # the checkpoints of a complete run were deleted to make room
+            path, state = self.final, torch.load(self.final, weights_only=True)
+        resume.check_same_run(path, state, self.cfg)
+        if state["iteration"] < state["pretrain"]["steps"]:
+            return False
+        if self.main and wrong:
+            save_checked(self.final, resume.final_state(state))
+        logger.info("this run is complete (%d steps): %s", state["iteration"], self.final)
+        return True
+
+    # ---- what a run is made of ----
+
+    def read_data(self) -> None:
+        cfg, solver = self.cfg, self.cfg.SOLVER
+        self.source = build_source(cfg)
+        images = len(self.source)
+        if images < solver.BATCH_SIZE:
+            raise InputError(
+                f"SOLVER.BATCH_SIZE is {solver.BATCH_SIZE}, but {cfg.DATA.PATH} has only {images} "
+                f"images; give at most {images}"
+            )
+        self.epoch = images // solver.BATCH_SIZE  # steps of one
+        self.total = total_steps(solver, self.epoch)
+        recipe = RECIPES[cfg.VIEWS.RECIPE]
+        self.dataset = ViewDataset(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED)
+        self.facts = {
+            "dataset": Path(cfg.DATA.PATH).name,
+            "images": images,
+            "images_sha256": self.source.fingerprint(),
+            "epochs": round(self.total / self.epoch, 4),
+            "steps": self.total,
+            "batch_size": solver.BATCH_SIZE,
+            "processes": distributed.world_size(),
+        }
+
+    def build_model(self) -> None:
+        cfg = self.cfg
+        torch.manual_seed(cfg.SEED)  # the initial weights; no step draws from this generator
+        layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
+        self.method = build_method(cfg).to(self.device, memory_format=layout).train()
+        if cfg.COMPILE:
+            self.method.compile_backbones()
+        self.optimizer = torch.optim.SGD(
+            self.method.parameter_groups(cfg),
+            lr=scaled_lr(cfg.SOLVER),
+            momentum=cfg.SOLVER.MOMENTUM,
+            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        )
+        model = distribute(self.method, self.device)
+        self.stepper = Stepper(self.method, model, self.optimizer, self.device, cfg.AMP)
+
+    def announce(self) -> None:
+        """Say in two lines what runs."""
+        cfg, solver = self.cfg, self.cfg.SOLVER
+        logger.info(
+            "%s with %s on %d images of %s: %d steps (%g epochs of %d), %d images a step",
+            *(cfg.METHOD.NAME, cfg.BACKBONE.NAME, self.facts["images"], cfg.DATA.PATH),
+            *(self.total, self.facts["epochs"], self.epoch, solver.BATCH_SIZE),
+        )
+        logger.info(
+            "learning rate %g = %g x %d/%d (scaled with the batch); %d process(es) on %s, AMP %s",
+            *(scaled_lr(solver), solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
+            *(distributed.world_size(), self.device, cfg.AMP),
+        )
+
+    # ---- where a run stands ----
+
+    def restore(self, found: tuple[Path, dict[str, Any]] | None) -> None:
+        """Take the state of the checkpoint found, or that of a run that begins."""
+        cfg, solver = self.cfg, self.cfg.SOLVER
+        self.checkpoints.keep_every = cfg.CHECKPOINT.KEEP_EVERY * self.epoch
+        limit = cfg.DATA.MAX_UNREADABLE
+        self.unreadable = Unreadable(self.folder, self.source.name, limit, self.main)
+        self.patience = Patience(self.folder, solver.MAX_SKIPPED, self.batch_names, self.main)
+        if found:
+            path, state = found
+            resume.check_same_data(path, state, self.facts)
+            self.iteration = state["iteration"]
+            self.method.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.stepper.scaler.load_state_dict(state["scaler"])
+            self.patience.load_state_dict(state["patience"])
+            self.unreadable.restore(self.still_unreadable(state["unreadable"]))
+            logger.info("going on after step %d, from %s", self.iteration, path)
+            before, now = state["pretrain"]["processes"], self.facts["processes"]
+            if before != now:
+                logger.info("on %d process(es) now, %d then", now, before)
+        self.logs = Logs(self.folder, cfg.LOG.PERIOD, solver.BATCH_SIZE, self.iteration)
+        if found:
+            self.logs.load_state_dict(state["logs"])
+        else:
+            self.method.before_step(0)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a run going on from here needs; all processes must call it in step."""
+        return {
+            "model": self.method.state_dict(),
+            "backbone": self.method.backbone_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "iteration": self.iteration,
+            "config": self.cfg.dump(),
+            "method": self.cfg.METHOD.NAME,
+            "normalization": NORMALIZATION | {"channel_order": "RGB"},
+            "pretrain": self.facts,
+            "unreadable": sorted(self.unreadable.indices),
+            "patience": self.patience.state_dict(),
+            "logs": self.logs.state_dict(),
+        }
+
+    def save(self) -> None:
+        state = self.state()
+        if self.main:
+            self.logs.sync()  # first the log: a checkpoint must never be ahead of it
+            self.checkpoints.save(self.iteration, state)
+            if self.iteration == self.total:
+                save_checked(self.final, resume.final_state(state))
+                logger.info("done: %s", self.final)
+        distributed.barrier()  # nobody leaves, and so ends the others, before all is on the disk
+
+    # ---- the steps ----
+
+    def loop(self, stops: Stops, after_step: Callable[[int], None] | None) -> None:
+        """All steps from where the run stands, with checkpoints; StoppedEarly when asked to."""
+        cfg = self.cfg
+        order = BatchOrder(
+            *(self.facts["images"], cfg.SOLVER.BATCH_SIZE, cfg.SEED, self.iteration, self.total),
+            *(distributed.rank(), distributed.world_size()),
+        )
+        loading = Loading(
+            self.dataset, order, collate, cfg.DATA.WORKERS, pin=self.device.type == "cuda"
+        )
+        with loading, Bar("pretrain", self.total, self.iteration) as bar:
+            while self.iteration < self.total:
+                loss = self.one_step(loading)
+                bar.advance(note=f"loss {loss:.4f}")
+                if after_step:
+                    after_step(self.iteration)
+                stop = distributed.any_rank(stops.requested is not None)
+                if stop or self.is_due():
+                    self.save()
+                if stop and self.iteration < self.total:
+                    raise StoppedEarly(
+                        f"stopped after step {self.iteration} of {self.total}, all saved in "
+                        f"{self.folder}; run the same command to go on"
+                    )
+
+    def one_step(self, loading: Loading) -> float:
+        """Load, augment, step, log; returns the loss."""
+        step, solver = self.iteration, self.cfg.SOLVER
+        batch = loading.next()
+        views = apply_photometric(batch, self.device, **NORMALIZATION)
+        lr = learning_rate(solver, step, self.epoch)
+        outcome = self.stepper.run(views, step, lr)
+        self.patience.count(step, outcome)
+        self.unreadable.add(gathered(batch.unreadable, self.device))
+        self.iteration += 1
+        seen = min(self.iteration * solver.BATCH_SIZE, self.facts["images"])
+        self.unreadable.check(seen, at_most=min(self.total, self.epoch) * solver.BATCH_SIZE)
+        facts = {
+            "epoch": round(self.iteration / self.epoch, 4),
+            "lr": lr,
+            "skipped": self.patience.skipped,
+            "unreadable": len(self.unreadable),
+        }
+        means = outcome.values if outcome.applied else {}
+        last = self.iteration == self.total
+        self.logs.step(self.iteration, means, facts, loading.waited, last)
+        return outcome.values["loss"]
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint is due after the steps done."""
+        chosen = self.cfg.CHECKPOINT
+        period = chosen.STEPS or max(round(chosen.PERIOD * self.epoch), 1)
+        for_good = self.checkpoints.keep_every
+        return (
+            self.iteration % period == 0
+            or self.iteration == self.total
+            or bool(for_good and self.iteration % for_good == 0)
+        )
+
+    def still_unreadable(self, indices: list[int]) -> list[int]:
+        """Those of the images that a checkpoint lists which were not repaired since."""
+        still = [index for index in indices if index in self.dataset[0, index].unreadable]
+        if len(still) < len(indices):
+            logger.info("%d images can be read again", len(indices) - len(still))
+        return still
+
+    def batch_names(self, step: int) -> list[str]:
+        """The files of the global batch of a step."""
+        images, size = self.facts["images"], self.cfg.SOLVER.BATCH_SIZE
+        batch = global_batch(self.cfg.SEED, step, images, size)
+        return [self.source.name(int(index)) for index in batch]
+
+
+def gathered(indices: Tensor, device: torch.device) -> list[int]:
+    """The ``indices`` of all processes together; usually there are none."""
+    if not distributed.any_rank(len(indices) > 0):
+        return []
+    counts = distributed.gather(torch.tensor([len(indices)], device=device))
+    padded = torch.full((int(counts.max()),), -1, dtype=torch.long, device=device)
+    padded[: len(indices)] = indices.to(device)
+    everyone = distributed.gather(padded)
+    return everyone[everyone >= 0].tolist()

@@ -1,0 +1,62 @@
+"""Images that cannot be read: named as they are met, counted, and too many of them stop the run.
+
+The views replace such an image by another one (a function of the seed and its index), so a few bad
+files do not end a run of days; a folder full of them is a mistake that must not be averaged over.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from console.errors import InputError
+
+logger = logging.getLogger("densessl")
+
+ENOUGH = 100  # distinct images that must have been seen before a share is judged
+NAMED = 10  # files named in the message; all of them are in the list file
+
+
+class Unreadable:
+    """The set of images that failed so far, listed in ``folder/unreadable.txt``.
+
+    ``name(index)`` names an image; ``limit`` is the share of the images seen above which
+    :meth:`check` stops the run. Only the process with ``writes`` touches the file and the log.
+    """
+
+    def __init__(self, folder: Path, name: Callable[[int], str], limit: float, writes: bool):
+        self.path, self.name, self.limit = folder / "unreadable.txt", name, limit
+        self.writes = writes
+        self.indices: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def restore(self, indices: Iterable[int]) -> None:
+        """Take the set of a checkpoint, and write the list file again from it."""
+        self.indices = set(indices)
+        if self.writes and (self.indices or self.path.exists()):
+            self.path.write_text("".join(f"{self.name(n)}\n" for n in sorted(self.indices)))
+
+    def add(self, indices: Iterable[int]) -> None:
+        """Count the images that failed in a step; each is named once."""
+        new = sorted(set(indices) - self.indices)
+        self.indices.update(new)
+        if new and self.writes:
+            with open(self.path, "a", encoding="utf-8") as stream:
+                stream.writelines(f"{self.name(n)}\n" for n in new)
+            for n in new:
+                logger.warning("cannot read %s; another image takes its place", self.name(n))
+
+    def check(self, seen: int, at_most: int) -> None:
+        """Raise InputError when more than ``limit`` of the ``seen`` distinct images failed.
+
+        Judged from 100 images on, or once all ``at_most`` that the run ever visits were seen.
+        """
+        if seen < min(ENOUGH, at_most) or len(self) <= self.limit * seen:
+            return
+        first = "\n  ".join(self.name(n) for n in sorted(self.indices)[:NAMED])
+        raise InputError(
+            f"{len(self)} of the {seen} images seen so far cannot be read, more than "
+            f"DATA.MAX_UNREADABLE = {self.limit:g} allows. All are listed in {self.path}; "
+            f"the first:\n  {first}\nRepair or remove them, or raise DATA.MAX_UNREADABLE."
+        )

@@ -1,0 +1,108 @@
+"""InfoNCE of vectors (MoCo), of dense matches (DenseCL) and of sets (SetSim), against a queue.
+
+    q, k     query and key projections, unit vectors           tau   temperature
+    c_i      positives of query i; n_i = |c_i|                 s_ij  q_i . k_j / tau
+    lse_Q    log-sum-exp over the queue, see queue_logsumexp
+
+With one positive, -log softmax = log(e^s + e^lse_Q) - s, so only lse_Q of the queue is needed.
+"""
+
+import torch
+
+from console.errors import InputError, unknown
+from pretrain.losses.queue import queue_logsumexp
+from pretrain.precision import full_precision
+
+REDUCTIONS = ("sum", "mean")
+
+
+@full_precision
+def info_nce(
+    query: torch.Tensor, positive: torch.Tensor, queue: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """InfoNCE of every query with its positive against the queue, mean over queries: scalar.
+
+    ``query`` and ``positive`` are ``[M, D]``, ``queue`` is ``[K, D]``; unit vectors, not normalised
+    here. Raises InputError for shapes that disagree. Source: MoCo eq. 1.
+    """
+    if query.shape != positive.shape:
+        raise InputError(
+            f"info_nce(): query is {list(query.shape)} and positive {list(positive.shape)}; "
+            "they must be equal, [M, D]"
+        )
+    s = (query * positive).sum(1) / temperature  # [M]
+    lse_queue = queue_logsumexp(query, queue, temperature)
+    return (torch.logaddexp(s, lse_queue) - s).mean()
+
+
+@full_precision
+def dense_info_nce(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    match: torch.Tensor,
+    queue: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """InfoNCE of every query position with its matched key position, mean over all: scalar.
+
+    ``query [B, D, Nq]`` and ``key [B, D, Nk]`` (or with a grid, ``[B, D, h, w]``) are unit vectors
+    over D, not normalised here; ``match`` is long ``[B, Nq]``, for example from
+    ``correspondence.nearest``; ``queue`` is ``[K, D]``. Source: DenseCL eq. 3.
+    """
+    query, key = query.flatten(2), key.flatten(2)
+    if match.shape != (query.shape[0], query.shape[2]):
+        raise InputError(
+            f"dense_info_nce(): match is {list(match.shape)}; it must be [B, Nq] = "
+            f"[{query.shape[0]}, {query.shape[2]}]"
+        )
+    index = match[:, None, :].expand(-1, key.shape[1], -1)  # [B, D, Nq]
+    positive = key.gather(2, index)
+    return info_nce(_rows(query), _rows(positive), queue, temperature)
+
+
+@full_precision
+def set_info_nce(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor,
+    queue: torch.Tensor,
+    temperature: float,
+    reduction: str = "sum",
+) -> torch.Tensor:
+    """InfoNCE of every query position with its set of positives: scalar.
+
+        l_i = -1/n_i sum_{j in c_i} log( e^{s_ij} / (sum_{j' in c_i} e^{s_ij'} + sum_Q e^{s_iQ}) )
+
+    All positives of a position share one denominator; key positions outside the set are no
+    negatives. ``query [B, D, Nq]`` and ``key [B, D, Nk]`` (or ``[B, D, h, w]``) are unit vectors
+    over D, not normalised here. ``mask [B, Nq, Nk]`` holds c_i, any value other than zero meaning
+    membership; ``queue`` is ``[K, D]``. A position without positives adds 0.
+    ``reduction="sum"``: the sum over the positions of an image (the paper), mean over images.
+    ``reduction="mean"``: the mean over the positions that have a positive (the released code), mean
+    over all images; an image without any counts as 0. Raises InputError for shapes that disagree
+    and other reductions. Source: SetSim eq. 8.
+    """
+    query, key = query.flatten(2), key.flatten(2)
+    if mask.shape != (query.shape[0], query.shape[2], key.shape[2]):
+        raise InputError(
+            f"set_info_nce(): mask is {list(mask.shape)}; it must be [B, Nq, Nk] = "
+            f"[{query.shape[0]}, {query.shape[2]}, {key.shape[2]}]"
+        )
+    if reduction not in REDUCTIONS:
+        raise unknown("reduction", reduction, REDUCTIONS, where="set_info_nce()")
+    mask = mask.bool()
+    valid = mask.any(2)  # [B, Nq]
+    image, position = valid.nonzero(as_tuple=True)  # the M rows that have a positive
+    c = mask[image, position]  # [M, Nk]
+    s = torch.bmm(query.transpose(1, 2), key)[image, position] / temperature  # [M, Nk]
+    lse_set = torch.logsumexp(s.masked_fill(~c, -torch.inf), dim=1)
+    lse_queue = queue_logsumexp(query[image, :, position], queue, temperature)
+    loss = torch.logaddexp(lse_set, lse_queue) - (s * c).sum(1) / c.sum(1)  # l_i, [M]
+    if reduction == "mean":
+        loss = loss / valid.sum(1)[image]
+    return loss.sum() / len(mask)
+
+
+def _rows(features: torch.Tensor) -> torch.Tensor:
+    """``[B, D, N]`` as one row a position: ``[B * N, D]``."""
+    return features.transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,53 @@
+"""Projectors and queues of the MoCo family."""
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.precision import full_precision
+
+
+@full_precision
+def unit(x: Tensor) -> Tensor:
+    """``x [B, D, …]`` with every vector over D scaled to length 1, in full precision."""
+    return nn.functional.normalize(x, dim=1)
+
+
+class Projector(nn.Sequential):
+    """Linear–ReLU–Linear on the pooled map: ``[B, C, h, w]`` → ``[B, D]`` (MoCo-v2).
+
+    ``hidden`` 0 is MoCo-v1's single linear layer.
+    """
+
+    def __init__(self, channels: int, hidden: int, dim: int):
+        if hidden:
+            super().__init__(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+        else:
+            super().__init__(nn.Linear(channels, dim))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z.mean((2, 3)))
+
+
+class DenseProjector(nn.Sequential):
+    """1×1 convolution–ReLU–1×1 convolution: ``[B, C, h, w]`` → ``[B, D, h, w]`` (DenseCL)."""
+
+    def __init__(self, channels: int, hidden: int, dim: int):
+        super().__init__(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
+
+
+class Queue(nn.Module):
+    """The K newest keys, unit vectors ``[K, D]``, overwritten in a circle (MoCo section 3.2)."""
+
+    def __init__(self, length: int, dim: int):
+        super().__init__()
+        self.register_buffer("keys", unit(torch.randn(length, dim)))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Overwrite the oldest keys by ``keys [M, D]``, of which only the last K stay."""
+        K = len(self.keys)
+        skipped = max(len(keys) - K, 0)
+        place = (self.pointer + skipped + torch.arange(len(keys) - skipped, device=keys.device)) % K
+        self.keys.index_copy_(0, place, keys[skipped:].to(self.keys.dtype))
+        self.pointer.add_(len(keys)).remainder_(K)

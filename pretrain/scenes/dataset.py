@@ -1,0 +1,223 @@
+"""A whole set on disk: written in chunks by several processes, gone on with after a stop.
+
+While a set is being written, ``.unfinished`` in its folder holds what was asked for and a record
+of each finished chunk; ``densessl_scenes.json`` comes last and says that the set is whole.
+"""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from console import files
+from console.errors import EnvironmentLacks, InputError
+from console.progress import Bar
+
+from . import ade20k, cityscapes, coco, store, voc
+from .generate import generate
+from .labels import CLASSES
+
+MARK = "densessl_scenes.json"
+UNFINISHED = ".unfinished"
+FORMAT = 1  # changes when the same arguments give other files
+CHUNK = 20  # scenes between two records
+
+
+@dataclass(frozen=True)
+class Request:
+    """What decides every byte of a set."""
+
+    train: int
+    val: int
+    size: int
+    seed: int
+    format: int = FORMAT
+
+    def chunks(self) -> list[tuple[str, int, int]]:
+        """Every piece of work: split, first index, index after the last."""
+        return [
+            (split, first, min(first + CHUNK, count))
+            for split, count in (("train", self.train), ("val", self.val))
+            for first in range(0, count, CHUNK)
+        ]
+
+    def bytes(self) -> int:
+        """About how much disk the set takes: measured at 64 to 512 pixels, rounded up."""
+        return (self.train + self.val) * (70_000 + 3 * self.size**2)
+
+
+def state(root: Path, request: Request) -> str:
+    """ "new", "unfinished" or "complete"; InputError where ``root`` holds anything else."""
+    if root.exists() and not root.is_dir():
+        raise InputError(f"'{root}' is a file; DIR must be a folder or a new name")
+    for name, found in ((MARK, "complete"), (f"{UNFINISHED}/request.json", "unfinished")):
+        if (root / name).exists():
+            _same_request(root / name, found, request)
+            return found
+    held = [path.name for path in root.iterdir()] if root.exists() else []
+    if set(held) - {UNFINISHED}:
+        raise InputError(
+            f"'{root}' holds other files ({', '.join(sorted(held)[:3])}…) and nothing is ever "
+            "overwritten; name a new or an empty folder"
+        )
+    return "new"
+
+
+def _same_request(path: Path, found: str, request: Request) -> None:
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differ = [k for k, v in asdict(request).items() if before[k] != v]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"'{path}' is not a scenes file; name another folder") from error
+    if differ:
+        was = ", ".join(f"{key} {before[key]}" for key in differ)
+        now = ", ".join(f"{key} {getattr(request, key)}" for key in differ)
+        raise InputError(
+            f"'{path.parent if found == 'complete' else path.parent.parent}' holds a {found} set "
+            f"of other arguments ({was}; now {now}); name another folder"
+        )
+
+
+def check_disk(root: Path, request: Request) -> None:
+    """EnvironmentLacks when the set would not fit on the disk of ``root``."""
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < request.bytes():
+        raise EnvironmentLacks(
+            f"the set needs about {request.bytes() / 2**30:.1f} GiB and the disk of '{there}' has "
+            f"{free / 2**30:.1f} GiB left; free some, or name a folder on another disk"
+        )
+
+
+def write(root: Path, request: Request, workers: int) -> None:
+    """Write the set, or what is missing of an unfinished one."""
+    with alone(root):
+        _write(root, request, workers)
+
+
+@contextmanager
+def alone(root: Path):
+    """InputError while another process writes to ``root``."""
+    (root / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    with open(root / UNFINISHED / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is writing to '{root}'") from None
+        yield
+
+
+def _write(root: Path, request: Request, workers: int) -> None:
+    files.write_json(root / UNFINISHED / "request.json", asdict(request))
+    chunks = request.chunks()
+    todo = [chunk for chunk in chunks if not _record_path(root, chunk).exists()]
+    left = sum(stop - first for _, first, stop in todo)
+    total = request.train + request.val
+    with Bar("scenes", total, start=total - left) as bar:
+        if workers == 1:
+            for chunk in todo:
+                write_chunk(root, request, chunk)
+                bar.advance(chunk[2] - chunk[1])
+        else:
+            _write_in_processes(root, request, todo, workers, bar)
+    _finish(root, request, chunks)
+
+
+def _write_in_processes(root: Path, request: Request, todo: list, workers: int, bar: Bar) -> None:
+    """Every process writes its share of the chunks and says over a pipe how far it is."""
+    context = multiprocessing.get_context("spawn")  # the same everywhere, and safe with threads
+    running: dict[Connection, multiprocessing.Process] = {}
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is ours to handle
+    try:
+        for rank in range(min(workers, len(todo))):
+            here, there = context.Pipe(duplex=False)
+            share = todo[rank::workers]
+            process = context.Process(target=_work, args=(there, root, request, share), daemon=True)
+            process.start()
+            there.close()
+            running[here] = process
+        signal.signal(signal.SIGINT, interrupt)
+        _listen(running, bar)
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        for process in running.values():
+            process.terminate()
+            process.join()
+
+
+def _listen(running: dict[Connection, multiprocessing.Process], bar: Bar) -> None:
+    """Count what the processes have written until each has ended; stop where one fails."""
+    while running:
+        for pipe in wait(list(running)):
+            try:
+                said = pipe.recv()
+            except EOFError:
+                process = running.pop(pipe)
+                process.join()
+                if process.exitcode:
+                    raise RuntimeError(
+                        f"a process that writes scenes ended with code {process.exitcode}"
+                    ) from None
+                continue
+            if isinstance(said, str):
+                raise EnvironmentLacks(f"the set cannot be written: {said}")
+            bar.advance(said)
+
+
+def _work(pipe: Connection, root: Path, request: Request, share: list) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        for chunk in share:
+            write_chunk(root, request, chunk)
+            pipe.send(chunk[2] - chunk[1])
+    except OSError as error:
+        pipe.send(str(error))
+
+
+def _end_with_parent() -> None:
+    """A killed parent leaves nobody who writes to its set."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _record_path(root: Path, chunk: tuple[str, int, int]) -> Path:
+    return root / UNFINISHED / f"{chunk[0]}_{chunk[1]:07d}.json"
+
+
+def write_chunk(root: Path, request: Request, chunk: tuple[str, int, int]) -> None:
+    """Write every file of some scenes, and then the record that they are there."""
+    split, first, stop = chunk
+    records = [write_scene(root, request, split, index) for index in range(first, stop)]
+    files.write_text(_record_path(root, chunk), json.dumps(records, separators=(",", ":")))
+
+
+def write_scene(root: Path, request: Request, split: str, index: int) -> dict:
+    """Write one scene in every layout; the image is stored once and linked."""
+    scene = generate(request.seed, index, request.size, split)
+    number = store.number(split, index)
+    jpeg = coco.image_path(root, split, number)
+    store.save_jpeg(jpeg, scene.image)
+    store.link(jpeg, root / "imagenet" / split / scene.main.category / jpeg.name)
+    voc.write_image(root, split, number, scene, jpeg)
+    cityscapes.write_image(root, split, number, scene)
+    ade20k.write_image(root, split, number, scene, jpeg)
+    return {"number": number, "objects": coco.annotations(scene, number)}
+
+
+def _finish(root: Path, request: Request, chunks: list[tuple[str, int, int]]) -> None:
+    """Write what lists all scenes, then the mark of a whole set."""
+    records: dict[str, list[dict]] = {"train": [], "val": []}
+    for chunk in chunks:
+        records[chunk[0]] += json.loads(_record_path(root, chunk).read_text(encoding="utf-8"))
+    for split, of_split in records.items():
+        coco.write_json(root, split, request.size, of_split)
+    voc.write_lists(root, *([r["number"] for r in records[s]] for s in ("train", "val")))
+    files.write_json(root / MARK, {**asdict(request), "classes": list(CLASSES)})
+    shutil.rmtree(root / UNFINISHED)

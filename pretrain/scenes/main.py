@@ -1,0 +1,99 @@
+"""``densessl scenes DIR``: write the procedural data set in the layouts of the real ones."""
+
+import logging
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from console import log
+from console.errors import InputError, StoppedEarly
+from console.parser import Parser
+
+MOST_SCENES = 999_999  # numbers of the two splits stay apart
+SIZES = (64, 1024)  # a figure of 1/16 needs its 4 pixels; larger adds no detail
+
+
+def parser() -> Parser:
+    options = Parser(
+        prog="densessl scenes",
+        description="Write a procedural data set (people, vehicles, animals; exact boxes, masks, "
+        "keypoints and labels) in the layouts of VOC, COCO, Cityscapes, ADE20K and ImageNet. "
+        "DIR then serves as DETECTRON2_DATASETS. The same arguments give the same bytes.",
+    )
+    options.add_argument("dir", metavar="DIR", type=Path, help="a new or an empty folder")
+    options.add_argument("--train", type=int, default=1000, metavar="N", help="training images")
+    options.add_argument("--val", type=int, default=200, metavar="M", help="validation images")
+    options.add_argument("--size", type=int, default=128, metavar="S", help="side in pixels")
+    options.add_argument("--seed", type=int, default=0, metavar="K", help="decides every byte")
+    options.add_argument(
+        "--workers", type=int, default=_cores(), help="processes; any number gives the same set"
+    )
+    return options
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check(options) -> None:
+    """InputError for arguments that no set can be made of."""
+    for flag, value in (("--train", options.train), ("--val", options.val)):
+        if not 1 <= value <= MOST_SCENES:
+            raise InputError(f"{flag} {value}: from 1 to {MOST_SCENES} images")
+    if not SIZES[0] <= options.size <= SIZES[1]:
+        raise InputError(f"--size {options.size}: from {SIZES[0]} to {SIZES[1]} pixels")
+    if options.seed < 0:
+        raise InputError(f"--seed {options.seed}: 0 or more")
+    if options.workers < 1:
+        raise InputError(f"--workers {options.workers}: 1 or more")
+
+
+def main(argv: list[str]) -> int:
+    """Write the set, go on with an unfinished one, or say that it is complete."""
+    options = parser().parse_args(argv)
+    check(options)
+    log.setup()
+    logger = logging.getLogger("densessl")
+    from . import dataset
+
+    root = options.dir
+    request = dataset.Request(options.train, options.val, options.size, options.seed)
+    found = dataset.state(root, request)
+    if found == "complete":
+        shutil.rmtree(root / dataset.UNFINISHED, ignore_errors=True)
+        print(f"{root}: complete already, nothing to do")
+        return 0
+    if found == "new":
+        dataset.check_disk(root, request)
+        if options.train < 8 or options.val < 2:
+            logger.warning(
+                "fewer than 8 training or 2 validation images: some of VOC's lists will have one "
+                "line or none, and Detectron2 reads such lists wrongly"
+            )
+    else:
+        logger.info("going on with the unfinished set in %s", root)
+    _write(dataset, root, request, options.workers)
+    print(
+        f"{root}: {options.train} training and {options.val} validation scenes of "
+        f"{options.size} px as VOC, COCO, Cityscapes, ADE20K and ImageNet folders\n"
+        f"for Detectron2: export DETECTRON2_DATASETS={root.absolute()}"
+    )
+    return 0
+
+
+def _write(dataset, root: Path, request, workers: int) -> None:
+    """Write the set; Ctrl-C and SIGTERM leave an unfinished one that the same command ends."""
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        dataset.write(root, request, workers)
+    except KeyboardInterrupt:
+        raise StoppedEarly(
+            f"stopped; the set in '{root}' is unfinished, the same command goes on"
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

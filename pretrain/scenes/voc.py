@@ -1,0 +1,113 @@
+"""VOC's layout: ``VOC2007`` and ``VOC2012``.
+
+The training scenes are shared between the two years' trainval lists; VOC2007's test list holds the
+validation scenes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from console import files
+
+from . import store
+from .generate import Instance, Scene
+from .labels import LABELS
+
+VOID = 255
+
+
+def palette() -> list[int]:
+    """VOC's 256 colours, flat: the bits of the index, spread over red, green and blue."""
+    colors = []
+    for index in range(256):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= (index >> channel & 1) << (7 - bit)
+            index >>= 3
+        colors += rgb
+    return colors
+
+
+PALETTE = palette()
+
+
+def place(split: str, number: int) -> tuple[str, str]:
+    """The year's folder and the name of a scene."""
+    if split == "val" or number % 2:
+        return "VOC2007", f"{number:06d}"
+    return "VOC2012", f"2012_{number:06d}"
+
+
+def write_image(root: Path, split: str, number: int, scene: Scene, jpeg: Path) -> None:
+    """Write one scene's annotation and masks, and link its image."""
+    year, name = place(split, number)
+    folder = root / year
+    store.link(jpeg, folder / "JPEGImages" / f"{name}.jpg")
+    path = folder / "Annotations" / f"{name}.xml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_xml(year, name, scene), encoding="utf-8")
+    by_class, by_object = masks(scene)
+    store.save_png(folder / "SegmentationClass" / f"{name}.png", by_class, PALETTE)
+    store.save_png(folder / "SegmentationObject" / f"{name}.png", by_object, PALETTE)
+
+
+def masks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Class and object numbers, uint8 [S, S]; void along outlines, on the side that lies behind."""
+    by_class = scene.semantic(lambda label: LABELS[label].voc).astype(np.uint8)
+    by_object = np.zeros_like(by_class)
+    depth = np.zeros(by_class.shape, np.int32)  # 0: background
+    for place_, instance in enumerate(scene.instances, start=1):
+        by_object[instance.mask] = place_
+        depth[instance.mask] = place_
+    covering = (by_class == 0) & (scene.order > _first_object(scene))
+    depth[covering] = len(scene.instances) + 1  # clutter before the objects
+    width = 2 * max(1, round(len(depth) / 200)) + 1
+    ahead = ndimage.maximum_filter(depth, width)
+    void = (ahead > depth) & ~((depth == 0) & (ahead > len(scene.instances)))
+    by_class[void] = VOID
+    by_object[void] = VOID
+    return by_class, by_object
+
+
+def _first_object(scene: Scene) -> int:
+    """The number (from 1) of the layer that holds the hindmost object."""
+    return next(n for n, layer in enumerate(scene.layers, 1) if layer.instance is not None)
+
+
+def _xml(year: str, name: str, scene: Scene) -> str:
+    size = len(scene.image)
+    objects = "".join(_object(instance) for instance in scene.instances)
+    return (
+        f"<annotation>\n\t<folder>{year}</folder>\n\t<filename>{name}.jpg</filename>\n"
+        f"\t<source>\n\t\t<database>DenseSSL scenes</database>\n\t</source>\n"
+        f"\t<size>\n\t\t<width>{size}</width>\n\t\t<height>{size}</height>\n"
+        f"\t\t<depth>3</depth>\n\t</size>\n\t<segmented>1</segmented>\n{objects}</annotation>\n"
+    )
+
+
+def _object(instance: Instance) -> str:
+    x1, y1, x2, y2 = instance.box  # pixel edges; VOC counts pixels from 1, both ends included
+    return (
+        f"\t<object>\n\t\t<name>{instance.category}</name>\n\t\t<pose>{instance.pose}</pose>\n"
+        f"\t\t<truncated>{instance.truncated:d}</truncated>\n"
+        f"\t\t<occluded>{instance.visible < 0.95:d}</occluded>\n"
+        f"\t\t<difficult>{instance.difficult:d}</difficult>\n"
+        f"\t\t<bndbox>\n\t\t\t<xmin>{x1 + 1}</xmin>\n\t\t\t<ymin>{y1 + 1}</ymin>\n"
+        f"\t\t\t<xmax>{x2}</xmax>\n\t\t\t<ymax>{y2}</ymax>\n\t\t</bndbox>\n\t</object>\n"
+    )
+
+
+def write_lists(root: Path, train: list[int], val: list[int]) -> None:
+    """Write ImageSets: trainval in halves of train and val, as in VOC, and VOC2007's test."""
+    for year in ("VOC2007", "VOC2012"):
+        trainval = [name for n in train for y, name in [place("train", n)] if y == year]
+        lists = {"trainval": trainval, "train": trainval[::2], "val": trainval[1::2]}
+        if year == "VOC2007":
+            lists["test"] = [place("val", n)[1] for n in val]
+        for task in ("Main", "Segmentation"):
+            for split, names in lists.items():
+                text = "".join(f"{name}\n" for name in names)
+                files.write_text(root / year / "ImageSets" / task / f"{split}.txt", text)

@@ -1,0 +1,21 @@
+"""Images → augmented views whose geometry is known."""
+
+from .dataset import NORMALIZATION, Batch, Sample, ViewDataset, apply_photometric, collate
+from .recipes import RECIPES, Recipe, ViewRecipe
+from .sources import ImageSource, build_source
+from .view import View
+
+__all__ = [
+    "NORMALIZATION",
+    "RECIPES",
+    "Batch",
+    "ImageSource",
+    "Recipe",
+    "Sample",
+    "View",
+    "ViewDataset",
+    "ViewRecipe",
+    "apply_photometric",
+    "build_source",
+    "collate",
+]

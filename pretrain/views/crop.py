@@ -1,0 +1,60 @@
+"""Decoding, and the random resized crop with its numbers."""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2: pixel edges of the source image
+
+
+def decode(path: str) -> Image.Image:
+    """The image as RGB, of any mode that Pillow reads; EXIF orientation is not applied.
+
+    Raises what Pillow raises for a file that is damaged or no image.
+    """
+    with Image.open(path) as image:
+        if image.mode in ("I", "I;16", "I;16B", "F"):  # 16 bits a pixel: keep the upper eight
+            pixels = np.asarray(image, dtype=np.float64) / 256
+            return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB")
+        if image.mode == "P" and "transparency" in image.info:
+            return image.convert("RGBA").convert("RGB")
+        return image.convert("RGB")
+
+
+def random_box(
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Box:
+    """A random crop of an image, distributed as torchvision's RandomResizedCrop.
+
+    Ten tries with an area uniform in ``scale`` and an aspect ratio log-uniform in ``ratio``; then
+    the largest centred crop whose ratio is allowed.
+    """
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            return x, y, x + w, y + h
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = max(1, min(height, round(width / ratio[0])))
+    elif width / height > ratio[1]:
+        w = max(1, min(width, round(height * ratio[1])))
+    x, y = (width - w) // 2, (height - h) // 2
+    return x, y, x + w, y + h
+
+
+def crop(image: Image.Image, box: Box, flip: bool, size: int) -> Tensor:
+    """The crop at ``size`` × ``size`` pixels (bilinear, antialiased), uint8 ``[3, size, size]``."""
+    view = image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
+    if flip:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return torch.from_numpy(np.array(view)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,139 @@
+"""Images → batches of views, whatever the number of loader processes."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from console.errors import InputError
+
+from . import colour
+from .crop import crop, decode, random_box
+from .recipes import Recipe
+from .sources import ImageSource
+from .view import View
+
+NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]
+# Keep the generators apart from each other and from those of order and permutations.
+VIEW_STREAM, STAND_IN_STREAM = 0x51EE, 0x57A2
+REPLACEMENTS = 100  # tries before an unreadable image counts as 'nothing here is readable'
+
+
+@dataclass
+class Sample:
+    """The views of one image before the photometric part: as :class:`View`, without B."""
+
+    index: int  # of the image asked for
+    unreadable: list[int]  # images tried in vain
+    image: Tensor  # uint8 [V, 3, S, S]
+    box: Tensor  # [V, 4]
+    flip: Tensor  # bool [V]
+    size: Tensor  # [2]
+    colour: Tensor  # [V, colour.COLUMNS]
+
+
+@dataclass
+class Batch:
+    """The samples of a step; ``image``, ``box``, ``flip`` and ``colour`` are ``[B, V, …]``."""
+
+    index: Tensor  # long [B]
+    unreadable: Tensor  # long [any]: images that could not be read, and were replaced
+    image: Tensor
+    box: Tensor
+    flip: Tensor
+    size: Tensor  # [B, 2]
+    colour: Tensor
+
+    def pin_memory(self) -> "Batch":
+        """Called by the DataLoader, so that images travel to the GPU while it computes."""
+        self.image = self.image.pin_memory()
+        return self
+
+
+class ViewDataset(Dataset):
+    """``dataset[(epoch, index)]`` is a :class:`Sample`, a function of these two and of ``seed``.
+
+    An image that cannot be read is replaced by another one, chosen by seed and index.
+    """
+
+    def __init__(self, source: ImageSource, recipe: Recipe, size: int, seed: int):
+        self.source, self.recipe, self.view_size, self.seed = source, recipe, size, seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        image, unreadable = self._read(index)
+        images, boxes, flips, colours = [], [], [], []
+        for number, recipe in enumerate(self.recipe):
+            rng = np.random.default_rng([VIEW_STREAM, self.seed, epoch, index, number])
+            box = random_box(rng, *image.size, recipe.scale, recipe.ratio)
+            flip = bool(rng.random() < recipe.flip)
+            images.append(crop(image, box, flip, self.view_size))
+            boxes.append(box)
+            flips.append(flip)
+            colours.append(colour.draw(rng, recipe))
+        return Sample(
+            index=index,
+            unreadable=unreadable,
+            image=torch.stack(images),
+            box=torch.tensor(boxes, dtype=torch.float32),
+            flip=torch.tensor(flips),
+            size=torch.tensor(image.size, dtype=torch.float32),
+            colour=torch.stack(colours),
+        )
+
+    def _read(self, index: int) -> tuple[Image.Image, list[int]]:
+        """The image, or the first readable one of those that stand in for it; and those tried."""
+        tried: list[int] = []
+        stand_ins = np.random.default_rng([STAND_IN_STREAM, self.seed, index])
+        for _ in range(REPLACEMENTS):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
+                    return decode(self.source.path(index)), tried
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                tried.append(index)
+                index = int(stand_ins.integers(len(self.source)))
+        raise InputError(
+            f"{self.source.where}: of {REPLACEMENTS} images tried none can be read "
+            f"(the first is {self.source.path(tried[0])})"
+        )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples as one :class:`Batch`."""
+    unreadable = sorted({index for sample in samples for index in sample.unreadable})
+    stacked = {
+        name: torch.stack([getattr(sample, name) for sample in samples])
+        for name in ("image", "box", "flip", "size", "colour")
+    }
+    return Batch(
+        index=torch.tensor([sample.index for sample in samples]),
+        unreadable=torch.tensor(unreadable, dtype=torch.long),
+        **stacked,
+    )
+
+
+@torch.no_grad()
+def apply_photometric(
+    batch: Batch,
+    device: torch.device | str,
+    mean: Sequence[float] = NORMALIZATION["mean"],
+    std: Sequence[float] = NORMALIZATION["std"],
+) -> list[View]:
+    """The photometric part on ``device``, and normalisation: the views that a method takes."""
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+    views = []
+    for number in range(batch.image.shape[1]):
+        image = batch.image[:, number].to(device, non_blocking=True).float().div_(255)
+        image = colour.photometric(image, batch.colour[:, number]).sub_(mean).div_(std)
+        geometry = View(image, batch.box[:, number], batch.flip[:, number], batch.size)
+        views.append(geometry.to(device, non_blocking=True))
+    return views

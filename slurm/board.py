@@ -1,0 +1,90 @@
+"""One line a job: its state, its time and what it said last."""
+
+import logging
+import re
+import sys
+import time
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from console.log import console
+from console.progress import PLAIN_INTERVAL, duration
+
+STAMP = re.compile(r"^\d\d:\d\d:\d\d [A-Z]+ ")  # of console.log's lines
+STYLES = {
+    "waiting": "dim",
+    "running": "bold cyan",
+    "done": "green",
+    "done before": "green",
+    "stopped": "yellow",
+    "failed": "bold red",
+    "not run": "dim red",
+}
+
+
+class Board:
+    """The states of the jobs: a live table on a terminal, plain lines in the log elsewhere."""
+
+    def __init__(self, names: list[str]):
+        self.states = dict.fromkeys(names, "waiting")
+        self.seconds: dict[str, float] = {}
+        self.line = ""  # what the running job said last
+        self._live = Live(console=console(), auto_refresh=False) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> "Board":
+        self._began = self._said = time.monotonic()
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.line = ""
+        if self._live:
+            self._live.update(self._table(), refresh=True)
+            self._live.stop()
+
+    def set(self, name: str, state: str, seconds: float | None = None) -> None:
+        """The job entered a state; ``seconds`` is how long it took when it ended."""
+        self.states[name] = state
+        self.line = ""
+        self._said = time.monotonic()
+        if state == "running":
+            self._began = time.monotonic()
+        if seconds is not None:
+            self.seconds[name] = seconds
+        if self._live:
+            self._live.update(self._table(), refresh=True)
+        else:
+            took = f" ({duration(seconds)})" if seconds is not None else ""
+            self._log(name, f"{state}{took}")
+
+    def show(self, name: str, line: str) -> None:
+        """The running job's last line; where there is no terminal, only now and then."""
+        line = STAMP.sub("", line)
+        self.seconds[name] = time.monotonic() - self._began
+        if self._live:
+            self.line = line
+            self._live.update(self._table(), refresh=True)
+        elif line != self.line and time.monotonic() - self._said >= PLAIN_INTERVAL:
+            self.line = line
+            self._said = time.monotonic()
+            self._log(name, line)
+
+    def _log(self, name: str, text: str) -> None:
+        place = list(self.states).index(name) + 1
+        logging.getLogger("densessl").info("[%d/%d] %s: %s", place, len(self.states), name, text)
+
+    def _table(self) -> Table:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(no_wrap=True)
+        grid.add_column(no_wrap=True, justify="right")
+        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for name, state in self.states.items():
+            took = duration(self.seconds[name]) if name in self.seconds else ""
+            line = self.line if state == "running" else ""
+            style = STYLES[state]
+            grid.add_row(Text(name, style), Text(state, style), took, Text(line))
+        return grid

@@ -1,0 +1,111 @@
+"""What several test folders share: a few small pictures, and a run small enough for a test."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder of 24 small JPEG files, each another smooth pattern of colours."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for n in range(24):
+        generator = np.random.default_rng(n)
+        coarse = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((72 + n, 60), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{n:02d}.jpg", quality=90)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(pictures, tmp_path_factory):
+    """``tiny("moco", folder, "KEY", value, …)``: the options of a run of 9 steps on the pictures.
+
+    ``folder`` None takes a new one. Each change of one thread for two would change the order of
+    sums, and two threads on busy cores are slower than one: one it is.
+    """
+    import torch
+
+    from pretrain import config
+
+    torch.set_num_threads(1)
+
+    def make(method, folder=None, *overrides):
+        options = {
+            "OUTPUT_DIR": str(folder or tmp_path_factory.mktemp(method) / "run"),
+            "METHOD.NAME": method,
+            "DATA.PATH": str(pictures),
+            "DATA.WORKERS": 0,
+            "VIEWS.SIZE": 64 if method == "setsim" else 32,
+            "BACKBONE.NAME": "resnet18",
+            "BACKBONE.GROUP_SIZE": 4,
+            "MOCO.DIM": 16,
+            "MOCO.HIDDEN": 16,
+            "MOCO.QUEUE": 64,
+            "DENSE.DIM": 16,
+            "DENSE.HIDDEN": 16,
+            "SOLVER.BATCH_SIZE": 8,
+            "SOLVER.REFERENCE_BATCH": 8,
+            "SOLVER.EPOCHS": 3,
+            "CHECKPOINT.STEPS": 4,
+            "LOG.PERIOD": 2,
+            "DEVICE": "cpu",
+        }
+        options |= dict(zip(overrides[::2], overrides[1::2], strict=True))
+        return config.load(overrides=[str(part) for pair in options.items() for part in pair])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def different():
+    """``different(one, other)``: the places where two nested values differ, tensors bit for bit."""
+    import torch
+
+    def places(one, other, at="") -> list[str]:
+        if type(one) is not type(other):
+            return [at]
+        if isinstance(one, dict):
+            if one.keys() != other.keys():
+                return [at]
+            return [place for key in one for place in places(one[key], other[key], f"{at}/{key}")]
+        if isinstance(one, list | tuple):
+            if len(one) != len(other):
+                return [at]
+            pairs = enumerate(zip(one, other, strict=True))
+            return [place for n, (a, b) in pairs for place in places(a, b, f"{at}/{n}")]
+        if isinstance(one, torch.Tensor):
+            same = one.dtype == other.dtype and one.shape == other.shape
+            return [] if same and torch.equal(one, other) else [at]
+        return [] if one == other else [at]
+
+    return places
+
+
+@pytest.fixture(scope="session")
+def check_same_run(different):
+    """Check that two run folders hold the same run, bit for bit but for what tells the time."""
+    from pretrain.engine.checkpoint import Checkpoints
+    from pretrain.engine.logs import TIME_FIELDS
+
+    def read(folder):
+        _, state = Checkpoints(Path(folder) / "checkpoints").newest()
+        state["logs"].pop("seconds")
+        state.pop("config")  # its folder and number of workers may differ
+        text = (Path(folder) / "metrics.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        for line in lines:
+            for field in TIME_FIELDS:
+                line.pop(field, None)
+        return {"state": state, "lines": lines}
+
+    def check(folder, expected_folder):
+        found, expected = read(folder), read(expected_folder)
+        assert expected["lines"] and found["lines"] == expected["lines"]
+        assert different(found["state"], expected["state"]) == []
+
+    return check

@@ -1,0 +1,113 @@
+"""The trial record: written whole, read strictly; its fingerprint means "the same experiment"."""
+
+import json
+import math
+
+import pytest
+import yaml
+from fvcore.common.config import CfgNode
+
+from console.errors import InputError
+from d2_transfer import results
+
+
+def record(**changes) -> results.Record:
+    values = {
+        "method": "moco",
+        "weights": {"path": "moco.pkl", "sha256": "ab" * 32},
+        "pretrain": {"dataset": "imagenet", "epochs": 200},
+        "protocol": "voc_det_c4",
+        "variant": "",
+        "seed": 1,
+        "metrics": {"bbox/AP": 57.0, "bbox/AP50": 82.3},
+        "config_sha256": "cd" * 32,
+        "versions": {"torch": "2.11.0"},
+        "started": results.now(),
+        "finished": results.now(),
+    }
+    return results.Record(**{**values, **changes})
+
+
+def test_a_record_comes_back_as_it_was_saved(tmp_path):
+    saved = record(mini=True)
+    path = results.save(tmp_path / "trial_1", saved)
+    assert path == tmp_path / "trial_1" / "result.json"
+    loaded = results.load(path)
+    assert loaded == saved and loaded.folder == path.parent
+    assert results.load(path.parent) == saved  # a folder will do
+
+
+def test_an_undefined_metric_is_null_in_the_file_and_nan_in_the_record(tmp_path):
+    path = results.save(tmp_path, record(metrics={"bbox/APl": math.nan, "bbox/AP": 1}))
+    assert json.loads(path.read_text())["metrics"] == {"bbox/APl": None, "bbox/AP": 1.0}
+    assert math.isnan(results.load(path).metrics["bbox/APl"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"schema": 99}, "schema is 99"),
+        ({"seed": "1"}, "'seed' is '1'"),
+        ({"seed": True}, "'seed' is True"),
+        ({"mini": 1}, "'mini' is 1"),
+        ({"metrics": {"bbox/AP": "57"}}, "metrics.bbox/AP"),
+        ({"weights": {"path": "x"}}, "weights.sha256"),
+        ({"finished": "yesterday"}, "'finished' is 'yesterday'"),
+        ({"surprise": 1}, "unknown field 'surprise'"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_file(tmp_path, change, named):
+    path = results.save(tmp_path, record())
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError) as error:
+        results.load(path)
+    assert named in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["method", "protocol", "variant", "metrics", "config_sha256"])
+def test_a_missing_field_is_named(tmp_path, field):
+    path = results.save(tmp_path, record())
+    values = json.loads(path.read_text())
+    del values[field]
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=f"'{field}' is missing"):
+        results.load(path)
+
+
+def test_what_is_not_a_record_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no trial record"):
+        results.load(tmp_path)
+    (tmp_path / "result.json").write_text("{half")
+    with pytest.raises(InputError, match="not a trial record"):
+        results.load(tmp_path)
+    with pytest.raises(InputError, match="expected"):
+        results.save(tmp_path, record(metrics={"bbox/AP": "high"}))
+    assert (tmp_path / "result.json").read_text() == "{half"  # a refused record writes nothing
+
+
+def test_collect_finds_records_below_a_folder_once(tmp_path):
+    for k in (2, 1):
+        results.save(tmp_path / "moco" / f"trial_{k}", record(seed=k))
+    found = results.collect([tmp_path, tmp_path / "moco", tmp_path / "moco" / "trial_1"])
+    assert [each.seed for each in found] == [1, 2]
+    assert results.collect([tmp_path / "moco" / "trial_1" / "result.json"])[0].seed == 1
+    with pytest.raises(InputError, match="no such folder"):
+        results.collect([tmp_path / "nowhere"])
+
+
+def test_the_fingerprint_ignores_what_may_differ_and_sees_everything_else():
+    def config(**changes):
+        cfg = CfgNode({"OUTPUT_DIR": "a", "SEED": 1})
+        cfg.MODEL = CfgNode({"WEIGHTS": "a.pkl", "DEPTH": 50})
+        cfg.SOLVER = CfgNode({"BASE_LR": 0.02, "STEPS": (18000, 22000)})
+        cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4})
+        cfg.merge_from_list([item for pair in changes.items() for item in pair])
+        return cfg
+
+    plain = results.config_fingerprint(config())
+    others = {"OUTPUT_DIR": "b", "SEED": 2, "MODEL.WEIGHTS": "b.pkl", "DATALOADER.NUM_WORKERS": 0}
+    assert results.config_fingerprint(config(**others)) == plain
+    for change in ({"SOLVER.BASE_LR": 0.01}, {"MODEL.DEPTH": 18}, {"SOLVER.STEPS": (1, 2)}):
+        assert results.config_fingerprint(config(**change)) != plain
+    # The same config read back from YAML: tuples are lists there, keys are in another order.
+    assert results.config_fingerprint(yaml.safe_load(config().dump())) == plain

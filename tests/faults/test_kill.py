@@ -1,0 +1,106 @@
+"""Kill −9 at any moment: the run that goes on is the run that nothing disturbed, bit for bit."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import time
+
+import pytest
+
+SEEDS = 24
+FAST = 3  # of them are among the fast tests
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Starts processes that have imported everything already, and hold nothing of pytest's."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in the other tests' runs
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pretrain.engine.train", "torch.utils.tensorboard"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def begin(server, tiny):
+    """``begin(folder, workers)`` starts a run of seven steps that writes much of the time."""
+    from pretrain.engine.train import train
+
+    def begin(folder, workers):
+        options = ("SOLVER.MAX_STEPS", 7, "CHECKPOINT.STEPS", 2, "LOG.PERIOD", 3)
+        cfg = tiny("moco", folder, "DATA.WORKERS", workers, "MOCO.QUEUE", 50, *options)
+        process = server.Process(target=train, args=(cfg,))
+        process.start()
+        return process
+
+    return begin
+
+
+def changes(process, folder):
+    """Yield each time that something changes in a run's folder, until the process ends."""
+    before = None
+    while process.is_alive():
+        now = sorted(str(file) for file in folder.rglob("*"))
+        if (folder / "metrics.jsonl").exists():
+            now.append((folder / "metrics.jsonl").stat().st_size)
+        if now != before:
+            before = now
+            yield
+        time.sleep(0.001)
+
+
+@pytest.fixture(scope="module")
+def whole(begin, tmp_path_factory):
+    """The folder of an undisturbed run, and how often it was seen to change."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    folder.mkdir()
+    process = begin(folder, workers=0)
+    seen = sum(1 for _ in changes(process, folder))
+    process.join()
+    assert process.exitcode == 0
+    return folder, seen
+
+
+def kill_somewhere(begin, folder, workers, rng, seen):
+    """Kill a run −9 at a random one of the moments of its life; tries again if it got through."""
+    while True:
+        process = begin(folder, workers)
+        at, delay = rng.randrange(seen), rng.choice([0, 0.001, 0.01, 0.1]) * rng.random()
+        for count, _ in enumerate(changes(process, folder)):
+            if count == at:
+                time.sleep(delay)
+                break
+        process.kill()
+        process.join()
+        if process.exitcode != 0:
+            return process.exitcode
+        shutil.rmtree(folder)
+        folder.mkdir()
+        seen = max(seen // 2, 1)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(SEEDS)],
+)
+def test_killed_runs_go_on_as_if_nothing_had_happened(
+    begin, whole, check_same_run, different, tmp_path, seed
+):
+    import torch
+
+    rng = random.Random(seed)
+    expected, seen = whole
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for kill in range(1 + seed % 2):
+        assert kill_somewhere(begin, folder, (seed + kill) % 3, rng, seen) == -9
+    last = begin(folder, workers=(seed + 2) % 3)
+    last.join()
+    assert last.exitcode == 0
+    check_same_run(folder, expected)
+    one, other = (
+        torch.load(run / "backbone_final.pth", weights_only=True)["backbone"]
+        for run in (folder, expected)
+    )
+    assert different(one, other) == []
+    assert not list(folder.rglob("*.partial"))

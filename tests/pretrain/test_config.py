@@ -1,0 +1,159 @@
+"""Options: what is wrong is said with its name, its value and what is allowed."""
+
+import pytest
+
+from console.errors import EnvironmentLacks, InputError
+from pretrain import config
+from pretrain.engine.placement import check_compiler
+from pretrain.engine.resume import differences
+
+
+def made(*overrides):
+    return config.load(overrides=["DATA.PATH", "somewhere", *overrides])
+
+
+def test_the_defaults_are_valid():
+    config.validate(made())
+
+
+def test_every_option_can_be_set_from_the_command_line_to_its_default():
+    for name, value in config.flat(config.defaults()).items():
+        assert config.flat(config.load(overrides=[name, str(value)]))[name] == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["METHOD.NAME", "moko"], r"unknown value 'moko' in METHOD.NAME.*mean 'moco'.*setsim"),
+        (["BACKBONE.NAME", "resnet5"], r"'resnet5' in BACKBONE.NAME.*mean 'resnet50'"),
+        (["VIEWS.RECIPE", "moco-v2"], r"'moco-v2' in VIEWS.RECIPE.*mean 'moco_v2'"),
+        (["BACKBONE.NORM", "syncbn"], r"'syncbn' in BACKBONE.NORM.*mean 'SyncBN'"),
+        (["DATA.SOURCE", "imagenet"], r"'imagenet' in DATA.SOURCE.*coco, folder, list"),
+        (["AMP", "fp8"], r"'fp8' in AMP"),
+        (["SOLVER.SCHEDULE", "cos"], r"'cos' in SOLVER.SCHEDULE.*mean 'cosine'"),
+        (["SOLVER.PER", "iteration"], r"'iteration' in SOLVER.PER"),
+        (["DEVICE", "gpu"], r"'gpu' in DEVICE"),
+        (["SOLVER.BASE_LR", "0"], r"SOLVER.BASE_LR is 0.0; it must be above 0"),
+        (["SOLVER.BASE_LR", "1e999"], r"SOLVER.BASE_LR is inf"),
+        (["SOLVER.BASE_LR", "-0.1"], r"SOLVER.BASE_LR is -0.1"),
+        (["MOCO.TEMPERATURE", "0"], r"MOCO.TEMPERATURE is 0.0; it must be above 0"),
+        (["MOCO.MOMENTUM", "1.5"], r"MOCO.MOMENTUM is 1.5; .* at least 0 and at most 1"),
+        (["MOCO.QUEUE", "0"], r"MOCO.QUEUE is 0; it must be at least 1"),
+        (["DENSE.WEIGHT", "2"], r"DENSE.WEIGHT is 2.0"),
+        (["DATA.WORKERS", "-1"], r"DATA.WORKERS is -1; it must be at least 0"),
+        (["DATA.MAX_UNREADABLE", "5"], r"DATA.MAX_UNREADABLE is 5.0; .* at most 1"),
+        (["SOLVER.STEPS", "(160, 120)"], r"SOLVER.STEPS is \(160, 120\); .* rising"),
+        (["SOLVER.STEPS", "(0.5,)"], r"SOLVER.STEPS .* whole epochs"),
+        (["SOLVER.EPOCHS", "0"], r"SOLVER.EPOCHS is 0; it must be at least 1"),
+        (["CHECKPOINT.KEEP", "0"], r"CHECKPOINT.KEEP is 0"),
+        (["CHECKPOINT.PERIOD", "0"], r"CHECKPOINT.PERIOD is 0.0; it must be above 0"),
+        (["LOG.PERIOD", "0"], r"LOG.PERIOD is 0"),
+        (["OUTPUT_DIR", ""], r"OUTPUT_DIR is empty"),
+        (["DATA.PATH", ""], r"DATA.PATH is empty; give a folder"),
+        (["SEED", "-1"], r"SEED is -1"),
+        (
+            ["SOLVER.BATCH_SIZE", "200"],
+            r"BATCH_SIZE is 200, .*GROUP_SIZE = 32; nearest batch: 192 or 224",
+        ),
+        (
+            ["METHOD.NAME", "setsim", "VIEWS.SIZE", "32"],
+            r"VIEWS.SIZE is 32: .* one position, and setsim .* least is 33",
+        ),
+    ],
+)
+def test_values_out_of_range_are_refused(overrides, message):
+    with pytest.raises(InputError, match=message):
+        config.validate(made(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["SOLVER.BASELR", "1"], r"unknown option 'SOLVER.BASELR'.*mean 'SOLVER.BASE_LR'"),
+        (["SOLVER.EPOCHS", "many"], r"SOLVER.EPOCHS in the command line is 'many', expected int"),
+        (["SOLVER.EPOCHS"], r"KEY VALUE pairs; 'SOLVER.EPOCHS' has no value"),
+        (["SOLVER", "1"], r"SOLVER in the command line is a group of options"),
+        (["SOLVER.BASE_LR", "nan"], r"SOLVER.BASE_LR in the command line is .nan., expected float"),
+    ],
+)
+def test_overrides_that_are_no_options_are_refused(overrides, message):
+    with pytest.raises(InputError, match=message):
+        config.load(overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER:\n  EPOCH: 3\n", r"unknown option 'SOLVER.EPOCH' in .*mean 'SOLVER.EPOCHS'"),
+        ("SOLVER: 3\n", r"SOLVER in .* is a group of options"),
+        ("MOCO: [1, 2\n", r"is not a config file"),
+        ("_BASE_: nowhere.yaml\n", r"is not a config file.*nowhere.yaml"),
+        ("just words\n", r"is not a config file"),
+        ("!!python/object/apply:os.system ['true']\n", r"is not a config file"),
+    ],
+)
+def test_files_that_are_no_configs_are_refused(tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        config.load(tmp_path / "mine.yaml")
+
+
+def test_a_missing_file_names_the_built_in_ones():
+    with pytest.raises(InputError, match="no such file.*'nothing.yaml'"):
+        config.load("nothing.yaml")
+
+
+def test_a_file_inherits_and_overrides_win(tmp_path):
+    (tmp_path / "base.yaml").write_text("SEED: 5\nSOLVER:\n  EPOCHS: 7\n  BASE_LR: 1e-3\n")
+    (tmp_path / "mine.yaml").write_text("_BASE_: base.yaml\nSOLVER:\n  EPOCHS: 8\n")
+    cfg = config.load(tmp_path / "mine.yaml", ["SEED", "9"])
+    assert (cfg.SEED, cfg.SOLVER.EPOCHS, cfg.SOLVER.BASE_LR) == (9, 8, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "norm", "allowed"),
+    [
+        (256, 8, "split", True),  # MoCo's own layout
+        (256, 1, "split", True),
+        (24, 1, "split", True),  # fewer than a group: one group
+        (96, 2, "split", False),  # 48 a process
+        (96, 2, "BN", True),
+        (100, 3, "BN", False),
+    ],
+)
+def test_the_batch_must_suit_the_processes(batch, world, norm, allowed):
+    cfg = made("SOLVER.BATCH_SIZE", str(batch), "BACKBONE.NORM", norm)
+    if allowed:
+        config.validate(cfg, world)
+    else:
+        with pytest.raises(InputError, match=f"BATCH_SIZE is {batch}.*nearest"):
+            config.validate(cfg, world)
+
+
+def test_a_missing_compiler_is_the_environments_fault(monkeypatch):
+    import torch
+
+    monkeypatch.setenv("PATH", "/nowhere")
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    with pytest.raises(EnvironmentLacks, match="COMPILE needs a C.. compiler"):
+        check_compiler(made("COMPILE", "True"), cpu)
+    check_compiler(made("COMPILE", "True"), gpu)
+    check_compiler(made(), cpu)
+
+
+def test_differences_name_what_changes_the_run_only():
+    cfg = made()
+    assert differences(cfg.dump(), cfg) == []
+    later = made("SOLVER.STEPS", "(30,)", "DATA.WORKERS", "9", "OUTPUT_DIR", "b", "AMP", "bf16")
+    assert differences(cfg.dump(), later) == [
+        "AMP: off -> bf16",
+        "SOLVER.STEPS: [120, 160] -> (30,)",
+    ]
+
+
+def test_an_option_younger_than_the_checkpoint_counts_as_its_default():
+    cfg = made()
+    old = cfg.clone()
+    del old.MOCO["SHUFFLE"]
+    assert differences(old.dump(), cfg) == []
+    assert differences(old.dump(), made("MOCO.SHUFFLE", "False")) == ["MOCO.SHUFFLE: True -> False"]

@@ -1,0 +1,75 @@
+"""What a run writes about itself."""
+
+import json
+import math
+
+import pytest
+
+from pretrain.engine.logs import TIME_FIELDS, Logs, Meter, cut_back
+
+
+def write(folder, first, last, state=None, period=3):
+    """Steps ``first`` to ``last`` of a run; returns the state after them."""
+    folder.mkdir(exist_ok=True)
+    with Logs(folder, period, batch_size=4, start=first) as logs:
+        if state:
+            logs.load_state_dict(state)
+        for iteration in range(first + 1, last + 1):
+            values = {"loss": 1 / iteration, "grad_norm": float(iteration)}
+            facts = {"epoch": iteration / 5, "lr": 0.1}
+            logs.step(iteration, values, facts, waited=0.0, last=iteration == 11)
+        return logs.state_dict()
+
+
+def lines(folder):
+    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIME_FIELDS} for line in read]
+
+
+def test_a_line_holds_the_means_since_the_line_before(tmp_path):
+    write(tmp_path, 0, 11)
+    found = lines(tmp_path)
+    assert [line["iteration"] for line in found] == [3, 6, 9, 11]
+    assert found[0]["loss"] == (1 + 1 / 2 + 1 / 3) / 3
+    assert found[3]["grad_norm"] == 10.5
+    assert found[3]["epoch"] == 11 / 5
+
+
+@pytest.mark.parametrize("at", range(1, 11))
+def test_going_on_at_any_step_gives_the_same_file(tmp_path, at):
+    write(tmp_path / "whole", 0, 11)
+    state = write(tmp_path / "parts", 0, at)
+    write(tmp_path / "parts", at, min(at + 4, 11), state)  # killed: beyond its checkpoint
+    with open(tmp_path / "parts" / "metrics.jsonl", "a") as stream:
+        stream.write('{"iteration": 12, "lo')
+    write(tmp_path / "parts", at, 11, state)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+def test_values_that_are_not_finite_stay_out_of_the_means():
+    meter = Meter()
+    for value in (1.0, math.nan, 3.0, math.inf):
+        meter.add({"loss": value, "other": 1.0})
+    assert meter.take() == {"loss": 2.0, "other": 1.0}
+    assert meter.take() == {}
+
+
+def test_cut_back_drops_torn_and_later_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"iteration": 2}\n{"iteration": 4}\n{"iteration": 6}\n{"itera')
+    cut_back(path, 4)
+    assert path.read_text() == '{"iteration": 2}\n{"iteration": 4}\n'
+    cut_back(path, 0)
+    assert path.read_text() == ""
+    cut_back(tmp_path / "none", 3)
+    assert not (tmp_path / "none").exists()
+
+
+def test_tensorboard_has_the_same_numbers(tmp_path):
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    state = write(tmp_path, 0, 7)
+    write(tmp_path, 4, 11, state)  # gone on with from step 4: steps 5 to 7 are replaced
+    events = reading.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    steps = [event.step for event in events.Scalars("loss")]
+    assert steps == sorted(set(steps)) and set(steps) == {3, 6, 9, 11}

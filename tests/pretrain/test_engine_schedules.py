@@ -1,0 +1,100 @@
+"""Learning rates against those of the official runs, and where a schedule must not go wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain import config
+from pretrain.engine.schedules import learning_rate, scaled_lr, total_steps
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "schedules"
+
+
+def solver(**options):
+    node = config.defaults().SOLVER
+    for name, value in options.items():
+        node[name] = value
+    return node
+
+
+def per_epoch(options, epochs, n=7):
+    """The rate of each epoch, checked to be the same over the epoch's n steps."""
+    rates = [learning_rate(options, step, n) for step in range(epochs * n)]
+    table = np.array(rates).reshape(epochs, n)
+    assert (table == table[:, :1]).all()
+    return table[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("file", "array", "options", "epochs"),
+    [
+        ("moco", "lr_cos200", {}, 200),
+        ("moco", "lr_step200", {"SCHEDULE": "step"}, 200),
+        ("moco", "lr_cos800_lr0p06", {"BASE_LR": 0.06, "EPOCHS": 800}, 800),
+        ("setsim", "lr_cos200", {}, 200),
+        ("setsim", "lr_step200", {"SCHEDULE": "step"}, 200),
+        ("densecl", "lr_imagenet200", {}, 200),
+        ("densecl", "lr_coco800", {"BASE_LR": 0.3, "EPOCHS": 800}, 800),
+        ("simsiam", "lr", {"BASE_LR": 0.05, "BATCH_SIZE": 512, "EPOCHS": 100}, 100),
+        (
+            "simsiam",
+            "lr_predictor_fixed",
+            {"BASE_LR": 0.05, "BATCH_SIZE": 512, "EPOCHS": 100, "SCHEDULE": "constant"},
+            100,
+        ),
+    ],
+)
+def test_per_epoch_rates_are_the_official_ones(file, array, options, epochs):
+    golden = np.load(GOLDEN / f"{file}.npz")[array]
+    assert golden.shape == (epochs,)
+    np.testing.assert_allclose(per_epoch(solver(**options), epochs), golden, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["ep20_wu5_n10", "ep100_wu5_n3"])
+def test_pixpro_warms_up_and_anneals_per_step(case):
+    data = np.load(GOLDEN / "pixpro.npz")
+    epochs, warmup, n, base = data[f"args_epochs_warmup_niter_base_{case}"]
+    options = solver(
+        BASE_LR=base,
+        BATCH_SIZE=256,
+        EPOCHS=int(epochs),
+        WARMUP_EPOCHS=warmup,
+        WARMUP_FACTOR=0.01,
+        END_LR=1e-6,
+        PER="step",
+    )
+    rates = [learning_rate(options, step, int(n)) for step in range(int(epochs * n))]
+    np.testing.assert_allclose(rates, data[f"lr_{case}"], rtol=0, atol=1e-12)
+
+
+def test_rate_is_scaled_with_the_batch():
+    options = solver(BASE_LR=0.03, BATCH_SIZE=64)
+    assert scaled_lr(options) == pytest.approx(0.03 / 4)
+    assert learning_rate(options, 0, 10) == scaled_lr(options)
+
+
+def test_milestones_fall_on_their_very_step_even_in_long_runs():
+    options = solver(SCHEDULE="step", PER="step", EPOCHS=200)
+    n, peak = 5004, scaled_lr(options)  # a million steps: rounding must not move a milestone
+    for epoch, before, after in ((120, 1.0, 0.1), (160, 0.1, 0.01)):
+        assert learning_rate(options, epoch * n - 1, n) == pytest.approx(before * peak)
+        assert learning_rate(options, epoch * n, n) == pytest.approx(after * peak)
+
+
+def test_max_steps_shortens_the_schedule():
+    options = solver(MAX_STEPS=50, EPOCHS=200, PER="step")
+    assert total_steps(options, 10) == 50
+    rates = [learning_rate(options, step, 10) for step in range(50)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[25] == pytest.approx(scaled_lr(options) / 2)
+    assert rates[-1] < 0.01 * rates[0]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("warmup", [0.0, 0.3, 9.0])
+def test_tiny_runs_have_a_rate_at_every_step(schedule, steps, warmup):
+    options = solver(MAX_STEPS=steps, SCHEDULE=schedule, WARMUP_EPOCHS=warmup)
+    for step in range(steps):
+        assert 0 < learning_rate(options, step, 4) <= scaled_lr(options)

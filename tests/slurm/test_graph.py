@@ -1,0 +1,202 @@
+"""The graph of jobs on one machine, with real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from console.errors import InputError, StoppedEarly
+from slurm.graph import Job, JobFailed, in_order, run_local
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(name, code, *needs, outputs=(), **options):
+    """A job that runs a line of Python."""
+    program = (sys.executable, "-c")
+    return Job(name, (code,), needs, tuple(outputs), program=program, **options)
+
+
+def noting(folder, name, *needs, **options):
+    """A job that writes its name at the end of a file."""
+    code = f"open({str(folder / 'ran')!r}, 'a').write('{name} ')"
+    return python(name, code, *needs, **options)
+
+
+def ran(folder):
+    return (folder / "ran").read_text().split() if (folder / "ran").exists() else []
+
+
+def test_jobs_run_after_those_they_need_and_else_in_the_order_given(tmp_path):
+    jobs = [
+        noting(tmp_path, "table", "a", "b"),
+        noting(tmp_path, "b", "scenes"),
+        noting(tmp_path, "scenes"),
+        noting(tmp_path, "a", "scenes"),
+    ]
+    run_local(jobs, tmp_path)
+    assert ran(tmp_path) == ["scenes", "b", "a", "table"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "message"),
+    [
+        ([Job("a", (), ("b",)), Job("b", (), ("a",))], "wait for each other"),
+        ([Job("a", (), ("c",))], "needs 'c'"),
+        ([Job("a", ()), Job("a", ())], "one name"),
+    ],
+)
+def test_a_graph_that_cannot_be_is_refused(jobs, message):
+    with pytest.raises(ValueError, match=message):
+        in_order(jobs)
+
+
+def test_a_job_is_a_verb_of_densessl(tmp_path):
+    run_local([Job("usage", ("--help",))], tmp_path)
+    log = (tmp_path / "logs" / "usage.txt").read_text()
+    assert "usage: densessl VERB" in log and "-m densessl --help" in log.splitlines()[0]
+
+
+def test_a_finished_job_is_not_run_again_until_something_of_it_changes(tmp_path):
+    output = tmp_path / "weights"
+
+    def graph(env=None):
+        code = f"open({str(output)!r}, 'w'); open({str(tmp_path / 'ran')!r}, 'a').write('first ')"
+        first = python("first", code, outputs=[output], env=env or {})
+        return [first, noting(tmp_path, "second", "first")]
+
+    run_local(graph(), tmp_path)
+    run_local(graph(), tmp_path)
+    assert ran(tmp_path) == ["first", "second"]
+    output.unlink()  # an output was deleted: that job again, and only that one
+    run_local(graph(), tmp_path)
+    assert ran(tmp_path) == ["first", "second", "first"]
+    run_local(graph(env={"DETECTRON2_DATASETS": "x"}), tmp_path)  # changed: those after it, too
+    assert ran(tmp_path)[3:] == ["first", "second"]
+
+
+def test_a_failed_job_stops_those_that_need_it_and_shows_its_log(tmp_path):
+    jobs = [
+        python("bad", "print('reading'); raise SystemExit('no such weights')"),
+        noting(tmp_path, "after", "bad"),
+        noting(tmp_path, "long_after", "after"),
+        noting(tmp_path, "other"),
+    ]
+    with pytest.raises(JobFailed) as error:
+        run_local(jobs, tmp_path)
+    assert ran(tmp_path) == ["other"]
+    assert error.value.exit_code == 1
+    assert "'bad' failed" in str(error.value) and "no such weights" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137), ("pass", 1)],
+)
+def test_the_exit_code_is_the_jobs(tmp_path, code, exit_code):
+    outputs = [tmp_path / "never"] if code == "pass" else []
+    with pytest.raises(JobFailed) as error:
+        run_local([python("bad", code, outputs=outputs)], tmp_path)
+    assert error.value.exit_code == exit_code
+    assert ("did not write" in str(error.value)) == (code == "pass")
+
+
+def test_a_failed_job_runs_again(tmp_path):
+    code = f"import os, sys; sys.exit(not os.path.exists({str(tmp_path / 'mended')!r}))"
+    with pytest.raises(JobFailed):
+        run_local([python("first", code), noting(tmp_path, "second", "first")], tmp_path)
+    (tmp_path / "mended").touch()
+    run_local([python("first", code), noting(tmp_path, "second", "first")], tmp_path)
+    assert ran(tmp_path) == ["second"]
+
+
+def test_a_job_that_stopped_early_stops_the_graph(tmp_path):
+    jobs = [python("first", "raise SystemExit(75)"), noting(tmp_path, "other")]
+    with pytest.raises(StoppedEarly):
+        run_local(jobs, tmp_path)
+    assert ran(tmp_path) == []
+
+
+# A run in a process of its own, with a job that saves where it was when it is asked to stop.
+COUNTING = """
+import os, pathlib, signal, sys, time
+stopped = []
+signal.signal(signal.{name}, lambda *_: stopped.append(1))
+at = pathlib.Path(sys.argv[1]) / 'at'
+step = int(at.read_text()) if at.exists() else 0
+print('from step', step)
+(at.parent / 'begun').write_text(str(os.getpid()))
+while step < 3:
+    if stopped:
+        time.sleep(0.3)
+        at.write_text('2')
+        sys.exit(75)
+    if step == 2:
+        step = 3
+    time.sleep(0.05)
+"""
+DRIVER = """
+import sys
+from console.errors import StoppedEarly
+from slurm.graph import Job, run_local
+program = (sys.executable, sys.argv[2])
+jobs = [Job('count', (sys.argv[1],), program=program), Job('after', ('--help',), ('count',))]
+try:
+    run_local(jobs, sys.argv[1])
+except StoppedEarly as error:
+    sys.exit(error.exit_code)
+"""
+
+
+def start(tmp_path, name):
+    (tmp_path / "counting.py").write_text(COUNTING.replace("{name}", name))
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(tmp_path / "counting.py")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE)
+
+
+def process_that_began(folder):
+    """Wait until the counting job runs; its process id."""
+    for _ in range(300):
+        if (folder / "begun").exists() and (text := (folder / "begun").read_text()):
+            return int(text)
+        time.sleep(0.1)
+    pytest.fail("the job did not begin")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stop_reaches_the_job_and_the_same_graph_goes_on(tmp_path, name):
+    run = start(tmp_path, name)
+    process_that_began(tmp_path)
+    run.send_signal(getattr(signal, name))
+    assert run.wait() == 75
+    run.stderr.close()
+    assert (tmp_path / "at").read_text() == "2"  # it had the time to save
+    assert not (tmp_path / "jobs" / "after.json").exists()
+    again = start(tmp_path, name)
+    assert again.wait() == 0, again.stderr.read()
+    again.stderr.close()
+    assert "from step 2" in (tmp_path / "logs" / "count.txt").read_text()
+    assert (tmp_path / "jobs" / "after.json").exists()
+
+
+def test_a_folder_stays_taken_while_a_job_of_a_killed_run_lives(tmp_path):
+    run = start(tmp_path, "SIGINT")
+    job = process_that_began(tmp_path)
+    run.kill()
+    run.wait()
+    run.stderr.close()
+    with pytest.raises(InputError, match="another run is busy"):
+        run_local([noting(tmp_path, "other")], tmp_path)
+    os.kill(job, signal.SIGINT)
+    for _ in range(100):
+        try:
+            run_local([noting(tmp_path, "other")], tmp_path)
+            break
+        except InputError:
+            time.sleep(0.1)
+    assert ran(tmp_path) == ["other"]
