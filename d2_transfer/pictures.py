@@ -128,7 +128,7 @@ def _box(axes, box: tuple, name: str, colour, thick: bool) -> None:
         text,
         fontsize=7,
         color="white",
-        va="bottom",
+        va="bottom" if y1 > 0.08 * axes.get_ylim()[0] else "top",  # the y axis points down
         clip_on=True,
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
     )

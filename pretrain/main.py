@@ -1,5 +1,7 @@
 """``densessl pretrain``: train a backbone without labels; found unfinished, it goes on."""
 
+import argparse
+import os
 import sys
 
 import configs
@@ -14,7 +16,12 @@ crash (from the last checkpoint). Several GPUs: torchrun --nproc_per_node 8 -m d
 
 
 def parser() -> Parser:
-    parse = Parser(prog="densessl pretrain", description=__doc__, epilog=EPILOG)
+    parse = Parser(
+        prog="densessl pretrain",
+        description="Train a backbone without labels; found unfinished, it goes on.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parse.add_argument(
         "--config", metavar="FILE", help="a YAML file, or the name of a built-in config"
     )
@@ -40,13 +47,12 @@ def main(argv: list[str]) -> int:
         config.validate(cfg)
         sys.stdout.write(cfg.dump())
         return 0
-    from .engine import distributed
     from .engine.train import train
 
     try:
         train(cfg)
     except StoppedEarly as stopped:
-        if distributed.is_main():
+        if os.environ.get("RANK", "0") == "0":
             raise
-        return stopped.exit_code  # one message is enough
+        return stopped.exit_code  # one process says it for all
     return 0

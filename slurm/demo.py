@@ -1,20 +1,24 @@
 """``densessl demo``: the whole way in miniature, from images to the table, on a laptop's CPU."""
 
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from console import log
+from console.errors import EnvironmentLacks
 from console.parser import Parser
 from console.progress import duration
+from d2_transfer import compat
 from d2_transfer.tables import main as table
 
 from .graph import Job, run_local
 
 PROTOCOL = "voc_det_c4"
 METHODS = {"moco": "demo_moco_v2", "setsim": "demo_setsim"}  # with the config of each
+NEEDS = 3e9  # bytes: two checkpoints, their weights and six trials are 1.9 GB, and some for moving
 
 INTRODUCTION = """\
 The whole way in miniature: drawn images, pretraining of a real ResNet-50 with MoCo-v2 and SetSim,
@@ -41,6 +45,8 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="densessl demo", description=main.__doc__)
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="for everything")
     folder = Path(parser.parse_args(argv).output)
+    compat.setup()  # what is missing is said now, not after the pretraining
+    _require_disk(folder)
     begun = time.monotonic()
     trials = 2
     print(INTRODUCTION.format(protocol=PROTOCOL, trials=trials), file=sys.stderr)
@@ -54,6 +60,17 @@ def main(argv: list[str]) -> int:
         folder / "pictures",
     )
     return 0
+
+
+def _require_disk(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    has = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(there).free
+    if free < NEEDS - has:
+        raise EnvironmentLacks(
+            f"the demo needs {(NEEDS - has) / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB "
+            "free; name a folder on another disk with -o DIR"
+        )
 
 
 def jobs(
@@ -97,14 +114,14 @@ def jobs(
                 outputs=(converted[method],),
             )
         )
-    image = scenes / "VOC2007" / "JPEGImages" / "000001.jpg"
+    image = scenes / "VOC2007" / "JPEGImages" / "000003.jpg"  # a person on a hill
     pictures = folder / "pictures"
     for method in METHODS:
         views = pictures / f"views_{method}"
         graph.append(
             Job(
                 f"views-{method}",
-                ("show", weights[method], image, "-o", views, "--size", 224),
+                ("show", weights[method], image, "-o", views, "--size", 224, "--seed", 3),
                 needs=(f"pretrain-{method}",),
                 outputs=(views / f"{image.stem}.png",),
             )

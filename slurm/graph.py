@@ -77,7 +77,8 @@ def run_local(jobs: Sequence[Job], folder: str | os.PathLike) -> None:
             elif error := _run(job, keys[job.name], folder, board, stops, lock):
                 failed[job.name] = error
             if stops:
-                raise StoppedEarly("stopped; run the same command again to go on")
+                so_far = f" (failed so far: {', '.join(failed)})" if failed else ""
+                raise StoppedEarly(f"stopped{so_far}; run the same command again to go on")
     if failed:
         raise next(iter(failed.values()))
 

@@ -214,9 +214,9 @@ def _compare(tables: list[Table], baseline: str) -> None:
 
 
 def _mark_best(table: Table) -> None:
-    """Mark the highest mean of every column, ties as printed included; one row has no best."""
+    """Mark the highest mean of every column, ties as printed included; equal rows have no best."""
     for name in table.metrics:
         cells = [row.cells[name] for row in table.rows if name in row.cells]
         printed = [round(cell.mean, table.decimals) for cell in cells]
         for cell, mean in zip(cells, printed, strict=True):
-            cell.best = len(cells) > 1 and mean == max(printed)
+            cell.best = mean == max(printed) > min(printed)

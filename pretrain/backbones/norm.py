@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.engine import distributed
+
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over groups of ``group_size`` images instead of the whole batch.
@@ -43,3 +45,26 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, group_size={self.group_size}"
+
+
+class SyncBatchNorm2d(nn.SyncBatchNorm):
+    """Batch norm over the images of all processes, on CPUs as well as on GPUs.
+
+    torch's own refuses CPUs; there the sums go through ``distributed.all_reduce_sum``. Every
+    process must bring equally many images. State dict and evaluation are those of BatchNorm2d.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, h, w]
+        if x.is_cuda or not self.training or distributed.world_size() == 1:
+            return super().forward(x)
+        count = distributed.world_size() * x.numel() // x.shape[1]
+        x32 = x if x.dtype == torch.float64 else x.float()
+        mean = distributed.all_reduce_sum(x32.sum((0, 2, 3))) / count  # [C]
+        centred = x32 - mean[:, None, None]
+        var = distributed.all_reduce_sum(centred.square().sum((0, 2, 3))) / count  # [C]
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)

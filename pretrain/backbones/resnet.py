@@ -7,7 +7,7 @@ from torchvision.models import resnet
 
 from console.errors import unknown
 
-from .norm import SplitBatchNorm2d
+from .norm import SplitBatchNorm2d, SyncBatchNorm2d
 
 BACKBONES = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}
 LEVELS = ("layer1", "layer2", "layer3", "layer4")  # at strides 4, 8, 16, 32
@@ -48,7 +48,7 @@ def build_backbone(
     norms = {
         "split": partial(SplitBatchNorm2d, group_size=group_size),
         "BN": nn.BatchNorm2d,
-        "SyncBN": nn.SyncBatchNorm,
+        "SyncBN": SyncBatchNorm2d,
     }
     if name not in BACKBONES:
         raise unknown("backbone", name, BACKBONES, where="BACKBONE.NAME")

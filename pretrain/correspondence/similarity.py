@@ -27,16 +27,22 @@ def nearest(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     ``query`` and ``key`` are ``[B, C, h, w]`` or ``[B, C, N]``. Ties go to the lowest index.
     Source: DenseCL eq. 2, SetSim eq. 6.
     """
+    similarity = cosine(query, key)
+    match, tied = _first_of_best(similarity)
     # A matrix product may sum equal columns in different orders, so that positions with the very
     # same features differ in the last bits. In float64 that noise is far below any true gap.
-    tie = 64 * torch.finfo(torch.float64).eps
-    images = 1 if query.device.type == "cpu" else max(1, len(query))  # one image fits a CPU's cache
-    matches = []
-    for q, k in zip(query.split(images), key.split(images), strict=True):
-        similarity = cosine(q.double(), k.double())
-        best = similarity >= similarity.amax(2, keepdim=True) - tie
-        matches.append(best.to(torch.uint8).argmax(2))  # argmax gives the first of equal values
-    return torch.cat(matches)
+    if similarity.dtype == torch.float32 and tied.any():
+        exact = cosine(query[tied].double(), key[tied].double())
+        match[tied] = _first_of_best(exact)[0]
+    return match
+
+
+def _first_of_best(similarity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first key position that is best within rounding, ``[B, Nq]``; images with such ties."""
+    rounding = 64 * torch.finfo(similarity.dtype).eps
+    best = similarity >= similarity.amax(2, keepdim=True) - rounding
+    match = best.to(torch.uint8).argmax(2)  # argmax gives the first of equal values
+    return match, (best.sum(2) > 1).any(1)
 
 
 @torch.no_grad()

@@ -17,9 +17,9 @@ from console.errors import EnvironmentLacks, InputError
 def setup(device: str = "auto", init_method: str = "env://", timeout: float = 1800) -> torch.device:
     """Join the processes that torchrun started (if it did); this process's device.
 
-    ``device``: auto, cpu or cuda. gloo connects CPUs, NCCL GPUs; ``timeout`` in seconds bounds every
-    collective. Raises EnvironmentLacks where a GPU is asked for and there is none, and InputError
-    for more processes on a machine than GPUs.
+    ``device``: auto, cpu or cuda. gloo connects CPUs, NCCL GPUs; ``timeout`` in seconds bounds
+    every collective. Raises EnvironmentLacks where a GPU is asked for and there is none, and
+    InputError for more processes on a machine than GPUs.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"DEVICE is '{device}'; allowed: auto, cpu, cuda")
@@ -86,6 +86,11 @@ def gather(x: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
+def mine(x: Tensor) -> Tensor:
+    """This process's samples of a global batch ``x [R·B, …]``."""
+    return x[rank() :: world_size()]
+
+
 def all_reduce_sum(x: Tensor) -> Tensor:
     """The sum of ``x`` over the processes, with gradient (the gradient is summed as well)."""
     return x if world_size() == 1 else _SumOverProcesses.apply(x)
@@ -106,14 +111,12 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def all_reduce_mean(values: dict[str, float]) -> dict[str, float]:
-    """Each value's mean over the processes; every process brings the same names."""
+    """Each value's mean over the processes; all bring the same names in the same order."""
     if world_size() == 1 or not values:
         return dict(values)
-    names = sorted(values)
-    total = torch.tensor([float(values[name]) for name in names], dtype=torch.float64)
-    total = total.to(_device())
+    total = torch.tensor(list(values.values()), dtype=torch.float64, device=_device())
     dist.all_reduce(total)
-    return dict(zip(names, (total / world_size()).tolist(), strict=True))
+    return dict(zip(values, (total / world_size()).tolist(), strict=True))
 
 
 def any_rank(flag: bool) -> bool:

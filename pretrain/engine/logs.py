@@ -31,13 +31,13 @@ class Meter:
 
     def add(self, values: dict[str, float]) -> None:
         for name, value in values.items():
-            if math.isfinite(value):
-                self.sums[name] = self.sums.get(name, 0.0) + value
-                self.counts[name] = self.counts.get(name, 0) + 1
+            finite = math.isfinite(value)  # the name is kept: all processes must have the same
+            self.sums[name] = self.sums.get(name, 0.0) + (value if finite else 0.0)
+            self.counts[name] = self.counts.get(name, 0) + finite
 
     def take(self) -> dict[str, float]:
-        """The means, after which the meter is empty."""
-        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        """The means (NaN of nothing), after which the meter is empty."""
+        means = {name: total / (self.counts[name] or math.nan) for name, total in self.sums.items()}
         self.sums, self.counts = {}, {}
         return means
 
@@ -91,7 +91,9 @@ class Logs:
         if iteration % self.period and not last:
             return
         took = self._clock()
-        line = {"iteration": iteration, **facts, **distributed.all_reduce_mean(self.meter.take())}
+        means = distributed.all_reduce_mean(self.meter.take())
+        line = {"iteration": iteration, **facts}
+        line |= {name: mean for name, mean in means.items() if math.isfinite(mean)}
         line["images_per_second"] = round(self._steps * self.batch_size / took, 2)
         line["data_wait"] = round(self._waited / took, 4)
         line["seconds"] = round(self.seconds, 2)

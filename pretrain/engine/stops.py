@@ -14,10 +14,12 @@ class Stops:
 
     A second Ctrl-C ends the process at once: after the first, SIGINT has its default action
     again, which needs no Python to run. A SIGHUP that was ignored (nohup) stays ignored. Outside
-    the main thread signals cannot be caught, and none are.
+    the main thread signals cannot be caught, and none are. On a terminal it says so if it
+    ``speaks`` (one process of a run should).
     """
 
-    def __init__(self):
+    def __init__(self, speaks: bool = True):
+        self.speaks = speaks
         self.requested: signal.Signals | None = None
         self._before: dict[int, object] = {}
 
@@ -40,7 +42,9 @@ class Stops:
         if number != signal.SIGINT:
             return
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if sys.stderr.isatty():  # os.write, since the log may be in use below this handler
+        if (
+            self.speaks and sys.stderr.isatty()
+        ):  # os.write, since the log may be in use below this handler
             message = b"\nstopping after this step; Ctrl-C again to quit at once\n"
             os.write(sys.stderr.fileno(), SHOW_CURSOR + message)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def train(cfg: CfgNode, after_step: Callable[[int], None] | None = None) -> Path
         check_compiler(cfg, device)
         folder = resume.writable(cfg.OUTPUT_DIR)
         log.setup(folder, distributed.rank())
-        with locked(folder), Stops() as stops:
+        with locked(folder), Stops(distributed.is_main()) as stops:
             Run(cfg, folder, device).finish(stops, after_step)
         return folder / resume.FINAL
     finally:
@@ -96,7 +97,7 @@ class Run:
                 f"({wrong}); delete it to start from the beginning, or give another OUTPUT_DIR"
             )
         else:  # the checkpoints of a complete run were deleted to make room
-            path, state = self.final, torch.load(self.final, weights_only=True)
+            path, state = self.final, torch.load(self.final, "cpu", weights_only=True)
         resume.check_same_run(path, state, self.cfg)
         if state["iteration"] < state["pretrain"]["steps"]:
             return False
@@ -190,9 +191,10 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Everything that a run going on from here needs; all processes must call it in step."""
+        weights, backbone = self.method.state_dict(), self.method.backbone_state()
         return {
-            "model": self.method.state_dict(),
-            "backbone": self.method.backbone_state(),
+            "model": {name: value.cpu() for name, value in weights.items()},
+            "backbone": {name: value.cpu() for name, value in backbone.items()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
             "iteration": self.iteration,
@@ -227,10 +229,12 @@ class Run:
         loading = Loading(
             self.dataset, order, collate, cfg.DATA.WORKERS, pin=self.device.type == "cuda"
         )
-        with loading, Bar("pretrain", self.total, self.iteration) as bar:
+        progress = Bar("pretrain", self.total, self.iteration) if self.main else nullcontext()
+        with loading, progress as bar:
             while self.iteration < self.total:
                 loss = self.one_step(loading)
-                bar.advance(note=f"loss {loss:.4f}")
+                if bar:
+                    bar.advance(note=f"loss {loss:.4f}")
                 if after_step:
                     after_step(self.iteration)
                 stop = distributed.any_rank(stops.requested is not None)

@@ -8,16 +8,18 @@ kernels keep beside it. So the forward pass has the gradient too, no [M, K] tens
 queue may be overwritten as soon as the forward pass is done.
 
 Two ways lead there. "attention": one call of PyTorch's fused attention kernel, the way on CUDA.
-"blocks": the queue in blocks that stay in cache, the way on CPU (twice as fast there as the fused
-kernel, see benchmarks/loss_heads.py --kernels) and wherever no fused kernel fits.
+"blocks": the queue in blocks that stay in cache, the way on CPU, where it beats the fused kernel
+(python -m benchmarks.loss_heads --kernels), and wherever no fused kernel fits.
 """
+
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from console.errors import InputError, unknown
 
-TILE = 3 * 2**20  # elements of one [M, block] tile: 12 MiB in float32, what a cache holds
-BLOCKS = (256, 2048)  # least and most queue entries in a block
+ROWS, BLOCK = 2048, 512  # queries and queue entries at once: a tile of 4 MiB in float32
+WORTH_THREADS = 2**27  # multiplications
 KERNELS = ("auto", "attention", "blocks")
 
 
@@ -79,19 +81,44 @@ class _QueueLogSumExp(torch.autograd.Function):
 # ---------------------------------------------------------------------------------- blocks
 
 
-def _blocks(query, queue, scale, with_mean, block=None):
+def _blocks(query, queue, scale, with_mean, block=BLOCK):
     """lse ``[M]`` and mean ``[M, D]`` (None without ``with_mean``), the queue block by block.
+
+    On CPU every thread goes through its own part of the queue by itself, and the parts are merged
+    by their lse: were each operation on a block shared among the threads, they would wait for each
+    other ten times a block, which on cores that also load data costs more than the arithmetic.
+    """
+    dtype = torch.promote_types(torch.promote_types(query.dtype, queue.dtype), torch.float32)
+    query, queue = query.detach().to(dtype) * scale, queue.to(dtype)
+    threads = torch.get_num_threads()
+    worth_it = query.numel() * len(queue) >= WORTH_THREADS
+    if not (query.device.type == "cpu" and worth_it and torch.backends.openmp.is_available()):
+        threads = 1
+    if threads == 1:
+        return _stream(query, queue, with_mean, block)
+    parts = queue.chunk(threads)
+    merged = []
+    try:  # the number of threads belongs to the calling thread; new ones inherit the last one set
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for rows in query.split(ROWS):
+                jobs = [pool.submit(_stream, rows, keys, with_mean, block) for keys in parts]
+                merged.append(_merge(job.result() for job in jobs))
+    finally:
+        torch.set_num_threads(threads)
+    lse, mean = zip(*merged, strict=True)
+    return torch.cat(lse), torch.cat(mean) if with_mean else None
+
+
+def _stream(query, queue, with_mean, block):
+    """lse and mean of one part of the queue; the queries are already divided by the temperature.
 
     The online softmax, with the running maximum and mass apart (a running lse would round to its
     own last bit once a block), and the running mean moving towards a block's mean by the block's
     share of the mass so far. Nothing overflows at any size of the logits.
     """
-    dtype = torch.promote_types(torch.promote_types(query.dtype, queue.dtype), torch.float32)
-    query, queue = query.to(dtype) * scale, queue.to(dtype)
     peak = query.new_full((len(query),), -torch.inf)  # max of s so far, [M]
     mass = torch.zeros_like(peak)  # sum of exp(s - peak) so far, [M]
     mean = torch.zeros_like(query) if with_mean else None
-    block = block or min(max(TILE // max(1, len(query)), BLOCKS[0]), BLOCKS[1]) // 64 * 64
     for keys in queue.split(block) if query.numel() and queue.numel() else ():
         s = _product(query, keys)  # [M, block]
         block_peak = s.amax(1)
@@ -106,6 +133,16 @@ def _blocks(query, queue, scale, with_mean, block=None):
             block_mean = _product(p, keys.T) / total[:, None]
             mean.lerp_(block_mean, (block_mass / mass)[:, None])
     return peak + mass.log(), mean
+
+
+def _merge(parts):
+    """lse ``[M]`` and mean ``[M, D]`` of the whole queue from those of its parts."""
+    lse, mean = zip(*parts, strict=True)
+    lse = torch.stack(lse)  # [parts, M]
+    if mean[0] is None:
+        return torch.logsumexp(lse, dim=0), None
+    share = torch.softmax(lse, dim=0)
+    return torch.logsumexp(lse, dim=0), torch.einsum("pm,pmd->md", share, torch.stack(mean))
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -148,12 +185,9 @@ def _attention(query, queue, scale, with_mean, heads=None):
     q = query.expand(1, heads, m, d)
     keys = queue.contiguous().view(1, heads, k // heads, d)
     mean, lse = _kernel(q, keys, scale)  # [1, heads, M, D], [1, heads, >= M]: rows are padded
-    mean, lse = mean[0], lse[0, :, :m]
     accurate = torch.promote_types(mean.dtype, torch.float32)
-    lse = lse.to(accurate)
-    share = torch.softmax(lse, dim=0)  # [heads, M]
-    mean = torch.einsum("hm,hmd->md", share, mean.to(accurate)) if with_mean else None
-    return torch.logsumexp(lse, dim=0), mean
+    mean = mean[0].to(accurate) if with_mean else [None] * heads
+    return _merge(zip(lse[0, :, :m].to(accurate), mean, strict=True))
 
 
 def _heads(m: int, k: int, device: torch.device) -> int:

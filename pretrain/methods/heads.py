@@ -29,10 +29,16 @@ class Projector(nn.Sequential):
 
 
 class DenseProjector(nn.Sequential):
-    """1×1 convolution–ReLU–1×1 convolution: ``[B, C, h, w]`` → ``[B, D, h, w]`` (DenseCL)."""
+    """1×1 convolution–ReLU–1×1 convolution: ``[B, C, h, w]`` → ``[B, D, h, w]`` (DenseCL).
+
+    ``hidden`` 0 is a single 1×1 convolution.
+    """
 
     def __init__(self, channels: int, hidden: int, dim: int):
-        super().__init__(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
+        if hidden:
+            super().__init__(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
+        else:
+            super().__init__(nn.Conv2d(channels, dim, 1))
 
 
 class Queue(nn.Module):

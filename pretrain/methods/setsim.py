@@ -4,6 +4,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from console.errors import InputError
 from pretrain.correspondence import (
     cosine,
     geometric,
@@ -33,13 +34,23 @@ class SetSim(MoCo):
     dense = True
 
     def __init__(self, cfg: CfgNode):
+        options, dense = cfg.SETSIM, cfg.DENSE
+        if not (options.SET or options.GEOMETRY_THRESHOLD or self.nearest_alone(options)):
+            raise InputError(
+                "SETSIM.SET is False and SETSIM.GEOMETRY_THRESHOLD is 0, so no position has a "
+                "positive; switch one on, or NEAREST with NEAREST_ROWS salient"
+            )
         super().__init__(cfg)
-        dense = cfg.DENSE
         self.dense_projector = DenseProjector(
             self.backbone.channels[LEVEL], dense.HIDDEN, dense.DIM
         )
         self.momentum_dense_projector = momentum_copy(self.dense_projector)
         self.dense_queue = Queue(cfg.MOCO.QUEUE, dense.DIM)
+
+    @staticmethod
+    def nearest_alone(options: CfgNode) -> bool:
+        """Whether the nearest neighbour needs no other positive beside it."""
+        return options.NEAREST and options.NEAREST_ROWS == "salient"
 
     def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         pair = (self.momentum_dense_projector, self.dense_projector)

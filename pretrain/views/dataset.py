@@ -1,5 +1,7 @@
 """Images → batches of views, whatever the number of loader processes."""
 
+import errno
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ from .view import View
 NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]
 # Keep the generators apart from each other and from those of order and permutations.
 VIEW_STREAM, STAND_IN_STREAM = 0x51EE, 0x57A2
-REPLACEMENTS = 100  # tries before an unreadable image counts as 'nothing here is readable'
+REPLACEMENTS = 1000  # different images tried before 'nothing here is readable'
+# Errors of the machine, not of the file: a stand-in would make the run depend on them.
+MACHINE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 @dataclass
@@ -92,17 +96,24 @@ class ViewDataset(Dataset):
     def _read(self, index: int) -> tuple[Image.Image, list[int]]:
         """The image, or the first readable one of those that stand in for it; and those tried."""
         tried: list[int] = []
-        stand_ins = np.random.default_rng([STAND_IN_STREAM, self.seed, index])
-        for _ in range(REPLACEMENTS):
+        rng = np.random.default_rng([STAND_IN_STREAM, self.seed, index])
+        count = len(self.source)
+        # A walk of this stride, coprime to the number of images, meets every image once.
+        stride = int(rng.integers(1, count + 1))
+        while math.gcd(stride, count) > 1:
+            stride += 1
+        for _ in range(min(count, REPLACEMENTS)):
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
                     return decode(self.source.path(index)), tried
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                if getattr(error, "errno", None) in MACHINE_ERRORS:
+                    raise
                 tried.append(index)
-                index = int(stand_ins.integers(len(self.source)))
+                index = (index + stride) % count
         raise InputError(
-            f"{self.source.where}: of {REPLACEMENTS} images tried none can be read "
+            f"{self.source.where}: of {len(tried)} images tried none can be read "
             f"(the first is {self.source.path(tried[0])})"
         )
 
@@ -130,9 +141,10 @@ def apply_photometric(
 ) -> list[View]:
     """The photometric part on ``device``, and normalisation: the views that a method takes."""
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+    images = batch.image.to(device, non_blocking=True)  # whole: a slice would not be pinned
     views = []
-    for number in range(batch.image.shape[1]):
-        image = batch.image[:, number].to(device, non_blocking=True).float().div_(255)
+    for number in range(images.shape[1]):
+        image = images[:, number].float().div_(255)
         image = colour.photometric(image, batch.colour[:, number]).sub_(mean).div_(std)
         geometry = View(image, batch.box[:, number], batch.flip[:, number], batch.size)
         views.append(geometry.to(device, non_blocking=True))

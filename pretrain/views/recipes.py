@@ -7,6 +7,10 @@ give the same images with it up front.
 
 from dataclasses import dataclass, replace
 
+from console.errors import InputError
+
+MAX_SIGMA = 2.0  # pixels: the blur's kernel is long enough for it, colour.MAX_REACH
+
 
 @dataclass(frozen=True)
 class ViewRecipe:
@@ -27,6 +31,10 @@ class ViewRecipe:
     blur: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+
+    def __post_init__(self):
+        if self.blur_sigma[1] > MAX_SIGMA:
+            raise InputError(f"blur_sigma {self.blur_sigma}: at most {MAX_SIGMA} pixels")
 
 
 MOCO_V1 = ViewRecipe(

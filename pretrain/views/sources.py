@@ -69,7 +69,7 @@ def _folder(path: Path, data: CfgNode) -> ImageSource:
     if not path.is_dir():
         raise InputError(f"DATA.PATH: {path} is a file; for a list file give DATA.SOURCE list")
     names, seen = [], set()
-    for folder, folders, files in os.walk(path, followlinks=True):
+    for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back
             folders.clear()
@@ -84,6 +84,10 @@ def _folder(path: Path, data: CfgNode) -> ImageSource:
     return ImageSource(path, sorted(names), where)
 
 
+def _refuse(error: OSError) -> None:
+    raise InputError(f"DATA.PATH: cannot list {error.filename}: {error.strerror}")
+
+
 def _list(path: Path, data: CfgNode) -> ImageSource:
     """A text file of one image a line, relative to the file's own folder; '#' starts a comment.
 
@@ -92,21 +96,28 @@ def _list(path: Path, data: CfgNode) -> ImageSource:
     if path.is_dir():
         raise InputError(f"DATA.PATH: {path} is a folder; DATA.SOURCE list takes a text file")
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"DATA.PATH: cannot read {path}: {error.strerror}") from None
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     names = [
-        line if (path.parent / line).exists() or len(line.split()) == 1 else line.rsplit(None, 1)[0]
+        line if len(line.split()) == 1 or _exists(path.parent / line) else line.rsplit(None, 1)[0]
         for line in lines
     ]
-    if names and not (path.parent / names[0]).exists():
+    if names and not _exists(path.parent / names[0]):
         raise InputError(
-            f"DATA.PATH: the first image of {path} is '{names[0]}', and there is no "
-            f"{path.parent / names[0]}; names are relative to the list's folder, or absolute"
+            f"DATA.PATH: the first image of {path} is '{names[0][:100]}', and there is no such "
+            f"file; names are relative to the list's folder {path.parent}, or absolute"
         )
     return ImageSource(path.parent, names, f"DATA.PATH {path} (a list file)")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a 'name' too long for a file: the list is something else
+        return False
 
 
 def _coco(path: Path, data: CfgNode) -> ImageSource:
@@ -118,7 +129,9 @@ def _coco(path: Path, data: CfgNode) -> ImageSource:
         raise InputError(f"DATA.ANNOTATIONS: {file} does not exist (looked from {Path.cwd()})")
     try:
         names = sorted(image["file_name"] for image in json.loads(file.read_bytes())["images"])
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("a file_name is no text")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"DATA.ANNOTATIONS: {file} is not a COCO JSON ({error!r})") from None
     if names and not (path / names[0]).exists():
         raise InputError(f"DATA.PATH: there is no {path / names[0]}, which {file} names")

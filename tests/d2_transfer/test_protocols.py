@@ -237,7 +237,7 @@ def test_the_printed_config_reads_back_as_itself(capsys, tmp_path):
     (tmp_path / "config.yaml").write_text(printed)
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(tmp_path / "config.yaml"), allow_unsafe=False)
-    assert cfg.dump() == printed
+    assert yaml.safe_load(cfg.dump()) == yaml.safe_load(printed)
     changed = ["SOLVER.BASE_LR", "0.01"]
     assert options(cfg) == options(
         protocols.resolve("coco_mask_fpn_1x", "4conv1fc", overrides=changed)

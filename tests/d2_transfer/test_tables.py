@@ -90,6 +90,12 @@ def test_a_single_row_or_trial_claims_neither_best_nor_deviation(tmp_path, trial
     assert "**" not in text and "±" not in text and "one fine-tuning a row" in text
 
 
+def test_where_all_are_equal_none_is_best(tmp_path, trial):
+    for method in ("moco", "setsim"):
+        trial(method, 1, metrics={"bbox/AP": 0.0})
+    assert "**" not in render.markdown(tables(tmp_path))
+
+
 def test_trials_of_different_configs_are_refused_with_keys_and_values(tmp_path, trial):
     trial("moco", 1)
     trial("moco", 2, config={"SOLVER": {"BASE_LR": 0.01, "STEPS": [1, 2], "NEW": True}})
@@ -151,6 +157,7 @@ def test_variants_and_miniatures_have_tables_of_their_own(tmp_path, trial):
 def test_a_miniature_prints_two_decimals_and_a_best_that_they_tell_apart(tmp_path, trial):
     trial("moco", 1, mini=True, metrics={"bbox/AP": 0.124})
     trial("setsim", 1, mini=True, metrics={"bbox/AP": 0.136})
+    trial("random", 1, mini=True, metrics={"bbox/AP": 0.1})
     text = render.markdown(tables(tmp_path, baseline="moco"))
     assert "| 0.12 |" in text and "| **0.14 (+0.01)** |" in text
 

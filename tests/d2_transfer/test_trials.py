@@ -445,7 +445,7 @@ def run_command(words: list[str], **options):
 
 @pytest.mark.slow
 def test_sigterm_ends_with_75_and_the_same_command_goes_on(tmp_path, scenes):
-    words = transfer("random", tmp_path / "out", scenes, tiny(200), "--trials", "1")
+    words = transfer("random", tmp_path / "out", scenes, tiny(45), "--trials", "1")
     process = subprocess.Popen(
         [sys.executable, "densessl.py", "transfer", *words],
         cwd=ROOT,

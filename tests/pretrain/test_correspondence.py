@@ -187,6 +187,19 @@ def test_ties_go_to_the_lowest_index(channels, positions):
     assert not nearest(torch.zeros_like(query), key).any()
 
 
+def test_nearest_tells_apart_what_float32_cannot():
+    torch.manual_seed(0)
+    query = torch.rand(3, 512, 10)
+    key = query + 0.05 * torch.rand(3, 512, 10)
+    near = key.clone()
+    near[1, :, 4] = key[1, :, 3] * (1 + 1e-7 * torch.rand(512))  # almost the same direction
+    exact = torch.einsum(
+        "bcn,bcm->bnm", query.double(), torch.nn.functional.normalize(near.double(), dim=1)
+    )
+    assert torch.equal(nearest(query, near), exact.argmax(2))
+    assert torch.equal(nearest(query.double(), near.double()), exact.argmax(2))
+
+
 def test_a_view_is_nearest_to_itself_and_follows_a_permutation():
     torch.manual_seed(0)
     z = torch.rand(3, 32, 25)

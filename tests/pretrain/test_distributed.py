@@ -1,20 +1,25 @@
 """Several processes and one: the same global batch gives the same step."""
 
 import os
+import time
 import traceback
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain import config
+from pretrain.backbones import SyncBatchNorm2d
 from pretrain.engine import distributed
 from pretrain.methods import build_method
 from pretrain.views import View
 
 IMAGES = 8
+TIMEOUT = 300  # seconds until two processes that wait for each other are given up
 
 
 def global_views(seed=0):
@@ -57,7 +62,7 @@ def train(preset, options, steps=2):
         loss.backward()
         optimizer.step()
         method.after_step(number)
-        losses.append(distributed.all_reduce_mean({"loss": float(loss)})["loss"])
+        losses.append(distributed.all_reduce_mean({"loss": float(loss.detach())})["loss"])
     return {
         "losses": torch.tensor(losses),
         "queue": method.queue.keys.clone(),
@@ -75,13 +80,30 @@ def train(preset, options, steps=2):
     }
 
 
-def _process(rank, world, folder, arguments):
+def sync_norm():
+    """Output, gradients and running statistics of SyncBN on this process's samples, in float64."""
+    torch.manual_seed(0)
+    norm = (SyncBatchNorm2d if distributed.world_size() > 1 else nn.BatchNorm2d)(3).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x, towards = torch.randn(2, IMAGES, 3, 5, 4, dtype=torch.float64)
+    x = distributed.mine(x).requires_grad_()
+    y = norm(x)
+    (y * distributed.mine(towards)).sum().backward()
+    total = {n: distributed.gather(p.grad[None]).sum(0) for n, p in norm.named_parameters()}
+    values = {"y": distributed.gather(y.detach()), "x": distributed.gather(x.grad)}
+    return values | total | {f"buffer {n}": b for n, b in norm.named_buffers()}
+
+
+def _process(rank, world, folder, work, arguments):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     try:
         store = torch.distributed.FileStore(str(folder / "store"), world)
-        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
-        torch.save(train(*arguments), folder / f"{rank}.pth")
+        torch.distributed.init_process_group(
+            *("gloo", None, timedelta(seconds=TIMEOUT), world, rank, store)
+        )
+        torch.save(work(*arguments), folder / f"{rank}.pth")
         distributed.barrier()
     except Exception:
         (folder / f"{rank}.txt").write_text(traceback.format_exc())
@@ -90,16 +112,21 @@ def _process(rank, world, folder, arguments):
         distributed.teardown()
 
 
-def in_processes(folder: Path, world: int, *arguments) -> list[dict]:
+def in_processes(folder: Path, world: int, work, *arguments) -> list[dict]:
     context = mp.get_context("spawn")
     processes = [
-        context.Process(target=_process, args=(rank, world, folder, arguments))
+        context.Process(target=_process, args=(rank, world, folder, work, arguments))
         for rank in range(world)
     ]
     for process in processes:
         process.start()
+    deadline = time.monotonic() + TIMEOUT
     for process in processes:
-        process.join()
+        process.join(max(deadline - time.monotonic(), 0))
+    for process in processes:  # one that waits for a dead partner must not hold up the tests
+        if process.is_alive():
+            process.kill()
+            process.join()
     for rank, process in enumerate(processes):
         failure = folder / f"{rank}.txt"
         assert process.exitcode == 0, failure.read_text() if failure.exists() else process.exitcode
@@ -109,7 +136,7 @@ def in_processes(folder: Path, world: int, *arguments) -> list[dict]:
 @pytest.mark.parametrize("preset", ["moco_v2", "setsim_paper"])
 def test_one_process_with_split_norm_equals_two_with_shuffled_norm(preset, tmp_path):
     alone = train(preset, ["BACKBONE.GROUP_SIZE", str(IMAGES // 2)])
-    ranks = in_processes(tmp_path, 2, preset, ["BACKBONE.NORM", "BN"])
+    ranks = in_processes(tmp_path, 2, train, preset, ["BACKBONE.NORM", "BN"])
     for values in ranks:
         for name in ("losses", "queue", "weight", "key_weight"):
             torch.testing.assert_close(values[name], alone[name], rtol=1e-4, atol=1e-4)
@@ -122,6 +149,14 @@ def test_one_process_with_split_norm_equals_two_with_shuffled_norm(preset, tmp_p
         assert torch.equal(values["slice"], expected ^ 5)
     for name in ("queue", "weight", "key_weight"):
         assert torch.equal(ranks[0][name], ranks[1][name])
+
+
+def test_sync_norm_of_two_processes_is_batch_norm_of_the_whole_batch(tmp_path):
+    alone = sync_norm()
+    for values in in_processes(tmp_path, 2, sync_norm):
+        assert values.keys() == alone.keys()
+        for name, value in values.items():
+            torch.testing.assert_close(value, alone[name])
 
 
 def test_the_loss_depends_on_the_groups_so_that_the_test_above_means_something():

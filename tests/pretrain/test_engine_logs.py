@@ -49,9 +49,20 @@ def test_going_on_at_any_step_gives_the_same_file(tmp_path, at):
 def test_values_that_are_not_finite_stay_out_of_the_means():
     meter = Meter()
     for value in (1.0, math.nan, 3.0, math.inf):
-        meter.add({"loss": value, "other": 1.0})
-    assert meter.take() == {"loss": 2.0, "other": 1.0}
+        meter.add({"loss": value, "other": 1.0, "never": math.nan})
+    means = meter.take()
+    assert math.isnan(means.pop("never")) and means == {"loss": 2.0, "other": 1.0}
     assert meter.take() == {}
+
+
+def test_a_line_is_json_whatever_the_values(tmp_path):
+    with Logs(tmp_path, 1, batch_size=4, start=0) as logs:
+        logs.step(1, {"loss": 2.0, "stat": math.nan}, {"epoch": 1.0, "lr": 0.1}, waited=0.0)
+        logs.step(2, {}, {"epoch": 2.0, "lr": 0.1}, waited=0.0)  # a skipped step
+    assert lines(tmp_path) == [
+        {"iteration": 1, "epoch": 1.0, "lr": 0.1, "loss": 2.0},
+        {"iteration": 2, "epoch": 2.0, "lr": 0.1},
+    ]
 
 
 def test_cut_back_drops_torn_and_later_lines(tmp_path):

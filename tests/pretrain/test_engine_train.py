@@ -66,7 +66,7 @@ def begun(copied):
 
 
 def test_moco_stopped_with_other_worker_counts_is_the_same_run(tiny, whole, check_same_run):
-    parts = tiny("moco", None, "CHECKPOINT.KEEP", 3)
+    parts = tiny("moco", None, "CHECKPOINT.KEEP", 1, "CHECKPOINT.KEEP_EVERY", 2)
     for at, workers in ((1, 1), (5, 2)):
         parts.DATA.WORKERS = workers
         with pytest.raises(StoppedEarly, match=f"after step {at} of 9"):
@@ -75,6 +75,8 @@ def test_moco_stopped_with_other_worker_counts_is_the_same_run(tiny, whole, chec
     parts.DATA.WORKERS = 0
     train(parts)
     check_same_run(parts.OUTPUT_DIR, whole.OUTPUT_DIR)
+    kept = [step for step, _ in Checkpoints(Path(parts.OUTPUT_DIR) / "checkpoints").found()]
+    assert kept == [6, 9]  # that of the second epoch for good, and the newest
     assert [line["iteration"] for line in lines(parts)] == [2, 4, 6, 8, 9]
 
 

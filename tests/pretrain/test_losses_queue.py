@@ -109,6 +109,26 @@ def test_the_block_size_changes_nothing(block):
     assert torch.equal(_blocks(query, queue, 5.0, False, block)[0], lse)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("with_autocast", [False, True])
+def test_threads_share_the_queue_and_leave_no_trace(monkeypatch, threads, with_autocast):
+    monkeypatch.setattr("pretrain.losses.queue.WORTH_THREADS", 0)
+    monkeypatch.setattr("pretrain.losses.queue.ROWS", 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        query, queue = unit(37, 16), unit(1000, 16, seed=1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=with_autocast):
+            found = ours(query, queue, 0.2)
+            with torch.no_grad():
+                value = queue_logsumexp(query, queue, 0.2)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert_near(found, plain(query, queue, 0.2))
+    torch.testing.assert_close(value, found[0], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("heads", [1, 2, 8])
 def test_the_parts_of_the_queue_merge_exactly(device, heads):

@@ -288,3 +288,17 @@ def test_autocast_leaves_losses_in_float32():
 def test_an_unknown_method_names_the_nearest():
     with pytest.raises(InputError, match="Did you mean 'setsim'"):
         build_method(config.load("moco_v2", ["METHOD.NAME", "setsym"]))
+
+
+def test_a_dense_projector_without_hidden_layer_is_one_convolution():
+    projector = DenseProjector(24, 0, 16)
+    assert [type(layer) for layer in projector] == [nn.Conv2d]
+    assert projector(torch.rand(2, 24, 3, 3)).std() > 0.01
+
+
+def test_setsim_without_any_correspondence_is_refused():
+    options = ["SETSIM.SET", "False", "SETSIM.GEOMETRY_THRESHOLD", "0"]
+    rows = ["SETSIM.NEAREST_ROWS", "valid"]
+    with pytest.raises(InputError, match="no position has a positive"):
+        build_method(config.load("setsim_paper", SMALL + options + rows))
+    build_method(config.load("setsim_paper", SMALL + options))  # nearest neighbours alone will do
