@@ -27,6 +27,8 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return its exit code (0 done, 2 input, 3 environment, 75 stopped early)."""
     argv = sys.argv[1:] if argv is None else argv
+    # Threads that spin while they wait starve each other where cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = run(argv)
         sys.stdout.flush()

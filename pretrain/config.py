@@ -240,6 +240,15 @@ def _validate_batch(cfg: CfgNode, world: int) -> None:
         )
 
 
+def normalisation_groups(cfg: CfgNode, world: int) -> int:
+    """How many groups of a global batch the backbone normalises apart, on ``world`` processes."""
+    if cfg.BACKBONE.NORM == "SyncBN":
+        return 1
+    if cfg.BACKBONE.NORM == "BN":
+        return world
+    return world * max(cfg.SOLVER.BATCH_SIZE // world // cfg.BACKBONE.GROUP_SIZE, 1)
+
+
 def around(value: int, step: int) -> str:
     """The multiples of ``step`` next to ``value``, in words: '224 or 256'."""
     below = value // step * step

@@ -1,10 +1,22 @@
 """What several test folders share: a few small pictures, and a run small enough for a test."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own():
+    """No test logs into the folder of the one before, which may be gone."""
+    yield
+    logger = logging.getLogger("densessl")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -160,6 +160,13 @@ class Run:
             *(scaled_lr(solver), solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
             *(distributed.world_size(), self.device, cfg.AMP),
         )
+        if cfg.MOCO.SHUFFLE and config.normalisation_groups(cfg, distributed.world_size()) == 1:
+            logger.warning(
+                "all images of a step are normalised together, so shuffling (MOCO.SHUFFLE) has no "
+                "effect and a query can recognise its key by their common statistics; MoCo was "
+                "published with groups of 32 images: BACKBONE.NORM split, BACKBONE.GROUP_SIZE "
+                "below SOLVER.BATCH_SIZE"
+            )
 
     # ---- where a run stands ----
 

@@ -2,10 +2,13 @@
 
 import pytest
 
+import configs
 from console.errors import EnvironmentLacks, InputError
 from pretrain import config
 from pretrain.engine.placement import check_compiler
 from pretrain.engine.resume import differences
+
+BUILT_IN = configs.FOLDER / "pretrain"
 
 
 def made(*overrides):
@@ -14,6 +17,11 @@ def made(*overrides):
 
 def test_the_defaults_are_valid():
     config.validate(made())
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in BUILT_IN.glob("**/*.yaml")))
+def test_the_built_in_configs_are_valid(name):
+    config.validate(config.load(name, ["DATA.PATH", "somewhere"]))
 
 
 def test_every_option_can_be_set_from_the_command_line_to_its_default():
@@ -157,3 +165,13 @@ def test_an_option_younger_than_the_checkpoint_counts_as_its_default():
     del old.MOCO["SHUFFLE"]
     assert differences(old.dump(), cfg) == []
     assert differences(old.dump(), made("MOCO.SHUFFLE", "False")) == ["MOCO.SHUFFLE: True -> False"]
+
+
+@pytest.mark.parametrize(
+    ("norm", "group", "world", "groups"),
+    [("split", 32, 1, 8), ("split", 256, 1, 1), ("split", 512, 1, 1), ("split", 32, 8, 8),
+     ("split", 16, 8, 16), ("BN", 32, 1, 1), ("BN", 32, 8, 8), ("SyncBN", 32, 8, 1)],
+)  # fmt: skip
+def test_normalisation_groups_of_the_global_batch(norm, group, world, groups):
+    options = ["BACKBONE.NORM", norm, "BACKBONE.GROUP_SIZE", str(group)]
+    assert config.normalisation_groups(config.load(overrides=options), world) == groups

@@ -228,3 +228,10 @@ def test_options_of_speed_train_to_about_the_same(tiny, whole, options):
     train(cfg)
     assert lines(cfg)[0]["loss"] == pytest.approx(lines(whole)[0]["loss"], rel=0.05)
     assert all(value.dtype != torch.bfloat16 for value in newest(cfg)["model"].values())
+
+
+def test_shuffling_without_effect_is_said(tiny, capsys):
+    """One group for the whole batch is a leak that MoCo shuffles to avoid; nobody may miss it."""
+    for norm, said in (("BN", True), ("split", False)):
+        train(tiny("moco", None, "BACKBONE.NORM", norm, "SOLVER.MAX_STEPS", 1))
+        assert ("(MOCO.SHUFFLE) has no effect" in capsys.readouterr().err) == said
