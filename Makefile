@@ -6,7 +6,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --python $(BIN)/python
 READY := .venv/.ready
 # two processes of one thread use two cores better than one process of two threads
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: setup demo test test-slow lint format benchmarks detectron2-main clean
 .DEFAULT_GOAL := setup

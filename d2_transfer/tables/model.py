@@ -144,10 +144,14 @@ def _row(trials: list[Record], metrics: list[str], label: str) -> Row:
         label=label,
         method=trials[0].method,
         data=str(facts.get("dataset") or ""),
-        epochs=str(facts.get("epochs") or ""),
+        epochs=_number(facts.get("epochs")),
         seeds=sorted(trial.seed for trial in trials),
         cells=cells,
     )
+
+
+def _number(value) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value or "")
 
 
 def _require_one_experiment(trials: list[Record]) -> None:

@@ -41,7 +41,9 @@ def _drawn(table: Table) -> RenderableType:
     for name in head:
         grid.add_column(name, justify="right" if _numeric(name, table) else "left", no_wrap=True)
     for row in body:
-        grid.add_row(*(Text(text, style="bold green" if best else "") for text, best in row))
+        lines = (text.replace(" (", "\n(") for text, _ in row)  # 80 columns are enough
+        styles = ("bold green" if best else "" for _, best in row)
+        grid.add_row(*map(Text, lines, styles))
     return Group(grid, *(Text(note, style="dim") for note in notes(table)), Text())
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import yaml
+from rich.console import Console
 
 from console.errors import InputError
 from d2_transfer import results
@@ -24,7 +25,7 @@ def trial(tmp_path):
         values = {
             "method": method,
             "weights": {"path": method, "sha256": METHODS.get(method, "cc" * 32)},
-            "pretrain": {"dataset": "scenes", "epochs": 200} if known else {},
+            "pretrain": {"dataset": "scenes", "epochs": 200.0} if known else {},
             "protocol": "voc_det_c4",
             "variant": "",
             "seed": seed,
@@ -184,3 +185,15 @@ def test_the_verb_prints_and_writes_and_says_where_it_looked(tmp_path, trial, ca
     verb.main([str(tmp_path), "--format", "terminal"])
     drawn = capsys.readouterr().out
     assert "57.0" in drawn and "voc_det_c4" in drawn and "**" not in drawn
+
+
+def test_a_terminal_of_80_columns_shows_all_of_a_usual_table(tmp_path, trial):
+    for method in METHODS:
+        for seed, more in ((1, 0.0), (2, 0.3)):
+            metrics = {"bbox/AP": 57.2, "bbox/AP50": 82.5 + more, "bbox/AP75": 63.0}
+            trial(method, seed, metrics=metrics)
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(render.terminal(tables(tmp_path, baseline="random")))
+    drawn = captured.get()
+    assert "…" not in drawn and drawn.count("82.7 ± 0.2") == 3 and drawn.count("(+0.0)") == 6
