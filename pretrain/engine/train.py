@@ -122,7 +122,7 @@ class Run:
         recipe = RECIPES[cfg.VIEWS.RECIPE]
         self.dataset = ViewDataset(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED)
         self.facts = {
-            "dataset": Path(cfg.DATA.PATH).name,
+            "dataset": "/".join(Path(cfg.DATA.PATH).absolute().parts[-2:]),  # imagenet/train
             "images": images,
             "images_sha256": self.source.fingerprint(),
             "epochs": round(self.total / self.epoch, 4),
