@@ -90,8 +90,7 @@ def _restore_old_names() -> None:
     for name, value in old.items():
         if name not in vars(numpy):  # hasattr() would warn, and is what old numpy answers with
             setattr(numpy, name, value)
-    if "in1d" not in vars(numpy):
-        numpy.in1d = numpy.isin  # noqa: NPY201
+    numpy.in1d = numpy.isin  # noqa: NPY201  (numpy 2.0 to 2.3 still have it, and warn)
     if not hasattr(Image, "LINEAR"):
         Image.LINEAR = Image.BILINEAR
 
