@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable
 from contextlib import suppress
@@ -280,15 +281,23 @@ def _worker(rank: int, function, processes: int, port: int, backend: str, said, 
         comm._LOCAL_PROCESS_GROUP = dist.new_group(list(range(processes)))
     try:
         function(*args)
-        comm.synchronize()
+        _leave_together(store, processes)
     except errors.DenseSSLError as error:
         if isinstance(error, errors.StoppedEarly):
-            comm.synchronize()  # the first to leave ends the others: none may still be writing
+            _leave_together(store, processes)  # the first to leave ends those still writing
         said.put((type(error).__name__, str(error)))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # torch.multiprocessing would take it for success
     dist.destroy_process_group()
+
+
+def _leave_together(store, processes: int) -> None:
+    """Wait for all processes at the parent's store. After a collective alone, the first to close
+    its connections can make the last one's end of that collective fail."""
+    store.add("done", 1)
+    while store.add("done", 0) < processes:
+        time.sleep(0.02)
 
 
 def _pass_on_signals(children: list[int], seen: list[int]) -> Callable[[], None]:
