@@ -1,6 +1,5 @@
 """``densessl pretrain``: train a backbone without labels; found unfinished, it goes on."""
 
-import argparse
 import os
 import sys
 
@@ -20,7 +19,6 @@ def parser() -> Parser:
         prog="densessl pretrain",
         description="Train a backbone without labels; found unfinished, it goes on.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parse.add_argument(
         "--config", metavar="FILE", help="a YAML file, or the name of a built-in config"
