@@ -12,6 +12,7 @@ VERBS = {  # verb: (module whose main(argv) does it, one line of help)
     "convert": ("d2_transfer.convert.main", "a checkpoint to weights, proved by running both"),
     "transfer": ("d2_transfer.main", "fine-tune under a paper's protocol, k trials, averaged"),
     "table": ("d2_transfer.tables.main", "paper-style tables from trial records"),
+    "audit": ("pretrain.audit", "what is in a folder of images: unreadable, small, double ones"),
     "show": ("pretrain.show", "pictures: views, attention, sets, matches"),
     "scenes": ("pretrain.scenes.main", "write the procedural data set in the real layouts"),
     "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),

@@ -27,7 +27,11 @@ setup(
     python_requires=">=3.10",
     py_modules=["densessl"],
     packages=find_packages(include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]),
-    package_data={"configs": ["**/*.yaml"], "d2_transfer": ["**/*.csv"]},
+    package_data={
+        "configs": ["**/*.yaml"],
+        "pretrain": ["**/*.txt"],
+        "d2_transfer": ["**/*.csv"],
+    },
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",

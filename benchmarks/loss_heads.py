@@ -1,14 +1,16 @@
 """Time and memory of the dense losses, ours against the plain full-matrix form, in one run.
 
     python -m benchmarks.loss_heads              # N=32 images, 7x7, D=128, K=65536
+    python -m benchmarks.loss_heads --losses setsim pixpro
     python -m benchmarks.loss_heads --images 4 --queue 4096 --repeats 1      # seconds
     python -m benchmarks.loss_heads --kernels    # the ways to log-sum-exp over the queue, alone
 
-One step is: normalise the query projection, find the correspondence on the backbone features (the
-same code for both forms), loss, backward to the raw query projection. Every variant runs in its own
-process, so that its peak memory is its own; processes alternate, so that a busy machine is busy for
-both; ratios are taken between neighbours and their median is printed. The plain forms are the
-papers' formulas as they are usually written, with the [B, N, K] logits.
+One step is: normalise the query's projection, find the correspondence, loss, backward to the raw
+projection. SetSim, DenseCL and the set cosine match with the same code in both forms; HoughCL,
+PixPro and ReSim have a plain form of it, too. ReSim has maps of twice and four times the grid and
+256 channels, PixPro 256 channels. Every variant runs in its own process, so that its peak memory
+is its own; processes alternate, so that a busy machine is busy for both; ratios are taken between
+neighbours and their median is printed. The plain forms are in benchmarks/plain_forms.py.
 """
 
 import argparse
@@ -21,114 +23,150 @@ import time
 from pathlib import Path
 
 TEMPERATURE = 0.2
-LOSSES = ("setsim", "densecl")
+LOSSES = ("setsim", "densecl", "houghcl", "setsim_simsiam", "pixpro", "resim")
 FORMS = ("plain", "ours")
 
 
-# ------------------------------------------------------------------------------- the plain forms
+# ------------------------------------------------------------------------------------- the losses
 
 
-def plain_dense(query, key, match, queue):
-    """DenseCL eq. 3 by cross entropy over [positive, queue] logits, ``[B * N, 1 + K]``."""
-    import torch
+class Inputs:
+    """Random features, projections, queue and overlapping crops; the same in every process."""
+
+    def __init__(self, options):
+        import torch
+        import torch.nn.functional as F
+
+        generator = torch.Generator().manual_seed(0)
+        self.options = options
+        b, g, d = options["images"], options["grid"], options["width"]
+
+        def normal(*shape):
+            return torch.randn(*shape, generator=generator)
+
+        self.z = [normal(b, options["channels"], g, g).relu_() for _ in range(2)]
+        self.raw = [normal(b, d, g * g)]  # what gets a gradient
+        self.key = F.normalize(normal(b, d, g * g), dim=1)
+        self.queue = F.normalize(normal(options["queue"], d), dim=1)
+        side = 100 + 124 * torch.rand(2, b, 1, generator=generator)
+        corner = (224 - side) * torch.rand(2, b, 2, generator=generator)
+        self.crops = torch.cat((corner, corner + side), dim=2)
+        wide = {"pixpro": [g, g], "resim": [2 * g, 4 * g]}.get(options["loss"], [])
+        if wide:
+            self.raw = [normal(b, 256, side, side) for side in wide]
+            self.other = [F.normalize(normal(b, 256, side, side), dim=1) for side in wide]
+            self.value = normal(256, 256, 1, 1) / 16
+
+    def views(self):
+        """The crops as views of 224 px."""
+        import torch
+
+        from pretrain.views import View
+
+        b = len(self.crops[0])
+        image, flip = torch.empty(b, 3, 224, 224, device="meta"), torch.zeros(b, dtype=torch.bool)
+        return [View(image, crop, flip, torch.full((b, 2), 224.0)) for crop in self.crops]
+
+
+def matching(form, x):
+    """The correspondence of one step."""
+    from benchmarks import plain_forms as plain
+    from pretrain import correspondence as c
+
+    loss, g = x.options["loss"], x.options["grid"]
+    if loss == "densecl":
+        return c.nearest(*x.z)
+    if loss == "houghcl":
+        query = x.raw[0].detach().unflatten(2, (g, g))
+        key = x.key.unflatten(2, (g, g))
+        if form == "plain":
+            return plain.hough_match(query, key, (g, g))
+        return c.best(c.hough_confidence(query, key, (g, g)), c.cosine(query, key))
+    if loss in ("setsim", "setsim_simsiam"):
+        pairs = c.set_to_set(c.salient(x.z[0]), c.salient(x.z[1]))
+        pairs |= c.geometric_from_coordinates(*x.crops, (g, g), 0.5)
+        return pairs | c.one_hot(c.nearest(*x.z), pairs.shape[2]) & pairs.any(2, keepdim=True)
+    if loss == "resim":
+        return [c.windows(*x.views(), side, stride) for side, stride in ((48, 32), (32, 24))]
+    return None if form == "plain" else c.geometric_from_coordinates(*x.crops, (g, g), 0.7)
+
+
+def head(form, x, found):
+    """The loss of one step, from raw projections that have a gradient."""
     import torch.nn.functional as F
 
-    positive = key.gather(2, match[:, None, :].expand_as(query))
-    rows = query.transpose(1, 2).flatten(0, 1)  # [B * N, D]
-    same = (query * positive).sum(1).flatten()[:, None]
-    logits = torch.cat((same, rows @ queue.T), dim=1) / TEMPERATURE
-    return F.cross_entropy(logits, torch.zeros(len(rows), dtype=torch.long))
+    from benchmarks import plain_forms as plain
+    from pretrain import losses
+
+    loss, g = x.options["loss"], x.options["grid"]
+    if loss == "pixpro":
+        if form == "plain":
+            targets = [other.flatten(2) for other in x.other]
+            return plain.pixpro(x.raw, x.value, targets, x.crops, (g, g))
+        agreement = sum(
+            losses.propagated_consistency(raw, F.conv2d(raw, x.value), other, pairs)
+            for raw, other, pairs in zip(x.raw, x.other[::-1], (found, found.mT), strict=True)
+        )
+        return -2 * agreement
+    if loss == "resim":
+        return sum(
+            resim_level(form, *maps, *windows)
+            for *maps, windows in zip(x.raw, x.other, found, strict=True)
+        )
+    query = F.normalize(x.raw[0], dim=1)
+    if loss == "setsim_simsiam":
+        return (plain if form == "plain" else losses).set_cosine(query, x.key, found)
+    if loss == "setsim":
+        if form == "plain":
+            return plain.sets(query, x.key, found, x.queue)
+        return losses.set_info_nce(query, x.key, found, x.queue, TEMPERATURE, "mean")
+    if form == "plain":
+        return plain.dense(query, x.key, found, x.queue)
+    return losses.dense_info_nce(query, x.key, found, x.queue, TEMPERATURE)
 
 
-def plain_set(query, key, mask, queue):
-    """SetSim eq. 8 by log-probabilities of [view, queue] logits, ``[B, N, N + K]``."""
-    import torch
+def resim_level(form, query_map, key_map, boxes_q, boxes_k, valid):
+    import torch.nn.functional as F
 
-    rows = query.transpose(1, 2)  # [B, N, D]
-    logits = torch.cat((rows @ key, rows @ queue.T), dim=2) / TEMPERATURE
-    from_queue = mask.new_ones(1, 1, 1).expand(*mask.shape[:2], len(queue))
-    exponential = torch.exp(logits) * torch.cat((mask, from_queue), dim=2)
-    log_prob = logits - torch.log(exponential.sum(2, keepdim=True))
-    positives = torch.cat((mask, ~from_queue), dim=2)
-    count = mask.sum(2)  # n_i
-    loss = -(positives * log_prob).sum(2) / count.clamp_min(1)
-    return (loss.sum(1) / (count > 0).sum(1).clamp_min(1)).mean()
+    from benchmarks import plain_forms as plain
+    from pretrain import losses
+
+    scale = query_map.shape[3] / 224
+    if form == "plain":
+        return plain.resim(query_map, key_map, boxes_q, boxes_k, valid, scale)
+    r, r_k = (
+        F.normalize(losses.prroi_pool(features, boxes, scale).flatten(2), dim=2)
+        for features, boxes in ((query_map, boxes_q), (key_map, boxes_k))
+    )
+    return losses.region_info_nce(r, r_k, valid, losses.cell_negatives(key_map), TEMPERATURE)
 
 
 # ------------------------------------------------------------------------ one variant, one process
 
 
-def inputs(options):
-    """Random features, projections, queue and overlapping crops; the same in every process."""
-    import torch
-    import torch.nn.functional as F
-
-    generator = torch.Generator().manual_seed(0)
-    b, g, d = options["images"], options["grid"], options["width"]
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    z_q, z_k = (normal(b, options["channels"], g, g).relu_() for _ in range(2))
-    raw = normal(b, d, g * g)
-    key = F.normalize(normal(b, d, g * g), dim=1)
-    queue = F.normalize(normal(options["queue"], d), dim=1)
-    side = 100 + 124 * torch.rand(2, b, 1, generator=generator)
-    corner = (224 - side) * torch.rand(2, b, 2, generator=generator)
-    return z_q, z_k, raw, key, queue, torch.cat((corner, corner + side), dim=2)
-
-
-def correspondence(loss, z_q, z_k, crops, grid):
-    """The match of DenseCL, or SetSim's Set + Geo + nearest neighbour."""
-    from pretrain import correspondence as c
-
-    match = c.nearest(z_q, z_k)
-    if loss == "densecl":
-        return match
-    pairs = c.set_to_set(c.salient(z_q), c.salient(z_k))
-    pairs |= c.geometric_from_coordinates(crops[0], crops[1], (grid, grid), 0.5)
-    return pairs | c.one_hot(match, pairs.shape[2]) & pairs.any(2, keepdim=True)
-
-
 def measure(options):
     """One process: warm up, time the steps, and print a JSON line for the parent."""
     import torch
-    import torch.nn.functional as F
-
-    from pretrain.losses import dense_info_nce, set_info_nce
 
     torch.set_num_threads(options["threads"])
-    z_q, z_k, raw, key, queue, crops = inputs(options)
-    loss_name, form = options["loss"], options["form"]
-
-    def head(query, pairs):
-        if form == "plain":
-            return (plain_set if loss_name == "setsim" else plain_dense)(query, key, pairs, queue)
-        if loss_name == "setsim":
-            return set_info_nce(query, key, pairs, queue, TEMPERATURE, "mean")
-        return dense_info_nce(query, key, pairs, queue, TEMPERATURE)
-
+    x, form = Inputs(options), options["form"]
     before = reset_peak()
     times = []
     for _ in range(1 + options["steps"]):  # the first is a warm-up
-        raw = raw.detach().requires_grad_()
+        x.raw = [raw.detach().requires_grad_() for raw in x.raw]
         cpu, start = time.process_time(), time.perf_counter()
-        pairs = correspondence(loss_name, z_q, z_k, crops, options["grid"])
+        found = matching(form, x)
         matched = time.perf_counter()
-        value = head(F.normalize(raw, dim=1), pairs)
+        value = head(form, x, found)
         value.backward()
         end = time.perf_counter()
         times.append((matched - start, end - matched, end - start, time.process_time() - cpu))
     result = {
-        "matching": statistics.median(t[0] for t in times[1:]),
-        "head": statistics.median(t[1] for t in times[1:]),
-        "step": statistics.median(t[2] for t in times[1:]),
-        "cpu": statistics.median(t[3] for t in times[1:]),
-        "added": peak() - before,
-        "loss": value.item(),
-        "rows": (pairs.any(2) if pairs.ndim == 3 else torch.ones_like(pairs)).float().mean().item(),
+        name: statistics.median(t[number] for t in times[1:])
+        for number, name in enumerate(("matching", "head", "step", "cpu"))
     }
-    torch.save(raw.grad, options["gradient"])
+    result |= {"added": peak() - before, "loss": value.item()}
+    torch.save(torch.cat([raw.grad.flatten() for raw in x.raw]), options["gradient"])
     print(json.dumps(result))
 
 
@@ -168,10 +206,10 @@ def compare(args) -> None:
 
     shared = {k: getattr(args, k) for k in ("images", "grid", "width", "queue", "channels")}
     shared |= {"steps": args.steps, "threads": args.threads}
-    results = {(loss, form): [] for loss in LOSSES for form in FORMS}
+    results = {(loss, form): [] for loss in args.losses for form in FORMS}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(args.repeats):
-            for loss in LOSSES:
+            for loss in args.losses:
                 for form in FORMS if repeat % 2 == 0 else FORMS[::-1]:
                     gradient = f"{folder}/{loss}_{form}.pth"
                     options = shared | {"loss": loss, "form": form, "gradient": gradient}
@@ -197,8 +235,8 @@ def compare(args) -> None:
         "\n| loss | head faster | step faster | CPU time less | memory less | loss differs by |",
         end="",
     )
-    print(" gradient differs by (largest) | rows with a positive |\n|" + "---|" * 8)
-    for loss in LOSSES:
+    print(" gradient differs by (largest) |\n|" + "---|" * 7)
+    for loss in args.losses:
         pairs = list(zip(results[loss, "plain"], results[loss, "ours"], strict=True))
         names = ("head", "step", "cpu", "added")
         ratios = [spread([plain[n] / ours[n] for plain, ours in pairs], 1) for n in names]
@@ -207,7 +245,7 @@ def compare(args) -> None:
         largest = gradients[loss, "plain"].abs().max().item()
         columns = [f"{ratio} x" for ratio in ratios]
         columns.append(f"{abs(plain['loss'] - ours['loss']):.1e} of {plain['loss']:.4f}")
-        columns += [f"{difference:.1e} ({largest:.1e})", f"{ours['rows']:.0%}"]
+        columns.append(f"{difference:.1e} ({largest:.1e})")
         print(f"| {loss} | " + " | ".join(columns) + " |")
 
 
@@ -255,6 +293,7 @@ def kernels(args) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--losses", nargs="+", default=LOSSES, choices=LOSSES)
     parser.add_argument("--images", type=int, default=32, help="images in the batch, N")
     parser.add_argument("--grid", type=int, default=7, help="side of the feature map")
     parser.add_argument("--width", type=int, default=128, help="projection channels, D")

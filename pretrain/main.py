@@ -2,11 +2,12 @@
 
 import os
 import sys
+from pathlib import Path
 
-import configs
 from console.errors import InputError, StoppedEarly
 from console.parser import Parser
 
+ROW = "_r50_"  # in the names of the configs that are rows of papers' tables
 EPILOG = """
 KEY VALUE pairs change options of the config file, as in 'SOLVER.EPOCHS 100 DATA.WORKERS 8'.
 The same command goes on after an interruption (Ctrl-C, SIGTERM: saved, exit code 75) and after a
@@ -23,6 +24,7 @@ def parser() -> Parser:
     parse.add_argument(
         "--config", metavar="FILE", help="a YAML file, or the name of a built-in config"
     )
+    parse.add_argument("--list", action="store_true", help="print the built-in configs, and stop")
     parse.add_argument(
         "--print-config", action="store_true", help="print every option as it would be, and stop"
     )
@@ -33,13 +35,17 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the verb; returns the exit code. Raises the errors of ``console.errors``."""
     options = parser().parse_args(argv)
-    if not options.config:
-        built_in = sorted(file.stem for file in (configs.FOLDER / "pretrain").glob("**/*.yaml"))
-        raise InputError(
-            f"--config is missing: a YAML file, or one of the built-in {', '.join(built_in)}"
-        )
     from . import config
 
+    if options.list:
+        sys.stdout.write(listing(config.built_in()))
+        return 0
+    if not options.config:
+        presets = [name for name in config.built_in() if ROW not in name]
+        raise InputError(
+            f"--config is missing: a YAML file, or a built-in one ({', '.join(presets)}, and the "
+            "rows of the papers' tables that --list shows)"
+        )
     cfg = config.load(options.config, options.overrides)
     if options.print_config:
         config.validate(cfg)
@@ -54,3 +60,11 @@ def main(argv: list[str]) -> int:
             raise
         return stopped.exit_code  # one process says it for all
     return 0
+
+
+def listing(built_in: dict[str, Path]) -> str:
+    """A line for each built-in config: its name, and what its head comment says it is."""
+    width = max(map(len, built_in))
+    told = {name: file.read_text().splitlines()[1] for name, file in built_in.items()}
+    lines = [f"{name:{width}s}  {line.removeprefix('# ')}\n" for name, line in told.items()]
+    return "".join(lines) + "\nNAME_scenes is the twin of each, small enough for a CPU\n"

@@ -1,7 +1,8 @@
 """The checkpoint layouts that ``convert`` knows: one row each, and what is taken from a file.
 
 A row says in which container of the file the tensors lie, under which prefix, and which of the
-other names there are known not to be the backbone. Everything else must be the backbone, exactly.
+names behind that prefix are known not to be the backbone. Everything else there must be the
+backbone, exactly; what is not behind the prefix (momentum encoders, queues, heads) is left behind.
 """
 
 import re
@@ -13,26 +14,67 @@ from console.errors import InputError, unknown
 from . import keys
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "channel_order": "RGB"}
+WRAPPER = "module."  # DistributedDataParallel puts it before every name; it is taken off first
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a repository writes its checkpoints."""
+    """One way in which a repository writes its checkpoints (prefix and patterns: unwrapped)."""
 
     name: str
     of: str  # whose files these are, for people
     container: tuple[str, ...] = ()  # keys that lead to the dict of tensors
     prefix: str = ""  # of the backbone's names
-    not_backbone: str = r"$^"  # names after the prefix that are known and left behind
-    marks: tuple[str, ...] = ()  # top-level keys without which it is not this layout
-    names: str = "torchvision"  # whose names follow the prefix: torchvision's, detectron2's
     method: str | None = None  # the method, where the layout itself tells it
+    tell: str = ""  # a name of the container is like this: sets layouts of one prefix apart
+    copy: str = ""  # prefix under which the container holds the same tensors a second time
+    not_backbone: str = r"fc\..+"  # names after the prefix that are known and left behind
+    marks: tuple[str, ...] = ()  # top-level keys without which it is not this layout
+    author: str = ""  # the value that the top-level key 'author' must have
+    names: str = "torchvision"  # whose names follow the prefix: torchvision's, detectron2's
 
 
+STATE, MODEL, TEACHER = ("state_dict",), ("model",), ("teacher",)
+NECK = r"encoder_q\.1\."  # the projectors of query encoders that are (ResNet, projectors)
+SWAV = {"tell": r"prototypes\..+", "not_backbone": r"(projection_head|prototypes)\..+"}
+RESIM_C4 = {"tell": r"encoder_q\.mocodet_\w+\..+", "not_backbone": r"(fc|mocodet_\w+)\..+"}
 LAYOUTS = [  # tried in this order
     Layout("densessl", "densessl pretrain", ("backbone",), marks=("method", "normalization")),
-    Layout("detectron2", "densessl convert", ("model",), marks=("densessl",), names="detectron2"),
-    Layout("torchvision", "torchvision's models", not_backbone=r"fc\.(weight|bias)"),
+    Layout("detectron2", "densessl convert", MODEL, marks=("densessl",), names="detectron2"),
+    Layout("pixpro", "PixPro", MODEL, "encoder.", "pixpro"),
+    Layout("vicreg", "VICReg, training", MODEL, "backbone.", "vicreg", r"projector\.0\.bias"),
+    Layout("setsim", "SetSim", STATE, "encoder_q.0.", "setsim", NECK + r"0\.weight"),
+    Layout(
+        *("resim_fpn", "ReSim with an FPN", STATE, "encoder_q.", "resim_fpn"),
+        tell=r"encoder_q\.fpn_lateral5\.(0\.)?weight",
+    ),
+    # Without layers of its own a ReSim-C4 file is one of MoCo-v2: only --from can say.
+    Layout("resim_c4", "ReSim-C4", STATE, "encoder_q.", "resim_c4", **RESIM_C4),
+    Layout("moco_v1", "MoCo-v1", STATE, "encoder_q.", "moco_v1", r"encoder_q\.fc\.weight"),
+    Layout("moco_v2", "MoCo-v2", STATE, "encoder_q.", "moco_v2"),
+    Layout("simsiam", "SimSiam", STATE, "encoder.", "simsiam"),
+    Layout(
+        *("densecl", "DenseCL, training", STATE, "backbone.", "densecl"),
+        tell=NECK + r"mlp2\.0\.weight",
+        copy="encoder_q.0.",
+    ),
+    Layout(
+        *("moco_v2_openselfsup", "OpenSelfSup's MoCo-v2", STATE, "backbone.", "moco_v2"),
+        tell=NECK + r"mlp\.0\.weight",
+        copy="encoder_q.0.",
+    ),
+    Layout(
+        *("byol_openselfsup", "OpenSelfSup's BYOL", STATE, "backbone.", "byol"),
+        tell=r"online_net\.0\.conv1\.weight",
+        copy="online_net.0.",
+    ),
+    Layout("scfs", "SCFS", TEACHER, "backbone.model.", "scfs"),
+    Layout("dino", "DINO, training", TEACHER, "backbone.", "dino"),
+    Layout("swav", "SwAV, training", STATE, method="swav", **SWAV),
+    Layout("swav_released", "SwAV, released", method="swav", **SWAV),
+    Layout("densecl_released", "DenseCL, released", STATE, method="densecl", author="DenseCL"),
+    Layout("state_dict", "torchvision's names in a training file", STATE),
+    Layout("torchvision", "torchvision's models, DINO's and VICReg's released backbones"),
 ]
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
@@ -54,16 +96,22 @@ class Source:
 def recognise(checkpoint: Any, name: str = "auto", where: str = "") -> Source:
     """The backbone in a checkpoint.
 
-    ``name`` is a layout's or 'auto' (the first that fits). Raises InputError that lists the file's
-    top-level keys and the known layouts when none fits, and the tensors at fault when one is near.
+    ``name`` is a layout's or 'auto' (the first that fits); a layout that is named need not have the
+    names that tell it from others. Raises InputError that lists the file's top-level keys and the
+    known layouts when none fits, and the tensors at fault when one is near.
     """
     if name != "auto" and name not in BY_NAME:
         raise unknown("layout", name, ["auto", *BY_NAME], "--from")
-    rows = LAYOUTS if name == "auto" else [BY_NAME[name]]
-    for layout in rows:
-        state = _tensors(checkpoint, layout)
-        if state is not None and "conv1.weight" in state and "layer1.0.conv1.weight" in state:
-            return _source(checkpoint, state, layout, where)
+    for layout in LAYOUTS if name == "auto" else [BY_NAME[name]]:
+        held = _held(checkpoint, layout)
+        if held is None or (name == "auto" and not _told_by(held, layout.tell)):
+            continue
+        state = _after_prefix(held, layout)
+        if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
+            source = _source(checkpoint, state, layout, where)
+            if layout.copy:
+                _check_copy(held, state, layout, where)
+            return source
     top = list(checkpoint) if isinstance(checkpoint, dict) else [type(checkpoint).__name__]
     shown = ", ".join(map(str, top[:12])) + (f", … ({len(top)} keys)" if len(top) > 12 else "")
     known = "; ".join(f"{row.name} ({row.of})" for row in LAYOUTS)
@@ -73,20 +121,46 @@ def recognise(checkpoint: Any, name: str = "auto", where: str = "") -> Source:
     )
 
 
-def _tensors(checkpoint: Any, layout: Layout) -> dict[str, Any] | None:
-    """The names after the prefix, in torchvision's spelling; None when the file is not like it."""
+def _held(checkpoint: Any, layout: Layout) -> dict[str, Any] | None:
+    """The container's tensors by their unwrapped names; None when the file is not like it."""
     if not isinstance(checkpoint, dict) or any(mark not in checkpoint for mark in layout.marks):
+        return None
+    if layout.author and checkpoint.get("author") != layout.author:
         return None
     state: Any = checkpoint
     for key in layout.container:
         state = state.get(key) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         return None
+    if all(name.startswith(WRAPPER) for name in state):
+        return {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
+    return state
+
+
+def _told_by(held: dict[str, Any], pattern: str) -> bool:
+    return not pattern or any(re.fullmatch(pattern, name) for name in held)
+
+
+def _after_prefix(held: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """What follows the prefix and is not known to be left behind, in torchvision's spelling."""
     start = len(layout.prefix)
-    state = {name[start:]: t for name, t in state.items() if name.startswith(layout.prefix)}
+    state = {name[start:]: t for name, t in held.items() if name.startswith(layout.prefix)}
     if layout.names == "detectron2":
         state = _from_detectron2(state)
     return {name: t for name, t in state.items() if not re.fullmatch(layout.not_backbone, name)}
+
+
+def _check_copy(held: dict, state: dict[str, Any], layout: Layout, where: str) -> None:
+    """Two names of one tensor: files in which they differ were changed after the training."""
+    import torch
+
+    for name, tensor in state.items():
+        second = held.get(layout.copy + name)
+        if isinstance(second, torch.Tensor) and not torch.equal(tensor, second):
+            raise InputError(
+                f"{where}: {layout.prefix}{name} and {layout.copy}{name} differ, but {layout.of} "
+                "writes one tensor under both names; it cannot be told which is the backbone"
+            )
 
 
 def _from_detectron2(state: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +209,8 @@ def _source(checkpoint: dict, state: dict[str, Any], layout: Layout, where: str)
 
 def _pretrain(checkpoint: dict) -> dict[str, Any]:
     """The facts of our own pretraining; ``epochs`` are those done when the file was written."""
-    told = dict(checkpoint.get("pretrain") or {})
+    told = checkpoint.get("pretrain")
+    told = dict(told) if isinstance(told, dict) else {}
     done, steps = checkpoint.get("iteration"), told.get("steps")
     if done is not None and steps and done < steps:
         told |= {"epochs": round(told["epochs"] * done / steps, 4), "steps": done}
@@ -172,8 +247,8 @@ def _complete(state: dict[str, Any], depth: int, where: str) -> tuple[dict[str, 
 def _fpn(state: dict[str, Any], where: str) -> dict[str, Any]:
     renamed = {keys.fpn_to_detectron2(name): (name, tensor) for name, tensor in state.items()}
     if None in renamed or len(renamed) != len(state):
-        strange = [name for name in state if keys.fpn_to_detectron2(name) is None]
-        raise InputError(f"{where}: FPN tensors of unknown names: {', '.join(strange[:6])}")
+        strange = [name for name in state if keys.fpn_to_detectron2(name) is None] or list(state)
+        raise InputError(f"{where}: FPN tensors of unknown or double names: {strange[:6]}")
     return {new: _plain(tensor, name, where) for new, (name, tensor) in renamed.items()}
 
 

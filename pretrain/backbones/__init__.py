@@ -1,6 +1,7 @@
 """Backbones: images → named feature levels, with torchvision's names in their state dicts."""
 
-from .norm import SplitBatchNorm2d, SyncBatchNorm2d
+from .fpn import FPN
+from .norm import SplitBatchNorm2d, SyncBatchNorm
 from .resnet import BACKBONES, build_backbone
 
-__all__ = ["BACKBONES", "SplitBatchNorm2d", "SyncBatchNorm2d", "build_backbone"]
+__all__ = ["BACKBONES", "FPN", "SplitBatchNorm2d", "SyncBatchNorm", "build_backbone"]

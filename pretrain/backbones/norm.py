@@ -47,24 +47,37 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         return f"{super().extra_repr()}, group_size={self.group_size}"
 
 
-class SyncBatchNorm2d(nn.SyncBatchNorm):
-    """Batch norm over the images of all processes, on CPUs as well as on GPUs.
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the images of all processes, of maps or vectors, on CPUs as on GPUs.
 
-    torch's own refuses CPUs; there the sums go through ``distributed.all_reduce_sum``. Every
-    process must bring equally many images. State dict and evaluation are those of BatchNorm2d.
+    torch's own refuses CPUs, and DDP refuses its subclasses there; so this is none of them, and
+    borrows its forward pass on GPUs. On CPUs the sums go through ``distributed.all_reduce_sum``.
+    Every process must bring equally many images. State dict and evaluation are BatchNorm2d's.
     """
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, C, h, w]
-        if x.is_cuda or not self.training or distributed.world_size() == 1:
+    process_group = None  # all processes: nn.SyncBatchNorm.forward reads it
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.ndim < 2:
+            raise ValueError(f"batch norm takes [B, C, …], not {list(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, h, w] or [B, C]
+        if not self.training or distributed.world_size() == 1:
             return super().forward(x)
+        if x.is_cuda:
+            return nn.SyncBatchNorm.forward(self, x)
         count = distributed.world_size() * x.numel() // x.shape[1]
         x32 = x if x.dtype == torch.float64 else x.float()
-        mean = distributed.all_reduce_sum(x32.sum((0, 2, 3))) / count  # [C]
-        centred = x32 - mean[:, None, None]
-        var = distributed.all_reduce_sum(centred.square().sum((0, 2, 3))) / count  # [C]
+        others, wide = (0, *range(2, x.ndim)), (-1, *(1,) * (x.ndim - 2))
+        mean = distributed.all_reduce_sum(x32.sum(others)) / count  # [C]
+        centred = x32 - mean.view(wide)
+        var = distributed.all_reduce_sum(centred.square().sum(others)) / count  # [C]
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * count / (count - 1), self.momentum)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        y = centred * torch.rsqrt(var + self.eps).view(wide)
+        if self.affine:
+            y = y * self.weight.view(wide) + self.bias.view(wide)
+        return y.to(x.dtype)

@@ -7,9 +7,13 @@ from torchvision.models import resnet
 
 from console.errors import unknown
 
-from .norm import SplitBatchNorm2d, SyncBatchNorm2d
+from .norm import SplitBatchNorm2d, SyncBatchNorm
 
-BACKBONES = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}
+BACKBONES = {
+    "resnet18": resnet.resnet18,
+    "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
+}
 LEVELS = ("layer1", "layer2", "layer3", "layer4")  # at strides 4, 8, 16, 32
 
 
@@ -48,7 +52,7 @@ def build_backbone(
     norms = {
         "split": partial(SplitBatchNorm2d, group_size=group_size),
         "BN": nn.BatchNorm2d,
-        "SyncBN": SyncBatchNorm2d,
+        "SyncBN": SyncBatchNorm,
     }
     if name not in BACKBONES:
         raise unknown("backbone", name, BACKBONES, where="BACKBONE.NAME")

@@ -1,25 +1,45 @@
 """Which positions of two views belong together.
 
-A correspondence is a tensor ``[B, Nq, Nk]`` of non-negative weights (bool here): entry (b, i, j)
-says that position i of the query view and position j of the key view of image b show the same
-thing. Positions are row-major, N = h * w. Correspondences are computed without gradient and
-combine with ``|`` and ``&``. SetSim (Set + Geo + nearest neighbour) reads
+A correspondence is a tensor ``[B, Nq, Nk]`` of non-negative weights (bool or float): entry
+(b, i, j) says how much position i of the query view and position j of the key view of image b show
+the same thing. Positions are row-major, N = h * w. Correspondences are computed without gradient
+and combine with ``|`` and ``&``. SetSim (Set + Geo + nearest neighbour) reads
 
     pairs = set_to_set(salient(z_q), salient(z_k)) | geometric(view_q, view_k, grid, 0.5)
     pairs |= one_hot(nearest(z_q, z_k), pairs.shape[2]) & pairs.any(2, keepdim=True)
+
+and the same as text, for a configuration, is :func:`pretrain.correspondence.expression.parse`.
 """
 
 from pretrain.correspondence.attention import attention, salient, set_to_set
+from pretrain.correspondence.expression import Expression, parse
 from pretrain.correspondence.geometry import geometric, geometric_from_coordinates
+from pretrain.correspondence.hough import best, hough_confidence, mirrored, vote
+from pretrain.correspondence.pair import Pair
+from pretrain.correspondence.pixels import hungarian, random_pairs, sorted_pairs
+from pretrain.correspondence.points import shared_points
 from pretrain.correspondence.similarity import cosine, nearest, one_hot
+from pretrain.correspondence.windows import windows
 
 __all__ = [
+    "Expression",
+    "Pair",
     "attention",
+    "best",
     "cosine",
     "geometric",
     "geometric_from_coordinates",
+    "hough_confidence",
+    "hungarian",
+    "mirrored",
     "nearest",
     "one_hot",
+    "parse",
+    "random_pairs",
     "salient",
     "set_to_set",
+    "shared_points",
+    "sorted_pairs",
+    "vote",
+    "windows",
 ]

@@ -21,16 +21,22 @@ def cosine(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def nearest(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+def nearest(
+    query: torch.Tensor, key: torch.Tensor, similarity: torch.Tensor | None = None
+) -> torch.Tensor:
     """The key position of highest cosine for every query position: long ``[B, Nq]``.
 
-    ``query`` and ``key`` are ``[B, C, h, w]`` or ``[B, C, N]``. Ties go to the lowest index.
+    ``query`` and ``key`` are ``[B, C, h, w]`` or ``[B, C, N]``; ``similarity`` is their
+    :func:`cosine` where it is known already. Ties go to the lowest index.
     Source: DenseCL eq. 2, SetSim eq. 6.
     """
-    similarity = cosine(query, key)
-    match, tied = _first_of_best(similarity)
     # A matrix product may sum equal columns in different orders, so that positions with the very
     # same features differ in the last bits. In float64 that noise is far below any true gap.
+    if query.is_cuda:  # at once: to look for ties first would wait for the device
+        return _first_of_best(cosine(query.double(), key.double()))[0]
+    if similarity is None:
+        similarity = cosine(query, key)
+    match, tied = _first_of_best(similarity)
     if similarity.dtype == torch.float32 and tied.any():
         exact = cosine(query[tied].double(), key[tied].double())
         match[tied] = _first_of_best(exact)[0]

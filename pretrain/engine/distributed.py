@@ -86,6 +86,23 @@ def gather(x: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """As :func:`gather`; the gradient of a process's part is the sum of what all give it."""
+    return x if world_size() == 1 else _Gather.apply(x)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return mine(total)
+
+
 def mine(x: Tensor) -> Tensor:
     """This process's samples of a global batch ``x [R·B, …]``."""
     return x[rank() :: world_size()]

@@ -54,10 +54,13 @@ class Stepper:
             t.numel() * t.element_size() for t in self.method.state_dict().values()
         )
 
-    def run(self, views: list, step: int, lr: float) -> Outcome:
-        """One step at learning rate ``lr``; every process must call this in step."""
+    def run(self, views: list, step: int, lr: float, peak: float | None = None) -> Outcome:
+        """One step at learning rate ``lr``; every process must call this in step.
+
+        Groups with ``fixed_lr`` run at ``peak`` (default: at ``lr`` like the others).
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = peak if peak and group.get("fixed_lr") else lr
         self._copy(self._moving, self._kept)
         with self._autocast():
             outputs = self.model(views, step)
@@ -73,6 +76,7 @@ class Stepper:
             overflow = self.scaler.get_scale() > 1 and not distributed.any_rank(loss_bad)
             self.scaler.update()
             return Outcome(values, applied=False, overflow=overflow)
+        self.method.after_backward(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step(step)

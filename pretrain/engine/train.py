@@ -16,13 +16,22 @@ from console.progress import Bar
 
 from .. import config
 from ..methods import build_method
-from ..views import NORMALIZATION, RECIPES, ViewDataset, apply_photometric, build_source, collate
+from ..methods.moco import MoCo
+from ..views import (
+    NORMALIZATION,
+    ViewDataset,
+    apply_photometric,
+    build_recipes,
+    build_source,
+    collate,
+)
 from . import distributed, resume
 from .checkpoint import Checkpoints, damage, save_checked
 from .loading import Loading
 from .lock import locked
 from .logs import Logs
 from .nonfinite import Patience
+from .optimizers import build_optimizer
 from .order import BatchOrder, global_batch
 from .placement import check_compiler, check_disk, distribute
 from .schedules import learning_rate, scaled_lr, total_steps
@@ -119,8 +128,10 @@ class Run:
             )
         self.epoch = images // solver.BATCH_SIZE  # steps of one
         self.total = total_steps(solver, self.epoch)
-        recipe = RECIPES[cfg.VIEWS.RECIPE]
-        self.dataset = ViewDataset(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED)
+        recipe, local = build_recipes(cfg.VIEWS)
+        self.dataset = ViewDataset(
+            *(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED, local, cfg.VIEWS.LOCAL_SIZE)
+        )
         self.facts = {
             "dataset": "/".join(Path(cfg.DATA.PATH).absolute().parts[-2:]),  # imagenet/train
             "images": images,
@@ -136,14 +147,11 @@ class Run:
         torch.manual_seed(cfg.SEED)  # the initial weights; no step draws from this generator
         layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
         self.method = build_method(cfg).to(self.device, memory_format=layout).train()
+        self.method.steps, self.method.steps_per_epoch = self.total, self.epoch
         if cfg.COMPILE:
             self.method.compile_backbones()
-        self.optimizer = torch.optim.SGD(
-            self.method.parameter_groups(cfg),
-            lr=scaled_lr(cfg.SOLVER),
-            momentum=cfg.SOLVER.MOMENTUM,
-            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        )
+        groups = self.method.parameter_groups(cfg)
+        self.optimizer = build_optimizer(cfg.SOLVER, groups, scaled_lr(cfg.SOLVER))
         model = distribute(self.method, self.device)
         self.stepper = Stepper(self.method, model, self.optimizer, self.device, cfg.AMP)
 
@@ -160,7 +168,8 @@ class Run:
             *(scaled_lr(solver), solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
             *(distributed.world_size(), self.device, cfg.AMP),
         )
-        if cfg.MOCO.SHUFFLE and config.normalisation_groups(cfg, distributed.world_size()) == 1:
+        shuffles = isinstance(self.method, MoCo) and cfg.MOCO.SHUFFLE
+        if shuffles and config.normalisation_groups(cfg, distributed.world_size()) == 1:
             logger.warning(
                 "all images of a step are normalised together, so shuffling (MOCO.SHUFFLE) has no "
                 "effect and a query can recognise its key by their common statistics; MoCo was "
@@ -199,9 +208,11 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything that a run going on from here needs; all processes must call it in step."""
         weights, backbone = self.method.state_dict(), self.method.backbone_state()
+        fpn = self.method.fpn_state()
         return {
             "model": {name: value.cpu() for name, value in weights.items()},
             "backbone": {name: value.cpu() for name, value in backbone.items()},
+            **({} if fpn is None else {"fpn": {name: value.cpu() for name, value in fpn.items()}}),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
             "iteration": self.iteration,
@@ -259,7 +270,7 @@ class Run:
         batch = loading.next()
         views = apply_photometric(batch, self.device, **NORMALIZATION)
         lr = learning_rate(solver, step, self.epoch)
-        outcome = self.stepper.run(views, step, lr)
+        outcome = self.stepper.run(views, step, lr, scaled_lr(solver))
         self.patience.count(step, outcome)
         self.unreadable.add(gathered(batch.unreadable, self.device))
         self.iteration += 1

@@ -1,11 +1,37 @@
-"""What is done with a correspondence: contrastive losses against a queue.
+"""What is done with a correspondence: contrastive losses, cosines, propagation, region pooling.
 
 Plain functions of tensors, float32 inside (float64 where given float64) whatever the autocast
-state. None of them normalises its inputs: queries, keys and queue are unit vectors by the methods'
-papers, and the caller makes them so.
+state, and without a wait for the device on CUDA. The contrastive losses and ``pixel_consistency``
+take unit vectors, which the caller makes; a function that normalises by itself says so.
 """
 
 from pretrain.losses.contrastive import dense_info_nce, info_nce, set_info_nce
+from pretrain.losses.nt_xent import nt_xent
+from pretrain.losses.propagation import (
+    pixel_consistency,
+    pixel_propagation,
+    propagated_consistency,
+)
+from pretrain.losses.prroi import prroi_pool
 from pretrain.losses.queue import queue_logsumexp
+from pretrain.losses.region import cell_negatives, region_info_nce
+from pretrain.losses.similarity import negative_cosine, set_cosine
+from pretrain.losses.swav import sinkhorn, swapped_prediction
 
-__all__ = ["dense_info_nce", "info_nce", "queue_logsumexp", "set_info_nce"]
+__all__ = [
+    "cell_negatives",
+    "dense_info_nce",
+    "info_nce",
+    "negative_cosine",
+    "nt_xent",
+    "pixel_consistency",
+    "pixel_propagation",
+    "propagated_consistency",
+    "prroi_pool",
+    "queue_logsumexp",
+    "region_info_nce",
+    "set_cosine",
+    "set_info_nce",
+    "sinkhorn",
+    "swapped_prediction",
+]

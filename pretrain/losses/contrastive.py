@@ -11,6 +11,7 @@ import torch
 
 from console.errors import InputError, unknown
 from pretrain.losses.queue import queue_logsumexp
+from pretrain.losses.rows import counting
 from pretrain.precision import full_precision
 
 REDUCTIONS = ("sum", "mean")
@@ -92,15 +93,32 @@ def set_info_nce(
         raise unknown("reduction", reduction, REDUCTIONS, where="set_info_nce()")
     mask = mask.bool()
     valid = mask.any(2)  # [B, Nq]
-    image, position = valid.nonzero(as_tuple=True)  # the M rows that have a positive
-    c = mask[image, position]  # [M, Nk]
-    s = torch.bmm(query.transpose(1, 2), key)[image, position] / temperature  # [M, Nk]
-    lse_set = torch.logsumexp(s.masked_fill(~c, -torch.inf), dim=1)
-    lse_queue = queue_logsumexp(query[image, :, position], queue, temperature)
-    loss = torch.logaddexp(lse_set, lse_queue) - (s * c).sum(1) / c.sum(1)  # l_i, [M]
+    share = valid.to(query.dtype) / len(mask)  # of a position in the loss, [B, Nq]
     if reduction == "mean":
-        loss = loss / valid.sum(1)[image]
-    return loss.sum() / len(mask)
+        share = share / valid.sum(1, keepdim=True).clamp_min(1)
+    s = torch.bmm(query.transpose(1, 2), key) / temperature  # [B, Nq, Nk]
+    rows = _rows(query), s.flatten(0, 1), mask.flatten(0, 1), share.flatten()
+    return _set_loss(*counting(valid.flatten(), *rows), queue, temperature)
+
+
+def _set_loss(
+    query: torch.Tensor,
+    s: torch.Tensor,
+    c: torch.Tensor,
+    share: torch.Tensor,
+    queue: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """sum_i share_i l_i of positions ``query [M, D]``, ``s`` and ``c [M, Nk]``, ``share [M]``.
+
+    A position without positives has share 0; it gets all of them, which keeps its logarithm and
+    its gradient finite.
+    """
+    c = c | (share == 0)[:, None]
+    lse_set = torch.logsumexp(s.masked_fill(~c, -torch.inf), dim=1)
+    lse_queue = queue_logsumexp(query, queue, temperature)
+    loss = torch.logaddexp(lse_set, lse_queue) - (s * c).sum(1) / c.sum(1)  # l_i, [M]
+    return (share * loss).sum()
 
 
 def _rows(features: torch.Tensor) -> torch.Tensor:

@@ -2,20 +2,60 @@
 
 from fvcore.common.config import CfgNode
 
-from console.errors import unknown
+from console.errors import InputError, unknown
+from pretrain.external import load_object
 
 from .base import Method
+from .byol import BYOL
+from .dense import DenseMoCo
+from .dense_simsiam import DenseSimSiam
+from .densecl import DenseCL
+from .houghcl import HoughCL
 from .moco import MoCo
-from .setsim import SetSim
+from .pixpro import PixPro
+from .resim import ReSim
+from .setsim import SetSim, SetSimSiam
+from .simclr import SimCLR
+from .simsiam import SimSiam
+from .swav import SwAV
+from .vader import VADeR
 
-METHODS: dict[str, type[Method]] = {"moco": MoCo, "setsim": SetSim}
+METHODS: dict[str, type[Method]] = {
+    "moco": MoCo,
+    "simsiam": SimSiam,
+    "byol": BYOL,
+    "simclr": SimCLR,
+    "swav": SwAV,
+    "setsim": SetSim,
+    "setsim_simsiam": SetSimSiam,
+    "densecl": DenseCL,
+    "houghcl": HoughCL,
+    "pixpro": PixPro,
+    "vader": VADeR,
+    "resim": ReSim,
+    "dense": DenseMoCo,
+    "dense_simsiam": DenseSimSiam,
+}
+
+
+def find_method(name: str) -> type[Method]:
+    """A method by its name, or a subclass of Method by ``path/to/file.py:Class``.
+
+    Raises InputError for an unknown name, and for a class that is no Method.
+    """
+    if ".py:" not in name:
+        if name not in METHODS:
+            raise unknown("method", name, [*METHODS, "path/to/file.py:Class"], "METHOD.NAME")
+        return METHODS[name]
+    found = load_object(name, "method", "METHOD.NAME")
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise InputError(f"METHOD.NAME: {name} is no subclass of pretrain.methods.Method")
+    return found
 
 
 def build_method(cfg: CfgNode) -> Method:
     """The method that ``cfg.METHOD.NAME`` names, built from ``cfg``; InputError when unknown."""
-    if cfg.METHOD.NAME not in METHODS:
-        raise unknown("method", cfg.METHOD.NAME, METHODS, where="METHOD.NAME")
-    return METHODS[cfg.METHOD.NAME](cfg)
+    return find_method(cfg.METHOD.NAME)(cfg)
 
 
-__all__ = ["METHODS", "Method", "build_method"]
+__all__ = ["METHODS", "Method", "build_method", "find_method"]

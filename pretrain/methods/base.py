@@ -4,19 +4,31 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from console.errors import InputError
+from pretrain.backbones import build_backbone
 from pretrain.views import View
+
+LEVEL = "layer4"  # whose features image branches and most dense branches project
 
 
 class Method(nn.Module):
     """A method: :meth:`forward` gives the loss of a step, the rest keeps its state.
 
     The engine calls, at every step: ``before_step``, ``forward`` (through DDP where there are
-    several processes), backward, the optimizer, ``after_step``. A step whose loss or gradient is
-    not finite ends before the optimizer, and ``after_step`` is then not called.
+    several processes), backward, ``after_backward``, the optimizer, ``after_step``. A step whose
+    loss or gradient is not finite ends before the optimizer, and ``after_step`` is then not called.
     """
 
     backbone: nn.Module  # what is pretrained
     dense: bool = False  # whether it compares positions, and so needs more than one
+    multi_crop: bool = False  # whether it takes local views behind the two global ones
+    same_flip: bool = False  # whether both views of an image must be mirrored, or none
+    steps: int = 1  # of the whole run, and of an epoch: the engine sets them before the first step
+    steps_per_epoch: int = 1
+
+    @classmethod
+    def check(cls, cfg: CfgNode) -> None:
+        """Raise InputError for options that do not go together, before any work is done."""
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         """Float32 scalars of a step: ``"loss"``, detached terms ``"loss/…"`` and ``"stat/…"``."""
@@ -25,6 +37,9 @@ class Method(nn.Module):
     def before_step(self, step: int) -> None:
         """What moves before the forward pass: a momentum encoder."""
 
+    def after_backward(self, step: int) -> None:
+        """Last change to the gradients: those of weights that rest are set to None."""
+
     def after_step(self, step: int) -> None:
         """What takes effect after the weights did: keys enter their queue."""
 
@@ -32,9 +47,27 @@ class Method(nn.Module):
         """Names of buffers that are equal on all processes anyway: DDP need not send them."""
         return []
 
+    def at_peak_rate(self) -> list[nn.Module]:
+        """Modules whose learning rate stays at its peak while that of the others falls."""
+        return []
+
     def parameter_groups(self, cfg: CfgNode) -> list[dict]:
-        """The groups for the optimizer: what is trained, with options of its own."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        """The groups for the optimizer: what is trained, with options of its own.
+
+        ``fixed_lr``: the rate of the group stays at its peak. With ``SOLVER.PLAIN_1D``, tensors of
+        one dimension (biases, norms) are neither decayed nor adapted by LARS.
+        """
+        resting = {id(p) for module in self.at_peak_rate() for p in module.parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                plain = cfg.SOLVER.PLAIN_1D and parameter.ndim <= 1
+                groups.setdefault((id(parameter) in resting, plain), []).append(parameter)
+        return [
+            {"params": parameters, "fixed_lr": fixed}
+            | ({"weight_decay": 0.0, "adapt": False} if plain else {})
+            for (fixed, plain), parameters in groups.items()
+        ]
 
     def compile_backbones(self) -> None:
         """``torch.compile`` every backbone in place; state dicts keep their names."""
@@ -47,8 +80,29 @@ class Method(nn.Module):
         return self.backbone.state_dict()
 
     def fpn_state(self) -> dict[str, Tensor] | None:
-        """The pretrained FPN, or None where a method has none."""
+        """The pretrained FPN (``fpn_lateral5.weight`` …), or None where a method has none."""
         return None
+
+
+def new_backbone(cfg: CfgNode) -> nn.Module:
+    """The backbone that ``cfg.BACKBONE`` describes; InputError for WEIGHTS that do not fit it."""
+    options = cfg.BACKBONE
+    backbone = build_backbone(
+        options.NAME, options.NORM, options.GROUP_SIZE, options.ZERO_INIT_RESIDUAL
+    )
+    if options.WEIGHTS:
+        try:
+            state = torch.load(options.WEIGHTS, "cpu", weights_only=True)["backbone"]
+            backbone.load_state_dict(state)
+        except FileNotFoundError:
+            raise InputError(f"BACKBONE.WEIGHTS: {options.WEIGHTS} does not exist") from None
+        except Exception as error:  # torch.load raises many kinds
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"BACKBONE.WEIGHTS: {options.WEIGHTS} is no checkpoint of densessl pretrain with "
+                f"a {options.NAME}: {reason}"
+            ) from None
+    return backbone
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
-"""Projectors and queues of the MoCo family."""
+"""Projectors, predictors and queues."""
 
 import torch
 from torch import Tensor, nn
 
+from pretrain.backbones import SyncBatchNorm
 from pretrain.precision import full_precision
 
 
@@ -39,6 +40,50 @@ class DenseProjector(nn.Sequential):
             super().__init__(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
         else:
             super().__init__(nn.Conv2d(channels, dim, 1))
+
+
+def layer(channels: int, out: int, dense: bool, bias: bool = True) -> nn.Module:
+    """A linear layer over channels: of vectors, or (``dense``) of every position of a map."""
+    return nn.Conv2d(channels, out, 1, bias=bias) if dense else nn.Linear(channels, out, bias=bias)
+
+
+class MLP(nn.Sequential):
+    """Layer–BN–ReLU–layer, the batch norm over all processes; of vectors or of maps.
+
+    SimSiam's predictor (``bias`` False: of the first layer), BYOL's and PixPro's heads, SimCLR's
+    and SwAV's projectors. ``[B, C]`` → ``[B, D]``, or with ``dense`` the same at each position.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, dim: int, dense: bool = False, bias: bool = True
+    ):
+        super().__init__(
+            layer(channels, hidden, dense, bias),
+            SyncBatchNorm(hidden),
+            nn.ReLU(),
+            layer(hidden, dim, dense),
+        )
+
+
+class SimSiamProjector(nn.Sequential):
+    """Three layers with batch norm, the last norm without weights (SimSiam, 3; official code).
+
+    The last layer's bias, which the norm cancels, is frozen as in the official code.
+    """
+
+    def __init__(self, channels: int, hidden: int, dim: int, dense: bool = False):
+        last = layer(hidden, dim, dense)
+        last.bias.requires_grad_(False)
+        super().__init__(
+            layer(channels, hidden, dense, bias=False),
+            SyncBatchNorm(hidden),
+            nn.ReLU(),
+            layer(hidden, hidden, dense, bias=False),
+            SyncBatchNorm(hidden),
+            nn.ReLU(),
+            last,
+            SyncBatchNorm(dim, affine=False),
+        )
 
 
 class Queue(nn.Module):

@@ -1,27 +1,22 @@
 """MoCo-v1 and MoCo-v2 (He et al. 2020; Chen et al. 2020)."""
 
-import copy
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.backbones import build_backbone
 from pretrain.engine import distributed
-from pretrain.engine.momentum import ema_update_
 from pretrain.losses import info_nce
 from pretrain.views import View
 
-from .base import Method, feature_std
+from .base import LEVEL, feature_std, new_backbone
 from .heads import Projector, Queue, unit
+from .momentum import MomentumMethod, momentum_copy
 
-LEVEL = "layer4"
 SHUFFLE_STREAM = 0x5A7F  # keeps this generator apart from the others of the same seed
 
 
-class MoCo(Method):
+class MoCo(MomentumMethod):
     """Momentum contrast of whole images.
 
         f, g        backbone and projector; momentum copies f_k, g_k
@@ -35,24 +30,23 @@ class MoCo(Method):
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
-        moco, backbone = cfg.MOCO, cfg.BACKBONE
-        self.cfg, self.options = cfg, moco
-        self.backbone = build_backbone(
-            backbone.NAME, backbone.NORM, backbone.GROUP_SIZE, backbone.ZERO_INIT_RESIDUAL
-        )
+        self.cfg, self.options = cfg, cfg.MOCO
+        self.backbone = new_backbone(cfg)
         channels = self.backbone.channels[LEVEL]
-        self.projector = Projector(channels, moco.HIDDEN, moco.DIM)
-        self.queue = Queue(moco.QUEUE, moco.DIM)
+        self.projector = Projector(channels, self.options.HIDDEN, self.options.DIM)
+        self.queue = Queue(self.options.QUEUE, self.options.DIM)
         self.momentum_backbone = momentum_copy(self.backbone)
         self.momentum_projector = momentum_copy(self.projector)
         self._keys: list[list[Tensor]] = []  # of this step: one list a direction
 
     def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """(momentum copy, its source) of everything that has one."""
         return [
             (self.momentum_backbone, self.backbone),
             (self.momentum_projector, self.projector),
         ]
+
+    def momentum(self, step: int) -> float:
+        return self.options.MOMENTUM
 
     def queues(self) -> list[Queue]:
         """The queues, in the order of the keys of :meth:`direction`."""
@@ -65,8 +59,7 @@ class MoCo(Method):
             directions.append((second, first))
         self._keys, scalars = [], []
         for number, (query_view, key_view) in enumerate(directions):
-            permutation = self.permutation(step, number, len(query_view.image))
-            values, keys = self.direction(query_view, key_view, permutation, step)
+            values, keys = self.direction(query_view, key_view, step, number)
             scalars.append(values)
             self._keys.append(keys)
         merged = {name: torch.stack([v[name] for v in scalars]).mean(0) for name in scalars[0]}
@@ -75,28 +68,29 @@ class MoCo(Method):
         return merged
 
     def direction(
-        self, query_view: View, key_view: View, permutation: Tensor | None, step: int
+        self, query_view: View, key_view: View, step: int, number: int
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Scalars of one direction, and its keys for each queue."""
+        """Scalars of one direction (``number`` 0 or 1), and its keys for each queue."""
         q = unit(self.projector(self.backbone(query_view.image)[LEVEL]))
-        (k,) = self.encode_keys(key_view.image, permutation)
+        (k,) = self.encode_keys(key_view.image, step, number)
         k = unit(k)
         loss = info_nce(q, k, self.queue.keys, self.options.TEMPERATURE)
         return {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": feature_std(q)}, [k]
 
     @torch.no_grad()
-    def encode_keys(self, images: Tensor, permutation: Tensor | None) -> list[Tensor]:
+    def encode_keys(self, images: Tensor, step: int, number: int) -> list[Tensor]:
         """The momentum encoder's outputs for ``images``, through the shuffled batch."""
+        permutation = self.permutation(step, number, len(images))
         if permutation is not None:
             images = distributed.shuffle(images, permutation)
-        outputs = self.momentum_outputs(self.momentum_backbone(images)[LEVEL])
+        outputs = self.momentum_outputs(self.momentum_backbone(images))
         if permutation is not None:
             outputs = [distributed.unshuffle(output, permutation) for output in outputs]
         return outputs
 
-    def momentum_outputs(self, z: Tensor) -> list[Tensor]:
-        """What is computed of the momentum backbone's map ``z [B, C, h, w]``."""
-        return [self.momentum_projector(z)]
+    def momentum_outputs(self, levels: dict[str, Tensor]) -> list[Tensor]:
+        """What is computed of the momentum backbone's levels."""
+        return [self.momentum_projector(levels[LEVEL])]
 
     def permutation(self, step: int, direction: int, images: int) -> Tensor | None:
         """ShuffleBN's permutation of the global batch: a function of seed, step and direction."""
@@ -104,11 +98,6 @@ class MoCo(Method):
             return None
         rng = np.random.default_rng([SHUFFLE_STREAM, self.cfg.SEED, step, direction])
         return torch.from_numpy(rng.permutation(images * distributed.world_size()))
-
-    @torch.no_grad()
-    def before_step(self, step: int) -> None:
-        copies, sources = zip(*self.momentum_pairs(), strict=True)
-        ema_update_(parameters(copies), parameters(sources), self.options.MOMENTUM)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -120,13 +109,3 @@ class MoCo(Method):
 
     def ddp_ignored(self) -> list[str]:
         return [name for name, _ in self.named_buffers() if "queue" in name]
-
-
-def parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """The parameters of several modules, in order."""
-    return [parameter for module in modules for parameter in module.parameters()]
-
-
-def momentum_copy(module: nn.Module) -> nn.Module:
-    """A copy with the same weights that no gradient reaches."""
-    return copy.deepcopy(module).requires_grad_(False)

@@ -1,7 +1,7 @@
 """Images → augmented views whose geometry is known."""
 
 from .dataset import NORMALIZATION, Batch, Sample, ViewDataset, apply_photometric, collate
-from .recipes import RECIPES, Recipe, ViewRecipe
+from .recipes import RECIPES, Recipe, ViewRecipe, build_recipes
 from .sources import ImageSource, build_source
 from .view import View
 
@@ -16,6 +16,7 @@ __all__ = [
     "ViewDataset",
     "ViewRecipe",
     "apply_photometric",
+    "build_recipes",
     "build_source",
     "collate",
 ]

@@ -14,8 +14,8 @@ from .recipes import ViewRecipe
 
 # Columns of the parameters of a sample. ORDER holds four columns: the jitter operation (0 to 3,
 # as JITTER; -1 for none) that comes first, second, third, fourth.
-ORDER, FACTORS, GRAYSCALE, GRAYSCALE_FIRST, SIGMA, SOLARIZE = 0, 4, 8, 9, 10, 11
-COLUMNS = 12
+ORDER, FACTORS, GRAYSCALE, GRAYSCALE_FIRST, SIGMA, SOLARIZE, BLUR_FIRST = 0, 4, 8, 9, 10, 11, 12
+COLUMNS = 13
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
 CUT_OFF = 4.0  # a blur kernel ends after so many standard deviations
 MAX_REACH = 8  # pixels: of the recipes' largest sigma, 2
@@ -35,6 +35,7 @@ def draw(rng: np.random.Generator, recipe: ViewRecipe) -> Tensor:
     if rng.random() < recipe.blur:
         values[SIGMA] = rng.uniform(*recipe.blur_sigma)
     values[SOLARIZE] = rng.random() < recipe.solarize
+    values[BLUR_FIRST] = recipe.blur_first
     return torch.from_numpy(values)
 
 
@@ -45,13 +46,15 @@ def photometric(x: Tensor, parameters: Tensor) -> Tensor:
     only those are touched.
     """
     gray, first = parameters[:, GRAYSCALE] > 0, parameters[:, GRAYSCALE_FIRST] > 0
+    sigma, blur_first = parameters[:, SIGMA], parameters[:, BLUR_FIRST] > 0
+    _change(x, (sigma > 0) & blur_first, gaussian_blur, sigma)
     _change(x, gray & first, grayscale)
     for place in range(4):
         for number, operation in enumerate(JITTER):
             chosen = parameters[:, ORDER + place] == number
             _change(x, chosen, operation, parameters[:, FACTORS + number])
     _change(x, gray & ~first, grayscale)
-    _change(x, parameters[:, SIGMA] > 0, gaussian_blur, parameters[:, SIGMA])
+    _change(x, (sigma > 0) & ~blur_first, gaussian_blur, sigma)
     _change(x, parameters[:, SOLARIZE] > 0, solarize)
     return x
 

@@ -1,6 +1,7 @@
 """Decoding, and the random resized crop with its numbers."""
 
 import math
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2: pixel edges of the source image
 
 
-def decode(path: str) -> Image.Image:
+def decode(path: str | BinaryIO) -> Image.Image:
     """The image as RGB, of any mode that Pillow reads; EXIF orientation is not applied.
 
     Raises what Pillow raises for a file that is damaged or no image.
@@ -52,9 +53,10 @@ def random_box(
     return x, y, x + w, y + h
 
 
-def crop(image: Image.Image, box: Box, flip: bool, size: int) -> Tensor:
-    """The crop at ``size`` × ``size`` pixels (bilinear, antialiased), uint8 ``[3, size, size]``."""
-    view = image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
+def crop(image: Image.Image, box: Box, flip: bool, size: int, bicubic: bool = False) -> Tensor:
+    """The crop at ``size`` × ``size`` pixels (antialiased), uint8 ``[3, size, size]``."""
+    kind = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    view = image.crop(box).resize((size, size), kind)
     if flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return torch.from_numpy(np.array(view)).permute(2, 0, 1).contiguous()

@@ -34,20 +34,22 @@ class Sample:
 
     index: int  # of the image asked for
     unreadable: list[int]  # images tried in vain
-    image: Tensor  # uint8 [V, 3, S, S]
-    box: Tensor  # [V, 4]
-    flip: Tensor  # bool [V]
+    image: Tensor  # uint8 [V, 3, S, S], the global views
+    local: Tensor  # uint8 [L, 3, s, s], the local ones; often there are none
+    box: Tensor  # [V + L, 4]
+    flip: Tensor  # bool [V + L]
     size: Tensor  # [2]
-    colour: Tensor  # [V, colour.COLUMNS]
+    colour: Tensor  # [V + L, colour.COLUMNS]
 
 
 @dataclass
 class Batch:
-    """The samples of a step; ``image``, ``box``, ``flip`` and ``colour`` are ``[B, V, …]``."""
+    """The samples of a step: as :class:`Sample`, with B in front."""
 
     index: Tensor  # long [B]
     unreadable: Tensor  # long [any]: images that could not be read, and were replaced
     image: Tensor
+    local: Tensor
     box: Tensor
     flip: Tensor
     size: Tensor  # [B, 2]
@@ -55,18 +57,29 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Called by the DataLoader, so that images travel to the GPU while it computes."""
-        self.image = self.image.pin_memory()
+        self.image, self.local = self.image.pin_memory(), self.local.pin_memory()
         return self
 
 
 class ViewDataset(Dataset):
     """``dataset[(epoch, index)]`` is a :class:`Sample`, a function of these two and of ``seed``.
 
-    An image that cannot be read is replaced by another one, chosen by seed and index.
+    ``recipe`` makes the global views of ``size`` pixels, ``local`` the local ones of
+    ``local_size``; all of an image's views are cut from one decoding. An image that cannot be read
+    is replaced by another one, chosen by seed and index.
     """
 
-    def __init__(self, source: ImageSource, recipe: Recipe, size: int, seed: int):
+    def __init__(
+        self,
+        source: ImageSource,
+        recipe: Recipe,
+        size: int,
+        seed: int,
+        local: Recipe = (),
+        local_size: int = 96,
+    ):
         self.source, self.recipe, self.view_size, self.seed = source, recipe, size, seed
+        self.local, self.local_size = local, local_size
 
     def __len__(self) -> int:
         return len(self.source)
@@ -75,18 +88,24 @@ class ViewDataset(Dataset):
         epoch, index = key
         image, unreadable = self._read(index)
         images, boxes, flips, colours = [], [], [], []
-        for number, recipe in enumerate(self.recipe):
+        for number, recipe in enumerate(self.recipe + self.local):
             rng = np.random.default_rng([VIEW_STREAM, self.seed, epoch, index, number])
             box = random_box(rng, *image.size, recipe.scale, recipe.ratio)
             flip = bool(rng.random() < recipe.flip)
-            images.append(crop(image, box, flip, self.view_size))
+            if recipe.flip_of_first and flips:
+                flip = flips[0]
+            size = self.view_size if number < len(self.recipe) else self.local_size
+            images.append(crop(image, box, flip, size, recipe.bicubic))
             boxes.append(box)
             flips.append(flip)
             colours.append(colour.draw(rng, recipe))
+        few = len(self.recipe)
+        none = torch.empty((0, 3, self.local_size, self.local_size), dtype=torch.uint8)
         return Sample(
             index=index,
             unreadable=unreadable,
-            image=torch.stack(images),
+            image=torch.stack(images[:few]),
+            local=torch.stack(images[few:]) if self.local else none,
             box=torch.tensor(boxes, dtype=torch.float32),
             flip=torch.tensor(flips),
             size=torch.tensor(image.size, dtype=torch.float32),
@@ -106,7 +125,7 @@ class ViewDataset(Dataset):
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
-                    return decode(self.source.path(index)), tried
+                    return decode(self.source.open(index)), tried
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 if getattr(error, "errno", None) in MACHINE_ERRORS:
                     raise
@@ -123,7 +142,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     unreadable = sorted({index for sample in samples for index in sample.unreadable})
     stacked = {
         name: torch.stack([getattr(sample, name) for sample in samples])
-        for name in ("image", "box", "flip", "size", "colour")
+        for name in ("image", "local", "box", "flip", "size", "colour")
     }
     return Batch(
         index=torch.tensor([sample.index for sample in samples]),
@@ -139,12 +158,17 @@ def apply_photometric(
     mean: Sequence[float] = NORMALIZATION["mean"],
     std: Sequence[float] = NORMALIZATION["std"],
 ) -> list[View]:
-    """The photometric part on ``device``, and normalisation: the views that a method takes."""
+    """The photometric part on ``device``, and normalisation: the views that a method takes.
+
+    The global views come first, then the local ones.
+    """
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
-    images = batch.image.to(device, non_blocking=True)  # whole: a slice would not be pinned
+    # Whole: a slice would not be pinned.
+    groups = [part.to(device, non_blocking=True) for part in (batch.image, batch.local)]
     views = []
-    for number in range(images.shape[1]):
-        image = images[:, number].float().div_(255)
+    for image in (view for group in groups for view in group.unbind(1)):
+        number = len(views)
+        image = image.float().div_(255)
         image = colour.photometric(image, batch.colour[:, number]).sub_(mean).div_(std)
         geometry = View(image, batch.box[:, number], batch.flip[:, number], batch.size)
         views.append(geometry.to(device, non_blocking=True))

@@ -7,6 +7,8 @@ give the same images with it up front.
 
 from dataclasses import dataclass, replace
 
+from fvcore.common.config import CfgNode
+
 from console.errors import InputError
 
 MAX_SIGMA = 2.0  # pixels: the blur's kernel is long enough for it, colour.MAX_REACH
@@ -18,18 +20,23 @@ class ViewRecipe:
 
     ``scale``: area of the crop over that of the image; ``ratio``: width over height, log-uniform.
     ``jitter``: brightness, contrast, saturation, hue as torchvision's ColorJitter, in random order.
-    ``blur_sigma``: pixels of the view. ``grayscale_first``: before the jitter instead of after.
+    ``blur_sigma``: pixels of the view. ``grayscale_first``: before the jitter instead of after;
+    ``blur_first``: before all colour. ``flip_of_first``: mirrored when the first view is.
+    ``bicubic``: how the crop is scaled (bilinear otherwise).
     """
 
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
+    flip_of_first: bool = False
+    bicubic: bool = False
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
     jitter_probability: float = 0.8
     grayscale: float = 0.2
     grayscale_first: bool = False
     blur: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_first: bool = False
     solarize: float = 0.0
 
     def __post_init__(self):
@@ -41,13 +48,46 @@ MOCO_V1 = ViewRecipe(
     jitter=(0.4, 0.4, 0.4, 0.4), jitter_probability=1.0, grayscale_first=True, blur=0.0
 )
 MOCO_V2 = ViewRecipe()
-BYOL_FIRST = ViewRecipe(scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur=1.0)
-BYOL_SECOND = replace(BYOL_FIRST, blur=0.1, solarize=0.2)
+PIXPRO_FIRST = ViewRecipe(scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur=1.0)
+PIXPRO_SECOND = replace(PIXPRO_FIRST, blur=0.1, solarize=0.2)
+BYOL_FIRST, BYOL_SECOND = (replace(r, bicubic=True) for r in (PIXPRO_FIRST, PIXPRO_SECOND))
+SIMCLR = ViewRecipe(scale=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2))
+SWAV = replace(SIMCLR, scale=(0.14, 1.0))
+MOCO_V2_SAME_FLIP = replace(MOCO_V2, flip_of_first=True)
+RESIM = replace(MOCO_V2_SAME_FLIP, blur_first=True)
 
-Recipe = tuple[ViewRecipe, ViewRecipe]
-RECIPES: dict[str, Recipe] = {
+Recipe = tuple[ViewRecipe, ...]
+RECIPES: dict[str, Recipe] = {  # of the two global views
     "moco_v1": (MOCO_V1, MOCO_V1),  # He et al. 2020, the official code
     "moco_v2": (MOCO_V2, MOCO_V2),  # Chen et al. 2020, the official code
     "moco_v2_coord": (MOCO_V2, MOCO_V2),  # SetSim's: flips second, which gives the same images
-    "byol": (BYOL_FIRST, BYOL_SECOND),  # Grill et al. 2020; PixPro's pair
+    "byol": (BYOL_FIRST, BYOL_SECOND),  # Grill et al. 2020
+    "pixpro": (PIXPRO_FIRST, PIXPRO_SECOND),  # BYOL's pair, bilinear
+    "simclr": (SIMCLR, SIMCLR),  # Chen et al. 2020
+    "swav": (SWAV, SWAV),  # Caron et al. 2020; its local crops by VIEWS.LOCAL_CROPS
+    "resim": (RESIM, RESIM),  # Xiao et al. 2021, the official code: blur first, one flip for both
+    "moco_v2_same_flip": (MOCO_V2_SAME_FLIP, MOCO_V2_SAME_FLIP),  # ReSim as its paper says it
 }
+
+
+def build_recipes(views: CfgNode) -> tuple[Recipe, Recipe]:
+    """The recipes of the global and of the local views that ``cfg.VIEWS`` asks for.
+
+    Raises InputError for crop scales that are no range within (0, 1].
+    """
+    global_views = RECIPES[views.RECIPE]
+    if views.SCALE:
+        scale = _scale(views.SCALE, "VIEWS.SCALE")
+        global_views = tuple(replace(recipe, scale=scale) for recipe in global_views)
+    local = replace(global_views[-1], scale=_scale(views.LOCAL_SCALE, "VIEWS.LOCAL_SCALE"))
+    return global_views, (local,) * views.LOCAL_CROPS
+
+
+def _scale(value: tuple, where: str) -> tuple[float, float]:
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    if len(value) != 2 or not numbers or not 0 < value[0] <= value[1] <= 1:
+        raise InputError(
+            f"{where} is {value}; it must be the least and the largest share of the image's area, "
+            "as (0.2, 1.0)"
+        )
+    return float(value[0]), float(value[1])

@@ -1,17 +1,20 @@
-"""Where images come from: a folder tree, a list file, or COCO's JSON. No labels are read."""
+"""Where images come from: folder trees, list files, COCO's JSON, shards. No labels are read."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError, unknown
+from console.errors import InputError, nearest, unknown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+CLASS_LISTS = {"imagenet100": Path(__file__).with_name("imagenet100.txt")}
+NAMED = 5  # missing folders that a message names
 
 
 class ImageSource:
@@ -23,10 +26,8 @@ class ImageSource:
 
     def __init__(self, root: Path, names: Iterable[str], where: str):
         self.root, self.where = Path(root), where
-        encoded = [os.fsencode(name) for name in names]
-        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self._buffer = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        if not encoded:
+        self._ends, self._buffer = pack(names)
+        if not len(self._ends):
             raise InputError(f"{where} has no images")
 
     def __len__(self) -> int:
@@ -43,6 +44,10 @@ class ImageSource:
         """The file of an image."""
         return os.path.join(self.root, self.name(index))
 
+    def open(self, index: int) -> str | BinaryIO:
+        """What to decode: the file of an image, or its bytes."""
+        return self.path(index)
+
     def fingerprint(self) -> str:
         """A SHA-256 of the names in their order: equal for equal lists, wherever they lie."""
         digest = hashlib.sha256(self._ends.tobytes())
@@ -50,24 +55,108 @@ class ImageSource:
         return digest.hexdigest()
 
 
+class JoinedSource(ImageSource):
+    """Several sources as one, the images of one after those of the other."""
+
+    def __init__(self, parts: Sequence[ImageSource]):
+        self.parts = list(parts)
+        self.root, self.where = self.parts[0].root, " and ".join(part.where for part in self.parts)
+        self._ends = np.cumsum([len(part) for part in self.parts], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _find(self, index: int) -> tuple[ImageSource, int]:
+        """The source of an image, and its number there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self.parts[part], index - (int(self._ends[part - 1]) if part else 0)
+
+    def name(self, index: int) -> str:
+        """The file of an image: names below several folders may be equal."""
+        return self.path(index)
+
+    def path(self, index: int) -> str:
+        part, number = self._find(index)
+        return part.path(number)
+
+    def open(self, index: int) -> str | BinaryIO:
+        part, number = self._find(index)
+        return part.open(number)
+
+    def fingerprint(self) -> str:
+        """A SHA-256 of the sources' own: equal for equal lists in equal order."""
+        parts = "".join(part.fingerprint() for part in self.parts)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def pack(names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Names as one byte buffer (uint8) and the end of each in it (int64)."""
+    encoded = [os.fsencode(name) for name in names]
+    ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+    return ends, np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+
 def build_source(cfg: CfgNode) -> ImageSource:
     """The images that ``cfg.DATA`` names. Raises InputError when there are none."""
     data = cfg.DATA
-    sources = {"folder": _folder, "list": _list, "coco": _coco}
+    sources = {"folder": _folders, "list": _lists, "coco": _coco, "shards": _shards}
     if data.SOURCE not in sources:
         raise unknown("source", data.SOURCE, sources, where="DATA.SOURCE")
     if not data.PATH:
         raise InputError("DATA.PATH is empty; give the folder (or list file) of the images")
-    path = Path(data.PATH).expanduser()
-    if not path.exists():
-        raise InputError(f"DATA.PATH: {path} does not exist (looked from {Path.cwd()})")
-    return sources[data.SOURCE](path, data)
+    if data.get("CLASSES") and data.SOURCE != "folder":
+        raise InputError(
+            f"DATA.CLASSES is '{data.CLASSES}', but DATA.SOURCE is {data.SOURCE}: class folders "
+            "are those of DATA.SOURCE folder"
+        )
+    paths = _split(data.PATH)
+    for path in paths if data.SOURCE != "shards" else ():  # these may be a pattern
+        if not path.exists():
+            part = f", one of the {len(paths)} of '{data.PATH}'," if len(paths) > 1 else ""
+            raise InputError(f"DATA.PATH: {path}{part} does not exist (looked from {Path.cwd()})")
+    parts = sources[data.SOURCE](paths, data)
+    return JoinedSource(parts) if len(parts) > 1 else parts[0]
 
 
-def _folder(path: Path, data: CfgNode) -> ImageSource:
-    """Every image below a folder, in the order of their names."""
-    if not path.is_dir():
-        raise InputError(f"DATA.PATH: {path} is a file; for a list file give DATA.SOURCE list")
+def _split(text: str) -> list[Path]:
+    """One path, or several with ':' between them where the whole text is no existing one."""
+    whole = Path(text).expanduser()
+    if os.pathsep not in text or _exists(whole):
+        return [whole]
+    return [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+
+
+def _folders(paths: list[Path], data: CfgNode) -> list[ImageSource]:
+    """Every image below each folder, in the order of their names; of ``DATA.CLASSES`` only."""
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"DATA.PATH: {path} is a file; for a list file give DATA.SOURCE list")
+    _require_apart(paths)
+    classes = class_folders(data.CLASSES) if data.get("CLASSES") else None
+    names = [_walk(path, classes) for path in paths]
+    if classes:
+        _require_classes(classes, names, paths, data.CLASSES)
+    kinds = f"a tree of {', '.join(SUFFIXES[:4])}, … files"
+    return [
+        ImageSource(path, each, f"DATA.PATH {path} ({kinds})")
+        for path, each in zip(paths, names, strict=True)
+    ]
+
+
+def _require_apart(paths: list[Path]) -> None:
+    """No folder is another one, or in it: its images would count twice."""
+    real = [Path(os.path.realpath(path)) for path in paths]
+    for i, path in enumerate(real):
+        for j, other in enumerate(real):
+            if i != j and (path == other or other in path.parents):
+                relation = "is named twice" if path == other else f"lies in {paths[j]}"
+                raise InputError(f"DATA.PATH: {paths[i]} {relation}: its images would count twice")
+
+
+def _walk(path: Path, classes: list[str] | None) -> list[str]:
+    """The sorted names of the images below ``path``, or below its folders of ``classes``."""
     names, seen = [], set()
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
@@ -75,20 +164,68 @@ def _folder(path: Path, data: CfgNode) -> ImageSource:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(folder, path)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if classes is not None and below == os.curdir:
+            wanted = set(classes)
+            folders[:] = [name for name in folders if name in wanted]
+            files = []
         for name in files:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 names.append(os.path.normpath(os.path.join(below, name)))
-    where = f"DATA.PATH {path} (a tree of {', '.join(SUFFIXES[:4])}, … files)"
-    return ImageSource(path, sorted(names), where)
+    return sorted(names)
 
 
 def _refuse(error: OSError) -> None:
     raise InputError(f"DATA.PATH: cannot list {error.filename}: {error.strerror}")
 
 
-def _list(path: Path, data: CfgNode) -> ImageSource:
+def class_folders(classes: str) -> list[str]:
+    """The folder names of a class list: a shipped one, or a text file of one a line."""
+    file = CLASS_LISTS.get(classes) or Path(classes).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        hint = nearest(classes, CLASS_LISTS)
+        meant = f" Did you mean '{hint}'?" if hint else ""
+        raise InputError(
+            f"DATA.CLASSES: '{classes}' is no text file that can be read ({error.strerror}; looked "
+            f"from {Path.cwd()}), and no shipped list.{meant} Shipped: {', '.join(CLASS_LISTS)}"
+        ) from None
+    lines = [line.strip().rstrip("/") for line in text.splitlines()]
+    names = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not names:
+        raise InputError(f"DATA.CLASSES: {file} names no folder; it takes one a line")
+    return names
+
+
+def _require_classes(
+    classes: list[str], names: list[list[str]], paths: list[Path], option: str
+) -> None:
+    """InputError for classes without images, which says where else their folders are."""
+    found = {name.split(os.sep, 1)[0] for each in names for name in each}
+    missing = [name for name in classes if name not in found]
+    if not missing:
+        return
+    nearby = [
+        child
+        for path in paths
+        for child in sorted(path.iterdir())
+        if len(missing) == len(classes) and (child / classes[0]).is_dir()
+    ]
+    more = ", …" if len(missing) > NAMED else ""
+    raise InputError(
+        f"DATA.CLASSES {option}: {len(missing)} of its {len(classes)} classes have no folder with "
+        f"images in {' or '.join(map(str, paths))}: {', '.join(missing[:NAMED])}{more}"
+        + (f". They are in {nearby[0]}: give that as DATA.PATH" if nearby else "")
+    )
+
+
+def _lists(paths: list[Path], data: CfgNode) -> list[ImageSource]:
+    return [_list(path) for path in paths]
+
+
+def _list(path: Path) -> ImageSource:
     """A text file of one image a line, relative to the file's own folder; '#' starts a comment.
 
     What follows the name after white space (a label) is ignored, unless the whole line is a file.
@@ -120,13 +257,24 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _coco(path: Path, data: CfgNode) -> ImageSource:
-    """The images that a COCO JSON names, in ``DATA.PATH``."""
+def _coco(paths: list[Path], data: CfgNode) -> list[ImageSource]:
+    """The images that COCO JSONs name, each in its folder of ``DATA.PATH``."""
     if not data.ANNOTATIONS:
         raise InputError("DATA.ANNOTATIONS is empty; DATA.SOURCE coco takes the JSON of the images")
-    file = Path(data.ANNOTATIONS).expanduser()
-    if not file.is_file():
-        raise InputError(f"DATA.ANNOTATIONS: {file} does not exist (looked from {Path.cwd()})")
+    files = _split(data.ANNOTATIONS)
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"DATA.ANNOTATIONS: {file} does not exist (looked from {Path.cwd()})")
+    if len(files) != len(paths):
+        raise InputError(
+            f"DATA.ANNOTATIONS names {len(files)} JSON files, but DATA.PATH {len(paths)} folders; "
+            f"it takes one for each, in the same order, with '{os.pathsep}' between them"
+        )
+    return [_images_of(file, path) for file, path in zip(files, paths, strict=True)]
+
+
+def _images_of(file: Path, path: Path) -> ImageSource:
+    """The images that a COCO JSON names, in the folder ``path``."""
     try:
         names = sorted(image["file_name"] for image in json.loads(file.read_bytes())["images"])
         if not all(isinstance(name, str) for name in names):
@@ -136,3 +284,9 @@ def _coco(path: Path, data: CfgNode) -> ImageSource:
     if names and not (path / names[0]).exists():
         raise InputError(f"DATA.PATH: there is no {path / names[0]}, which {file} names")
     return ImageSource(path, names, f"DATA.ANNOTATIONS {file}")
+
+
+def _shards(paths: list[Path], data: CfgNode) -> list[ImageSource]:
+    from .shards import ShardSource  # which builds on this file
+
+    return [ShardSource(path) for path in paths]

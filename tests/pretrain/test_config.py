@@ -32,7 +32,29 @@ def test_every_option_can_be_set_from_the_command_line_to_its_default():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["METHOD.NAME", "moko"], r"unknown value 'moko' in METHOD.NAME.*mean 'moco'.*setsim"),
+        (["METHOD.NAME", "moko"], r"unknown method 'moko' in METHOD.NAME.*mean 'moco'.*setsim"),
+        (["METHOD.NAME", "none.py:Mine"], r"METHOD.NAME: there is no file 'none.py'"),
+        (["METHOD.NAME", "simsiam", "VIEWS.LOCAL_CROPS", "2"], r"LOCAL_CROPS is 2, but simsiam"),
+        (["METHOD.NAME", "resim"], r"RECIPE is moco_v2, but resim needs one flip.*resim, moco_v2"),
+        (
+            ["METHOD.NAME", "vader", "VIEWS.SIZE", "100"],
+            r"SIZE is 100; .* nearest: 96 or 128",
+        ),
+        (
+            ["METHOD.NAME", "resim", "VIEWS.RECIPE", "resim", "RESIM.WINDOW", "(300, 32)"],
+            r"RESIM.WINDOW is \(300, 32\); .* below VIEWS.SIZE = 224",
+        ),
+        (
+            ["METHOD.NAME", "dense", "DENSE.CORRESPONDENCE", "set | nearst"],
+            r"(?s)DENSE.CORRESPONDENCE: .*nearst.*nearest",
+        ),
+        (
+            ["METHOD.NAME", "setsim", "SETSIM.SET", "False", "SETSIM.GEOMETRY_THRESHOLD", "0"],
+            r"no position has a positive",
+        ),
+        (["VIEWS.SCALE", "(0.5, 0.2)"], r"VIEWS.SCALE is \(0.5, 0.2\)"),
+        (["SOLVER.OPTIMIZER", "adam"], r"'adam' in SOLVER.OPTIMIZER.*lars, sgd"),
+        (["HOUGH.PASSES", "3"], r"HOUGH.PASSES is 3; .* at least 1 and at most 2"),
         (["BACKBONE.NAME", "resnet5"], r"'resnet5' in BACKBONE.NAME.*mean 'resnet50'"),
         (["VIEWS.RECIPE", "moco-v2"], r"'moco-v2' in VIEWS.RECIPE.*mean 'moco_v2'"),
         (["BACKBONE.NORM", "syncbn"], r"'syncbn' in BACKBONE.NORM.*mean 'SyncBN'"),
@@ -109,6 +131,25 @@ def test_files_that_are_no_configs_are_refused(tmp_path, text, message):
 def test_a_missing_file_names_the_built_in_ones():
     with pytest.raises(InputError, match="no such file.*'nothing.yaml'"):
         config.load("nothing.yaml")
+
+
+def test_a_twin_is_its_config_with_a_small_network():
+    row, twin = (
+        config.load("setsim_hungarian_r50_in100_200ep"),
+        config.load("setsim_hungarian_r50_in100_200ep_scenes"),
+    )
+    assert (row.BACKBONE.NAME, twin.BACKBONE.NAME) == ("resnet50", "resnet18")
+    assert row.SETSIM == twin.SETSIM and row.SETSIM.STRATEGY == "hungarian"
+    assert (row.DATA.CLASSES, twin.DATA.CLASSES) == ("imagenet100", "")
+    with pytest.raises(InputError, match="mean 'setsim_paper'"):
+        config.load("setsim_papr_scenes")
+
+
+def test_options_of_ones_own_method_are_free(tmp_path):
+    cfg = made("METHOD.OPTIONS.LEAST", "0.3", "METHOD.OPTIONS.KIND", "mutual")
+    assert cfg.METHOD.OPTIONS == {"LEAST": 0.3, "KIND": "mutual"}
+    (tmp_path / "saved.yaml").write_text(cfg.dump())
+    assert config.load(tmp_path / "saved.yaml") == cfg
 
 
 def test_a_file_inherits_and_overrides_win(tmp_path):

@@ -17,6 +17,7 @@ from pretrain.correspondence import (
     one_hot,
     salient,
     set_to_set,
+    shared_points,
 )
 from pretrain.correspondence.geometry import coordinates
 
@@ -210,6 +211,15 @@ def test_a_view_is_nearest_to_itself_and_follows_a_permutation():
     torch.testing.assert_close(cosine(z, z).diagonal(dim1=1, dim2=2), torch.ones(3, 25))
 
 
+def test_nearest_takes_a_cosine_that_is_known():
+    torch.manual_seed(0)
+    query, key = torch.rand(2, 3, 16, 20)
+    key[:, :, 10:] = key[:, :, :10]  # ties, which the features decide
+    assert torch.equal(nearest(query, key, cosine(query, key)), nearest(query, key))
+    opposite = -cosine(query, key + torch.rand(16, 20))
+    assert not torch.equal(nearest(query, key, opposite), nearest(query, key))
+
+
 def test_one_hot_is_one_per_query_at_the_match():
     match = torch.tensor([[2, 0], [1, 1]])
     pairs = one_hot(match, 3)
@@ -328,6 +338,46 @@ def test_geometry_refuses_what_it_does_not_know():
         geometric(crop, crop, (7, 7), threshold=0)
     with pytest.raises(InputError, match="positive"):
         geometric(crop, crop, (0, 7))
+
+
+# --------------------------------------------------------------------------------------- points
+
+
+def random_views(count):
+    flips = torch.rand(2, count, generator=torch.Generator().manual_seed(2)) < 0.5
+    size = torch.tensor([[500.0, 375.0]]).expand(count, 2)
+    return [Crop(random_crops(count, seed), flips[seed], size) for seed in (0, 1)]
+
+
+def test_shared_points_are_the_same_place_of_the_image_in_both_views():
+    uniform = torch.rand(64, 10, 2, generator=torch.Generator().manual_seed(3))
+    query, key = random_views(64)
+    *points, valid = shared_points(query, key, uniform)
+    places = []
+    for view, found in zip((query, key), points, strict=True):
+        assert found.shape == (64, 10, 2) and found[valid].abs().max() <= 1
+        x = torch.where(view.flip[:, None], -found[..., 0], found[..., 0])
+        share = (torch.stack((x, found[..., 1]), 2) + 1) / 2
+        low, high = view.box[:, None, :2], view.box[:, None, 2:]
+        places.append(low + share * (high - low))
+    assert 20 < valid.sum() < 64
+    torch.testing.assert_close(places[0][valid], places[1][valid], atol=1e-3, rtol=0)
+    low = torch.maximum(query.box[:, :2], key.box[:, :2])[:, None]
+    high = torch.minimum(query.box[:, 2:], key.box[:, 2:])[:, None]
+    assert torch.equal(valid, (high > low).all(2)[:, 0])
+    expected = low + uniform * (high - low)
+    torch.testing.assert_close(places[0][valid], expected[valid], atol=1e-3, rtol=0)
+
+
+def test_without_a_common_area_points_are_spread_over_each_view():
+    uniform = torch.rand(1, 500, 2, generator=torch.Generator().manual_seed(0))
+    size = torch.tensor([[100.0, 100.0]])
+    left = Crop(torch.tensor([[0.0, 0.0, 50.0, 50.0]]), torch.tensor([False]), size)
+    right = Crop(torch.tensor([[50.0, 0.0, 99.0, 50.0]]), torch.tensor([True]), size)
+    query, key, valid = shared_points(left, right, uniform)
+    assert not valid
+    for points in (query, key):
+        assert points.min() < -0.95 and points.max() > 0.95 and points.abs().max() <= 1
 
 
 # ---------------------------------------------------------------------------------- composition

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain import config
-from pretrain.backbones import SyncBatchNorm2d
+from pretrain.backbones import SyncBatchNorm
 from pretrain.engine import distributed
 from pretrain.methods import build_method
 from pretrain.views import View
@@ -83,7 +83,7 @@ def train(preset, options, steps=2):
 def sync_norm():
     """Output, gradients and running statistics of SyncBN on this process's samples, in float64."""
     torch.manual_seed(0)
-    norm = (SyncBatchNorm2d if distributed.world_size() > 1 else nn.BatchNorm2d)(3).double()
+    norm = (SyncBatchNorm if distributed.world_size() > 1 else nn.BatchNorm2d)(3).double()
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     x, towards = torch.randn(2, IMAGES, 3, 5, 4, dtype=torch.float64)
@@ -93,6 +93,51 @@ def sync_norm():
     total = {n: distributed.gather(p.grad[None]).sum(0) for n, p in norm.named_parameters()}
     values = {"y": distributed.gather(y.detach()), "x": distributed.gather(x.grad)}
     return values | total | {f"buffer {n}": b for n, b in norm.named_buffers()}
+
+
+FRAMEWORKS = {  # whose batch norm spans the processes, and so equals that of one process
+    "simsiam": [],
+    "byol": [],
+    "simclr": [],
+    "swav": ["SWAV.QUEUE", "8", "SWAV.QUEUE_START", "0", "SWAV.FREEZE_STEPS", "0"],
+    "setsim_simsiam": [],
+    "pixpro": ["PIXPRO.INSTANCE_WEIGHT", "1.0"],
+}
+
+
+def train_frameworks(steps=2):
+    """Losses (global mean), weights and buffers of every framework after a few steps, float64."""
+    torch.set_num_threads(1)
+    return {name: train_framework(name, options, steps) for name, options in FRAMEWORKS.items()}
+
+
+def train_framework(preset, options, steps):
+    cfg = config.load(f"{preset}_scenes", ["SOLVER.BATCH_SIZE", str(IMAGES), *options])
+    torch.manual_seed(0)
+    method = build_method(cfg).double().train()
+    method.steps = 10
+    model = method
+    if distributed.world_size() > 1:
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            method, method.ddp_ignored()
+        )
+        model = DistributedDataParallel(method)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    losses = []
+    for number in range(steps):
+        batch = [mine(view) for view in global_views(number)]
+        for view in batch:
+            view.image = view.image.double()
+        method.before_step(number)
+        loss = model(batch, number)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        method.after_backward(number)
+        optimizer.step()
+        method.after_step(number)
+        losses.append(distributed.all_reduce_mean({"loss": float(loss.detach())})["loss"])
+    state = {name: value.double() for name, value in method.state_dict().items()}
+    return {"losses": torch.tensor(losses), **state}
 
 
 def _process(rank, world, folder, work, arguments):
@@ -157,6 +202,20 @@ def test_sync_norm_of_two_processes_is_batch_norm_of_the_whole_batch(tmp_path):
         assert values.keys() == alone.keys()
         for name, value in values.items():
             torch.testing.assert_close(value, alone[name])
+
+
+def test_frameworks_with_synchronised_norms_are_the_same_on_two_processes(tmp_path):
+    """Also the negatives of SimCLR, with their gradient, and the balance of SwAV's codes."""
+    alone = train_frameworks()
+    for values in in_processes(tmp_path, 2, train_frameworks):
+        for framework, state in values.items():
+            for name, value in state.items():
+                torch.testing.assert_close(
+                    *(value, alone[framework][name]),
+                    rtol=1e-7,
+                    atol=1e-7,
+                    msg=lambda text, at=(framework, name): f"{at}: {text}",
+                )
 
 
 def test_the_loss_depends_on_the_groups_so_that_the_test_above_means_something():

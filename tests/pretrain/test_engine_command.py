@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"--config is missing: a YAML file, or one of the built-in .*moco_v2"),
+        ([], r"--config is missing: a YAML file, or a built-in one .*moco_v2"),
         (["--config", "moco_v3"], r"'moco_v3'. Did you mean 'moco_v"),
         (["--confg", "moco_v2"], r"--confg"),
         (["--config", "moco_v2", "SOLVER.EPOCH", "3"], r"'SOLVER.EPOCH'.*mean 'SOLVER.EPOCHS'"),

@@ -118,6 +118,10 @@ class Line(torch.nn.Module):
     def before_step(self, step):
         self.calls.append(("before", step))
 
+    def after_backward(self, step):
+        assert self.w.grad is not None
+        self.calls.append(("backward", step))
+
     def after_step(self, step):
         self.calls.append(("after", step))
 
@@ -148,4 +152,20 @@ def test_the_order_of_a_step():
     assert method.w.item() == pytest.approx(0.8)
     stepper.run([torch.tensor(1.0)], step=2, lr=0.5)
     assert method.w.item() == pytest.approx(0.3)
-    assert method.calls == [("after", 0), ("before", 1), ("after", 2), ("before", 3)]
+    assert method.calls == [
+        *(("backward", 0), ("after", 0), ("before", 1)),
+        *(("backward", 2), ("after", 2), ("before", 3)),
+    ]
+
+
+def test_a_group_of_fixed_rate_stays_at_the_peak_and_one_without_gradient_rests():
+    class Rests(Line):
+        def after_backward(self, step):
+            self.w.grad = None
+
+    method, resting = Line(), Rests()
+    for each, w in ((method, 0.0), (resting, 1.0)):
+        optimizer = torch.optim.SGD([{"params": [each.w], "fixed_lr": True}], lr=1.0)
+        stepper = Stepper(each, each, optimizer, torch.device("cpu"))
+        stepper.run([torch.tensor(2.0)], step=0, lr=0.1, peak=0.5)
+        assert each.w.item() == pytest.approx(w)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pretrain import config
+from pretrain.engine.momentum import cosine_momentum
 from pretrain.engine.schedules import learning_rate, scaled_lr, total_steps
+from pretrain.methods.dense import weighted
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schedules"
 
@@ -34,21 +37,48 @@ def per_epoch(options, epochs, n=7):
         ("moco", "lr_cos800_lr0p06", {"BASE_LR": 0.06, "EPOCHS": 800}, 800),
         ("setsim", "lr_cos200", {}, 200),
         ("setsim", "lr_step200", {"SCHEDULE": "step"}, 200),
+        ("resim", "lr_cos200", {}, 200),
+        ("resim", "lr_step200", {"SCHEDULE": "step"}, 200),
+        ("resim", "lr_cos800_lr0p06", {"BASE_LR": 0.06, "EPOCHS": 800}, 800),
         ("densecl", "lr_imagenet200", {}, 200),
         ("densecl", "lr_coco800", {"BASE_LR": 0.3, "EPOCHS": 800}, 800),
         ("simsiam", "lr", {"BASE_LR": 0.05, "BATCH_SIZE": 512, "EPOCHS": 100}, 100),
-        (
-            "simsiam",
-            "lr_predictor_fixed",
-            {"BASE_LR": 0.05, "BATCH_SIZE": 512, "EPOCHS": 100, "SCHEDULE": "constant"},
-            100,
-        ),
     ],
 )
 def test_per_epoch_rates_are_the_official_ones(file, array, options, epochs):
     golden = np.load(GOLDEN / f"{file}.npz")[array]
     assert golden.shape == (epochs,)
     np.testing.assert_allclose(per_epoch(solver(**options), epochs), golden, rtol=0, atol=1e-12)
+
+
+def test_simsiams_predictor_stays_at_the_scaled_rate():
+    golden = np.load(GOLDEN / "simsiam.npz")
+    fixed = scaled_lr(solver(BASE_LR=0.05, BATCH_SIZE=512))
+    assert fixed == pytest.approx(float(golden["init_lr"]), abs=1e-12)
+    np.testing.assert_allclose(golden["lr_predictor_fixed"], fixed, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("file", "steps", "total"),
+    [
+        ("schedules/byol_openselfsup_momentum", "iters", "max_iters"),
+        ("pixpro/momentum_schedule", "k", "K_total"),
+    ],
+)
+def test_the_momentum_rises_to_one_along_a_cosine(file, steps, total):
+    golden = np.load(GOLDEN.parent / f"{file}.npz")
+    base, last = float(golden["base"]), int(golden[total])
+    found = [cosine_momentum(base, int(step), last) for step in golden[steps]]
+    np.testing.assert_allclose(found, golden["momentum"], rtol=0, atol=1e-12)
+
+
+def test_densecls_dense_loss_sets_in_after_its_warm_up():
+    golden = np.load(GOLDEN / "densecl_lambda_warmup.npz")
+    cfg = config.defaults()
+    cfg.DENSE.WARMUP_STEPS = 1000
+    image, dense = torch.tensor(0.0), torch.tensor(1.0)  # so that the total is λ
+    found = [weighted(cfg, int(step), image, dense)["loss"].item() for step in golden["iters"]]
+    np.testing.assert_allclose(found, golden["loss_lambda"], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", ["ep20_wu5_n10", "ep100_wu5_n3"])

@@ -215,6 +215,23 @@ def test_a_batch_without_any_positive_is_zero_and_can_go_backward(reduction):
     assert torch.equal(query.grad, torch.zeros_like(query))
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("some", [True, False])
+def test_all_rows_masked_give_what_picked_rows_give(monkeypatch, reduction, some):
+    # The way on CUDA, where nobody may wait for the number of positions that have a positive.
+    query, key, mask, queue = inputs()
+    mask[0, 3], mask[1] = False, False
+    mask = mask & some
+    key = key.clone().requires_grad_()
+    picked = set_info_nce(query, key, mask, queue, 0.2, reduction)
+    expected = torch.autograd.grad(picked, (query, key))
+    monkeypatch.setattr("pretrain.losses.contrastive.counting", lambda counts, *rows: rows)
+    loss = set_info_nce(query, key, mask, queue, 0.2, reduction)
+    torch.testing.assert_close(loss, picked, atol=1e-12, rtol=0)
+    for a, b in zip(torch.autograd.grad(loss, (query, key)), expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
 def test_one_positive_each_is_the_dense_loss():
     query, key, _, queue = inputs(n=10)
     match = torch.randint(10, (3, 10), generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""MoCo and SetSim: official numbers, the order of a step, every preset."""
+"""Methods: MoCo's and SetSim's official numbers, the order of a step, every preset."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from torch import nn
 import configs
 from console.errors import InputError
 from pretrain import config
-from pretrain.correspondence import nearest, one_hot, salient, set_to_set
+from pretrain.correspondence import Pair, nearest, one_hot, salient, set_to_set
 from pretrain.engine.momentum import ema_update_
-from pretrain.methods import build_method
+from pretrain.engine.optimizers import build_optimizer
+from pretrain.methods import METHODS, build_method
 from pretrain.methods.heads import DenseProjector, Projector, Queue
 from pretrain.views import View
 
@@ -44,6 +45,7 @@ def step(method, batch, number=0, optimizer=None):
     method.before_step(number)
     values = method(batch, number)
     values["loss"].backward()
+    method.after_backward(number)
     if optimizer:
         optimizer.step()
     method.after_step(number)
@@ -159,28 +161,44 @@ def test_a_whole_setsim_step_gives_the_official_numbers():
 
 # -- behaviour ------------------------------------------------------------------------------------
 
-PRESETS = sorted(file.stem for file in (configs.FOLDER / "pretrain").glob("*.yaml"))
+PRESETS = sorted(config.built_in())
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_takes_a_step(preset):
+def test_every_preset_takes_a_step_as_its_twin(preset):
+    """The twin of a config is the same method with a small network, over the scenes' size."""
+    cfg = config.load(f"{preset}_scenes", ["DATA.PATH", "somewhere", "BACKBONE.GROUP_SIZE", "2"])
+    config.validate(cfg)
     torch.manual_seed(0)
-    method = build_method(config.load(preset, SMALL)).train()
-    before = method.queue.keys.clone()
-    optimizer = torch.optim.SGD(method.parameter_groups(method.cfg), lr=0.1)
-    values = step(method, views(), optimizer=optimizer)
+    method = build_method(cfg).train()
+    optimizer = build_optimizer(cfg.SOLVER, method.parameter_groups(cfg), lr=0.1)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    batch = views() + [v for _ in range(cfg.VIEWS.LOCAL_CROPS // 2) for v in views(size=32)]
+    values = step(method, batch, number=5, optimizer=optimizer)  # SwAV's prototypes rest at first
     assert all(torch.isfinite(value) for value in values.values())
     assert values["loss"].dtype == torch.float32
-    assert not torch.equal(before, method.queue.keys)
-    assert [n for n, p in method.named_parameters() if p.grad is None] == [
-        n for n, p in method.named_parameters() if n.startswith("momentum_")
-    ]
+    assert not any(value.requires_grad for name, value in values.items() if name != "loss")
+    queues = [n for n in before if n.endswith(".keys") and not n.startswith("queues.")]
+    state = method.state_dict()
+    assert not [n for n in queues if torch.equal(state[n], before[n])]  # keys entered every queue
+    rests = {n for n, p in method.named_parameters() if p.grad is None}
+    assert rests == {n for n, p in method.named_parameters() if not p.requires_grad}
+
+
+def test_every_method_has_a_preset():
+    used = {config.load(preset).METHOD.NAME for preset in PRESETS}
+    assert used == METHODS.keys() - {"dense", "dense_simsiam"}
 
 
 def test_a_preset_says_its_command_and_what_to_expect_first():
     for preset in PRESETS:
-        head = (configs.FOLDER / "pretrain" / f"{preset}.yaml").read_text().splitlines()[0]
-        assert f"densessl pretrain --config {preset} " in head
+        head = (configs.FOLDER / "pretrain" / f"{preset}.yaml").read_text().splitlines()[:20]
+        assert f"densessl pretrain --config {preset} " in head[0]
+        if "_r50_" in preset:
+            times = ("# Expected: ", "# Published time: ")
+            told = [line for line in head if line.startswith(times)]
+            assert len(told) == 1 and "8 V100" in told[0]
+            assert any("Published: " in line or "no published number" in line for line in head)
 
 
 def test_symmetrised_is_the_mean_of_both_directions_against_the_same_queue():
@@ -219,12 +237,13 @@ def test_the_correspondence_is_the_union_of_set_geometry_and_nearest():
     options = ["SETSIM.GEOMETRY_THRESHOLD", "0", "SETSIM.NEAREST", "False"]
     only_sets = build_method(config.load("setsim_paper", SMALL + options))
     sets = set_to_set(salient(z_q), salient(z_k))
-    c, stats = only_sets.correspond(z_q, z_k, query, key)
+    pair = Pair(z_q, z_k, query, key)
+    c, stats = only_sets.correspond(pair, None, None)
     assert torch.equal(c, sets)
     assert stats["stat/pairs_geometry"] == stats["stat/pairs_nearest"] == 0
 
     full = build_method(config.load("setsim_paper", SMALL))
-    c, stats = full.correspond(z_q, z_k, query, key)
+    c, stats = full.correspond(pair, None, None)
     assert (c | sets).equal(c)
     neighbours = one_hot(nearest(z_q, z_k), 9) & salient(z_q)[:, :, None]
     assert (c | neighbours).equal(c)

@@ -47,7 +47,7 @@ KEYS = [[(0, 1), (0, 5), (0, 7)], [(1, 5), (1, 0), (0, 5)]]
 
 def test_loader_processes_change_nothing(folder):
     for ours, theirs in zip(batches(folder, 0, KEYS), batches(folder, 2, KEYS), strict=True):
-        for name in ("index", "unreadable", "image", "box", "flip", "size", "colour"):
+        for name in ("index", "unreadable", "image", "local", "box", "flip", "size", "colour"):
             assert torch.equal(getattr(ours, name), getattr(theirs, name))
 
 

@@ -1,0 +1,199 @@
+"""``densessl audit PATH``: what pretraining will find in a folder of images, before it starts."""
+
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from console import log
+from console.errors import InputError
+from console.files import write_json
+from console.parser import Parser
+
+if TYPE_CHECKING:
+    from .views import ImageSource
+
+BAR = 30  # columns of the longest bar
+NAMED = 5  # files that the terminal names; the JSON has all
+FLAGS = {"DATA.PATH": "PATH", "DATA.SOURCE": "--source", "DATA.CLASSES": "--classes"}
+FLAGS["DATA.ANNOTATIONS"] = "--annotations"
+EPILOG = """
+Every image is decoded as pretraining decodes it. No image is changed; shards get
+an index beside them, which pretraining needs too. The exit code is 0, whatever is
+found, and 2 where there are no images.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Decode every image of a data set, and say what is there.
+
+    Numbers, bytes, formats, colour modes and sizes; files that cannot be read,
+    images that are there twice, or too small to crop well; and how many steps an
+    epoch of pretraining takes.
+    """
+    args = _parser().parse_args(argv)
+    if args.workers < 1:
+        raise InputError(f"--workers {args.workers}: 1 or more")
+    if args.output is not None:
+        _require_writable(Path(args.output))
+    log.setup()
+    from .audit_images import inspect_all, summary
+
+    source = _source(args)
+    found = inspect_all(source, args.workers)
+    audit = {
+        "schema": 1,
+        "source": args.source,
+        "path": args.path,
+        "classes": args.classes,
+        "annotations": args.annotations,
+        "images_sha256": source.fingerprint(),
+        **summary([source.name(index) for index in range(len(source))], found),
+    }
+    screen = Console()
+    for part in report(audit):
+        screen.print()
+        screen.print(part, soft_wrap=isinstance(part, Text))  # paths stay in one piece
+    if args.output is not None:
+        write_json(args.output, audit)
+        logging.getLogger("densessl").info("wrote %s", args.output)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="densessl audit", description=main.__doc__.replace("\n    ", "\n"), epilog=EPILOG
+    )
+    parser.add_argument("path", metavar="PATH", help="as DATA.PATH: a folder; several as a:b")
+    parser.add_argument("--source", default="folder", help="folder, list, coco or shards")
+    parser.add_argument("--classes", metavar="LIST", help="as DATA.CLASSES, e.g. imagenet100")
+    parser.add_argument("--annotations", metavar="JSON", help="of --source coco")
+    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes")
+    parser.add_argument("-o", "--output", metavar="FILE.json", help="write all of it there")
+    return parser
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _require_writable(file: Path) -> None:
+    """Said before the hour of work, not after it."""
+    if file.suffix != ".json":
+        raise InputError(f"--output {file}: a name that ends in .json")
+    if file.is_dir():
+        raise InputError(f"--output {file} is a folder; give a file in it")
+    try:
+        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {file}: cannot make its folder: {error.strerror}") from None
+    if not os.access(file.absolute().parent, os.W_OK):
+        raise InputError(f"--output {file}: its folder is not writable")
+
+
+def _source(args: Namespace) -> "ImageSource":
+    """The images as pretraining would find them; its messages in the words of this verb."""
+    from fvcore.common.config import CfgNode
+
+    from .views import build_source
+
+    data = {"SOURCE": args.source, "PATH": args.path}
+    data |= {"CLASSES": args.classes or "", "ANNOTATIONS": args.annotations or ""}
+    try:
+        return build_source(CfgNode({"DATA": data}))
+    except InputError as error:
+        message = str(error)
+        for option, flag in FLAGS.items():
+            message = message.replace(option, flag)
+        raise InputError(message) from None
+
+
+def report(audit: dict) -> Iterator[Table | Text]:
+    """An audit as people read it: a table of numbers, a histogram, and what deserves a look."""
+    yield _numbers(audit)
+    if audit["readable"]:
+        yield _histogram(audit["short_side"]["histogram"])
+    yield from _remarks(audit)
+
+
+def _numbers(audit: dict) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    total, batch = audit["images"], audit["batch_size"]
+    rows = {"images": f"{total:,}, {_size(audit['bytes'])}"}
+    for name in ("formats", "modes"):
+        counts = (f"{kind} {count:,}" for kind, count in audit[name].items())
+        rows[name] = ", ".join(counts) or "none"
+    for name in ("width", "height", "short_side"):
+        spread = audit[name]
+        if spread["min"] is not None:
+            rows[name.replace("_", " ")] = (
+                f"{spread['min']} to {spread['max']} px, median {spread['median']:g}"
+            )
+    steps = audit["steps_per_epoch"]
+    rows["an epoch"] = (
+        f"{steps:,} step{'s' if steps > 1 else ''} of {batch} images"
+        if steps
+        else f"fewer than a step of {batch} images: lower SOLVER.BATCH_SIZE"
+    )
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _histogram(bins: list[dict]) -> Table:
+    """The short sides, from the first to the last bin that is not empty."""
+    filled = [number for number, each in enumerate(bins) if each["images"]]
+    most = max(each["images"] for each in bins)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("short side, px", justify="right")
+    table.add_column("images", justify="right")
+    table.add_column()
+    for each in bins[filled[0] : filled[-1] + 1]:
+        last = f"to {each['below'] - 1}" if each["below"] else "and more"
+        length = -(-BAR * each["images"] // most)
+        table.add_row(f"{each['from']} {last}", f"{each['images']:,}", "█" * length)
+    return table
+
+
+def _remarks(audit: dict) -> Iterator[Text]:
+    """What cannot be read, what is small, what is there twice: the first of each by name."""
+    bad, limit = audit["unreadable"], audit["max_unreadable"]
+    if bad["images"]:
+        share = bad["images"] / audit["images"]
+        fate = (
+            f"pretraining puts other images in their place, up to DATA.MAX_UNREADABLE {limit:g}"
+            if share <= limit
+            else f"more than DATA.MAX_UNREADABLE {limit:g}: pretraining would stop"
+        )
+        files = [f"{each['name']}: {each['reason']}" for each in bad["files"]]
+        yield _remark(f"{bad['images']:,} cannot be read ({share:.2%}); {fate}", files)
+    if small := audit["below"]["images"]:
+        side = audit["below"]["side"]
+        yield _remark(f"{small:,} with a side below {side} px", audit["below"]["files"])
+    if copies := audit["duplicates"]["images"]:
+        files = [" = ".join(group) for group in audit["duplicates"]["files"]]
+        yield _remark(f"{copies:,} with the same bytes as another image", files)
+
+
+def _remark(line: str, files: list[str]) -> Text:
+    rest = len(files) - NAMED
+    shown = files[:NAMED] + ([f"and {rest:,} more"] if rest > 0 else [])
+    # A name on disk may be no UTF-8, and could not be printed.
+    shown = [each.encode("utf-8", "backslashreplace").decode() for each in shown]
+    return Text.assemble((line, "yellow"), *(f"\n  {each}" for each in shown))
+
+
+def _size(count: int) -> str:
+    """Bytes as people say them."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

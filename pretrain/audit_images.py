@@ -1,0 +1,230 @@
+"""Every image of a data set, decoded once in processes of their own, and what was found in numbers.
+
+An image is read whole, decoded and hashed in one go: to read it again for its hash would cost more
+than to hash those that turn out to have no copy.
+"""
+
+import hashlib
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from console.errors import EnvironmentLacks
+from console.progress import Bar
+
+from .options import C
+from .views import ImageSource
+from .views.crop import decode
+from .views.dataset import MACHINE_ERRORS
+
+SMALL = 32  # pixels; a shorter side leaves nothing to crop
+EDGES = (0, 32, 64, 128, 192, 224, 256, 320, 384, 512, 768, 1024, 2048)  # of the histogram
+CHUNK = 32  # images a process takes at a time
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+class Found(NamedTuple):
+    """What one image is. Where it cannot be read, ``reason`` says why, and the rest is empty."""
+
+    length: int  # bytes
+    reason: str = ""
+    format: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    sha256: bytes = b""
+
+
+def inspect_image(source: ImageSource, index: int) -> Found:
+    """Read and decode one image. Errors of the machine, not of the file, are raised."""
+    data = b""
+    try:
+        stream = source.open(index)
+        data = Path(stream).read_bytes() if isinstance(stream, str) else stream.read()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
+            with Image.open(io.BytesIO(data)) as image:
+                kind, mode, size = image.format or "", image.mode, image.size
+            decode(io.BytesIO(data))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if getattr(error, "errno", None) in MACHINE_ERRORS:
+            raise
+        return Found(len(data), _reason(error, data))
+    return Found(len(data), "", kind, mode, *size, hashlib.sha256(data).digest())
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror
+    if not data:
+        return "empty (0 bytes)"
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a format that Pillow reads"
+    return str(error) or type(error).__name__
+
+
+def inspect_all(source: ImageSource, workers: int) -> list[Found]:
+    """Every image, in the source's order, by ``workers`` processes behind a progress bar."""
+    chunks = [
+        range(first, min(first + CHUNK, len(source))) for first in range(0, len(source), CHUNK)
+    ]
+    workers = min(workers, len(chunks))
+    results = []
+    work = _in_processes(source, chunks, workers) if workers > 1 else _here(source, chunks)
+    with work as ready, Bar("images", len(source)) as bar:
+        unreadable = 0
+        for chunk in ready:
+            results += chunk
+            unreadable += sum(bool(each.reason) for each in chunk)
+            bar.advance(len(chunk), f"{unreadable} unreadable" if unreadable else "")
+    return results
+
+
+@contextmanager
+def _here(source: ImageSource, chunks: list[range]) -> Iterator[Iterator[list[Found]]]:
+    yield ([inspect_image(source, index) for index in chunk] for chunk in chunks)
+
+
+@contextmanager
+def _in_processes(
+    source: ImageSource, chunks: list[range], workers: int
+) -> Iterator[Iterator[list[Found]]]:
+    """The chunks' results, by processes that end with this one, however it ends."""
+    # Forked processes share the names; they start before the progress bar and its thread.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(workers, context, _start, (source,))
+    end = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until processes know theirs
+        ready = pool.map(_work, chunks)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        yield ready
+    except BrokenProcessPool:
+        raise EnvironmentLacks(
+            "a process that decodes images was killed, perhaps for want of memory; with fewer at "
+            f"a time: --workers {max(1, workers // 2)}"
+        ) from None
+    except BaseException:
+        for process in multiprocessing.active_children():
+            if process not in others:  # it may hang in a read
+                process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGTERM, end)
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+_of_this_process: ImageSource  # of a worker; sent once, not with every chunk
+
+
+def _start(source: ImageSource) -> None:
+    global _of_this_process
+    _of_this_process = source
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent leaves nobody who waits for work."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _work(chunk: range) -> list[Found]:
+    return [inspect_image(_of_this_process, index) for index in chunk]
+
+
+# ---- what was found ----
+
+
+def summary(names: list[str], found: list[Found]) -> dict:
+    """The numbers of an audit, ready for JSON; sizes in pixels, of the readable images."""
+    readable = [number for number, each in enumerate(found) if not each.reason]
+    width = np.array([found[number].width for number in readable], dtype=np.int64)
+    height = np.array([found[number].height for number in readable], dtype=np.int64)
+    short = np.minimum(width, height)
+    copies: dict[bytes, list[str]] = {}
+    for number in readable:
+        copies.setdefault(found[number].sha256, []).append(names[number])
+    groups = [group for group in copies.values() if len(group) > 1]
+    counts = np.histogram(short, bins=[*EDGES, np.inf])[0].tolist()
+    return {
+        "images": len(found),
+        "readable": len(readable),
+        "bytes": sum(each.length for each in found),
+        "batch_size": C.SOLVER.BATCH_SIZE,
+        "steps_per_epoch": len(found) // C.SOLVER.BATCH_SIZE,
+        "max_unreadable": C.DATA.MAX_UNREADABLE,
+        "formats": _counted(found[number].format for number in readable),
+        "modes": _counted(found[number].mode for number in readable),
+        "width": _spread(width),
+        "height": _spread(height),
+        "short_side": {
+            **_spread(short),
+            "histogram": [
+                {"from": low, "below": high, "images": count}
+                for low, high, count in zip(EDGES, (*EDGES[1:], None), counts, strict=True)
+            ],
+        },
+        "below": {
+            "side": SMALL,
+            "images": int((short < SMALL).sum()),
+            "files": [
+                names[number]
+                for number, side in zip(readable, short.tolist(), strict=True)
+                if side < SMALL
+            ],
+        },
+        "unreadable": {
+            "images": len(found) - len(readable),
+            "files": [
+                {"name": names[number], "reason": each.reason}
+                for number, each in enumerate(found)
+                if each.reason
+            ],
+        },
+        "duplicates": {
+            "groups": len(groups),
+            "images": sum(len(group) - 1 for group in groups),
+            "files": groups,
+        },
+    }
+
+
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    """How often each value occurs, the most frequent first."""
+    counts = Counter(values)
+    return {
+        value: counts[value] for value in sorted(counts, key=lambda each: (-counts[each], each))
+    }
+
+
+def _spread(values: np.ndarray) -> dict[str, float | None]:
+    if not len(values):
+        return {"min": None, "median": None, "max": None}
+    return {
+        "min": int(values.min()),
+        "median": float(np.median(values)),
+        "max": int(values.max()),
+    }

@@ -1,0 +1,94 @@
+"""The optimizers: SGD with momentum, and LARS, which fits the step of a layer to its weights."""
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from console.errors import unknown
+
+OPTIMIZERS = ("sgd", "lars")
+
+
+def build_optimizer(solver: CfgNode, groups: list[dict], lr: float) -> torch.optim.Optimizer:
+    """The optimizer that ``cfg.SOLVER`` asks for, over a method's groups of parameters.
+
+    A group is ``{"params": [...]}`` with, where it differs from the others, ``weight_decay`` and
+    ``adapt`` (False: LARS treats it as SGD does); further keys stay in ``param_groups`` as they
+    are. Raises InputError for an OPTIMIZER that does not exist.
+    """
+    common = {"lr": lr, "momentum": solver.MOMENTUM, "weight_decay": solver.WEIGHT_DECAY}
+    if solver.OPTIMIZER == "sgd":
+        return torch.optim.SGD(groups, **common)
+    if solver.OPTIMIZER == "lars":
+        return LARS(groups, **common, trust=solver.LARS_TRUST)
+    raise unknown("optimizer", solver.OPTIMIZER, OPTIMIZERS, "SOLVER.OPTIMIZER")
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum and a rate of its own for every tensor (You et al. 2017).
+
+    With the gradient g of a tensor w and the weight decay β, as in PixPro's released code:
+
+        g ← g + β w
+        g ← g · η |w| / (|g| + ε)      η: ``trust``; not where |w| or |g| is 0
+        v ← μ v + g;   w ← w − lr v    μ: ``momentum``
+
+    Groups with ``adapt`` False leave the second line out, which makes them plain SGD. Norms stay
+    on the device: a step waits for nothing.
+
+        >>> weights, biases = [torch.ones(3, 2, requires_grad=True)], [torch.zeros(3)]
+        >>> plain = {"params": biases, "weight_decay": 0.0, "adapt": False}
+        >>> optimizer = LARS([{"params": weights}, plain], lr=4.0, weight_decay=1e-5)
+    """
+
+    def __init__(
+        self,
+        params,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+        eps: float = 1e-8,
+    ):
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, defaults | {"trust": trust, "eps": eps, "adapt": True})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step on the gradients that are there; returns what ``closure`` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if weights := [w for w in group["params"] if w.grad is not None]:
+                self._move(weights, group)
+        return loss
+
+    def _move(self, weights: list[Tensor], group: dict) -> None:
+        gradients = [w.grad for w in weights]
+        if group["weight_decay"]:
+            gradients = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        if group["adapt"]:
+            ratios = trust_ratios(weights, gradients, group["trust"], group["eps"])
+            gradients = torch._foreach_mul(gradients, ratios)
+        velocities = [self._velocity(w) for w in weights]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, gradients)
+        torch._foreach_add_(weights, velocities, alpha=-group["lr"])
+
+    def _velocity(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if "momentum_buffer" not in state:  # SGD's name for it
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        return state["momentum_buffer"]
+
+
+def trust_ratios(
+    weights: list[Tensor], gradients: list[Tensor], trust: float, eps: float
+) -> list[Tensor]:
+    """η |w| / (|g| + ε) of every tensor, as scalars on its device; 1 where |w| or |g| is 0."""
+    w = torch.stack(torch._foreach_norm(weights))
+    g = torch.stack(torch._foreach_norm(gradients))
+    ratios = torch.where((w > 0) & (g > 0), trust * w / (g + eps), 1.0)
+    return list(ratios.unbind())

@@ -1,0 +1,73 @@
+"""A user's own method or correspondence: an object out of a Python file, found by its path."""
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from console.errors import InputError, unknown
+
+
+def load_object(text: str, what: str, where: str) -> Any:
+    """The object ``Name`` of ``text``, which is ``path/to/file.py:Name``.
+
+    ``what`` (a method, a correspondence) and ``where`` (the option) are for messages. The path is
+    relative to the working folder; ``~`` is the home folder. The file becomes a module under a
+    private name, once for each content: it cannot be imported by others, and its folder is not
+    searched for its imports. Raises InputError for a text that is not of this form, a file that is
+    not there, one that fails to import (with its line and message), and a name that it lacks.
+    """
+    place, separator, name = text.rpartition(":")
+    if not (separator and place.endswith(".py") and name.isidentifier()):
+        raise InputError(f"{where}: '{text}' is no {what}; it must be path/to/file.py:Name")
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"{where}: there is no file '{place}' for the {what} '{text}' "
+            f"(looked from {Path.cwd()})"
+        )
+    module = _module(path.resolve(), f"{where}: '{text}'")
+    if not hasattr(module, name):
+        raise unknown(what, name, _public(module), where=f"{place} ({where})")
+    return getattr(module, name)
+
+
+def _module(path: Path, place: str) -> ModuleType:
+    """The file as a module; ``place`` begins a message."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{place}: {path} cannot be read: {error.strerror}") from error
+    digest = hashlib.sha256(bytes(path) + b"\0" + source).hexdigest()[:16]
+    name = f"_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
+    sys.modules[name] = module  # dataclasses and pickle look their module up here
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[name]
+        line, message = _failure(error, path)
+        raise InputError(f"{place}: {path}, line {line}: {message}") from error
+    return module
+
+
+def _failure(error: Exception, path: Path) -> tuple[int | str, str]:
+    """The line of the file at which importing it failed, and the message."""
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return error.lineno or "?", f"{type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return (lines[-1] if lines else "?"), message
+
+
+def _public(module: ModuleType) -> list[str]:
+    """Names that a file defines itself, or, when it defines none, all that it has."""
+    names = [name for name in vars(module) if not name.startswith("_")]
+    own = [n for n in names if getattr(getattr(module, n), "__module__", "") == module.__name__]
+    return own or names

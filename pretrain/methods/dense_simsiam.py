@@ -1,0 +1,61 @@
+"""SimSiam with a dense branch, whatever the correspondence."""
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from pretrain.correspondence import Pair
+from pretrain.losses import set_cosine
+from pretrain.views import View
+
+from .base import LEVEL
+from .dense import ByExpression, matching_generator, weighted
+from .heads import MLP, SimSiamProjector
+from .simsiam import SimSiam, image_loss
+
+
+class DenseSimSiam(ByExpression, SimSiam):
+    """SimSiam, and the same for positions, with the positives that a correspondence gives.
+
+        f_v         backbone map of view v                   [B, C, h, w]
+        z_v, p_v    dense projection and prediction          [B, D, h, w]
+        c           positives of every position              [B, N, N]
+        L_dense     −(cos of p₁ with its positives in sg z₂ + of p₂ in sg z₁) / 2, as SetSim's 4.1
+        L           (1 − λ) L_image + λ L_dense
+
+    The convolutional projector and predictor are SimSiam's, of every position (SetSim 4.1). Each
+    direction has its own c.
+    """
+
+    dense = True
+
+    def __init__(self, cfg: CfgNode):
+        super().__init__(cfg)
+        options, channels = cfg.SIMSIAM, self.backbone.channels[LEVEL]
+        self.dense_projector = SimSiamProjector(channels, options.HIDDEN, options.DIM, dense=True)
+        self.dense_predictor = MLP(
+            options.DIM, options.PREDICTOR_HIDDEN, options.DIM, dense=True, bias=False
+        )
+        self.prepare(cfg)
+
+    def at_peak_rate(self) -> list[nn.Module]:
+        resting = super().at_peak_rate()
+        return [*resting, self.dense_predictor] if resting else []
+
+    def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
+        maps = [self.backbone(view.image)[LEVEL] for view in views]  # [B, C, h, w]
+        z = [self.projector(each.mean((2, 3))) for each in maps]
+        values = image_loss(z, [self.predictor(each) for each in z])
+        dense_z = [self.dense_projector(each) for each in maps]  # [B, D, h, w]
+        dense_p = [self.dense_predictor(each) for each in dense_z]
+        terms = []
+        for query, key in ((0, 1), (1, 0)):
+            generator = matching_generator(self.cfg.SEED, step, query)
+            pair = Pair(
+                *(maps[query].detach(), maps[key].detach(), views[query], views[key], generator)
+            )
+            with torch.no_grad():
+                c, stats = self.correspond(pair, dense_z[query].detach(), dense_z[key].detach())
+            terms.append(set_cosine(dense_p[query].flatten(2), dense_z[key].flatten(2), c))
+        dense = (terms[0] + terms[1]) / 2
+        return values | weighted(self.cfg, step, values["loss"], dense) | stats

@@ -1,0 +1,43 @@
+"""SimCLR (Chen et al. 2020)."""
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from pretrain.engine import distributed
+from pretrain.losses import nt_xent
+from pretrain.views import View
+
+from .base import LEVEL, Method, feature_std, new_backbone
+from .heads import MLP, unit
+
+
+class SimCLR(Method):
+    """Every view against all other views of the batch, on all processes.
+
+        f, g        backbone and projector
+        z           normalised projections of both views     [2B, D]
+        L           NT-Xent: InfoNCE of z_i with the other view of its image, against the other
+                    2M − 2 views of the M images on all processes          (eq. 1)
+
+    Both views are one forward pass, as in the official code.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        super().__init__()
+        self.options = cfg.SIMCLR
+        self.backbone = new_backbone(cfg)
+        channels = self.backbone.channels[LEVEL]
+        self.projector = MLP(channels, self.options.HIDDEN, self.options.DIM)
+
+    def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
+        B = len(views[0].image)
+        maps = self.backbone(torch.cat([view.image for view in views]))[LEVEL]
+        z = unit(self.projector(maps.mean((2, 3))))  # [2B, D]
+        everyone = [distributed.gather_with_gradient(part) for part in z.split(B)]
+        M = len(everyone[0])
+        here = distributed.mine(torch.arange(M, device=z.device))  # [B]
+        own, positive = torch.cat((here, here + M)), torch.cat((here + M, here))
+        loss = nt_xent(z, torch.cat(everyone), own, positive, self.options.TEMPERATURE)
+        std = feature_std(z.detach())
+        return {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": std}

@@ -1,0 +1,95 @@
+"""SwAV (Caron et al. 2020), with multi-crop."""
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from pretrain.engine import distributed
+from pretrain.losses import sinkhorn, swapped_prediction
+from pretrain.views import View
+
+from .base import LEVEL, Method, feature_std, new_backbone
+from .heads import MLP, Queue, unit
+
+
+class SwAV(Method):
+    """The cluster codes of a global view predicted from all other views.
+
+        f, g        backbone and projector
+        z_v         normalised projection g(f(view v))       [B, D]
+        C           prototypes, rows of length 1             [P, D]
+        q_v         codes of global view v: Sinkhorn-Knopp of z_v Cᵀ over all processes   [B, P]
+        L           mean over v of the mean over views w ≠ v of −Σ q_v log softmax(z_w Cᵀ / τ)
+
+    Each resolution is one forward pass of the backbone, all together one of the projector. With
+    ``SWAV.QUEUE``, projections of earlier steps are balanced along with the batch; they are kept
+    from epoch ``QUEUE_START`` on, and used once the queue is full of them.
+    """
+
+    multi_crop = True
+
+    def __init__(self, cfg: CfgNode):
+        super().__init__()
+        self.options, self.batch = cfg.SWAV, cfg.SOLVER.BATCH_SIZE
+        self.backbone = new_backbone(cfg)
+        channels = self.backbone.channels[LEVEL]
+        self.projector = MLP(channels, self.options.HIDDEN, self.options.DIM)
+        self.prototypes = nn.Linear(self.options.DIM, self.options.PROTOTYPES, bias=False)
+        kept = 2 if self.options.QUEUE else 0
+        self.queues = nn.ModuleList(
+            Queue(self.options.QUEUE, self.options.DIM) for _ in range(kept)
+        )
+        self._keys: list[Tensor] = []
+
+    def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
+        B = len(views[0].image)
+        groups = [group for group in (views[:2], views[2:]) if group]
+        pooled = [
+            self.backbone(torch.cat([view.image for view in group]))[LEVEL].mean((2, 3))
+            for group in groups
+        ]
+        z = unit(self.projector(torch.cat(pooled)))  # [V B, D]
+        scores = list(nn.functional.linear(z, self.prototypes.weight.to(z.dtype)).split(B))
+        self._keys = [part.detach() for part in z[: 2 * B].split(B)]
+        codes = [self.codes(number, scores[number].detach(), step) for number in range(2)]
+        loss = swapped_prediction(scores, codes, self.options.TEMPERATURE)
+        used = torch.cat(codes).argmax(1).bincount(minlength=self.options.PROTOTYPES) > 0
+        return {
+            "loss": loss,
+            "loss/image": loss.detach(),
+            "stat/feature_std": feature_std(self._keys[0]),
+            "stat/prototypes_used": used.float().sum(),
+        }
+
+    @torch.no_grad()
+    def codes(self, number: int, scores: Tensor, step: int) -> Tensor:
+        """The codes ``[B, P]`` of this process's images in global view ``number``."""
+        everyone = distributed.gather(scores)  # [M, P]
+        M = len(everyone)
+        if self.queue_is_full(step):
+            earlier = self.queues[number].keys @ self.prototypes.weight.T
+            everyone = torch.cat((everyone, earlier))
+        codes = sinkhorn(everyone, self.options.EPSILON, self.options.ITERATIONS)
+        return distributed.mine(codes[:M])
+
+    def queue_is_full(self, step: int) -> bool:
+        """Whether the queue holds nothing but projections of earlier steps."""
+        steps = step - self.options.QUEUE_START * self.steps_per_epoch
+        return bool(self.queues) and steps * self.batch >= self.options.QUEUE
+
+    @torch.no_grad()
+    def before_step(self, step: int) -> None:
+        self.prototypes.weight.copy_(unit(self.prototypes.weight))
+
+    def after_backward(self, step: int) -> None:
+        if step < self.options.FREEZE_STEPS:
+            self.prototypes.weight.grad = None
+
+    def after_step(self, step: int) -> None:
+        if step >= self.options.QUEUE_START * self.steps_per_epoch:
+            for queue, keys in zip(self.queues, self._keys, strict=False):
+                queue.enqueue(distributed.gather(keys))
+        self._keys = []
+
+    def ddp_ignored(self) -> list[str]:
+        return [name for name, _ in self.named_buffers() if "queue" in name]

@@ -1,0 +1,201 @@
+"""Where in a tar file each image lies: read once from its headers, and kept for the next run."""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from posixpath import normpath
+
+import numpy as np
+
+from console.errors import InputError
+from console.files import write_atomic
+from console.progress import Bar
+
+from .sources import SUFFIXES, pack
+
+VERSION = 1  # of the kept files
+BLOCK = 512  # bytes; of these a tar file consists
+MB = 1 << 20
+STEP = 16 * MB  # bytes between two reports of progress
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+@dataclass
+class Index:
+    """Where the images of a shard lie: ``names`` is a buffer, ``ends`` as in ImageSource."""
+
+    offsets: np.ndarray  # int64 [n], of the first byte in the shard
+    sizes: np.ndarray  # int64 [n], bytes
+    ends: np.ndarray  # int64 [n]
+    names: np.ndarray  # uint8
+
+    def fits(self, size: int) -> bool:
+        """Whether it can be the index of a shard of ``size`` bytes."""
+        arrays = (self.offsets, self.sizes, self.ends)
+        return (
+            all(each.dtype == np.int64 and each.shape == self.ends.shape for each in arrays)
+            and self.names.dtype == np.uint8
+            and len(self.ends) > 0
+            and bool((np.diff(self.ends, prepend=0) > 0).all() and self.ends[-1] == len(self.names))
+            and bool((self.offsets >= 0).all() and (self.sizes >= 0).all())
+            and bool((self.offsets + self.sizes <= size).all())
+        )
+
+
+def read_indices(shards: list[Path]) -> list[Index]:
+    """The index of every shard: as kept by an earlier run, or made now and kept."""
+    indices = [_kept(shard) for shard in shards]
+    todo = [number for number, index in enumerate(indices) if index is None]
+    if not todo:
+        return indices
+    # By bytes, since how many images there are is what the index tells.
+    total = sum(shards[number].stat().st_size for number in todo)
+    with Bar("index of the shards, MB", -(-total // MB)) as bar:
+        before = 0
+        for number in todo:
+            size = shards[number].stat().st_size
+            indices[number] = scan(
+                shards[number],
+                lambda done, before=before: bar.advance((before + done) // MB - bar.done),
+            )
+            before += size
+            _keep(shards[number], indices[number])
+        bar.advance(bar.total - bar.done)
+    return indices
+
+
+def scan(shard: Path, progress: Callable[[int], None] = lambda done: None) -> Index:
+    """The index of a tar file, from its headers; ``progress(done)`` is told of bytes passed.
+
+    Raises InputError for a file that is empty, cut off, damaged, compressed, or without images.
+    """
+    names, offsets, sizes, told = [], [], [], 0
+    where: dict[str, tuple[int, int]] = {}
+    _refuse_compressed(shard)
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # a million of them take a gigabyte
+                if tar.offset - told >= STEP:
+                    told = tar.offset
+                    progress(told)
+                name = _clean(member.name)
+                if member.isdir() or not _is_image(name):
+                    continue
+                place = (member.offset_data, member.size)
+                if member.islnk():  # to a member before it, which has the bytes
+                    place = where.get(_clean(member.linkname))
+                elif not member.isreg() or member.issparse():
+                    place = None
+                if place is None:
+                    raise InputError(
+                        f"DATA.PATH: {shard} does not hold the bytes of {name} (a link, or a "
+                        "sparse file); write it again with tar -h and without tar -S"
+                    )
+                where[name] = place
+                names.append(name)
+                offsets.append(place[0])
+                sizes.append(place[1])
+            _require_end(shard, tar.offset)
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise InputError(
+            f"DATA.PATH: {shard} is no tar file, or cut off or damaged: {error}"
+        ) from None
+    if not names:
+        raise InputError(f"DATA.PATH: {shard} has no images ({', '.join(SUFFIXES[:4])}, …)")
+    places = (np.array(each, dtype=np.int64) for each in (offsets, sizes))
+    return Index(*places, *pack(names))
+
+
+def _clean(name: str) -> str:
+    """A member's name as a folder would have it: './a/b.jpg' is 'a/b.jpg'."""
+    return normpath(name).lstrip("/")
+
+
+def _is_image(name: str) -> bool:
+    """As in a folder: by its suffix, and nothing hidden."""
+    hidden = any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
+    return name.lower().endswith(SUFFIXES) and not hidden
+
+
+def _refuse_compressed(shard: Path) -> None:
+    try:
+        with open(shard, "rb") as stream:
+            start = stream.read(BLOCK)
+    except OSError as error:
+        raise InputError(f"DATA.PATH: cannot read {shard}: {error.strerror}") from None
+    if not start:
+        raise InputError(f"DATA.PATH: {shard} is empty (0 bytes)")
+    for magic, kind in COMPRESSED.items():
+        if start.startswith(magic) and start[257:262] != b"ustar":
+            raise InputError(
+                f"DATA.PATH: {shard} is compressed ({kind}), and from such a file no image can be "
+                f"read alone. Unpack it ({kind} -d); the images in it are compressed anyway"
+            )
+
+
+def _require_end(shard: Path, end: int) -> None:
+    """InputError unless the end marker is at ``end``, where tarfile stopped, and nothing after it.
+
+    tarfile takes a header that is cut off or damaged for the end.
+    """
+    with open(shard, "rb") as stream:
+        stream.seek(end)
+        marker = stream.read(BLOCK)
+        if len(marker) < BLOCK:
+            raise InputError(
+                f"DATA.PATH: {shard} is cut off: it ends at byte {end + len(marker)} without the "
+                "end marker of a tar file. Copy it again, or write it again"
+            )
+        if any(marker):
+            raise InputError(f"DATA.PATH: {shard} is damaged: there is no header at byte {end}")
+        while block := stream.read(MB):
+            if any(block):
+                raise InputError(
+                    f"DATA.PATH: {shard} goes on after its end marker at byte {end}: several tar "
+                    "files in one? Join them with tar -A, or give them one by one"
+                )
+
+
+def index_places(shard: Path) -> list[Path]:
+    """Where the index of a shard may be kept: beside it, or in the user's cache folder."""
+    beside = shard.with_name(f"{shard.name}.index.npz")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if cache.startswith("~"):  # a user without a home
+        return [beside]
+    key = hashlib.sha256(os.fsencode(os.path.realpath(shard))).hexdigest()[:16]
+    return [beside, Path(cache, "densessl", "shards", f"{shard.name}.{key}.index.npz")]
+
+
+def _facts(shard: Path) -> list[int]:
+    """What an index must have been made from."""
+    stat = shard.stat()
+    return [VERSION, stat.st_size, stat.st_mtime_ns]
+
+
+def _kept(shard: Path) -> Index | None:
+    """The kept index, if there is one of this shard as it is now."""
+    facts = _facts(shard)
+    for place in index_places(shard):
+        try:
+            with np.load(place, allow_pickle=False) as saved:
+                index = Index(*(saved[name] for name in ("offsets", "sizes", "ends", "names")))
+                if saved["facts"].tolist() == facts and index.fits(facts[1]):
+                    return index
+        except Exception:  # there is none, or it is damaged in one of many ways: make it again
+            continue
+    return None
+
+
+def _keep(shard: Path, index: Index) -> None:
+    """Write the index where that is possible; without, the next run makes it again."""
+    facts = np.array(_facts(shard), dtype=np.int64)
+    for place in index_places(shard):
+        try:
+            write_atomic(place, lambda stream: np.savez(stream, facts=facts, **vars(index)))
+            return
+        except OSError:
+            continue

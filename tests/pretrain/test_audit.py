@@ -1,0 +1,273 @@
+"""``densessl audit``: its numbers, what it says of odd files, and how it ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import densessl
+from console.errors import InputError
+from console.files import sha256
+from pretrain.audit import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def noise(width, height, mode="RGB", seed=0):
+    shape = (height, width, 3) if mode == "RGB" else (height, width)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    """One file of every kind: 9 that can be read, 5 that cannot."""
+    folder = tmp_path / "zoo"
+    (folder / "b").mkdir(parents=True)
+    noise(60, 40).save(folder / "a.jpg")
+    shutil.copy(folder / "a.jpg", folder / "b" / "copy.jpeg")
+    shutil.copy(folder / "a.jpg", folder / "b" / "more.jpg")
+    noise(200, 100, "L").save(folder / "gray.png")
+    shutil.copy(folder / "gray.png", folder / "z.png")
+    noise(30, 300).save(folder / "film.gif")
+    deep = np.random.default_rng(1).integers(0, 65536, (50, 70), dtype=np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png")
+    noise(256, 224).convert("CMYK").save(folder / "print.jpg")
+    noise(31, 32).save(folder / "named.jpg", "PNG")
+    whole = (folder / "a.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut.png").write_bytes((folder / "gray.png").read_bytes()[:300])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "b" / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("<html>404 not found</html>")
+    (folder / "readme.txt").write_text("not one of the images")
+    return folder
+
+
+def audit(tmp_path, *argv):
+    assert main([*map(str, argv), "-o", str(tmp_path / "audit.json")]) == 0
+    return json.loads((tmp_path / "audit.json").read_text())
+
+
+def test_the_numbers_of_every_kind_of_file(zoo, tmp_path):
+    found = audit(tmp_path, zoo, "--workers", "1")
+    assert (found["images"], found["readable"]) == (14, 9)
+    files = [file for file in zoo.rglob("*") if file.is_file() and file.suffix != ".txt"]
+    assert found["bytes"] == sum(file.stat().st_size for file in files)
+    assert found["formats"] == {"JPEG": 4, "PNG": 4, "GIF": 1}
+    deep = found["modes"].keys() & {"I", "I;16"}  # Pillow 10, and later ones
+    assert len(deep) == 1
+    assert found["modes"] == {"RGB": 4, "L": 2, "CMYK": 1, "P": 1, deep.pop(): 1}
+    assert found["width"] == {"min": 30, "median": 60, "max": 256}
+    assert found["height"] == {"min": 32, "median": 50, "max": 300}
+    bins = found["short_side"].pop("histogram")
+    assert found["short_side"] == {"min": 30, "median": 40, "max": 224}
+    filled = {(each["from"], each["below"]): each["images"] for each in bins if each["images"]}
+    assert filled == {(0, 32): 2, (32, 64): 4, (64, 128): 2, (224, 256): 1}
+    assert sum(each["images"] for each in bins) == 9 and bins[-1]["below"] is None
+    assert found["below"] == {"side": 32, "images": 2, "files": ["film.gif", "named.jpg"]}
+    assert found["duplicates"] == {
+        "groups": 2,
+        "images": 3,
+        "files": [["a.jpg", "b/copy.jpeg", "b/more.jpg"], ["gray.png", "z.png"]],
+    }
+    assert (found["steps_per_epoch"], found["batch_size"]) == (0, 256)
+
+
+def test_unreadable_files_are_named_with_their_reasons(zoo, tmp_path):
+    found = audit(tmp_path, zoo, "--workers", "1")["unreadable"]
+    reasons = {each["name"]: each["reason"] for each in found["files"]}
+    assert list(reasons) == ["b/empty.png", "cut.jpg", "cut.png", "empty.jpg", "text.jpg"]
+    assert found["images"] == 5
+    assert reasons["empty.jpg"] == reasons["b/empty.png"] == "empty (0 bytes)"
+    assert reasons["text.jpg"] == "no image of a format that Pillow reads"
+    assert "truncated" in reasons["cut.jpg"] and reasons["cut.png"]
+    assert not any("0x" in reason for reason in reasons.values())
+
+
+def test_the_terminal_says_what_deserves_a_look(zoo, capsys):
+    main([str(zoo), "--workers", "1"])
+    said = capsys.readouterr().out
+    assert "14, " in said and "JPEG 4, PNG 4, GIF 1" in said
+    assert "30 to 256 px, median 60" in said
+    assert "fewer than a step of 256 images" in said
+    line = "5 cannot be read (35.71%); more than DATA.MAX_UNREADABLE 0.05: pretraining would stop"
+    assert line in said.splitlines()
+    assert "text.jpg: no image of a format that Pillow reads" in said
+    assert "2 with a side below 32 px" in said
+    assert "3 with the same bytes as another image" in said
+    assert "a.jpg = b/copy.jpeg = b/more.jpg" in said
+    assert "32 to 63 4 " + "█" * 30 in " ".join(said.split())
+
+
+def test_few_unreadable_files_are_replaced_in_pretraining(tmp_path, capsys):
+    for number in range(24):
+        noise(40, 40, seed=number).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").write_bytes(b"")
+    main([str(tmp_path), "--workers", "1"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 cannot be read (4.00%); pretraining puts other images in their place" in said
+    assert "bytes as another" not in said and "side below" not in said
+
+
+def test_every_file_may_be_unreadable(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.png").write_bytes(b"")
+    found = audit(tmp_path, tmp_path / "in")
+    assert found["readable"] == 0 and found["width"]["min"] is None
+    assert "1 cannot be read (100.00%)" in capsys.readouterr().out
+
+
+def test_processes_change_nothing_but_the_time(zoo, tmp_path):
+    for number in range(60):  # several chunks
+        noise(40 + number, 40, seed=number).save(zoo / f"{number:03d}.png")
+    assert audit(tmp_path, zoo, "--workers", "3") == audit(tmp_path, zoo, "--workers", "1")
+
+
+def test_nothing_is_changed(zoo, tmp_path):
+    def state():
+        files = [file for file in zoo.rglob("*") if file.is_file()]
+        return {file: (file.stat().st_mtime_ns, sha256(file)) for file in files}
+
+    before = state()
+    audit(tmp_path, zoo)
+    assert state() == before
+
+
+def test_shards_count_like_their_folder(zoo, tmp_path):
+    names = sorted(str(file.relative_to(zoo)) for file in zoo.rglob("*.*"))
+    with tarfile.open(tmp_path / "zoo.tar", "w") as tar:
+        for name in names:
+            tar.add(zoo / name, name)
+    of_folder = audit(tmp_path, zoo, "--workers", "1")
+    of_shards = audit(tmp_path, tmp_path / "zoo.tar", "--source", "shards", "--workers", "1")
+    differs = {key for key in of_folder if of_folder[key] != of_shards[key]}
+    assert differs == {"path", "source"}
+
+
+def test_classes_and_several_folders(zoo, tmp_path):
+    (tmp_path / "classes.txt").write_text("b\n")
+    found = audit(tmp_path, zoo, "--classes", tmp_path / "classes.txt")
+    assert found["images"] == 3 and found["duplicates"]["files"] == [["b/copy.jpeg", "b/more.jpg"]]
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(zoo / "a.jpg", other)
+    found = audit(tmp_path, f"{zoo / 'b'}:{other}", "--workers", "1")
+    names = [str(zoo / "b" / "copy.jpeg"), str(zoo / "b" / "more.jpg"), str(other / "a.jpg")]
+    assert found["duplicates"]["files"] == [names]
+
+
+def test_coco_counts_the_images_of_its_json(zoo, tmp_path):
+    file = tmp_path / "coco.json"
+    file.write_text(json.dumps({"images": [{"file_name": "a.jpg"}, {"file_name": "gone.jpg"}]}))
+    found = audit(tmp_path, zoo, "--source", "coco", "--annotations", file)
+    assert found["images"] == 2
+    assert found["unreadable"]["files"] == [
+        {"name": "gone.jpg", "reason": "No such file or directory"}
+    ]
+
+
+def test_a_name_that_is_no_text_can_be_told(tmp_path, capsys):
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    with open(folder + b"/\xff[red].jpg", "wb"):
+        pass
+    found = audit(tmp_path, tmp_path / "in")
+    assert found["unreadable"]["files"][0]["name"] == "\udcff[red].jpg"
+    assert r"\udcff[red].jpg: empty" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["{0}/none"], "PATH: {0}/none does not exist"),
+        (["{0}/readme.txt"], "PATH: {0}/readme.txt is a file; for a list file give --source list"),
+        (["{0}", "--source", "tars"], "unknown source 'tars' in --source"),
+        (["{0}", "--source", "coco"], "--annotations is empty"),
+        (["{0}", "--classes", "imagenet100"], "--classes imagenet100: 100 of its 100 classes"),
+        (["{0}", "--workers", "0"], "--workers 0: 1 or more"),
+        (["{0}", "-o", "{0}/a.jpg"], "--output {0}/a.jpg: a name that ends in .json"),
+        (["{0}", "-o", "{0}/a.jpg/x.json"], "cannot make its folder"),
+        (["{0}", "--worker", "2"], "Did you mean '--workers'"),
+    ],
+)
+def test_wrong_arguments_are_told_in_the_words_of_the_verb(argv, message, zoo, capsys):
+    argv = [each.format(zoo) for each in argv]
+    assert densessl.main(["audit", *argv]) == 2
+    assert message.format(zoo) in capsys.readouterr().err
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(InputError, match="has no images"):
+        main([str(tmp_path)])
+
+
+# ---- how it ends: a pipe for an image keeps a process waiting until the test acts ----
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """An audit by two processes, one of which waits; and the pipe that it waits for."""
+    for number in range(80):
+        noise(4, 4, seed=number).save(tmp_path / f"{number:02d}.png")
+    os.mkfifo(tmp_path / "00.jpg")
+    audit = subprocess.Popen(
+        [sys.executable, "-m", "densessl", "audit", tmp_path, "--workers", "2"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    pipe = os.open(tmp_path / "00.jpg", os.O_WRONLY)  # waits for the reader
+    yield audit, pipe
+    if audit.poll() is None:
+        os.killpg(audit.pid, signal.SIGKILL)
+    audit.communicate()
+    os.close(pipe)
+
+
+def reader_is_gone(pipe):
+    """Whether, soon, nobody has the other end of the pipe open."""
+    for _ in range(600):
+        try:
+            os.write(pipe, b"x")
+        except BrokenPipeError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals of a session")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_audit_leaves_nobody_behind(number, hanging):
+    audit, pipe = hanging
+    os.killpg(audit.pid, number) if number == signal.SIGINT else audit.send_signal(number)
+    _, said = audit.communicate(timeout=60)
+    assert audit.returncode == 130 and "Traceback" not in said
+    assert reader_is_gone(pipe)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children from /proc")
+def test_a_killed_process_is_told_with_what_helps(hanging):
+    audit, _ = hanging
+    children = Path(f"/proc/{audit.pid}/task/{audit.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    _, said = audit.communicate(timeout=60)
+    assert audit.returncode == 3 and "was killed" in said and "--workers 1" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals of a session")
+def test_a_killed_audit_leaves_nobody_behind(hanging):
+    audit, pipe = hanging
+    audit.kill()
+    audit.communicate(timeout=60)
+    assert reader_is_gone(pipe)
