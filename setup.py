@@ -16,6 +16,7 @@ TRANSFER = [  # Detectron2 itself: see the Makefile (`setup`, `detectron2-main`)
     "yacs>=0.1.8",
 ]
 CLUSTER = ["submitit>=1.5"]
+VIT = ["timm>=1.0"]  # imported only where a vision transformer is built
 DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.15"]
 ROOMS = ("configs", "console", "pretrain", "d2_transfer", "slurm")
 
@@ -47,8 +48,9 @@ setup(
     extras_require={
         "transfer": TRANSFER,
         "cluster": CLUSTER,
+        "vit": VIT,
         "dev": DEVELOPMENT,
-        "all": TRANSFER + CLUSTER,
+        "all": TRANSFER + CLUSTER + VIT,
     },
     entry_points={"console_scripts": ["densessl=densessl:main"]},
 )

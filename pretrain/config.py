@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 import configs
 from console.errors import InputError, unknown
 
-from .options import ABOVE_ZERO, CHOICES, RANGES, STRIDE, C
+from .options import ABOVE_ZERO, CHOICES, PATCH, RANGES, STRIDE, C
 
 TWIN = "_scenes"
 
@@ -32,13 +32,15 @@ def load(path: str | os.PathLike = "", overrides: list[str] | None = None) -> Cf
     InputError for a missing file, an unknown key (with the nearest one) or a value of another type.
     """
     cfg = defaults()
-    for file in files(path) if path else ():
-        try:
-            merge(cfg, CfgNode.load_yaml_with_base(str(file)), str(file))
-        except InputError:
-            raise
-        except Exception as error:  # PyYAML and fvcore raise many kinds
-            raise InputError(f"{file} is not a config file: {error}") from None
+    name = str(path)
+    twin = name.endswith(TWIN) and not Path(path).is_file() and name not in built_in()
+    if path:
+        _merge_file(cfg, find(name.removesuffix(TWIN) if twin else path))
+    if twin:
+        vit = cfg.BACKBONE.NAME.startswith("vit")
+        _merge_file(cfg, configs.FOLDER / "scenes_twin.yaml")
+        cfg.SWAV.QUEUE = min(cfg.SWAV.QUEUE, 32)
+        cfg.BACKBONE.NAME = "vit_tiny" if vit else cfg.BACKBONE.NAME
     overrides = overrides or []
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
@@ -51,6 +53,15 @@ def load(path: str | os.PathLike = "", overrides: list[str] | None = None) -> Cf
         place[leaf] = CfgNode._decode_cfg_value(value)
         merge(cfg, nested, "the command line")
     return cfg
+
+
+def _merge_file(cfg: CfgNode, file: Path) -> None:
+    try:
+        merge(cfg, CfgNode.load_yaml_with_base(str(file)), str(file))
+    except InputError:
+        raise
+    except Exception as error:  # PyYAML and fvcore raise many kinds
+        raise InputError(f"{file} is not a config file: {error}") from None
 
 
 def validate(cfg: CfgNode, world: int = 1) -> None:
@@ -93,6 +104,8 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
             f"VIEWS.SIZE is {cfg.VIEWS.SIZE}: {cfg.BACKBONE.NAME} turns that into one position, "
             f"and {cfg.METHOD.NAME} compares positions; the least is {STRIDE + 1}"
         )
+    if cfg.BACKBONE.NAME.startswith("vit"):
+        _validate_vit(cfg, method)
     if cfg.VIEWS.LOCAL_CROPS and not method.multi_crop:
         raise InputError(
             f"VIEWS.LOCAL_CROPS is {cfg.VIEWS.LOCAL_CROPS}, but {cfg.METHOD.NAME} takes two views "
@@ -105,6 +118,22 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
             f"views of an image; allowed: {', '.join(fitting)}"
         )
     method.check(cfg)
+
+
+def _validate_vit(cfg: CfgNode, method: type) -> None:
+    if not method.takes_vit:
+        raise InputError(
+            f"BACKBONE.NAME is {cfg.BACKBONE.NAME}, but {cfg.METHOD.NAME} needs a ResNet's levels; "
+            "a ViT goes with dino and scfs"
+        )
+    local = cfg.VIEWS.LOCAL_SIZE if cfg.VIEWS.LOCAL_CROPS else PATCH
+    for name, size in (("SIZE", cfg.VIEWS.SIZE), ("LOCAL_SIZE", local)):
+        if size % PATCH:
+            near = around(size, PATCH)
+            raise InputError(
+                f"VIEWS.{name} is {size}; {cfg.BACKBONE.NAME} cuts views into patches of {PATCH} "
+                f"pixels; nearest: {near}"
+            )
 
 
 def _validate_batch(cfg: CfgNode, world: int) -> None:
@@ -141,24 +170,22 @@ def built_in() -> dict[str, Path]:
     return {file.stem: file for file in sorted((configs.FOLDER / "pretrain").glob("**/*.yaml"))}
 
 
-def files(path: str | os.PathLike) -> list[Path]:
-    """The files of a config, by path or by the name of a built-in one; a twin has two."""
+def find(path: str | os.PathLike) -> Path:
+    """A config by path, or by the name of a built-in one."""
     if Path(path).is_file():
-        return [Path(path)]
-    known, name = built_in(), str(path)
-    if name in known:
-        return [known[name]]
-    if name.removesuffix(TWIN) in known:
-        return [known[name.removesuffix(TWIN)], configs.FOLDER / "scenes_twin.yaml"]
-    raise unknown("config (no such file, and no built-in one)", name, known)
+        return Path(path)
+    known = built_in()
+    if str(path) in known:
+        return known[str(path)]
+    raise unknown("config (no such file, and no built-in one)", str(path), known)
 
 
 def merge(cfg: CfgNode, values: dict, where: str, prefix: str = "") -> None:
     """Put ``values`` into ``cfg``; an unknown key or a wrong type is an InputError."""
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if key not in cfg and prefix == "METHOD.OPTIONS.":
-            cfg[key] = value
+        if prefix.startswith("METHOD.OPTIONS."):
+            _free(cfg, key, value)
         elif key not in cfg:
             known = option_names(cfg, prefix)
             everywhere = option_names(defaults())
@@ -170,6 +197,17 @@ def merge(cfg: CfgNode, values: dict, where: str, prefix: str = "") -> None:
             merge(cfg[key], value, where, f"{name}.")
         else:
             cfg[key] = _as_type_of(cfg[key], value, name, where)
+
+
+def _free(cfg: CfgNode, key: str, value: Any) -> None:
+    """Put a value of any type under METHOD.OPTIONS; groups of them are merged."""
+    if not isinstance(value, dict):
+        cfg[key] = value
+        return
+    if not isinstance(cfg.get(key), CfgNode):
+        cfg[key] = CfgNode()
+    for name, inner in value.items():
+        _free(cfg[key], name, inner)
 
 
 def option_names(cfg: CfgNode, prefix: str = "") -> list[str]:

@@ -10,6 +10,13 @@ from typing import Any
 
 from console.errors import InputError, unknown
 
+LOADED: dict[str, str] = {}  # name of each file that was read -> digest of its path and content
+
+
+def loaded() -> dict[str, str]:
+    """The user's files in use, by name: a digest of each one's place and content."""
+    return dict(LOADED)
+
 
 def load_object(text: str, what: str, where: str) -> Any:
     """The object ``Name`` of ``text``, which is ``path/to/file.py:Name``.
@@ -43,6 +50,7 @@ def _module(path: Path, place: str) -> ModuleType:
         raise InputError(f"{place}: {path} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(bytes(path) + b"\0" + source).hexdigest()[:16]
     name = f"_{path.stem}_{digest}"
+    LOADED[path.name] = digest
     if name in sys.modules:
         return sys.modules[name]
     module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
@@ -51,13 +59,13 @@ def _module(path: Path, place: str) -> ModuleType:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[name]
-        line, message = _failure(error, path)
+        line, message = failure(error, path)
         raise InputError(f"{place}: {path}, line {line}: {message}") from error
     return module
 
 
-def _failure(error: Exception, path: Path) -> tuple[int | str, str]:
-    """The line of the file at which importing it failed, and the message."""
+def failure(error: Exception, path: Path | str) -> tuple[int | str, str]:
+    """The line of the file at which something failed, and the message."""
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return error.lineno or "?", f"{type(error).__name__}: {error.msg}"

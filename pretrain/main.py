@@ -1,13 +1,15 @@
 """``densessl pretrain``: train a backbone without labels; found unfinished, it goes on."""
 
 import os
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 from console.errors import InputError, StoppedEarly
 from console.parser import Parser
 
-ROW = "_r50_"  # in the names of the configs that are rows of papers' tables
+ROW = re.compile(r"_\d+ep$")  # ends the names of the configs that are rows of papers' tables
 EPILOG = """
 KEY VALUE pairs change options of the config file, as in 'SOLVER.EPOCHS 100 DATA.WORKERS 8'.
 The same command goes on after an interruption (Ctrl-C, SIGTERM: saved, exit code 75) and after a
@@ -41,7 +43,7 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(listing(config.built_in()))
         return 0
     if not options.config:
-        presets = [name for name in config.built_in() if ROW not in name]
+        presets = [name for name in config.built_in() if not ROW.search(name)]
         raise InputError(
             f"--config is missing: a YAML file, or a built-in one ({', '.join(presets)}, and the "
             "rows of the papers' tables that --list shows)"
@@ -65,6 +67,10 @@ def main(argv: list[str]) -> int:
 def listing(built_in: dict[str, Path]) -> str:
     """A line for each built-in config: its name, and what its head comment says it is."""
     width = max(map(len, built_in))
-    told = {name: file.read_text().splitlines()[1] for name, file in built_in.items()}
-    lines = [f"{name:{width}s}  {line.removeprefix('# ')}\n" for name, line in told.items()]
+    lines = []
+    for name, file in built_in.items():
+        head = [line for line in file.read_text().splitlines() if line.startswith("#")]
+        text = " ".join(line.removeprefix("# ") for line in head[1:])
+        sentence = re.split(r"(?<!et al)\.(?: |$)", text)[0]
+        lines.append(f"{name:{width}s}  {textwrap.shorten(sentence, 110, placeholder=' …')}\n")
     return "".join(lines) + "\nNAME_scenes is the twin of each, small enough for a CPU\n"

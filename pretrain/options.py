@@ -19,7 +19,7 @@ C.DATA.WORKERS = 4  # loader processes; any number gives the same run
 C.DATA.MAX_UNREADABLE = 0.05  # share of images that may be unreadable before the run stops
 
 C.VIEWS = CfgNode()
-C.VIEWS.RECIPE = "moco_v2"  # moco_v1, moco_v2, moco_v2_coord, byol, pixpro, simclr, swav, resim
+C.VIEWS.RECIPE = "moco_v2"  # the augmentations: a name in pretrain/views/recipes.py
 C.VIEWS.SIZE = 224  # side of a global view in pixels
 C.VIEWS.SCALE = ()  # area of a global crop over that of the image; () is the recipe's
 C.VIEWS.LOCAL_CROPS = 0  # local views an image beside the two global ones (multi-crop)
@@ -27,11 +27,12 @@ C.VIEWS.LOCAL_SIZE = 96  # side of a local view in pixels
 C.VIEWS.LOCAL_SCALE = (0.05, 0.14)  # area of a local crop over that of the image
 
 C.BACKBONE = CfgNode()
-C.BACKBONE.NAME = "resnet50"  # resnet18, resnet50, resnet101
+C.BACKBONE.NAME = "resnet50"  # resnet18, 50, 101; vit_tiny, vit_small, vit_base (patches of 16)
 C.BACKBONE.WEIGHTS = ""  # a checkpoint of densessl pretrain whose backbone to start from
 C.BACKBONE.NORM = "split"  # split: one process acts as several GPUs; BN: per process; SyncBN
 C.BACKBONE.GROUP_SIZE = 32  # split: images a normalisation group (MoCo: 32 a GPU)
 C.BACKBONE.ZERO_INIT_RESIDUAL = False  # start every residual block as the identity
+C.BACKBONE.DROP_PATH = 0.1  # ViT, the student alone: share of dropped paths in the last block
 
 C.METHOD = CfgNode()
 C.METHOD.NAME = "moco"  # a name that docs/methods.md lists, or your own: path/to/file.py:Class
@@ -72,8 +73,31 @@ C.SWAV.TEMPERATURE = 0.1  # τ
 C.SWAV.EPSILON = 0.05  # of Sinkhorn-Knopp: smoothness of the codes
 C.SWAV.ITERATIONS = 3  # of Sinkhorn-Knopp
 C.SWAV.QUEUE = 0  # projections of earlier steps that help to balance the codes; 0: none
-C.SWAV.QUEUE_START = 15  # epoch from which the queue is used
+C.SWAV.QUEUE_START = 15  # epoch from which the queue is filled; it is used once it is full
 C.SWAV.FREEZE_STEPS = 313  # first steps in which the prototypes do not move
+
+C.DINO = CfgNode()  # DINO and SCFS
+C.DINO.PROTOTYPES = 65536  # outputs of the head, K
+C.DINO.HIDDEN = 2048  # hidden channels of the head
+C.DINO.BOTTLENECK = 256  # channels that the last layer compares with its prototypes
+C.DINO.HEAD_BN = False  # batch norm in the head
+C.DINO.NORM_LAST_LAYER = True  # prototypes of length 1
+C.DINO.FREEZE_LAST_LAYER = 1  # epochs in which the last layer rests
+C.DINO.MOMENTUM = 0.996  # of the teacher at the start; rises to 1 by a cosine
+C.DINO.CENTER_MOMENTUM = 0.9
+C.DINO.STUDENT_TEMPERATURE = 0.1
+C.DINO.TEACHER_TEMPERATURE = 0.04  # after its warm-up
+C.DINO.WARMUP_TEACHER_TEMPERATURE = 0.04  # at the start
+C.DINO.WARMUP_TEACHER_EPOCHS = 0  # epochs from the one to the other
+
+C.SCFS = CfgNode()
+C.SCFS.LEVELS = ("layer2", "layer3", "layer4")  # the paper's Res2, Res3, Res4; ViT: block4, 8, 12
+C.SCFS.TARGET = "search"  # of a local crop: search, map (DINO with multi-layer), roi (RoI-crop)
+C.SCFS.SEARCH_VIEWS = "both"  # global views that are searched: both (eq. 9, summed), first (code)
+C.SCFS.LEVEL_WEIGHT = 0.5  # of the terms of a level (code)
+C.SCFS.LEVEL_GLOBAL = True  # also each global view against the other, at every level
+C.SCFS.CENTER_LOCAL = False  # centre the targets of local crops, too
+C.SCFS.DIM = 256  # outputs of a level's head
 
 C.DENSE = CfgNode()  # the dense branch of dense methods
 C.DENSE.WEIGHT = 0.5  # λ: loss = (1 − λ) image + λ dense
@@ -92,7 +116,7 @@ C.SETSIM.MIN_COSINE = 0.0  # drop set pairs of lower backbone cosine; 0: off (re
 C.SETSIM.GEOMETRY_THRESHOLD = 0.5  # Geo: distance below which positions match; 0: off
 C.SETSIM.GEOMETRY_FRAME = "pixels"  # pixels: exact crop edges; pixpro: the released frame
 C.SETSIM.NEAREST = True  # NN: add the nearest neighbour (eq. 6–7)
-C.SETSIM.NEAREST_ROWS = "valid"  # which queries get it: valid (has a positive), salient (eq. 7)
+C.SETSIM.NEAREST_ROWS = "salient"  # which queries get it: salient (eq. 7), valid (has a positive)
 C.SETSIM.REDUCTION = "mean"  # over the queries of an image: mean (released code), sum (eq. 8)
 
 C.HOUGH = CfgNode()  # HoughCL
@@ -112,7 +136,7 @@ C.PIXPRO.EXPONENT = 2.0  # γ: similarity is max(cosine, 0)^γ
 C.PIXPRO.TRANSFORM_LAYERS = 1  # of the propagation's value transform g: 0, 1, 2
 C.PIXPRO.INSTANCE_WEIGHT = 0.0  # of the loss of whole images; 0: no instance branch
 
-C.VADER = CfgNode()
+C.VADER = CfgNode()  # its FPN has RESIM.FPN_DIM channels
 C.VADER.DIM = 128  # channels of a pixel's embedding
 C.VADER.POINTS = 32  # pairs of points an image
 C.VADER.TEMPERATURE = 0.07  # τ
@@ -126,7 +150,7 @@ C.RESIM.FPN_NORM = ""  # of the FPN's convolutions: "" or BN (per process)
 C.RESIM.WINDOW = (48, 32)  # side and stride of the windows at stride 16, in pixels of the view
 C.RESIM.WINDOW_P3 = (32, 24)  # the same at stride 8
 C.RESIM.PLACEMENT = "grid"  # of windows: grid (released code), overlap (the paper's words)
-C.RESIM.INCLUSIVE = False  # a window may end on the right and lower edge of the key view
+C.RESIM.INCLUSIVE = False  # a window may end on the right and lower edge of a view
 C.RESIM.NEGATIVES = "cells"  # 3×3 cells of all key maps (released), regions (the paper)
 C.RESIM.GATHER_P3 = False  # negatives at stride 8 from all processes (released: of the own only)
 C.RESIM.ALIGNED = False  # shift regions by half a cell onto the cells' centres (released: not)
@@ -134,7 +158,7 @@ C.RESIM.TEMPERATURE = 0.2  # τ of the regions
 C.RESIM.IMAGE_WEIGHT = 1.0  # λ: loss = regions + λ image
 
 C.SOLVER = CfgNode()
-C.SOLVER.OPTIMIZER = "sgd"  # sgd, lars
+C.SOLVER.OPTIMIZER = "sgd"  # sgd, lars, adamw
 C.SOLVER.LARS_TRUST = 0.001  # lars: share of its weight by which a layer may move, over the rate
 C.SOLVER.BATCH_SIZE = 256  # images a step, over all processes
 C.SOLVER.EPOCHS = 200
@@ -143,6 +167,8 @@ C.SOLVER.BASE_LR = 0.03  # at REFERENCE_BATCH; the rate is scaled linearly with 
 C.SOLVER.REFERENCE_BATCH = 256
 C.SOLVER.MOMENTUM = 0.9
 C.SOLVER.WEIGHT_DECAY = 1e-4
+C.SOLVER.END_WEIGHT_DECAY = -1.0  # where a cosine takes it, per step; below 0: constant
+C.SOLVER.CLIP_EACH = 0.0  # largest norm of each tensor's gradient; 0: off
 C.SOLVER.PLAIN_1D = False  # biases and norms: no weight decay, and no adaptation by lars
 C.SOLVER.SCHEDULE = "cosine"  # cosine, step, constant
 C.SOLVER.STEPS = (120, 160)  # step: epochs at which the rate is multiplied by GAMMA
@@ -150,6 +176,7 @@ C.SOLVER.GAMMA = 0.1
 C.SOLVER.PER = "epoch"  # the schedule moves per: epoch (MoCo), step
 C.SOLVER.WARMUP_EPOCHS = 0.0  # linear warm-up per step, before the schedule
 C.SOLVER.WARMUP_FACTOR = 0.01  # of the rate at step 0 of the warm-up
+C.SOLVER.WARMUP_INCLUSIVE = False  # the peak is the warm-up's last step and the first after (DINO)
 C.SOLVER.END_LR = 0.0  # cosine: the rate at the end
 C.SOLVER.MAX_SKIPPED = 5  # consecutive steps with a NaN or infinite loss or gradient before a stop
 
@@ -168,7 +195,8 @@ C.LOG = CfgNode()
 C.LOG.PERIOD = 10  # steps between lines of metrics.jsonl
 
 
-STRIDE = 32  # pixels a position of the last level, in every backbone
+STRIDE = 32  # pixels a position of the last level, in every ResNet
+PATCH = 16  # pixels a position, in every ViT
 CHOICES = {
     "DATA.SOURCE": ("folder", "list", "coco", "shards"),
     "BACKBONE.NORM": ("split", "BN", "SyncBN"),
@@ -179,6 +207,8 @@ CHOICES = {
     "SETSIM.GEOMETRY_FRAME": ("pixels", "pixpro"),
     "SETSIM.NEAREST_ROWS": ("valid", "salient"),
     "SETSIM.REDUCTION": ("mean", "sum"),
+    "SCFS.TARGET": ("search", "map", "roi"),
+    "SCFS.SEARCH_VIEWS": ("both", "first"),
     "HOUGH.FEATURES": ("projected", "backbone"),
     "PIXPRO.FRAME": ("pixpro", "pixels"),
     "RESIM.LEVELS": ("c4", "fpn"),
@@ -186,7 +216,7 @@ CHOICES = {
     "RESIM.FPN_NORM": ("", "BN"),
     "RESIM.PLACEMENT": ("grid", "overlap"),
     "RESIM.NEGATIVES": ("cells", "regions"),
-    "SOLVER.OPTIMIZER": ("sgd", "lars"),
+    "SOLVER.OPTIMIZER": ("sgd", "lars", "adamw"),
     "SOLVER.SCHEDULE": ("cosine", "step", "constant"),
     "SOLVER.PER": ("epoch", "step"),
     "DEVICE": ("auto", "cpu", "cuda"),
@@ -219,6 +249,17 @@ RANGES = {  # at least, at most (None: no limit)
     "SWAV.QUEUE": (0, None),
     "SWAV.QUEUE_START": (0, None),
     "SWAV.FREEZE_STEPS": (0, None),
+    "BACKBONE.DROP_PATH": (0, 1),
+    "DINO.PROTOTYPES": (2, None),
+    "DINO.HIDDEN": (1, None),
+    "DINO.BOTTLENECK": (1, None),
+    "DINO.FREEZE_LAST_LAYER": (0, None),
+    "DINO.MOMENTUM": (0, 1),
+    "DINO.CENTER_MOMENTUM": (0, 1),
+    "DINO.WARMUP_TEACHER_EPOCHS": (0, None),
+    "SCFS.LEVEL_WEIGHT": (0, None),
+    "SCFS.DIM": (2, None),
+    "SOLVER.CLIP_EACH": (0, None),
     "DENSE.WEIGHT": (0, 1),
     "DENSE.WARMUP_STEPS": (0, None),
     "DENSE.DIM": (1, None),
@@ -256,6 +297,7 @@ RANGES = {  # at least, at most (None: no limit)
 ABOVE_ZERO = (
     *("SOLVER.BASE_LR", "SOLVER.LARS_TRUST", "CHECKPOINT.PERIOD"),
     *("MOCO.TEMPERATURE", "SIMCLR.TEMPERATURE", "SWAV.TEMPERATURE", "SWAV.EPSILON"),
+    *("DINO.STUDENT_TEMPERATURE", "DINO.TEACHER_TEMPERATURE", "DINO.WARMUP_TEACHER_TEMPERATURE"),
     *("DENSE.TEMPERATURE", "HOUGH.EXPONENT", "HOUGH.SIGMA", "PIXPRO.THRESHOLD", "PIXPRO.EXPONENT"),
-    *("VADER.TEMPERATURE", "RESIM.TEMPERATURE"),
+    *("VADER.TEMPERATURE", "RESIM.TEMPERATURE", "SETSIM.THRESHOLD"),
 )

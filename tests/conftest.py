@@ -48,7 +48,7 @@ def tiny(pictures, tmp_path_factory):
 
     def make(method, folder=None, *overrides):
         options = {
-            "OUTPUT_DIR": str(folder or tmp_path_factory.mktemp(method) / "run"),
+            "OUTPUT_DIR": str(folder or tmp_path_factory.mktemp("run") / "run"),
             "METHOD.NAME": method,
             "DATA.PATH": str(pictures),
             "DATA.WORKERS": 0,

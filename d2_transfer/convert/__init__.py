@@ -3,6 +3,7 @@
 from .conversion import Report, convert
 from .detector import check_detector_config
 from .prove import ProofFailed, Stage, prove
+from .prove_vit import prove_vit
 from .weights import read_checkpoint, read_weights
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "check_detector_config",
     "convert",
     "prove",
+    "prove_vit",
     "read_checkpoint",
     "read_weights",
 ]

@@ -9,10 +9,11 @@ from typing import Any
 from console import files
 from console.errors import EnvironmentLacks, InputError, unknown
 
-from . import keys, layouts, weights
+from . import keys, layouts, vit, weights
 from .prove import Stage, prove
+from .prove_vit import prove_vit
 
-TARGETS = {"detectron2": ".pkl", "torchvision": ".pth"}
+TARGETS = {"detectron2": ".pkl", "torchvision": ".pth", "timm": ".pth"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Report:
     out: str
     target: str
     method: str
-    depth: int
+    network: str  # resnet50, vit_small
+    title: str  # ResNet-50, ViT-S/16
+    depth: int | None  # of a ResNet
     tensors: int  # of the backbone
     counters_added: int
     fpn_tensors: int
@@ -38,7 +41,7 @@ class Report:
         rows = [
             f"{self.checkpoint} ({self.layout} layout) -> {self.out} ({self.target})",
             f"  method      {self.method}{_told(self.pretrain)}",
-            f"  tensors     {self.tensors} of ResNet-{self.depth}{fpn}, each bit for bit",
+            f"  tensors     {self.tensors} of {self.title}{fpn}, each bit for bit",
             "  proof       both networks on the same input, float32, evaluation mode:",
             f"              {'stage':8s}{'shape':>20s}{'magnitude':>12s}{'difference':>12s}",
         ]
@@ -55,8 +58,16 @@ class Report:
 
     @property
     def next_command(self) -> str:
+        if self.target == "timm":
+            name = vit.SIZES[self.network].timm
+            return f'timm.create_model("{name}", num_classes=0, checkpoint_path="{self.out}")'
         if self.target == "torchvision":
-            return f'network.load_state_dict(torch.load("{self.out}"), strict=False)'
+            load = f'network.load_state_dict(torch.load("{self.out}"), strict=False)'
+            if self.network not in vit.SIZES:
+                return load
+            options = vit.SIZES[self.network].torchvision.items()
+            told = ", ".join(f"{option}={value}" for option, value in options)
+            return f"network = torchvision.models.VisionTransformer({told})\n              {load}"
         # Res5 of Detectron2's C4 head is always three bottleneck blocks.
         protocol = "voc_det_c4" if self.depth >= 50 else "coco_mask_fpn_1x"
         folder = Path(self.out).with_suffix("")
@@ -73,6 +84,7 @@ def convert(
 ) -> Report:
     """Write a checkpoint's backbone (and FPN) for ``target`` and prove it by running both networks.
 
+    A ResNet goes to Detectron2 and torchvision, a vision transformer to torchvision and timm.
     ``source`` is a layout of ``layouts.LAYOUTS`` or 'auto'; ``method`` names the method where the
     layout cannot tell. The proof is made on what is read back from the disk, before the file takes
     its name. Raises InputError when the checkpoint is not understood, when ``out`` exists with
@@ -82,6 +94,7 @@ def convert(
     checkpoint, out = Path(checkpoint), Path(out)
     _check_target(checkpoint, out, target)
     found = layouts.recognise(weights.read_checkpoint(checkpoint), source, str(checkpoint))
+    _check_network(found, checkpoint, out, target)
     source_sha256 = files.sha256(checkpoint)
     facts = _facts(found, source_sha256, method)
     with _says_why(out), files.atomic(out) as stream:
@@ -91,7 +104,10 @@ def convert(
             arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
             weights.write_detectron2(stream, arrays, facts)
         else:
-            weights.write_torchvision(stream, found.backbone, facts)
+            names = vit.torchvision_names(found.network) if found.is_vit else {}
+            names = names if target == "torchvision" else {}
+            tensors = {names.get(name, name): t for name, t in found.backbone.items()}
+            weights.write_state_dict(stream, tensors, facts)
         stream.flush()
         stages = _prove_file(stream.name, found, target)
         sha256 = files.sha256(stream.name)
@@ -103,6 +119,8 @@ def convert(
         out=str(out),
         target=target,
         method=facts["method"],
+        network=found.network,
+        title=found.title,
         depth=found.depth,
         tensors=len(found.backbone),
         counters_added=found.counters_added,
@@ -135,9 +153,26 @@ def _check_target(checkpoint: Path, out: Path, target: str) -> None:
         raise InputError(f"-o {out} is {'a folder' if out.is_dir() else 'the checkpoint itself'}")
 
 
+def _check_network(found: layouts.Source, checkpoint: Path, out: Path, target: str) -> None:
+    if found.is_vit and target == "detectron2":
+        raise InputError(
+            f"{checkpoint} holds a {found.title}, and Detectron2's backbones here are ResNets; "
+            f"give it --to timm or --to torchvision, -o {out.with_suffix('.pth')}"
+        )
+    if target == "timm" and not found.is_vit:
+        raise InputError(
+            f"{checkpoint} holds a {found.title}, whose names in timm are torchvision's: "
+            "--to torchvision"
+        )
+
+
 def _facts(found: layouts.Source, source_sha256: str, method: str | None) -> dict[str, Any]:
     """What travels with the weights: the detector's options that must agree, and their origin."""
     normal = found.normalization
+    if found.is_vit:
+        network = {"patch_size": vit.PATCH, "image_size": vit.IMAGE}
+    else:  # torchvision's ResNet has the stride in the 3x3 convolution
+        network = {"stride_in_1x1": False, "depth": found.depth}
     return {
         "format": 1,
         "method": method or found.method,
@@ -147,9 +182,9 @@ def _facts(found: layouts.Source, source_sha256: str, method: str | None) -> dic
             "pixel_std": [round(255 * value, 6) for value in normal["std"]],
         },
         "channel_order": normal["channel_order"],
-        "stride_in_1x1": False,  # torchvision's ResNet has the stride in the 3x3 convolution
-        "depth": found.depth,
+        "network": found.network,
         "pretrain": found.pretrain,
+        **network,
     }
 
 
@@ -161,6 +196,8 @@ def _prove_file(path: str, found: layouts.Source, target: str) -> list[Stage]:
             found.backbone, found.normalization, held["model"], held["densessl"], found.fpn
         )
     held = weights.read_checkpoint(path)
+    if found.is_vit:
+        return prove_vit(found.backbone, found.normalization, dict(held), held.densessl, target)
     names = keys.detectron2_names(found.depth)
     renamed = {names.get(name, name): tensor for name, tensor in held.items()}
     return prove(found.backbone, found.normalization, renamed, held.densessl)

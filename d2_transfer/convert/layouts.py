@@ -11,7 +11,8 @@ from typing import Any
 
 from console.errors import InputError, unknown
 
-from . import keys
+from . import keys, vit
+from .complete import complete, plain
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "channel_order": "RGB"}
 WRAPPER = "module."  # DistributedDataParallel puts it before every name; it is taken off first
@@ -69,28 +70,57 @@ LAYOUTS = [  # tried in this order
         copy="online_net.0.",
     ),
     Layout("scfs", "SCFS", TEACHER, "backbone.model.", "scfs"),
+    Layout(
+        *("dino_vit", "DINO with a ViT, training", TEACHER, "backbone.", "dino"),
+        tell=r"backbone\.cls_token",
+    ),
     Layout("dino", "DINO, training", TEACHER, "backbone.", "dino"),
     Layout("swav", "SwAV, training", STATE, method="swav", **SWAV),
     Layout("swav_released", "SwAV, released", method="swav", **SWAV),
     Layout("densecl_released", "DenseCL, released", STATE, method="densecl", author="DenseCL"),
     Layout("state_dict", "torchvision's names in a training file", STATE),
-    Layout("torchvision", "torchvision's models, DINO's and VICReg's released backbones"),
+    Layout(
+        *("timm", "timm's ViTs, DINO's released ViTs"),
+        tell=r"blocks\.0\.attn\.qkv\.weight",
+        not_backbone=r"head\..+",
+    ),
+    Layout(
+        *("torchvision", "torchvision's models, DINO's and VICReg's released backbones"),
+        not_backbone=r"(fc|heads)\..+",
+    ),
 ]
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
 
 @dataclass
 class Source:
-    """What a checkpoint gives: tensors under torchvision's names, and facts about them."""
+    """What a checkpoint gives: its backbone's tensors, and facts about them.
+
+    Names are torchvision's for a ResNet and timm's for a vision transformer.
+    """
 
     layout: str
-    depth: int
+    network: str  # resnet50, vit_small
     backbone: dict[str, Any]  # name -> float32 tensor, complete and in torchvision's order
     fpn: dict[str, Any]  # Detectron2's name -> tensor; empty without an FPN
     counters_added: int  # num_batches_tracked that the file lacked, set to 0
     method: str
     normalization: dict[str, Any] = field(default_factory=lambda: dict(IMAGENET))
     pretrain: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_vit(self) -> bool:
+        return self.network in vit.SIZES
+
+    @property
+    def depth(self) -> int | None:
+        """Of a ResNet."""
+        return None if self.is_vit else int(self.network.removeprefix("resnet"))
+
+    @property
+    def title(self) -> str:
+        """What people call the network: ResNet-50, ViT-S/16."""
+        return vit.SIZES[self.network].title if self.is_vit else f"ResNet-{self.depth}"
 
 
 def recognise(checkpoint: Any, name: str = "auto", where: str = "") -> Source:
@@ -107,7 +137,7 @@ def recognise(checkpoint: Any, name: str = "auto", where: str = "") -> Source:
         if held is None or (name == "auto" and not _told_by(held, layout.tell)):
             continue
         state = _after_prefix(held, layout)
-        if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
+        if vit.is_vit(state) or ("conv1.weight" in state and "layer1.0.conv1.weight" in state):
             source = _source(checkpoint, state, layout, where)
             if layout.copy:
                 _check_copy(held, state, layout, where)
@@ -117,7 +147,8 @@ def recognise(checkpoint: Any, name: str = "auto", where: str = "") -> Source:
     known = "; ".join(f"{row.name} ({row.of})" for row in LAYOUTS)
     asked = "a known layout" if name == "auto" else f"the layout '{name}'"
     raise InputError(
-        f"{where} holds no ResNet in {asked}. Its top-level keys: {shown}. Known layouts: {known}"
+        f"{where} holds no ViT and no ResNet in {asked}. Its top-level keys: {shown}. "
+        f"Known layouts: {known}"
     )
 
 
@@ -142,12 +173,13 @@ def _told_by(held: dict[str, Any], pattern: str) -> bool:
 
 
 def _after_prefix(held: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    """What follows the prefix and is not known to be left behind, in torchvision's spelling."""
+    """What follows the prefix and is not known to be left behind, under the names of a Source."""
     start = len(layout.prefix)
     state = {name[start:]: t for name, t in held.items() if name.startswith(layout.prefix)}
     if layout.names == "detectron2":
         state = _from_detectron2(state)
-    return {name: t for name, t in state.items() if not re.fullmatch(layout.not_backbone, name)}
+    state = {name: t for name, t in state.items() if not re.fullmatch(layout.not_backbone, name)}
+    return vit.in_timms_names(state)
 
 
 def _check_copy(held: dict, state: dict[str, Any], layout: Layout, where: str) -> None:
@@ -182,17 +214,12 @@ def _source(checkpoint: dict, state: dict[str, Any], layout: Layout, where: str)
     if isinstance(checkpoint.get("fpn"), dict):
         fpn |= checkpoint["fpn"]
     backbone = {name: t for name, t in state.items() if name not in fpn}
-    depth = keys.depth_of(backbone)
-    if depth is None:
-        raise InputError(
-            f"{where}: the network is not a ResNet of depth {', '.join(map(str, keys.DEPTHS))} "
-            "(blocks per stage are counted from its names)"
-        )
-    backbone, added = _complete(backbone, depth, where)
+    read = _vit if vit.is_vit(backbone) else _resnet
+    network, backbone, added = read(backbone, where)
     facts = getattr(checkpoint, "densessl", None) or checkpoint.get("densessl") or {}
     source = Source(
         layout=layout.name,
-        depth=depth,
+        network=network,
         backbone=backbone,
         fpn=_fpn(fpn, where),
         counters_added=added,
@@ -207,6 +234,29 @@ def _source(checkpoint: dict, state: dict[str, Any], layout: Layout, where: str)
     return source
 
 
+def _resnet(state: dict[str, Any], where: str) -> tuple[str, dict[str, Any], int]:
+    """The network's name, its tensors, and how many counters of batches were added to them."""
+    depth = keys.depth_of(state)
+    if depth is None:
+        raise InputError(
+            f"{where}: the network is not a ResNet of depth {', '.join(map(str, keys.DEPTHS))} "
+            "(blocks per stage are counted from its names)"
+        )
+    variants = "a variant (deep stem, wider, ResNeXt) does not fit Detectron2's ResNet"
+    wanted = keys.expected(depth)
+    return f"resnet{depth}", *complete(state, wanted, f"ResNet-{depth}", variants, where)
+
+
+def _vit(state: dict[str, Any], where: str) -> tuple[str, dict[str, Any], int]:
+    network = vit.network_of(state)
+    if network is None:
+        known = ", ".join(f"{size.title} ({size.width})" for size in vit.SIZES.values())
+        raise InputError(f"{where}: the network is none of {known}, by the width of its cls_token")
+    variants = "variants (other patches, image sizes or depths; registers, layer scale) are unknown"
+    wanted, title = vit.expected(network), vit.SIZES[network].title
+    return network, *complete(state, wanted, title, variants, where)
+
+
 def _pretrain(checkpoint: dict) -> dict[str, Any]:
     """The facts of our own pretraining; ``epochs`` are those done when the file was written."""
     told = checkpoint.get("pretrain")
@@ -217,51 +267,9 @@ def _pretrain(checkpoint: dict) -> dict[str, Any]:
     return told
 
 
-def _complete(state: dict[str, Any], depth: int, where: str) -> tuple[dict[str, Any], int]:
-    """The tensors of exactly that ResNet as float32, and how many counters had to be added."""
-    import torch
-
-    wanted = keys.expected(depth)
-    added = [n for n in wanted if n not in state and n.endswith(keys.COUNTER)]
-    missing = [name for name in wanted if name not in state and name not in added]
-    extra = [name for name in state if name not in wanted]
-    wrong = [
-        f"{name} {tuple(state[name].shape)} instead of {shape}"
-        for name, shape in wanted.items()
-        if name in state and tuple(getattr(state[name], "shape", ())) != shape
-    ]
-    for what, names in (("lacks", missing), ("also holds", extra), ("has other shapes:", wrong)):
-        if names:
-            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-            raise InputError(
-                f"{where} is like a ResNet-{depth} but {what} {', '.join(names[:6])}{more}; "
-                "a variant (deep stem, wider, ResNeXt) does not fit Detectron2's ResNet"
-            )
-    complete = {}
-    for name in wanted:
-        tensor = state.get(name, torch.zeros((), dtype=torch.int64))
-        complete[name] = _plain(tensor, name, where)
-    return complete, len(added)
-
-
 def _fpn(state: dict[str, Any], where: str) -> dict[str, Any]:
     renamed = {keys.fpn_to_detectron2(name): (name, tensor) for name, tensor in state.items()}
     if None in renamed or len(renamed) != len(state):
         strange = [name for name in state if keys.fpn_to_detectron2(name) is None] or list(state)
         raise InputError(f"{where}: FPN tensors of unknown or double names: {strange[:6]}")
-    return {new: _plain(tensor, name, where) for new, (name, tensor) in renamed.items()}
-
-
-def _plain(tensor: Any, name: str, where: str) -> Any:
-    """The tensor as contiguous float32 (or int64) on the CPU; InputError for NaN or infinity."""
-    import torch
-
-    if not isinstance(tensor, torch.Tensor):
-        raise InputError(f"{where}: {name} is a {type(tensor).__name__}, not a tensor")
-    if name.endswith(keys.COUNTER):
-        return tensor.detach().cpu().to(torch.int64).contiguous()
-    if not tensor.is_floating_point():
-        raise InputError(f"{where}: {name} has type {tensor.dtype}; weights are floating point")
-    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN is both
-        raise InputError(f"{where}: {name} holds NaN or infinity; the training has diverged")
-    return tensor.detach().cpu().to(torch.float32).contiguous()
+    return {new: plain(tensor, name, where) for new, (name, tensor) in renamed.items()}

@@ -11,6 +11,8 @@ from typing import Any
 from console.errors import InputError
 from d2_transfer import compat
 
+from . import keys
+
 TOLERANCE = 1e-5  # of the largest magnitude in the stage: float32 rounding grows with it
 INPUT = (1, 3, 97, 65)  # odd sides, so that a stride in another place shows at the borders
 SEED = 0
@@ -52,19 +54,26 @@ def prove(
     """
     import torch
 
-    wrong = _tensors_that_differ(reference, fpn or {}, written, facts["depth"])
+    names = keys.detectron2_names(facts["depth"])
+    wanted = {names[name]: tensor for name, tensor in reference.items()} | (fpn or {})
+    wrong = tensors_that_differ(wanted, written)
     image = torch.randint(0, 256, INPUT, generator=torch.Generator().manual_seed(SEED))
     if fpn:
         image = image[:, :, :96, :64]  # an FPN wants multiples of 32
-    expected, got = _normalised(image, normalization), _normalised_by_detectron2(image, facts)
+    expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
-        stages = [_compare("input", expected, got)]
+        stages = [compare("input", expected, got)]
         ours = _torchvision_stages(reference, facts["depth"], expected)
         theirs = _detectron2_stages(written, facts, expected)
         if fpn:
             theirs |= _detectron2_fpn(written, facts, expected)
             ours |= _fpn(fpn, ours)
-    stages += [_compare(name, value, theirs[name]) for name, value in ours.items()]
+    stages += [compare(name, value, theirs[name]) for name, value in ours.items()]
+    return settled(stages, wrong)
+
+
+def settled(stages: list[Stage], wrong: list[str]) -> list[Stage]:
+    """The stages, if all are equal and no tensor is ``wrong``; else ProofFailed names them."""
     unequal = [
         f"{s.name}: largest difference {s.difference:.3g} at magnitude {s.magnitude:.3g}"
         for s in stages
@@ -78,21 +87,17 @@ def prove(
     return stages
 
 
-def _compare(name: str, ours, theirs) -> Stage:
+def compare(name: str, ours, theirs) -> Stage:
     if ours.shape != theirs.shape:
         raise ProofFailed(f"{name}: shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}")
     magnitude, difference = ours.abs().max().item(), (ours - theirs).abs().max().item()
     return Stage(name, tuple(ours.shape), magnitude, difference)
 
 
-def _tensors_that_differ(reference, fpn, written, depth: int) -> list[str]:
-    """Every source tensor must be in the file bit for bit, and nothing else may be."""
+def tensors_that_differ(wanted: dict[str, Any], written: dict[str, Any]) -> list[str]:
+    """Every tensor of the source must be in the file bit for bit, and nothing else may be."""
     import torch
 
-    from . import keys
-
-    names = keys.detectron2_names(depth)
-    wanted = {names[name]: tensor for name, tensor in reference.items()} | fpn
     wrong = [f"{name}: not in the source" for name in written if name not in wanted]
     for name, tensor in wanted.items():
         if name not in written:
@@ -102,7 +107,7 @@ def _tensors_that_differ(reference, fpn, written, depth: int) -> list[str]:
     return wrong
 
 
-def _normalised(image, normalization: dict[str, Any]):
+def normalised(image, normalization: dict[str, Any]):
     """The source's view of an RGB image [B, 3, H, W] of 0–255."""
     import torch
 
@@ -112,7 +117,7 @@ def _normalised(image, normalization: dict[str, Any]):
     return ((image / 255.0 - mean) / std).float()
 
 
-def _normalised_by_detectron2(image, facts: dict[str, Any]):
+def normalised_by_detectron2(image, facts: dict[str, Any]):
     """What a detector with the written pixel mean, std and channel order feeds its backbone."""
     import torch
 

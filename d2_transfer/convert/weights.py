@@ -102,10 +102,10 @@ def write_detectron2(stream: BinaryIO, model: dict[str, Any], facts: dict[str, A
     pickle.dump(held, stream, protocol=4)
 
 
-def write_torchvision(stream: BinaryIO, state: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Save a state dict that torchvision loads as it is; the facts are its attribute ``densessl``.
+def write_state_dict(stream: BinaryIO, state: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Save a state dict that torchvision or timm loads as it is.
 
-    An attribute, because every key of a plain state dict is taken for a tensor.
+    The facts are its attribute ``densessl``, because every key of it is taken for a tensor.
     """
     import torch
 

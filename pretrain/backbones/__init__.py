@@ -1,7 +1,7 @@
-"""Backbones: images → named feature levels, with torchvision's names in their state dicts."""
+"""Backbones: images → named feature levels, with torchvision's or timm's names in their states."""
 
+from .build import BACKBONES, build_backbone
 from .fpn import FPN
 from .norm import SplitBatchNorm2d, SyncBatchNorm
-from .resnet import BACKBONES, build_backbone
 
 __all__ = ["BACKBONES", "FPN", "SplitBatchNorm2d", "SyncBatchNorm", "build_backbone"]

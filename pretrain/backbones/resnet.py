@@ -1,15 +1,9 @@
 """ResNets (He et al. 2016, torchvision's v1.5: the stride is in the 3×3) without the classifier."""
 
-from functools import partial
-
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from console.errors import unknown
-
-from .norm import SplitBatchNorm2d, SyncBatchNorm
-
-BACKBONES = {
+RESNETS = {
     "resnet18": resnet.resnet18,
     "resnet50": resnet.resnet50,
     "resnet101": resnet.resnet101,
@@ -39,23 +33,3 @@ class ResNet(nn.Module):
         for level in LEVELS:
             x = levels[level] = getattr(self, level)(x)
         return levels
-
-
-def build_backbone(
-    name: str, norm: str = "split", group_size: int = 32, zero_init_residual: bool = False
-) -> ResNet:
-    """A backbone by name, initialised as torchvision does (Kaiming, fan out).
-
-    ``norm`` is ``"split"`` (:class:`SplitBatchNorm2d`), ``"BN"`` (per process) or ``"SyncBN"``.
-    The state dict has torchvision's names without ``fc.*``. Raises InputError for unknown names.
-    """
-    norms = {
-        "split": partial(SplitBatchNorm2d, group_size=group_size),
-        "BN": nn.BatchNorm2d,
-        "SyncBN": SyncBatchNorm,
-    }
-    if name not in BACKBONES:
-        raise unknown("backbone", name, BACKBONES, where="BACKBONE.NAME")
-    if norm not in norms:
-        raise unknown("norm", norm, norms, where="BACKBONE.NORM")
-    return ResNet(BACKBONES[name](norm_layer=norms[norm], zero_init_residual=zero_init_residual))

@@ -12,12 +12,14 @@ and the same as text, for a configuration, is :func:`pretrain.correspondence.exp
 """
 
 from pretrain.correspondence.attention import attention, salient, set_to_set
+from pretrain.correspondence.crops import crop_in_view
 from pretrain.correspondence.expression import Expression, parse
 from pretrain.correspondence.geometry import geometric, geometric_from_coordinates
 from pretrain.correspondence.hough import best, hough_confidence, mirrored, vote
 from pretrain.correspondence.pair import Pair
 from pretrain.correspondence.pixels import hungarian, random_pairs, sorted_pairs
 from pretrain.correspondence.points import shared_points
+from pretrain.correspondence.search import feature_search, soft_attention
 from pretrain.correspondence.similarity import cosine, nearest, one_hot
 from pretrain.correspondence.windows import windows
 
@@ -27,6 +29,8 @@ __all__ = [
     "attention",
     "best",
     "cosine",
+    "crop_in_view",
+    "feature_search",
     "geometric",
     "geometric_from_coordinates",
     "hough_confidence",
@@ -39,6 +43,7 @@ __all__ = [
     "salient",
     "set_to_set",
     "shared_points",
+    "soft_attention",
     "sorted_pairs",
     "vote",
     "windows",

@@ -6,6 +6,7 @@ factor      =  term | "(" expression ")"
 term        =  name [ comparison number ] | path/to/file.py:function
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from pretrain.correspondence.geometry import geometric
 from pretrain.correspondence.hough import best, confidence_of
 from pretrain.correspondence.pair import Pair
 from pretrain.correspondence.pixels import assignment, random_pairs, sorted_pairs
-from pretrain.correspondence.similarity import nearest, one_hot
-from pretrain.external import load_object
+from pretrain.correspondence.similarity import one_hot
+from pretrain.external import failure, load_object
 
 Weights = torch.Tensor  # bool or float [B, Nq, Nk]
 SALIENT = 0.7  # attention of a salient position, unless an expression says otherwise
@@ -37,13 +38,12 @@ def _sets(pair: Pair, threshold: float = SALIENT) -> tuple[torch.Tensor, torch.T
 
 
 def _nearest(pair: Pair) -> Weights:
-    match = nearest(pair.query, pair.key, pair.cosine)
-    return one_hot(match, pair.cosine.shape[2])
+    return one_hot(pair.nearest, math.prod(pair.grid))
 
 
 def _hough(pair: Pair) -> Weights:
     match = best(confidence_of(pair.cosine, pair.grid), pair.cosine)
-    return one_hot(match, pair.cosine.shape[2])
+    return one_hot(match, math.prod(pair.grid))
 
 
 def _cosine(pair: Pair, comparison: str, value: float) -> Weights:
@@ -118,7 +118,11 @@ class UserTerm:
         self.seen = False
 
     def __call__(self, pair: Pair) -> Weights:
-        weights = self.function(pair)
+        try:
+            weights = self.function(pair)
+        except Exception as error:
+            line, message = failure(error, inspect.getsourcefile(self.function) or "")
+            raise InputError(f"{self.where}: {self.text}, line {line}: {message}") from error
         expected = [len(pair.query), *(math.prod(z.shape[2:]) for z in (pair.query, pair.key))]
         if not isinstance(weights, torch.Tensor):
             self._refuse(f"must return a tensor {expected}; it returned", weights)

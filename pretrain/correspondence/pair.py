@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pretrain.correspondence.attention import attention
-from pretrain.correspondence.similarity import cosine
+from pretrain.correspondence.similarity import cosine, nearest
 
 if TYPE_CHECKING:
     from pretrain.views import View
@@ -37,6 +37,13 @@ class Pair:
     def cosine(self) -> torch.Tensor:
         """Cosine of every query position with every key position, ``[B, N, N]``."""
         return cosine(self.query, self.key)
+
+    @cached_property
+    def nearest(self) -> torch.Tensor:
+        """The nearest key position of every query position, long ``[B, N]``."""
+        # On CUDA its cosine is another one, in float64.
+        known = None if self.query.is_cuda else self.cosine
+        return nearest(self.query, self.key, known)
 
     @cached_property
     def attention(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The optimizers: SGD with momentum, and LARS, which fits the step of a layer to its weights."""
+"""The optimizers: SGD with momentum, AdamW, and LARS, which fits a layer's step to its weights."""
 
 import torch
 from fvcore.common.config import CfgNode
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from console.errors import unknown
 
-OPTIMIZERS = ("sgd", "lars")
+OPTIMIZERS = ("sgd", "lars", "adamw")
 
 
 def build_optimizer(solver: CfgNode, groups: list[dict], lr: float) -> torch.optim.Optimizer:
@@ -21,6 +21,8 @@ def build_optimizer(solver: CfgNode, groups: list[dict], lr: float) -> torch.opt
         return torch.optim.SGD(groups, **common)
     if solver.OPTIMIZER == "lars":
         return LARS(groups, **common, trust=solver.LARS_TRUST)
+    if solver.OPTIMIZER == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=solver.WEIGHT_DECAY)
     raise unknown("optimizer", solver.OPTIMIZER, OPTIMIZERS, "SOLVER.OPTIMIZER")
 
 

@@ -17,6 +17,8 @@ FREE = (
     "OUTPUT_DIR",
     "DATA.PATH",  # the data may have moved; the names of its images are compared instead
     "DATA.ANNOTATIONS",
+    "DATA.CLASSES",  # a list of one's own may have moved, too
+    "BACKBONE.WEIGHTS",  # read where a run begins, and never again
     "DATA.WORKERS",
     "DATA.MAX_UNREADABLE",
     "SOLVER.MAX_SKIPPED",

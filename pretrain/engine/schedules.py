@@ -25,16 +25,18 @@ def scaled_lr(solver: CfgNode) -> float:
 def learning_rate(solver: CfgNode, step: int, steps_per_epoch: int) -> float:
     """The learning rate in effect at ``step`` (from 0) of a run with ``cfg.SOLVER`` options.
 
-    A linear warm-up (always per step, as PixPro's) ends at the peak; then the schedule moves per
-    step, or per epoch as in MoCo (main_moco.py, adjust_learning_rate): the first epoch runs at the
-    peak and the last one above END_LR. The cosine is over the steps after the warm-up (PixPro,
-    lr_scheduler.py); milestones of ``step`` are epochs of the whole run.
+    A linear warm-up (always per step) ends at the peak, which is the rate of the first step after
+    it (PixPro) and with WARMUP_INCLUSIVE also that of its last step (DINO). Then the schedule moves
+    per step, or per epoch as in MoCo (main_moco.py, adjust_learning_rate): the first epoch runs at
+    the peak and the last one above END_LR. The cosine is over the steps after the warm-up (PixPro,
+    lr_scheduler.py; DINO, utils.py); milestones of ``step`` are epochs of the whole run.
     """
     total = total_steps(solver, steps_per_epoch)
     warmup = min(round(solver.WARMUP_EPOCHS * steps_per_epoch), total)
     peak = scaled_lr(solver)
     if step < warmup:
-        return LinearParamScheduler(peak * solver.WARMUP_FACTOR, peak)(step / warmup)
+        last = max(warmup - 1, 1) if solver.WARMUP_INCLUSIVE else warmup
+        return LinearParamScheduler(peak * solver.WARMUP_FACTOR, peak)(step / last)
     moved = step - step % steps_per_epoch if solver.PER == "epoch" else step
     if solver.SCHEDULE == "cosine":
         scheduler: ParamScheduler = CosineParamScheduler(peak, solver.END_LR)
@@ -47,3 +49,27 @@ def learning_rate(solver: CfgNode, step: int, steps_per_epoch: int) -> float:
         # fvcore adds its epsilon and cuts the share back to a whole step: aim at the step's middle
         return scheduler((moved + 0.5) / total - ParamScheduler.WHERE_EPSILON)
     return ConstantParamScheduler(peak)(0.0)
+
+
+def weight_decay(solver: CfgNode, step: int, steps_per_epoch: int) -> float:
+    """The weight decay in effect at ``step`` (from 0) of a run with ``cfg.SOLVER`` options.
+
+    From WEIGHT_DECAY along a cosine, per step of the whole run and without a warm-up, towards
+    END_WEIGHT_DECAY, which no step reaches; constant where that is negative.
+    Source: DINO, main_dino.py (wd_schedule).
+    """
+    if solver.END_WEIGHT_DECAY < 0:
+        return solver.WEIGHT_DECAY
+    scheduler = CosineParamScheduler(solver.WEIGHT_DECAY, solver.END_WEIGHT_DECAY)
+    return scheduler(step / max(total_steps(solver, steps_per_epoch), 1))
+
+
+def teacher_temperature(warm: float, final: float, warmup_epochs: int, epoch: int) -> float:
+    """The teacher's temperature in ``epoch`` (from 0), in equal steps from ``warm`` to ``final``.
+
+    The last of the ``warmup_epochs`` is at ``final`` already, as are all after it.
+    Source: DINO, main_dino.py (teacher_temp_schedule).
+    """
+    if epoch >= warmup_epochs:
+        return final
+    return LinearParamScheduler(warm, final)(epoch / max(warmup_epochs - 1, 1))

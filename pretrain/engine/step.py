@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import distributed
+from .gradients import clip_each_
 
 AMP = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -37,9 +38,10 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         amp: str = "off",
+        clip_each: float = 0.0,
     ):
         self.method, self.model, self.optimizer, self.device = method, model, optimizer, device
-        self.dtype = AMP[amp]
+        self.dtype, self.clip_each = AMP[amp], clip_each
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         # Batch norm statistics move in the forward pass, before anything can be checked.
@@ -54,13 +56,23 @@ class Stepper:
             t.numel() * t.element_size() for t in self.method.state_dict().values()
         )
 
-    def run(self, views: list, step: int, lr: float, peak: float | None = None) -> Outcome:
+    def run(
+        self,
+        views: list,
+        step: int,
+        lr: float,
+        peak: float | None = None,
+        weight_decay: float | None = None,
+    ) -> Outcome:
         """One step at learning rate ``lr``; every process must call this in step.
 
-        Groups with ``fixed_lr`` run at ``peak`` (default: at ``lr`` like the others).
+        Groups with ``fixed_lr`` run at ``peak`` (default: at ``lr`` like the others); those that
+        decay at all do by ``weight_decay`` (default: as before).
         """
         for group in self.optimizer.param_groups:
             group["lr"] = peak if peak and group.get("fixed_lr") else lr
+            if weight_decay is not None and group.get("adapt", True):
+                group["weight_decay"] = weight_decay
         self._copy(self._moving, self._kept)
         with self._autocast():
             outputs = self.model(views, step)
@@ -76,6 +88,8 @@ class Stepper:
             overflow = self.scaler.get_scale() > 1 and not distributed.any_rank(loss_bad)
             self.scaler.update()
             return Outcome(values, applied=False, overflow=overflow)
+        if self.clip_each:
+            clip_each_(self.parameters, self.clip_each)
         self.method.after_backward(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()

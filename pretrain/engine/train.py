@@ -1,6 +1,7 @@
 """The training run, from a config to ``backbone_final.pth``; read it top to bottom."""
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,8 +16,9 @@ from console.errors import InputError, StoppedEarly
 from console.progress import Bar
 
 from .. import config
+from ..external import loaded
 from ..methods import build_method
-from ..methods.moco import MoCo
+from ..methods.base import starting_weights
 from ..views import (
     NORMALIZATION,
     ViewDataset,
@@ -34,7 +36,7 @@ from .nonfinite import Patience
 from .optimizers import build_optimizer
 from .order import BatchOrder, global_batch
 from .placement import check_compiler, check_disk, distribute
-from .schedules import learning_rate, scaled_lr, total_steps
+from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
 from .step import Stepper
 from .stops import Stops
 from .unreadable import Unreadable
@@ -54,6 +56,9 @@ def train(cfg: CfgNode, after_step: Callable[[int], None] | None = None) -> Path
     try:
         config.validate(cfg, distributed.world_size())
         check_compiler(cfg, device)
+        begun = Checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints").found()
+        if cfg.BACKBONE.WEIGHTS and not begun:
+            starting_weights(cfg)  # wrong ones are refused before any work
         folder = resume.writable(cfg.OUTPUT_DIR)
         log.setup(folder, distributed.rank())
         with locked(folder), Stops(distributed.is_main()) as stops:
@@ -82,7 +87,7 @@ class Run:
         if self.is_complete(found):
             return
         self.read_data()
-        self.build_model()
+        self.build_model(anew=not found)
         if self.main:
             waiting = self.cfg.CHECKPOINT.KEEP + 1 - len(self.checkpoints.found())
             check_disk(self.folder, self.stepper.state_bytes(), files=max(waiting, 1))
@@ -133,7 +138,7 @@ class Run:
             *(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED, local, cfg.VIEWS.LOCAL_SIZE)
         )
         self.facts = {
-            "dataset": "/".join(Path(cfg.DATA.PATH).absolute().parts[-2:]),  # imagenet/train
+            "dataset": dataset_name(cfg.DATA),
             "images": images,
             "images_sha256": self.source.fingerprint(),
             "epochs": round(self.total / self.epoch, 4),
@@ -142,18 +147,26 @@ class Run:
             "processes": distributed.world_size(),
         }
 
-    def build_model(self) -> None:
-        cfg = self.cfg
+    def build_model(self, anew: bool) -> None:
+        """The method (a run that begins ``anew`` starts from BACKBONE.WEIGHTS), the optimizer."""
+        cfg = self.cfg.clone()
+        if cfg.BACKBONE.WEIGHTS and anew:
+            self.facts["start_sha256"] = files.sha256(cfg.BACKBONE.WEIGHTS)
+        elif not anew:
+            cfg.BACKBONE.WEIGHTS = ""
         torch.manual_seed(cfg.SEED)  # the initial weights; no step draws from this generator
         layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
         self.method = build_method(cfg).to(self.device, memory_format=layout).train()
         self.method.steps, self.method.steps_per_epoch = self.total, self.epoch
+        self.facts["own_files"] = loaded()
         if cfg.COMPILE:
             self.method.compile_backbones()
         groups = self.method.parameter_groups(cfg)
         self.optimizer = build_optimizer(cfg.SOLVER, groups, scaled_lr(cfg.SOLVER))
         model = distribute(self.method, self.device)
-        self.stepper = Stepper(self.method, model, self.optimizer, self.device, cfg.AMP)
+        self.stepper = Stepper(
+            *(self.method, model, self.optimizer, self.device, cfg.AMP, cfg.SOLVER.CLIP_EACH)
+        )
 
     def announce(self) -> None:
         """Say in two lines what runs."""
@@ -168,8 +181,7 @@ class Run:
             *(scaled_lr(solver), solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
             *(distributed.world_size(), self.device, cfg.AMP),
         )
-        shuffles = isinstance(self.method, MoCo) and cfg.MOCO.SHUFFLE
-        if shuffles and config.normalisation_groups(cfg, distributed.world_size()) == 1:
+        if self.method.shuffles and config.normalisation_groups(cfg, distributed.world_size()) == 1:
             logger.warning(
                 "all images of a step are normalised together, so shuffling (MOCO.SHUFFLE) has no "
                 "effect and a query can recognise its key by their common statistics; MoCo was "
@@ -189,6 +201,13 @@ class Run:
         if found:
             path, state = found
             resume.check_same_data(path, state, self.facts)
+            self.facts |= {k: v for k, v in state["pretrain"].items() if k == "start_sha256"}
+            if state["pretrain"].get("own_files", {}) != self.facts["own_files"]:
+                logger.warning(
+                    "%s: a file of your own has changed since, or lies elsewhere; the run goes on "
+                    "with what it says now",
+                    path,
+                )
             self.iteration = state["iteration"]
             self.method.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -270,7 +289,8 @@ class Run:
         batch = loading.next()
         views = apply_photometric(batch, self.device, **NORMALIZATION)
         lr = learning_rate(solver, step, self.epoch)
-        outcome = self.stepper.run(views, step, lr, scaled_lr(solver))
+        decay = weight_decay(solver, step, self.epoch)
+        outcome = self.stepper.run(views, step, lr, scaled_lr(solver), decay)
         self.patience.count(step, outcome)
         self.unreadable.add(gathered(batch.unreadable, self.device))
         self.iteration += 1
@@ -310,6 +330,13 @@ class Run:
         images, size = self.facts["images"], self.cfg.SOLVER.BATCH_SIZE
         batch = global_batch(self.cfg.SEED, step, images, size)
         return [self.source.name(int(index)) for index in batch]
+
+
+def dataset_name(data: CfgNode) -> str:
+    """What records call the data: ``imagenet/train``, or ``coco/train2017:coco/unlabeled2017``."""
+    paths = [data.PATH] if Path(data.PATH).exists() else data.PATH.split(os.pathsep)
+    names = ["/".join(Path(path).absolute().parts[-2:]) for path in paths]
+    return ":".join(names) + (f" ({Path(data.CLASSES).stem})" if data.CLASSES else "")
 
 
 def gathered(indices: Tensor, device: torch.device) -> list[int]:

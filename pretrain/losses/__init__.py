@@ -6,6 +6,7 @@ take unit vectors, which the caller makes; a function that normalises by itself 
 """
 
 from pretrain.losses.contrastive import dense_info_nce, info_nce, set_info_nce
+from pretrain.losses.distillation import distillation, next_center, paired_distillation
 from pretrain.losses.nt_xent import nt_xent
 from pretrain.losses.propagation import (
     pixel_consistency,
@@ -21,9 +22,12 @@ from pretrain.losses.swav import sinkhorn, swapped_prediction
 __all__ = [
     "cell_negatives",
     "dense_info_nce",
+    "distillation",
     "info_nce",
     "negative_cosine",
+    "next_center",
     "nt_xent",
+    "paired_distillation",
     "pixel_consistency",
     "pixel_propagation",
     "propagated_consistency",

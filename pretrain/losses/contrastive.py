@@ -76,8 +76,9 @@ def set_info_nce(
 
     All positives of a position share one denominator; key positions outside the set are no
     negatives. ``query [B, D, Nq]`` and ``key [B, D, Nk]`` (or ``[B, D, h, w]``) are unit vectors
-    over D, not normalised here. ``mask [B, Nq, Nk]`` holds c_i, any value other than zero meaning
-    membership; ``queue`` is ``[K, D]``. A position without positives adds 0.
+    over D, not normalised here. ``mask [B, Nq, Nk]`` holds c_i, what is above 0 being a member;
+    ``queue`` is ``[K, D]``. Float weights make the mean over the positives a weighted one (bool is
+    the equation). A position without positives adds 0.
     ``reduction="sum"``: the sum over the positions of an image (the paper), mean over images.
     ``reduction="mean"``: the mean over the positions that have a positive (the released code), mean
     over all images; an image without any counts as 0. Raises InputError for shapes that disagree
@@ -91,33 +92,32 @@ def set_info_nce(
         )
     if reduction not in REDUCTIONS:
         raise unknown("reduction", reduction, REDUCTIONS, where="set_info_nce()")
-    mask = mask.bool()
-    valid = mask.any(2)  # [B, Nq]
+    valid = (mask > 0).any(2)  # [B, Nq]
     share = valid.to(query.dtype) / len(mask)  # of a position in the loss, [B, Nq]
     if reduction == "mean":
         share = share / valid.sum(1, keepdim=True).clamp_min(1)
     s = torch.bmm(query.transpose(1, 2), key) / temperature  # [B, Nq, Nk]
-    rows = _rows(query), s.flatten(0, 1), mask.flatten(0, 1), share.flatten()
+    rows = _rows(query), s.flatten(0, 1), mask.to(s.dtype).flatten(0, 1), share.flatten()
     return _set_loss(*counting(valid.flatten(), *rows), queue, temperature)
 
 
 def _set_loss(
     query: torch.Tensor,
     s: torch.Tensor,
-    c: torch.Tensor,
+    w: torch.Tensor,
     share: torch.Tensor,
     queue: torch.Tensor,
     temperature: float,
 ) -> torch.Tensor:
-    """sum_i share_i l_i of positions ``query [M, D]``, ``s`` and ``c [M, Nk]``, ``share [M]``.
+    """sum_i share_i l_i of positions ``query [M, D]``, ``s`` and weights ``w [M, Nk]``.
 
-    A position without positives has share 0; it gets all of them, which keeps its logarithm and
-    its gradient finite.
+    A position without positives has ``share [M]`` 0; it gets all of them, which keeps its logarithm
+    and its gradient finite.
     """
-    c = c | (share == 0)[:, None]
-    lse_set = torch.logsumexp(s.masked_fill(~c, -torch.inf), dim=1)
+    w = w.masked_fill((share == 0)[:, None], 1.0)
+    lse_set = torch.logsumexp(s.masked_fill(w <= 0, -torch.inf), dim=1)
     lse_queue = queue_logsumexp(query, queue, temperature)
-    loss = torch.logaddexp(lse_set, lse_queue) - (s * c).sum(1) / c.sum(1)  # l_i, [M]
+    loss = torch.logaddexp(lse_set, lse_queue) - (s * w).sum(1) / w.sum(1)  # l_i, [M]
     return (share * loss).sum()
 
 

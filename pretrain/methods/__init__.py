@@ -10,10 +10,12 @@ from .byol import BYOL
 from .dense import DenseMoCo
 from .dense_simsiam import DenseSimSiam
 from .densecl import DenseCL
+from .dino import DINO
 from .houghcl import HoughCL
 from .moco import MoCo
 from .pixpro import PixPro
 from .resim import ReSim
+from .scfs import SCFS
 from .setsim import SetSim, SetSimSiam
 from .simclr import SimCLR
 from .simsiam import SimSiam
@@ -33,6 +35,8 @@ METHODS: dict[str, type[Method]] = {
     "pixpro": PixPro,
     "vader": VADeR,
     "resim": ReSim,
+    "dino": DINO,
+    "scfs": SCFS,
     "dense": DenseMoCo,
     "dense_simsiam": DenseSimSiam,
 }

@@ -1,5 +1,7 @@
 """What the engine knows of a method."""
 
+from pathlib import Path
+
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
@@ -22,7 +24,9 @@ class Method(nn.Module):
     backbone: nn.Module  # what is pretrained
     dense: bool = False  # whether it compares positions, and so needs more than one
     multi_crop: bool = False  # whether it takes local views behind the two global ones
+    takes_vit: bool = False  # whether its backbone may be a ViT
     same_flip: bool = False  # whether both views of an image must be mirrored, or none
+    shuffles: bool = False  # whether keys are shuffled between the groups of batch norm
     steps: int = 1  # of the whole run, and of an epoch: the engine sets them before the first step
     steps_per_epoch: int = 1
 
@@ -84,25 +88,42 @@ class Method(nn.Module):
         return None
 
 
-def new_backbone(cfg: CfgNode) -> nn.Module:
-    """The backbone that ``cfg.BACKBONE`` describes; InputError for WEIGHTS that do not fit it."""
+def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> nn.Module:
+    """The backbone that ``cfg.BACKBONE`` describes; InputError for WEIGHTS that do not fit it.
+
+    ``drop_path`` is for a ViT.
+    """
     options = cfg.BACKBONE
     backbone = build_backbone(
-        options.NAME, options.NORM, options.GROUP_SIZE, options.ZERO_INIT_RESIDUAL
+        *(options.NAME, options.NORM, options.GROUP_SIZE, options.ZERO_INIT_RESIDUAL, drop_path)
     )
     if options.WEIGHTS:
-        try:
-            state = torch.load(options.WEIGHTS, "cpu", weights_only=True)["backbone"]
-            backbone.load_state_dict(state)
-        except FileNotFoundError:
-            raise InputError(f"BACKBONE.WEIGHTS: {options.WEIGHTS} does not exist") from None
-        except Exception as error:  # torch.load raises many kinds
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"BACKBONE.WEIGHTS: {options.WEIGHTS} is no checkpoint of densessl pretrain with "
-                f"a {options.NAME}: {reason}"
-            ) from None
+        backbone.load_state_dict(starting_weights(cfg))
     return backbone
+
+
+def starting_weights(cfg: CfgNode) -> dict[str, Tensor]:
+    """The backbone in ``BACKBONE.WEIGHTS``; InputError unless it is one of ``BACKBONE.NAME``."""
+    options, where = cfg.BACKBONE, f"BACKBONE.WEIGHTS: {cfg.BACKBONE.WEIGHTS}"
+    if not Path(options.WEIGHTS).is_file():
+        raise InputError(f"{where} is no file (looked from {Path.cwd()})")
+    try:
+        checkpoint = torch.load(options.WEIGHTS, "cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds
+        raise InputError(f"{where} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("backbone"), dict):
+        raise InputError(f"{where} is no checkpoint of densessl pretrain: it has no 'backbone'")
+    state = checkpoint["backbone"]
+    with torch.device("meta"):
+        wanted = build_backbone(options.NAME, options.NORM, options.GROUP_SIZE).state_dict()
+    for name in sorted(wanted.keys() | state.keys()):
+        has, needs = (tuple(s[name].shape) if name in s else None for s in (state, wanted))
+        if has != needs:
+            raise InputError(
+                f"{where} does not fit a {options.NAME}: {name} is {has or 'not there'} instead of "
+                f"{needs or 'not there'}"
+            )
+    return state
 
 
 @torch.no_grad()
@@ -111,4 +132,4 @@ def feature_std(embedding: Tensor) -> Tensor:
 
     About 1 for embeddings spread over the sphere, 0 for collapsed ones. Source: SimSiam, 4.1.
     """
-    return embedding.float().std(0).mean() * embedding.shape[1] ** 0.5
+    return embedding.float().std(0, correction=0).mean() * embedding.shape[1] ** 0.5

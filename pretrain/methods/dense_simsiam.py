@@ -48,14 +48,16 @@ class DenseSimSiam(ByExpression, SimSiam):
         values = image_loss(z, [self.predictor(each) for each in z])
         dense_z = [self.dense_projector(each) for each in maps]  # [B, D, h, w]
         dense_p = [self.dense_predictor(each) for each in dense_z]
-        terms = []
+        terms, stats = [], []
         for query, key in ((0, 1), (1, 0)):
             generator = matching_generator(self.cfg.SEED, step, query)
             pair = Pair(
                 *(maps[query].detach(), maps[key].detach(), views[query], views[key], generator)
             )
             with torch.no_grad():
-                c, stats = self.correspond(pair, dense_z[query].detach(), dense_z[key].detach())
+                c, found = self.correspond(pair, dense_z[query].detach(), dense_z[key].detach())
+            stats.append(found)
             terms.append(set_cosine(dense_p[query].flatten(2), dense_z[key].flatten(2), c))
         dense = (terms[0] + terms[1]) / 2
-        return values | weighted(self.cfg, step, values["loss"], dense) | stats
+        both = {name: (value + stats[1][name]) / 2 for name, value in stats[0].items()}
+        return values | weighted(self.cfg, step, values["loss"], dense) | both

@@ -30,7 +30,7 @@ class MoCo(MomentumMethod):
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
-        self.cfg, self.options = cfg, cfg.MOCO
+        self.cfg, self.options, self.shuffles = cfg, cfg.MOCO, cfg.MOCO.SHUFFLE
         self.backbone = new_backbone(cfg)
         channels = self.backbone.channels[LEVEL]
         self.projector = Projector(channels, self.options.HIDDEN, self.options.DIM)
@@ -94,7 +94,7 @@ class MoCo(MomentumMethod):
 
     def permutation(self, step: int, direction: int, images: int) -> Tensor | None:
         """ShuffleBN's permutation of the global batch: a function of seed, step and direction."""
-        if not self.options.SHUFFLE:
+        if not self.shuffles:
             return None
         rng = np.random.default_rng([SHUFFLE_STREAM, self.cfg.SEED, step, direction])
         return torch.from_numpy(rng.permutation(images * distributed.world_size()))

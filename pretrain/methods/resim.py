@@ -119,7 +119,10 @@ class ReSim(MoCo):
 
     @torch.no_grad()
     def all_regions(self, r_k: Tensor, valid: Tensor) -> Tensor:
-        """The paper's negatives ``[M, D]``: the key's regions of all images."""
+        """The paper's negatives ``[M, D]``: the key's regions of all images.
+
+        How many are valid is known to the device alone: this waits for it.
+        """
         r_k, valid = distributed.gather(r_k.contiguous()), distributed.gather(valid)
         return r_k[valid]
 

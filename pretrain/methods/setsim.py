@@ -9,14 +9,13 @@ from pretrain.correspondence import (
     Pair,
     attention,
     geometric,
-    hungarian,
-    nearest,
     one_hot,
     random_pairs,
     salient,
     set_to_set,
     sorted_pairs,
 )
+from pretrain.correspondence.pixels import assignment
 from pretrain.losses import set_info_nce
 
 from .dense import ByExpression, DenseMoCo, pair_statistics
@@ -48,10 +47,11 @@ class SetCorrespondence(ByExpression):
         options = self.cfg.SETSIM
         salient_q = salient(pair.query, options.THRESHOLD, options.STATISTIC)  # Ω_q
         salient_k = salient(pair.key, options.THRESHOLD, options.STATISTIC)
-        sets = self.pairs_of_sets(pair, salient_q, salient_k)
-        if not options.SET:
-            sets = torch.zeros_like(sets)
-        elif options.MIN_COSINE:
+        if options.SET:
+            sets = self.pairs_of_sets(pair, salient_q, salient_k)
+        else:
+            sets = set_to_set(torch.zeros_like(salient_q), salient_k)
+        if options.SET and options.MIN_COSINE:
             sets = sets & (pair.cosine >= options.MIN_COSINE)
         c = sets
         if options.GEOMETRY_THRESHOLD:
@@ -62,7 +62,7 @@ class SetCorrespondence(ByExpression):
         before = c
         if options.NEAREST:
             rows = c.any(2) if options.NEAREST_ROWS == "valid" else salient_q
-            neighbour = one_hot(nearest(pair.query, pair.key), c.shape[2])
+            neighbour = one_hot(pair.nearest, c.shape[2])
             c = c | (neighbour & rows[:, :, None])
         images = len(c)
         return c, {
@@ -83,7 +83,7 @@ class SetCorrespondence(ByExpression):
         if options.STRATEGY == "sort":
             a_q, a_k = (attention(z, options.STATISTIC) for z in (pair.query, pair.key))
             return sorted_pairs(a_q, a_k, salient_q, salient_k)
-        return hungarian(pair.query, pair.key, salient_q, salient_k)
+        return assignment(pair.cosine, salient_q, salient_k)
 
 
 class SetSim(SetCorrespondence, DenseMoCo):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pretrain.engine import distributed
 from pretrain.losses import sinkhorn, swapped_prediction
+from pretrain.precision import full_precision
 from pretrain.views import View
 
 from .base import LEVEL, Method, feature_std, new_backbone
@@ -49,17 +50,23 @@ class SwAV(Method):
             for group in groups
         ]
         z = unit(self.projector(torch.cat(pooled)))  # [V B, D]
-        scores = list(nn.functional.linear(z, self.prototypes.weight.to(z.dtype)).split(B))
+        scores = list(self.scores(z).split(B))
         self._keys = [part.detach() for part in z[: 2 * B].split(B)]
         codes = [self.codes(number, scores[number].detach(), step) for number in range(2)]
         loss = swapped_prediction(scores, codes, self.options.TEMPERATURE)
-        used = torch.cat(codes).argmax(1).bincount(minlength=self.options.PROTOTYPES) > 0
+        used = torch.zeros(self.options.PROTOTYPES, device=z.device)
+        used.index_fill_(0, torch.cat(codes).argmax(1), 1.0)
         return {
             "loss": loss,
             "loss/image": loss.detach(),
             "stat/feature_std": feature_std(self._keys[0]),
-            "stat/prototypes_used": used.float().sum(),
+            "stat/prototypes_used": used.sum(),
         }
+
+    @full_precision
+    def scores(self, z: Tensor) -> Tensor:
+        """Cosines of projections ``[M, D]`` with the prototypes ``[M, P]``; later divided by ε."""
+        return nn.functional.linear(z, self.prototypes.weight.to(z.dtype))
 
     @torch.no_grad()
     def codes(self, number: int, scores: Tensor, step: int) -> Tensor:
@@ -67,8 +74,7 @@ class SwAV(Method):
         everyone = distributed.gather(scores)  # [M, P]
         M = len(everyone)
         if self.queue_is_full(step):
-            earlier = self.queues[number].keys @ self.prototypes.weight.T
-            everyone = torch.cat((everyone, earlier))
+            everyone = torch.cat((everyone, self.scores(self.queues[number].keys)))
         codes = sinkhorn(everyone, self.options.EPSILON, self.options.ITERATIONS)
         return distributed.mine(codes[:M])
 

@@ -51,19 +51,21 @@ MOCO_V2 = ViewRecipe()
 PIXPRO_FIRST = ViewRecipe(scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur=1.0)
 PIXPRO_SECOND = replace(PIXPRO_FIRST, blur=0.1, solarize=0.2)
 BYOL_FIRST, BYOL_SECOND = (replace(r, bicubic=True) for r in (PIXPRO_FIRST, PIXPRO_SECOND))
+DINO_LOCAL = replace(BYOL_FIRST, blur=0.5)
 SIMCLR = ViewRecipe(scale=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2))
 SWAV = replace(SIMCLR, scale=(0.14, 1.0))
 MOCO_V2_SAME_FLIP = replace(MOCO_V2, flip_of_first=True)
 RESIM = replace(MOCO_V2_SAME_FLIP, blur_first=True)
 
 Recipe = tuple[ViewRecipe, ...]
-RECIPES: dict[str, Recipe] = {  # of the two global views
+RECIPES: dict[str, Recipe] = {  # of the two global views; a third one is for local views
     "moco_v1": (MOCO_V1, MOCO_V1),  # He et al. 2020, the official code
     "moco_v2": (MOCO_V2, MOCO_V2),  # Chen et al. 2020, the official code
     "moco_v2_coord": (MOCO_V2, MOCO_V2),  # SetSim's: flips second, which gives the same images
     "byol": (BYOL_FIRST, BYOL_SECOND),  # Grill et al. 2020
     "pixpro": (PIXPRO_FIRST, PIXPRO_SECOND),  # BYOL's pair, bilinear
     "simclr": (SIMCLR, SIMCLR),  # Chen et al. 2020
+    "dino": (BYOL_FIRST, BYOL_SECOND, DINO_LOCAL),  # Caron et al. 2021
     "swav": (SWAV, SWAV),  # Caron et al. 2020; its local crops by VIEWS.LOCAL_CROPS
     "resim": (RESIM, RESIM),  # Xiao et al. 2021, the official code: blur first, one flip for both
     "moco_v2_same_flip": (MOCO_V2_SAME_FLIP, MOCO_V2_SAME_FLIP),  # ReSim as its paper says it
@@ -75,11 +77,12 @@ def build_recipes(views: CfgNode) -> tuple[Recipe, Recipe]:
 
     Raises InputError for crop scales that are no range within (0, 1].
     """
-    global_views = RECIPES[views.RECIPE]
+    recipe = RECIPES[views.RECIPE]
+    global_views, local = recipe[:2], recipe[-1]
     if views.SCALE:
         scale = _scale(views.SCALE, "VIEWS.SCALE")
         global_views = tuple(replace(recipe, scale=scale) for recipe in global_views)
-    local = replace(global_views[-1], scale=_scale(views.LOCAL_SCALE, "VIEWS.LOCAL_SCALE"))
+    local = replace(local, scale=_scale(views.LOCAL_SCALE, "VIEWS.LOCAL_SCALE"))
     return global_views, (local,) * views.LOCAL_CROPS
 
 

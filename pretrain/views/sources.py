@@ -211,7 +211,7 @@ def _require_classes(
         child
         for path in paths
         for child in sorted(path.iterdir())
-        if len(missing) == len(classes) and (child / classes[0]).is_dir()
+        if len(missing) == len(classes) and any((child / name).is_dir() for name in classes)
     ]
     more = ", …" if len(missing) > NAMED else ""
     raise InputError(

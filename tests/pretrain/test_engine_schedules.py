@@ -8,7 +8,13 @@ import torch
 
 from pretrain import config
 from pretrain.engine.momentum import cosine_momentum
-from pretrain.engine.schedules import learning_rate, scaled_lr, total_steps
+from pretrain.engine.schedules import (
+    learning_rate,
+    scaled_lr,
+    teacher_temperature,
+    total_steps,
+    weight_decay,
+)
 from pretrain.methods.dense import weighted
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schedules"
@@ -128,3 +134,77 @@ def test_tiny_runs_have_a_rate_at_every_step(schedule, steps, warmup):
     options = solver(MAX_STEPS=steps, SCHEDULE=schedule, WARMUP_EPOCHS=warmup)
     for step in range(steps):
         assert 0 < learning_rate(options, step, 4) <= scaled_lr(options)
+
+
+# ------------------------------------------------------------------------------- DINO and SCFS
+
+
+def dino_solver(base, final, epochs, warmup, **options):
+    """DINO's solver; ``base`` is the rate after scaling."""
+    batch = {"BASE_LR": base, "BATCH_SIZE": 256, "EPOCHS": int(epochs)}
+    warm = {"WARMUP_EPOCHS": warmup, "WARMUP_FACTOR": 0.0, "WARMUP_INCLUSIVE": True}
+    return solver(**batch, **warm, END_LR=final, PER="step", **options)
+
+
+@pytest.mark.parametrize("case", ["lr", "lr_nowarm"])
+def test_dinos_rate_reaches_the_peak_twice_and_the_end_never(case):
+    golden = np.load(GOLDEN / "dino.npz")
+    base, final, epochs, n, warmup = golden[f"{case}_args_base_final_epochs_niter_warmup"]
+    options = dino_solver(base, final, epochs, warmup)
+    rates = [learning_rate(options, step, int(n)) for step in range(int(epochs * n))]
+    np.testing.assert_allclose(rates, golden[case], rtol=0, atol=1e-12)
+    assert rates.count(max(rates)) == (2 if warmup else 1) and min(rates[5:]) > final
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.5, 9.0])
+def test_an_inclusive_warm_up_of_any_length_stays_below_the_peak(steps, warmup):
+    options = dino_solver(0.1, 0.0, 1, warmup, MAX_STEPS=steps)
+    for step in range(steps):
+        assert 0 <= learning_rate(options, step, 4) <= 0.1
+
+
+def test_dinos_weight_decay_rises_along_a_cosine():
+    golden = np.load(GOLDEN / "dino.npz")
+    base, final, epochs, n = golden["wd_args_base_final_epochs_niter_warmup"]
+    options = solver(WEIGHT_DECAY=base, END_WEIGHT_DECAY=final, EPOCHS=int(epochs))
+    found = [weight_decay(options, step, int(n)) for step in range(int(epochs * n))]
+    np.testing.assert_allclose(found, golden["wd"], rtol=0, atol=1e-12)
+    options.MAX_STEPS = 20  # which shortens it as it does the rate's schedule
+    assert weight_decay(options, 10, int(n)) == pytest.approx((base + final) / 2)
+
+
+def test_weight_decay_is_constant_by_default_and_may_fall_to_zero():
+    options = solver(EPOCHS=10)
+    assert {weight_decay(options, step, 3) for step in range(30)} == {options.WEIGHT_DECAY}
+    options.END_WEIGHT_DECAY = 0.0
+    assert weight_decay(options, 15, 3) == pytest.approx(options.WEIGHT_DECAY / 2)
+
+
+def test_scfss_schedules():
+    golden = np.load(GOLDEN / "scfs.npz")
+    epochs, n = 200, 5  # the arguments of its run_pretrain.sh, five steps an epoch
+    options = dino_solver(0.1, 0.0048, epochs, 10, WEIGHT_DECAY=1e-4, END_WEIGHT_DECAY=1e-4)
+    steps = range(epochs * n)
+    rates = [learning_rate(options, step, n) for step in steps]
+    np.testing.assert_allclose(rates, golden["lr"], rtol=0, atol=1e-12)
+    decays = [weight_decay(options, step, n) for step in steps]
+    np.testing.assert_allclose(decays, golden["wd"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("file", ["dino", "scfs"])
+def test_the_teachers_momentum_rises_to_one(file):
+    golden = np.load(GOLDEN / f"{file}.npz")["momentum"]
+    found = [cosine_momentum(0.996, step, len(golden)) for step in range(len(golden))]
+    np.testing.assert_allclose(found, golden, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("warm", "final", "warmup"), [(0.04, 0.07, 30), (0.04, 0.04, 0)])
+def test_the_teachers_temperature_rises_by_the_epoch(warm, final, warmup):
+    golden = np.load(GOLDEN / "dino.npz")[f"teacher_temp_{warm}_{final}_{warmup}_100"]
+    found = [teacher_temperature(warm, final, warmup, epoch) for epoch in range(100)]
+    np.testing.assert_allclose(found, golden, rtol=0, atol=1e-12)
+
+
+def test_a_temperature_of_one_warm_up_epoch_starts_warm():
+    assert [teacher_temperature(0.04, 0.07, 1, epoch) for epoch in range(3)] == [0.04, 0.07, 0.07]

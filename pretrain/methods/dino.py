@@ -1,0 +1,174 @@
+"""DINO with multi-crop (Caron et al. 2021)."""
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from pretrain.backbones import SyncBatchNorm
+from pretrain.engine import distributed
+from pretrain.engine.momentum import cosine_momentum
+from pretrain.engine.schedules import teacher_temperature
+from pretrain.losses import distillation, next_center
+from pretrain.precision import full_precision
+from pretrain.views import View
+
+from .base import feature_std, new_backbone
+from .heads import unit
+from .momentum import MomentumMethod, momentum_copy
+
+Levels = dict[str, Tensor]
+
+
+class DINO(MomentumMethod):
+    """The student predicts, from every view, what the teacher makes of the two global ones.
+
+        f, h        student: backbone and head; teacher f', h', their momentum copies
+        s_v         h(f(view v)), all views                  [B, K]
+        t_g         h'(f'(view g)), global views             [B, K]
+        c           centre: moving mean of t                 [1, K]
+        L           mean over g and v ≠ g of −Σ softmax((t_g − c)/τ_t) log softmax(s_v/τ_s)
+        m           1 − (1 − m₀)(cos(π k / K) + 1) / 2 after step k of K
+
+    Each resolution is one forward pass of the backbone, all together one of the head. What the
+    head sees is the mean of the last level, or a ViT's class token.
+    """
+
+    multi_crop = True
+    takes_vit = True
+
+    def __init__(self, cfg: CfgNode):
+        super().__init__()
+        self.cfg, self.options = cfg, cfg.DINO
+        self.backbone = new_backbone(cfg, drop_path=cfg.BACKBONE.DROP_PATH)
+        self.head = DINOHead(self.backbone.channels, self.options)
+        self.momentum_backbone = new_backbone(cfg).requires_grad_(False)
+        self.momentum_backbone.load_state_dict(self.backbone.state_dict())
+        self.momentum_head = momentum_copy(self.head)
+        self.register_buffer("center", torch.zeros(1, self.options.PROTOTYPES))
+        self._moving: dict[str, Tensor] = {}  # centres as they will be after the step
+
+    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.momentum_backbone, self.backbone), (self.momentum_head, self.head)]
+
+    def momentum(self, step: int) -> float:
+        return cosine_momentum(self.options.MOMENTUM, max(step - 1, 0), self.steps)
+
+    def backbone_state(self) -> dict[str, Tensor]:
+        """The teacher's backbone: what the authors evaluate."""
+        return self.momentum_backbone.state_dict()
+
+    def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
+        students, teacher = self.encode(views)
+        loss, stats = self.image_loss(students, teacher, step)
+        return {"loss": loss, "loss/image": loss.detach(), **stats}
+
+    def encode(self, views: list[View]) -> tuple[list[Levels], Levels]:
+        """The student's levels of the global and of the local views (none: one entry alone).
+
+        And the teacher's of the global ones; views of one kind lie one after the other in the
+        batch, ``[2B, …]`` and ``[N B, …]``.
+        """
+        kinds = [torch.cat([v.image for v in kind]) for kind in (views[:2], views[2:]) if kind]
+        students = [self.backbone(images) for images in kinds]
+        with torch.no_grad():
+            teacher = self.momentum_backbone(kinds[0])
+        return students, teacher
+
+    def image_loss(
+        self, students: list[Levels], teacher: Levels, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """DINO's loss of all views, and statistics; the centre moves after the step."""
+        B = len(pooled(teacher)) // 2
+        logits = self.head(torch.cat([pooled(levels) for levels in students]))  # [V B, K]
+        with torch.no_grad():
+            targets = self.momentum_head(pooled(teacher))  # [2B, K]
+        self.move_center("center", targets)
+        loss = distillation(
+            *(logits.unflatten(0, (-1, B)), targets.unflatten(0, (-1, B)), self.center),
+            *(self.options.STUDENT_TEMPERATURE, self.teacher_temperature(step)),
+        )
+        with torch.no_grad():
+            shares = targets.float().sub(self.center).div(self.teacher_temperature(step)).softmax(1)
+            entropy = torch.special.entr(shares).sum(1).mean()
+        return loss, {
+            "stat/feature_std": feature_std(unit(pooled(teacher))),
+            "stat/teacher_entropy": entropy,
+            "stat/center_norm": self.center.norm(),
+        }
+
+    def teacher_temperature(self, step: int) -> float:
+        """τ_t in the epoch of ``step``."""
+        options = self.options
+        return teacher_temperature(
+            *(options.WARMUP_TEACHER_TEMPERATURE, options.TEACHER_TEMPERATURE),
+            *(options.WARMUP_TEACHER_EPOCHS, step // self.steps_per_epoch),
+        )
+
+    @torch.no_grad()
+    def move_center(self, name: str, targets: Tensor) -> None:
+        """Remember where the centre ``name`` goes after the step, by targets ``[M, K]``."""
+        mean = targets.mean(0, keepdim=True, dtype=torch.promote_types(targets.dtype, torch.float))
+        mean = distributed.all_reduce_sum(mean) / distributed.world_size()
+        self._moving[name] = next_center(getattr(self, name), mean, self.options.CENTER_MOMENTUM)
+
+    def after_backward(self, step: int) -> None:
+        if step // self.steps_per_epoch < self.options.FREEZE_LAST_LAYER:
+            for parameter in self.head.last_layer.parameters():
+                parameter.grad = None
+
+    def after_step(self, step: int) -> None:
+        for name, center in self._moving.items():
+            getattr(self, name).copy_(center)
+        self._moving = {}
+
+    def ddp_ignored(self) -> list[str]:
+        return [name for name, _ in self.named_buffers() if name.startswith("center")]
+
+
+def pooled(levels: Levels) -> Tensor:
+    """What stands for a whole view ``[M, C]``: a ViT's class token, the mean of the last level."""
+    return levels["cls"] if "cls" in levels else levels["layer4"].mean((2, 3))
+
+
+class DINOHead(nn.Module):
+    """Three linear layers, normalisation, and cosines with the prototypes: ``[M, C]`` → ``[M, K]``.
+
+    Initialised and named as in the official code (truncated normal of 0.02, the last layer by
+    torch's default).
+    """
+
+    def __init__(self, channels: dict[str, int], options: CfgNode):
+        super().__init__()
+        sizes = [channels[max(channels)], options.HIDDEN, options.HIDDEN, options.BOTTLENECK]
+        layers: list[nn.Module] = []
+        for number, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            linear = nn.Linear(inputs, outputs)
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+            layers.append(linear)
+            if number < 2:
+                layers += [SyncBatchNorm(outputs)] * options.HEAD_BN + [nn.GELU()]
+        self.mlp = nn.Sequential(*layers)
+        self.last_layer = Prototypes(options.BOTTLENECK, options.PROTOTYPES)
+        self.last_layer.weight_g.requires_grad_(not options.NORM_LAST_LAYER)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last_layer(unit(self.mlp(x)))
+
+
+class Prototypes(nn.Module):
+    """Linear layer without bias whose rows have length g: x · g v / |v| (weight normalisation)."""
+
+    def __init__(self, channels: int, prototypes: int):
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(prototypes, 1))
+        self.weight_v = nn.Parameter(nn.Linear(channels, prototypes, bias=False).weight.detach())
+
+    @full_precision
+    def weight(self) -> Tensor:
+        """The rows ``[K, C]``; in full precision: a cosine's rounding is divided by τ later."""
+        return self.weight_g * F.normalize(self.weight_v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight().to(x.dtype))

@@ -1,0 +1,46 @@
+"""DINO and every mode of SCFS's Table 7, as in test_methods_runs.py.
+
+The centre without memory: a moving one needs more than 30 steps to catch up with the first outputs,
+which are nearly the same for all images.
+
+    python -m tests.pretrain.test_methods_runs_dino     # writes the golden curves anew
+"""
+
+import pytest
+import torch
+
+from tests.pretrain.test_methods_runs import check_run, make_scenes, write_curves
+
+TEACHER = ["DINO.CENTER_MOMENTUM", "0.0"]
+SLOW = [*TEACHER, "SOLVER.BASE_LR", "0.03"]
+RUNS = {
+    "dino": ("dino_r50_in1k_200ep_scenes", SLOW),
+    "dino_wo_mc": ("dino_wo_mc_r50_in100_200ep_scenes", SLOW),
+    "dino_w_ml": ("dino_w_ml_r50_in100_200ep_scenes", SLOW),
+    "dino_vit": ("dino_vit_small_scenes", TEACHER),
+    "scfs": ("scfs_r50_in1k_200ep_scenes", SLOW),
+    "scfs_released": ("scfs_released_scenes", SLOW),
+    "scfs_wo_mc": ("scfs_wo_mc_r50_in100_200ep_scenes", SLOW),
+    "roi_crop": ("roi_crop_r50_in100_200ep_scenes", SLOW),
+    "scfs_vit": ("scfs_vit_s_in100_200ep_scenes", TEACHER),
+}
+SETTLED = 8  # steps until the teacher's outputs differ between images
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    torch.set_num_threads(1)
+    return make_scenes(tmp_path_factory.mktemp("scenes") / "data")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_mode_learns_resumes_and_converts(name, images, tmp_path, check_same_run):
+    lines = check_run(name, RUNS[name], images, tmp_path, check_same_run, SETTLED)
+    # Collapsed, all images would have one output: no spread, or an entropy of 0 or log K.
+    last = lines[-1]
+    assert last["stat/feature_std"] > 0.1
+    assert 0.01 < last["stat/teacher_entropy"] < 5.5
+
+
+if __name__ == "__main__":
+    write_curves(RUNS)
