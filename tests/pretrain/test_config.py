@@ -49,11 +49,18 @@ def test_every_option_can_be_set_from_the_command_line_to_its_default():
             r"(?s)DENSE.CORRESPONDENCE: .*nearst.*nearest",
         ),
         (
-            ["METHOD.NAME", "setsim", "SETSIM.SET", "False", "SETSIM.GEOMETRY_THRESHOLD", "0"],
+            ["METHOD.NAME", "setsim", "SETSIM.SET", "False", "SETSIM.GEOMETRY_THRESHOLD", "0"]
+            + ["SETSIM.NEAREST", "False"],
             r"no position has a positive",
         ),
         (["VIEWS.SCALE", "(0.5, 0.2)"], r"VIEWS.SCALE is \(0.5, 0.2\)"),
         (["SOLVER.OPTIMIZER", "adam"], r"'adam' in SOLVER.OPTIMIZER.*lars, sgd"),
+        (["SETSIM.THRESHOLD", "0"], r"SETSIM.THRESHOLD is 0.0; it must be above 0"),
+        (["BACKBONE.NAME", "vit_small"], r"vit_small, but moco needs a ResNet's levels"),
+        (
+            ["METHOD.NAME", "dino", "BACKBONE.NAME", "vit_small", "VIEWS.SIZE", "100"],
+            r"VIEWS.SIZE is 100; .* patches of 16 pixels; nearest: 96 or 112",
+        ),
         (["HOUGH.PASSES", "3"], r"HOUGH.PASSES is 3; .* at least 1 and at most 2"),
         (["BACKBONE.NAME", "resnet5"], r"'resnet5' in BACKBONE.NAME.*mean 'resnet50'"),
         (["VIEWS.RECIPE", "moco-v2"], r"'moco-v2' in VIEWS.RECIPE.*mean 'moco_v2'"),
@@ -148,6 +155,9 @@ def test_a_twin_is_its_config_with_a_small_network():
 def test_options_of_ones_own_method_are_free(tmp_path):
     cfg = made("METHOD.OPTIONS.LEAST", "0.3", "METHOD.OPTIONS.KIND", "mutual")
     assert cfg.METHOD.OPTIONS == {"LEAST": 0.3, "KIND": "mutual"}
+    deep = made("METHOD.OPTIONS.A.B", "1", "METHOD.OPTIONS.A.C", "2", "METHOD.OPTIONS.A.B", "0.5")
+    assert deep.METHOD.OPTIONS.A == {"B": 0.5, "C": 2}
+    assert "B: 0.5" in deep.dump()
     (tmp_path / "saved.yaml").write_text(cfg.dump())
     assert config.load(tmp_path / "saved.yaml") == cfg
 

@@ -278,11 +278,26 @@ def test_grids_and_flat_positions_are_the_same():
     )
 
 
-def test_masks_of_numbers_mean_membership():
+def test_equal_weights_mean_membership():
     query, key, mask, queue = inputs()
     expected = set_info_nce(query, key, mask, queue, 0.2)
     for number in (mask.to(torch.uint8), mask.float(), mask.double() * 0.3):
-        assert torch.equal(set_info_nce(query, key, number, queue, 0.2), expected)
+        torch.testing.assert_close(set_info_nce(query, key, number, queue, 0.2), expected)
+
+
+def test_weights_weigh_the_positives():
+    """The mean over a position's positives is a weighted one; the denominator holds them all."""
+    query, key, mask, queue = inputs()
+    weights = mask * torch.rand(mask.shape, generator=torch.Generator().manual_seed(1)).double()
+    s = torch.einsum("bdn,bdm->bnm", query, key) / 0.2
+    from_queue = torch.einsum("bdn,kd->bnk", query, queue) / 0.2
+    total = torch.logsumexp(torch.cat((s.masked_fill(~mask, -torch.inf), from_queue), 2), 2)
+    rows = total - (weights * s).sum(2) / weights.sum(2)
+    expected = rows[mask.any(2)].sum() / len(mask)
+    found = set_info_nce(query, key, weights, queue, 0.2)
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (torch.autograd.grad(x, query, retain_graph=True)[0] for x in (found, expected))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_losses_are_float32_inside_autocast():

@@ -119,7 +119,7 @@ def test_scfss_whole_loss_is_the_official_one(name, dtype, tolerance):
 
     def levels(rows, side):
         maps = torch.rand(rows, 4, side, side, dtype=dtype)
-        return {level: maps for level in ("layer2", "layer3", "layer4")}
+        return dict.fromkeys(("layer2", "layer3", "layer4"), maps)
 
     method.encode = lambda views: ([levels(4, 4), levels(6, 2)], levels(4, 4))
     step = int(arrays["epoch"]) * method.steps_per_epoch
