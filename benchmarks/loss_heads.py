@@ -8,9 +8,10 @@
 One step is: normalise the query's projection, find the correspondence, loss, backward to the raw
 projection. SetSim, DenseCL and the set cosine match with the same code in both forms; HoughCL,
 PixPro and ReSim have a plain form of it, too. ReSim has maps of twice and four times the grid and
-256 channels, PixPro 256 channels. Every variant runs in its own process, so that its peak memory
-is its own; processes alternate, so that a busy machine is busy for both; ratios are taken between
-neighbours and their median is printed. The plain forms are in benchmarks/plain_forms.py.
+256 channels, PixPro 256 channels; DINO has 10 views of half the images and K prototypes. Every
+variant runs in its own process, so that its peak memory is its own; processes alternate, so that a
+busy machine is busy for both; ratios are taken between neighbours and their median is printed. The
+plain forms are in benchmarks/plain_forms.py.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import time
 from pathlib import Path
 
 TEMPERATURE = 0.2
-LOSSES = ("setsim", "densecl", "houghcl", "setsim_simsiam", "pixpro", "resim")
+LOSSES = ("setsim", "densecl", "houghcl", "setsim_simsiam", "pixpro", "resim", "dino")
 FORMS = ("plain", "ours")
 
 
@@ -51,6 +52,9 @@ class Inputs:
         side = 100 + 124 * torch.rand(2, b, 1, generator=generator)
         corner = (224 - side) * torch.rand(2, b, 2, generator=generator)
         self.crops = torch.cat((corner, corner + side), dim=2)
+        if options["loss"] == "dino":
+            self.raw = [normal(10, b // 2, options["queue"]) / 8]
+            self.other = [normal(2, b // 2, options["queue"]) / 8]
         wide = {"pixpro": [g, g], "resim": [2 * g, 4 * g]}.get(options["loss"], [])
         if wide:
             self.raw = [normal(b, 256, side, side) for side in wide]
@@ -88,7 +92,11 @@ def matching(form, x):
         return pairs | c.one_hot(c.nearest(*x.z), pairs.shape[2]) & pairs.any(2, keepdim=True)
     if loss == "resim":
         return [c.windows(*x.views(), side, stride) for side, stride in ((48, 32), (32, 24))]
-    return None if form == "plain" else c.geometric_from_coordinates(*x.crops, (g, g), 0.7)
+    return (
+        None
+        if form == "plain" or loss == "dino"
+        else c.geometric_from_coordinates(*x.crops, (g, g), 0.7)
+    )
 
 
 def head(form, x, found):
@@ -113,6 +121,12 @@ def head(form, x, found):
             resim_level(form, *maps, *windows)
             for *maps, windows in zip(x.raw, x.other, found, strict=True)
         )
+    if loss == "dino":
+        student, teacher = x.raw[0], x.other[0]
+        center = teacher.mean((0, 1))[None]
+        if form == "plain":
+            return plain.dino(student, teacher, center)
+        return losses.distillation(student, teacher, center, 0.1, 0.04)
     query = F.normalize(x.raw[0], dim=1)
     if loss == "setsim_simsiam":
         return (plain if form == "plain" else losses).set_cosine(query, x.key, found)

@@ -119,3 +119,13 @@ def prroi(features, boxes, scale):
     rows = weights(boxes[..., 1], boxes[..., 3], features.shape[2])
     columns = weights(boxes[..., 0], boxes[..., 2], features.shape[3])
     return torch.einsum("brh,bchw,brw->brc", rows, features, columns)
+
+
+def dino(students, teachers, center):
+    """DINO's loss: log-probabilities of all views, and a sum over the pairs of views."""
+    log_prob = [F.log_softmax(s / 0.1, dim=1) for s in students]
+    prob = [F.softmax((t - center) / 0.04, dim=1) for t in teachers]
+    terms = [
+        -(q * p).sum(1).mean() for g, q in enumerate(prob) for v, p in enumerate(log_prob) if v != g
+    ]
+    return sum(terms) / len(terms)

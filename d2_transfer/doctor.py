@@ -88,6 +88,7 @@ def examine() -> list[Finding]:
         _libraries,
         _detectron2,
         _coco_evaluation,
+        _vision_transformers,
         _cityscapes_scripts,
         _cluster,
         _data_sets,
@@ -194,6 +195,12 @@ def _cityscapes_scripts() -> list[Finding]:
     if error := _import_error("cityscapesscripts"):
         return [Finding("cityscapesScripts", OPTIONAL, error, SETUP)]
     return [Finding("cityscapesScripts", OK, _version("cityscapesscripts"))]
+
+
+def _vision_transformers() -> list[Finding]:
+    if error := _import_error("timm"):
+        return [Finding("timm (for ViTs)", OPTIONAL, error, SETUP)]
+    return [Finding("timm (for ViTs)", OK, _version("timm"))]
 
 
 def _cluster() -> list[Finding]:

@@ -14,7 +14,10 @@ COLOURS = ("#ffb000", "#00b4d8")  # of view 1 and view 2
 
 
 def main(argv: list[str]) -> int:
-    """Draw, for every image, two views with their boxes, attention, salient sets and matches."""
+    """Draw, for every image, two views with their boxes, attention, salient sets and matches.
+
+    For a checkpoint trained with multi-crop also what its local crops find in the global view.
+    """
     args = _parser().parse_args(argv)
     images = [Path(image) for image in args.images]
     for image in images:
@@ -22,14 +25,20 @@ def main(argv: list[str]) -> int:
     if args.size is not None and args.size < 32:
         raise InputError(f"--size is {args.size}; allowed: 32 pixels or more")
     model = load(args.checkpoint)
-    if args.level not in model.backbone.channels:
-        raise unknown("level", args.level, model.backbone.channels, "--level")
+    levels = list(model.backbone.channels)
+    level = args.level or levels[-1]
+    if level not in levels:
+        raise unknown("level", level, levels, "--level")
     log.setup()
     folder = Path(args.output)
     for number, image in enumerate(track(images, "pictures")):
         taken = any(image.stem == other.stem for other in images[:number])
         out = folder / f"{image.stem}{f'_{number}' if taken else ''}.png"
-        picture(model, image, out, args.size, args.seed, args.level)
+        picture(model, image, out, args.size, args.seed, level)
+        if model.cfg.VIEWS.LOCAL_CROPS:
+            from .show_search import search_picture
+
+            search_picture(model, image, out.with_stem(f"{out.stem}_search"), args.seed, level)
     logging.getLogger("densessl").info("wrote %d pictures to %s", len(images), folder)
     return 0
 
@@ -52,7 +61,7 @@ def _parser() -> Parser:
     parser.add_argument("-o", "--output", default="pictures", metavar="DIR")
     parser.add_argument("--size", type=int, help="side of a view (default: as in the pretraining)")
     parser.add_argument("--seed", type=int, default=0, help="of the two views")
-    parser.add_argument("--level", default="layer4", help="whose features: layer1 … layer4")
+    parser.add_argument("--level", help="whose features, as layer3 or block8 (default: the last)")
     return parser
 
 
@@ -105,12 +114,16 @@ def load(path: str) -> Pretrained:
     )
 
 
-def two_views(model: Pretrained, image: Path, size: int, seed: int):
-    """Two views (a list of ``View`` with B = 1) of the image, by the checkpoint's own recipe."""
-    from .views import RECIPES, ImageSource, ViewDataset, apply_photometric, collate
+def views_of(model: Pretrained, image: Path, size: int, seed: int, local: bool = False):
+    """Views (B = 1) of the image by the checkpoint's recipe: two global ones, and the local."""
+    from .views import ImageSource, ViewDataset, apply_photometric, build_recipes, collate
 
     source = ImageSource(image.parent, [image.name], str(image))
-    dataset = ViewDataset(source, RECIPES[model.cfg.VIEWS.RECIPE], size, seed)
+    global_views, local_views = build_recipes(model.cfg.VIEWS)
+    dataset = ViewDataset(
+        *(source, global_views, size, seed, local_views if local else ()),
+        local_size=model.cfg.VIEWS.LOCAL_SIZE,
+    )
     return apply_photometric(collate([dataset[(0, 0)]]), "cpu", model.mean, model.std)
 
 
@@ -122,7 +135,7 @@ def picture(
 
     from . import correspondence
 
-    views = two_views(model, image, size or model.cfg.VIEWS.SIZE, seed)
+    views = views_of(model, image, size or model.cfg.VIEWS.SIZE, seed)
     with torch.no_grad():
         features = [model.backbone(view.image)[level] for view in views]  # [1, C, h, w]
     options = model.cfg.SETSIM
@@ -149,14 +162,14 @@ def _draw(model, image, out, views, grid, attention, sets, geometric, nearest) -
         fontsize=13,
     )
     place = figure.add_gridspec(3, 4)
-    pixels = [_pixels(view, model) for view in views]
+    pixels = [pixels_of(view, model) for view in views]
     _source(figure.add_subplot(place[0, :2]), image, views)
     for k in range(2):
         flipped = ", flipped" if bool(views[k].flip[0]) else ""
         axes = figure.add_subplot(place[0, 2 + k])
-        _show(axes, pixels[k], f"view {k + 1}{flipped}", COLOURS[k])
+        show_pixels(axes, pixels[k], f"view {k + 1}{flipped}", COLOURS[k])
         axes = figure.add_subplot(place[1, k])
-        _attention(axes, pixels[k], attention[k].reshape(grid), f"attention, view {k + 1}")
+        draw_attention(axes, pixels[k], attention[k].reshape(grid), f"attention, view {k + 1}")
         axes = figure.add_subplot(place[1, 2 + k])
         title = f"salient set, view {k + 1}: {int(sets[k].sum())} of {sets[k].numel()}"
         _set(axes, pixels[k], sets[k].reshape(grid), title)
@@ -174,7 +187,7 @@ def _draw(model, image, out, views, grid, attention, sets, geometric, nearest) -
     write_atomic(out, lambda stream: canvas.print_figure(stream, format="png", dpi=110))
 
 
-def _pixels(view, model: Pretrained):
+def pixels_of(view, model: Pretrained):
     """The view as people see it: [H, W, 3] in 0–1."""
     import torch
 
@@ -182,7 +195,7 @@ def _pixels(view, model: Pretrained):
     return (view.image[0] * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
-def _show(axes, pixels, title: str, colour: str | None = None) -> None:
+def show_pixels(axes, pixels, title: str, colour: str | None = None) -> None:
     axes.imshow(pixels, interpolation="bilinear")
     axes.set_title(title, fontsize=10)
     axes.set_xticks([])
@@ -197,7 +210,7 @@ def _source(axes, image: Path, views) -> None:
 
     from .views.crop import decode
 
-    _show(axes, decode(image), "the image and its two views")
+    show_pixels(axes, decode(image), "the image and its two views")
     for k, view in enumerate(views):
         x1, y1, x2, y2 = (float(edge) - 0.5 for edge in view.box[0])  # a pixel's centre is at 0
         box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=COLOURS[k], linewidth=3)
@@ -207,9 +220,9 @@ def _source(axes, image: Path, views) -> None:
         )
 
 
-def _attention(axes, pixels, attention, title: str) -> None:
+def draw_attention(axes, pixels, attention, title: str) -> None:
     height, width = pixels.shape[:2]
-    _show(axes, pixels, title)
+    show_pixels(axes, pixels, title)
     axes.imshow(
         attention.numpy(),
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
@@ -226,7 +239,7 @@ def _set(axes, pixels, members, title: str) -> None:
     import torch
 
     height, width = pixels.shape[:2]
-    _show(axes, pixels, title)
+    show_pixels(axes, pixels, title)
     shade = torch.zeros(*members.shape, 4)
     shade[..., 3] = 0.7 * (~members).float()
     axes.imshow(
@@ -245,7 +258,7 @@ def _matches(axes, pixels, grid, pairs, colours, title: str) -> None:
     right, down = width + width // 8, height // 6
     canvas = np.ones((height + down, right + width, 3), dtype=np.float32)
     canvas[:height, :width], canvas[down:, right:] = pixels
-    _show(axes, canvas, title)
+    show_pixels(axes, canvas, title)
     for (query, key), colour in zip(pairs, colours, strict=True):
         (x1, y1), (x2, y2) = (_centre(each, grid, height, width) for each in (query, key))
         axes.plot((x1, x2 + right), (y1, y2 + down), "o-", color=colour, lw=1, ms=2.5, alpha=0.8)

@@ -41,6 +41,9 @@ CASES = [
     case(losses.pixel_propagation, unit(B, D, 7, 7), unit(B, D, 7, 7, seed=1)),
     case(losses.prroi_pool, unit(B, D, 14, 14), BOXES, 1 / 16),
     case(losses.prroi_pool, unit(B, D, 14, 14), BOXES, 1 / 16, 2),
+    case(losses.distillation, unit(5, B, 4096), unit(2, B, 4096, seed=1),
+         unit(1, 4096, seed=2), 0.1, 0.04),
+    case(losses.paired_distillation, unit(B, 256), unit(B, 256, seed=1), None, 0.1, 0.04),
     case(losses.nt_xent, unit(2 * B, D), unit(2 * B, D, seed=1), ROWS, ROWS.roll(B), 0.1),
 ]  # fmt: skip
 

@@ -52,14 +52,30 @@ def test_one_picture_an_image_and_the_same_again_for_a_seed(tmp_path, checkpoint
 def test_views_are_those_of_the_checkpoint_and_the_pixels_come_back(checkpoint, image):
     model = show.load(str(checkpoint))
     assert model.method == "setsim" and model.iteration == 7 and not model.backbone.training
-    views = show.two_views(model, image, 96, seed=0)
+    views = show.views_of(model, image, 96, seed=0)
     assert [tuple(view.image.shape) for view in views] == [(1, 3, 96, 96)] * 2
     assert views[0].size.tolist() == [[120, 90]]
-    pixels = show._pixels(views[0], model)
+    pixels = show.pixels_of(views[0], model)
     again = (torch.from_numpy(pixels).permute(2, 0, 1) - torch.tensor(model.mean).view(3, 1, 1)) / (
         torch.tensor(model.std).view(3, 1, 1)
     )
     torch.testing.assert_close(again, views[0].image[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("backbone", "level"), [("resnet18", "layer3"), ("vit_tiny", "block8")])
+def test_a_multi_crop_checkpoint_shows_its_search_too(tmp_path, image, backbone, level):
+    cfg = config.load("dino_scenes", ["BACKBONE.NAME", backbone, "VIEWS.LOCAL_CROPS", "6"])
+    torch.manual_seed(0)
+    saved = {
+        "backbone": build_backbone(backbone, norm="BN").state_dict(),
+        "config": cfg.dump(),
+        "normalization": NORMALIZATION | {"channel_order": "RGB"},
+    }
+    torch.save(saved, tmp_path / "teacher.pth")
+    out = tmp_path / "pictures"
+    show.main([str(tmp_path / "teacher.pth"), str(image), "-o", str(out), "--level", level])
+    assert sorted(path.name for path in out.iterdir()) == ["scene.png", "scene_search.png"]
+    assert np.asarray(Image.open(out / "scene_search.png")).std() > 20
 
 
 def test_a_position_is_drawn_at_the_centre_of_its_cell():
