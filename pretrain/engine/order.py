@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-STREAM = 0x0DE7  # keeps this generator apart from the others that start from the same seed
+# Keep these generators apart from the others that start from the same seed.
+STREAM, STEP_STREAM = 0x0DE7, 0x57E9
 
 
 def epoch_order(seed: int, epoch: int, images: int) -> np.ndarray:
@@ -21,6 +22,11 @@ def global_batch(seed: int, step: int, images: int, batch_size: int) -> np.ndarr
     """The images of one step over all processes, int64 [batch_size]."""
     epoch, place = divmod(step, images // batch_size)
     return epoch_order(seed, epoch, images)[place * batch_size : (place + 1) * batch_size]
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of what a step draws from torch's own generator, as dropped paths do."""
+    return int(np.random.default_rng((STEP_STREAM, seed, step, rank)).integers(2**63))
 
 
 class BatchOrder(Sampler[list[tuple[int, int]]]):

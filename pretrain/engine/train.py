@@ -34,7 +34,7 @@ from .lock import locked
 from .logs import Logs
 from .nonfinite import Patience
 from .optimizers import build_optimizer
-from .order import BatchOrder, global_batch
+from .order import BatchOrder, global_batch, step_seed
 from .placement import check_compiler, check_disk, distribute
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
 from .step import Stepper
@@ -154,7 +154,7 @@ class Run:
             self.facts["start_sha256"] = files.sha256(cfg.BACKBONE.WEIGHTS)
         elif not anew:
             cfg.BACKBONE.WEIGHTS = ""
-        torch.manual_seed(cfg.SEED)  # the initial weights; no step draws from this generator
+        torch.manual_seed(cfg.SEED)  # the initial weights; each step has a seed of its own
         layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
         self.method = build_method(cfg).to(self.device, memory_format=layout).train()
         self.method.steps, self.method.steps_per_epoch = self.total, self.epoch
@@ -289,6 +289,7 @@ class Run:
         batch = loading.next()
         views = apply_photometric(batch, self.device, **NORMALIZATION)
         lr = learning_rate(solver, step, self.epoch)
+        torch.manual_seed(step_seed(self.cfg.SEED, step, distributed.rank()))  # of dropped paths
         decay = weight_decay(solver, step, self.epoch)
         outcome = self.stepper.run(views, step, lr, scaled_lr(solver), decay)
         self.patience.count(step, outcome)

@@ -6,10 +6,11 @@ import torchvision
 from torch import nn
 
 from console.errors import InputError
-from pretrain.backbones import BACKBONES, SplitBatchNorm2d, build_backbone
+from pretrain.backbones import SplitBatchNorm2d, build_backbone
+from pretrain.backbones.resnet import RESNETS
 
 
-@pytest.mark.parametrize("name", sorted(BACKBONES))
+@pytest.mark.parametrize("name", sorted(RESNETS))
 def test_levels_and_names_are_torchvisions(name):
     torch.manual_seed(0)
     backbone = build_backbone(name, norm="BN")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pretrain.engine.order import BatchOrder, epoch_order, global_batch
+from pretrain.engine.order import BatchOrder, epoch_order, global_batch, step_seed
 
 
 def test_an_epoch_visits_each_image_at_most_once_and_drops_the_rest():
@@ -41,3 +41,8 @@ def test_orders_stay_what_they_were():
     assert epoch_order(0, 0, 8).tolist() == [3, 0, 5, 1, 6, 4, 2, 7]
     assert epoch_order(7, 3, 8).tolist() == [2, 3, 7, 4, 6, 5, 1, 0]
     assert epoch_order(0, 0, 8).dtype == np.int64
+
+
+def test_each_step_and_process_has_a_seed_of_its_own():
+    seeds = {step_seed(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)}
+    assert len(seeds) == 8 and step_seed(0, 1, 0) == step_seed(0, 1, 0)

@@ -81,8 +81,16 @@ def check_run(name, run, images, folder, check_same_run, start: int) -> list[dic
     assert len(curve) == 30
     assert sum(curve[-5:]) < sum(curve[start : start + 5]), curve
 
+    # Rounding (another processor, another number of threads) grows with every step: for SimCLR
+    # from 1e-6 to 0.05 in twenty. A changed method differs in the first ones.
     golden = json.loads((CURVES / f"{name}.json").read_text())
-    assert curve[:20] == pytest.approx(golden, rel=2e-3, abs=2e-3)
+    for step, (found, expected) in enumerate(zip(curve, golden, strict=False)):
+        assert abs(found - expected) < 2e-3 * 1.25**step * (1 + abs(expected)), (
+            step,
+            curve,
+            golden,
+        )
+    assert len(golden) == 20
 
     # Gone on with from the checkpoint of step 15, as after a crash.
     parts = options(run, images, folder / "parts")

@@ -33,7 +33,12 @@ def images(tmp_path_factory):
     return make_scenes(tmp_path_factory.mktemp("scenes") / "data")
 
 
-@pytest.mark.parametrize("name", RUNS)
+FAST = ("dino", "dino_vit", "scfs")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in RUNS]
+)
 def test_a_mode_learns_resumes_and_converts(name, images, tmp_path, check_same_run):
     lines = check_run(name, RUNS[name], images, tmp_path, check_same_run, SETTLED)
     # Collapsed, all images would have one output: no spread, or an entropy of 0 or log K.
