@@ -13,9 +13,9 @@ from console.errors import InputError, unknown
 LOADED: dict[str, str] = {}  # name of each file that was read -> digest of its path and content
 
 
-def loaded() -> dict[str, str]:
-    """The user's files in use, by name: a digest of each one's place and content."""
-    return dict(LOADED)
+def loaded(text: str) -> dict[str, str]:
+    """The files that ``text`` (of options) names and that were read: name, and a digest of each."""
+    return {name: digest for name, digest in LOADED.items() if name in text}
 
 
 def load_object(text: str, what: str, where: str) -> Any:

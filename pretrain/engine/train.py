@@ -158,7 +158,7 @@ class Run:
         layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
         self.method = build_method(cfg).to(self.device, memory_format=layout).train()
         self.method.steps, self.method.steps_per_epoch = self.total, self.epoch
-        self.facts["own_files"] = loaded()
+        self.facts["own_files"] = loaded(f"{cfg.METHOD.NAME} {cfg.DENSE.CORRESPONDENCE}")
         if cfg.COMPILE:
             self.method.compile_backbones()
         groups = self.method.parameter_groups(cfg)

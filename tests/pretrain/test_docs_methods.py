@@ -43,6 +43,18 @@ def test_the_correspondence_of_ones_own_trains(folder, tiny):
     assert len(lines) == 3 and lines[-1]["stat/positives_per_query"] <= 2  # a row of a 2 × 2 grid
 
 
+def test_a_file_that_changed_since_is_said(folder, tiny):
+    cfg = tiny("mutual.py:Mutual", None, "VIEWS.SIZE", 64, "SOLVER.MAX_STEPS", 3)
+    cfg.CHECKPOINT.STEPS = 2
+    train(cfg)
+    run = Path(cfg.OUTPUT_DIR)
+    for file in (run / "backbone_final.pth", run / "checkpoints" / "step_00000003.pth"):
+        file.unlink()
+    (folder / "mutual.py").write_text(FILES["mutual.py"] + "\n# changed\n")
+    train(cfg)
+    assert "a file of your own has changed since" in (run / "log.txt").read_text()
+
+
 def test_the_method_of_ones_own_trains_with_its_own_option(folder, tiny):
     all_pairs = run(tiny, "mutual.py:Mutual")
     few_pairs = run(tiny, "mutual.py:Mutual", "METHOD.OPTIONS.LEAST", 0.99999)
