@@ -1,7 +1,6 @@
 """The training run, from a config to ``backbone_final.pth``; read it top to bottom."""
 
 import logging
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
 
 from console import files, log
 from console.errors import InputError, StoppedEarly
@@ -29,6 +27,7 @@ from ..views import (
 )
 from . import distributed, resume
 from .checkpoint import Checkpoints, damage, save_checked
+from .facts import data_facts
 from .loading import Loading
 from .lock import locked
 from .logs import Logs
@@ -39,7 +38,7 @@ from .placement import check_compiler, check_disk, distribute
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
 from .step import Stepper
 from .stops import Stops
-from .unreadable import Unreadable
+from .unreadable import Unreadable, gathered
 
 logger = logging.getLogger("densessl")
 
@@ -137,15 +136,7 @@ class Run:
         self.dataset = ViewDataset(
             *(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED, local, cfg.VIEWS.LOCAL_SIZE)
         )
-        self.facts = {
-            "dataset": dataset_name(cfg.DATA),
-            "images": images,
-            "images_sha256": self.source.fingerprint(),
-            "epochs": round(self.total / self.epoch, 4),
-            "steps": self.total,
-            "batch_size": solver.BATCH_SIZE,
-            "processes": distributed.world_size(),
-        }
+        self.facts = data_facts(cfg, self.source, self.total, self.epoch)
 
     def build_model(self, anew: bool) -> None:
         """The method (a run that begins ``anew`` starts from BACKBONE.WEIGHTS), the optimizer."""
@@ -331,21 +322,3 @@ class Run:
         images, size = self.facts["images"], self.cfg.SOLVER.BATCH_SIZE
         batch = global_batch(self.cfg.SEED, step, images, size)
         return [self.source.name(int(index)) for index in batch]
-
-
-def dataset_name(data: CfgNode) -> str:
-    """What records call the data: ``imagenet/train``, or ``coco/train2017:coco/unlabeled2017``."""
-    paths = [data.PATH] if Path(data.PATH).exists() else data.PATH.split(os.pathsep)
-    names = ["/".join(Path(path).absolute().parts[-2:]) for path in paths]
-    return ":".join(names) + (f" ({Path(data.CLASSES).stem})" if data.CLASSES else "")
-
-
-def gathered(indices: Tensor, device: torch.device) -> list[int]:
-    """The ``indices`` of all processes together; usually there are none."""
-    if not distributed.any_rank(len(indices) > 0):
-        return []
-    counts = distributed.gather(torch.tensor([len(indices)], device=device))
-    padded = torch.full((int(counts.max()),), -1, dtype=torch.long, device=device)
-    padded[: len(indices)] = indices.to(device)
-    everyone = distributed.gather(padded)
-    return everyone[everyone >= 0].tolist()

@@ -8,7 +8,12 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from console.errors import InputError
+
+from . import distributed
 
 logger = logging.getLogger("densessl")
 
@@ -60,3 +65,14 @@ class Unreadable:
             f"DATA.MAX_UNREADABLE = {self.limit:g} allows. All are listed in {self.path}; "
             f"the first:\n  {first}\nRepair or remove them, or raise DATA.MAX_UNREADABLE."
         )
+
+
+def gathered(indices: Tensor, device: torch.device) -> list[int]:
+    """The ``indices`` of all processes together; usually there are none."""
+    if not distributed.any_rank(len(indices) > 0):
+        return []
+    counts = distributed.gather(torch.tensor([len(indices)], device=device))
+    padded = torch.full((int(counts.max()),), -1, dtype=torch.long, device=device)
+    padded[: len(indices)] = indices.to(device)
+    everyone = distributed.gather(padded)
+    return everyone[everyone >= 0].tolist()

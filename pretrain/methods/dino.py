@@ -158,7 +158,10 @@ class DINOHead(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """Linear layer without bias whose rows have length g: x · g v / |v| (weight normalisation)."""
+    """Linear layer without bias whose rows have length g: x · g v / |v| (weight normalisation).
+
+    In full precision whatever the autocast state: the cosines are divided by τ, 0.04, next.
+    """
 
     def __init__(self, channels: int, prototypes: int):
         super().__init__()
@@ -166,9 +169,5 @@ class Prototypes(nn.Module):
         self.weight_v = nn.Parameter(nn.Linear(channels, prototypes, bias=False).weight.detach())
 
     @full_precision
-    def weight(self) -> Tensor:
-        """The rows ``[K, C]``; in full precision: a cosine's rounding is divided by τ later."""
-        return self.weight_g * F.normalize(self.weight_v)
-
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight().to(x.dtype))
+        return F.linear(x, self.weight_g * F.normalize(self.weight_v))

@@ -213,3 +213,14 @@ def test_where_a_crop_lies_in_another_view(inner, outer, box, share):
 def test_what_scfs_cannot_do_is_refused(overrides, message):
     with pytest.raises(InputError, match=message):
         config.validate(config.load("scfs_scenes", ["DATA.PATH", "somewhere", *overrides]))
+
+
+def test_the_logits_are_in_full_precision_under_autocast():
+    """A cosine rounded to bfloat16 would move a logit, which is divided by 0.04, by a tenth."""
+    torch.manual_seed(0)
+    head = DINOHead({"layer4": 12}, config.load("dino_scenes").DINO)
+    x = torch.randn(4, 12)
+    exact = head.last_layer(torch.nn.functional.normalize(x.repeat(1, 3)[:, :32]))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head.last_layer(torch.nn.functional.normalize(x.repeat(1, 3)[:, :32]))
+    assert found.dtype == torch.float32 and torch.equal(found, exact)

@@ -130,13 +130,20 @@ def start(root: Path) -> subprocess.Popen:
 
 
 def stop_after_a_chunk(root: Path, name: str) -> tuple[int, str]:
-    """Send a signal once a chunk is written and the set is not whole; the exit code and stderr."""
-    process = start(root)
-    record = root / dataset.UNFINISHED / "train_0000020.json"  # 4 scenes, the first to be there
-    while not record.exists() and process.poll() is None:
-        time.sleep(0.002)
-    process.send_signal(getattr(signal, name))
-    _, said = process.communicate(timeout=60)
+    """Send a signal once a chunk is written and the set is not whole; the exit code and stderr.
+
+    On a busy machine the set may be whole before the signal comes: then once more.
+    """
+    for _ in range(20):
+        process = start(root)
+        record = root / dataset.UNFINISHED / "train_0000020.json"  # 4 scenes, the first to be there
+        while not record.exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(getattr(signal, name))
+        _, said = process.communicate(timeout=60)
+        if not (root / dataset.MARK).exists():
+            break
+        shutil.rmtree(root)
     return process.returncode, said
 
 
