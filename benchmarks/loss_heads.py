@@ -6,8 +6,9 @@
     python -m benchmarks.loss_heads --kernels    # the ways to log-sum-exp over the queue, alone
 
 One step is: normalise the query's projection, find the correspondence, loss, backward to the raw
-projection. SetSim, DenseCL and the set cosine match with the same code in both forms; HoughCL,
-PixPro and ReSim have a plain form of it, too. ReSim has maps of twice and four times the grid and
+projection; layers (projectors, PixPro's value transform) are in neither form. SetSim, DenseCL and
+the set cosine match with the same code in both forms; HoughCL, PixPro and ReSim have a plain form
+of it, too. ReSim has maps of twice and four times the grid and
 256 channels, PixPro 256 channels; DINO has 10 views of half the images and K prototypes. Every
 variant runs in its own process, so that its peak memory is its own; processes alternate, so that a
 busy machine is busy for both; ratios are taken between neighbours and their median is printed. The
@@ -56,11 +57,13 @@ class Inputs:
         if options["loss"] == "dino":
             self.raw = [normal(10, b // 2, options["queue"]) / 8]
             self.other = [normal(2, b // 2, options["queue"]) / 8]
+        # PixPro: projections of both views, and their value transforms.
         wide = {"pixpro": [g, g], "resim": [2 * g, 4 * g]}.get(options["loss"], [])
         if wide:
             self.raw = [normal(b, 256, side, side) for side in wide]
+            if options["loss"] == "pixpro":
+                self.raw += [normal(b, 256, side, side) for side in wide]
             self.other = [F.normalize(normal(b, 256, side, side), dim=1) for side in wide]
-            self.value = normal(256, 256, 1, 1) / 16
 
     def views(self):
         """The crops as views of 224 px."""
@@ -111,11 +114,9 @@ def head(form, x, found):
     if loss == "pixpro":
         if form == "plain":
             targets = [other.flatten(2) for other in x.other]
-            return plain.pixpro(x.raw, x.value, targets, x.crops, (g, g))
-        agreement = sum(
-            losses.propagated_consistency(raw, F.conv2d(raw, x.value), other, pairs)
-            for raw, other, pairs in zip(x.raw, x.other[::-1], (found, found.mT), strict=True)
-        )
+            return plain.pixpro(x.raw[:2], x.raw[2:], targets, x.crops, (g, g))
+        sides = zip(x.raw[:2], x.raw[2:], x.other[::-1], (found, found.mT), strict=True)
+        agreement = sum(losses.propagated_consistency(*side) for side in sides)
         return -2 * agreement
     if loss == "resim":
         return sum(
@@ -165,6 +166,9 @@ def measure(options):
 
     torch.set_num_threads(options["threads"])
     x, form = Inputs(options), options["form"]
+    # After a large block was freed, the allocator keeps the memory of smaller ones, as it does in
+    # training behind the activations of a backbone; else each step would fetch its pages anew.
+    torch.ones(31 * 2**18)
     before = reset_peak()
     times = []
     for _ in range(1 + options["steps"]):  # the first is a warm-up

@@ -60,11 +60,11 @@ def hough_match(query, key, grid, exponent=3.0, sigma=1.0):
     return torch.stack(matches)
 
 
-def pixpro(x, value_weight, targets, crops, grid, exponent=2.0, threshold=0.7):
+def pixpro(x, values, targets, crops, grid, exponent=2.0, threshold=0.7):
     """PixPro in both directions: propagation, the pairs of each direction, the mean over them."""
     loss = 0.0
     for here, there in ((0, 1), (1, 0)):
-        value = F.conv2d(x[here], value_weight).flatten(2)
+        value = values[here].flatten(2)
         unit = F.normalize(x[here].flatten(2), dim=1)
         attention = torch.clamp(unit.transpose(1, 2) @ unit, min=0.0) ** exponent  # [B, N, N]
         y = F.normalize(value, dim=1) @ attention.transpose(1, 2)

@@ -41,23 +41,25 @@ def geometric_from_coordinates(
             f"geometric_from_coordinates(): grid {tuple(grid)} and threshold {threshold} "
             "must be positive"
         )
-    centres_q, diagonal_q = _cells(query, h, w)  # [B, N, 2], [B]
-    centres_k, diagonal_k = _cells(key, h, w)
-    difference = centres_q[:, :, None] - centres_k[:, None, :]  # [B, N, N, 2]
-    distance = torch.linalg.vector_norm(difference, dim=3)
+    x_q, y_q, diagonal_q = _cells(query, h, w)  # [B, w], [B, h], [B]
+    x_k, y_k, diagonal_k = _cells(key, h, w)
+    # Columns lie apart by x alone and rows by y, so that few differences make all the distances.
+    across = (x_q[:, :, None] - x_k[:, None, :]).square()  # [B, w, w]
+    down = (y_q[:, :, None] - y_k[:, None, :]).square()  # [B, h, h]
+    squared = down[:, :, None, :, None] + across[:, None, :, None, :]  # [B, h, w, h, w]
+    distance = squared.sqrt_().view(-1, h * w, h * w)
     return distance / torch.maximum(diagonal_q, diagonal_k)[:, None, None] < threshold
 
 
-def _cells(crop: torch.Tensor, h: int, w: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres ``[B, h * w, 2]`` and diagonal ``[B]`` of the cells of ``crop [B, 4]``."""
+def _cells(crop: torch.Tensor, h: int, w: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Centres of the columns ``[B, w]`` and rows ``[B, h]`` of ``crop [B, 4]``; cell diagonal."""
     width = (crop[:, 2] - crop[:, 0]) / w  # negative in a flipped view
     height = (crop[:, 3] - crop[:, 1]) / h
     column = torch.arange(w, device=crop.device, dtype=crop.dtype) + 0.5
     row = torch.arange(h, device=crop.device, dtype=crop.dtype) + 0.5
     x = crop[:, :1] + column * width[:, None]  # [B, w]
     y = crop[:, 1:2] + row * height[:, None]  # [B, h]
-    x, y = x[:, None, :].expand(-1, h, w), y[:, :, None].expand(-1, h, w)
-    return torch.stack((x, y), dim=3).flatten(1, 2), torch.hypot(width, height)
+    return x, y, torch.hypot(width, height)
 
 
 FRAMES = ("pixels", "pixpro")
