@@ -10,7 +10,9 @@ from console.errors import DenseSSLError, nearest
 VERBS = {  # verb: (module whose main(argv) does it, one line of help)
     "pretrain": ("pretrain.main", "train a backbone without labels; goes on by itself"),
     "convert": ("d2_transfer.convert.main", "a checkpoint to weights, proved by running both"),
+    "inspect": ("d2_transfer.convert.inspection", "what a checkpoint is, and what it converts to"),
     "transfer": ("d2_transfer.main", "fine-tune under a paper's protocol, k trials, averaged"),
+    "prepare": ("d2_transfer.datasets.prepare.main", "write the labels that a data set lacks"),
     "table": ("d2_transfer.tables.main", "paper-style tables from trial records"),
     "audit": ("pretrain.audit", "what is in a folder of images: unreadable, small, double ones"),
     "show": ("pretrain.show", "pictures: views, attention, sets, matches"),

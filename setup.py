@@ -18,7 +18,7 @@ TRANSFER = [  # Detectron2 itself: see the Makefile (`setup`, `detectron2-main`)
 CLUSTER = ["submitit>=1.5"]
 VIT = ["timm>=1.0"]  # imported only where a vision transformer is built
 DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.15"]
-ROOMS = ("configs", "console", "pretrain", "d2_transfer", "slurm")
+ROOMS = ("configs", "console", "knn", "pretrain", "d2_transfer", "slurm")
 
 setup(
     name="densessl",
@@ -29,8 +29,7 @@ setup(
     py_modules=["densessl"],
     packages=find_packages(include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]),
     package_data={
-        "configs": ["**/*.yaml"],
-        "pretrain": ["**/*.txt"],
+        "configs": ["**/*.yaml", "**/*.txt"],
         "d2_transfer": ["**/*.csv"],
     },
     install_requires=[

@@ -11,15 +11,8 @@ numpy, Pillow and torch of 2021. ``setup()`` must run before the first ``import 
 
 import importlib
 import importlib.util
-import os
-import signal
 import sys
-import threading
-import time
 import types
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import timedelta
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
@@ -27,8 +20,6 @@ from typing import Any
 from console import errors
 
 MEND = "make setup  (the release on PyPI), or make detectron2-main  (the official main, compiled)"
-HOST = "127.0.0.1"
-TIMEOUT = timedelta(minutes=30)  # of one collective; as detectron2.engine.launch
 
 
 @lru_cache
@@ -127,7 +118,7 @@ def _no_compiled_ops() -> types.ModuleType:
 
 
 def get_cfg():
-    """Detectron2's default config, with the bias decay of main in both versions.
+    """Detectron2's default config with DenseSSL's keys, and main's bias decay in both versions.
 
     0.5 fixes SOLVER.WEIGHT_DECAY_BIAS at 1e-4, which then ignores WEIGHT_DECAY and also decays the
     biases of normalisation layers (WEIGHT_DECAY_NORM notwithstanding). None, main's default, means
@@ -136,8 +127,11 @@ def get_cfg():
     setup()
     from detectron2.config import get_cfg as detectron2_get_cfg
 
+    from .config import add_options
+
     cfg = detectron2_get_cfg()
     cfg.SOLVER.WEIGHT_DECAY_BIAS = None
+    add_options(cfg)
     return cfg
 
 
@@ -177,145 +171,16 @@ def _engine_defaults() -> types.ModuleType:
     return defaults
 
 
-def coco_evaluator(dataset: str, output_dir: str | None = None, fast: bool = False, **kwargs):
-    """Detectron2's COCOEvaluator for a registered data set.
-
-    ``fast`` takes faster-coco-eval in the place of Detectron2's C++ evaluator; else pycocotools.
-    Other keyword arguments are COCOEvaluator's.
-    """
-    setup()
-    from detectron2.evaluation import COCOEvaluator
-
-    kind = _fast_coco_evaluator() if fast else COCOEvaluator
-    return kind(dataset, output_dir=output_dir, use_fast_impl=fast, **kwargs)
-
-
-@lru_cache
-def _fast_coco_evaluator() -> type:
-    """COCOEvaluator on faster-coco-eval: its own COCO class and its own COCOeval."""
-    from detectron2.evaluation import coco_evaluation
-
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise errors.EnvironmentLacks(
-            "faster-coco-eval is not installed; mend it with: make setup"
-        ) from None
-
-    class FastCOCOEvaluator(coco_evaluation.COCOEvaluator):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self._coco_api = COCO(self._metadata.json_file)
-
-        def _eval_predictions(self, *args, **kwargs):
-            compiled = coco_evaluation.COCOeval_opt
-            coco_evaluation.COCOeval_opt = COCOeval_faster  # what use_fast_impl=True runs
-            try:
-                super()._eval_predictions(*args, **kwargs)
-            finally:
-                coco_evaluation.COCOeval_opt = compiled
-
-    return FastCOCOEvaluator
-
-
-# Several processes ------------------------------------------------------------------------------
-
-
-def launch(function: Callable, processes: int, args: tuple = (), cuda: bool | None = None) -> None:
-    """Run ``function(*args)`` in ``processes`` processes of this machine, joined by Detectron2's
-    ``comm``: NCCL with a GPU each, gloo on the CPU. One process: a plain call.
-
-    In place of ``detectron2.engine.launch``, which asserts CUDA (0.5) and whose children import
-    Detectron2 before anything can call ``setup()``. ``function`` must be importable by name. An
-    error of DenseSSL in a child is raised here as the same error. SIGTERM goes on to the children,
-    which also get a terminal's Ctrl-C themselves; either way this waits for them, so that they can
-    save. StoppedEarly must be raised by every process: all wait for the slowest to have saved.
-    """
-    if processes == 1:
-        function(*args)
-        return
-    import torch
-    import torch.multiprocessing as multiprocessing
-
-    cuda = torch.cuda.is_available() if cuda is None else cuda
-    if cuda and processes > torch.cuda.device_count():
-        raise errors.InputError(
-            f"{processes} processes need as many GPUs; this machine has {torch.cuda.device_count()}"
-        )
-    said = multiprocessing.get_context("spawn").SimpleQueue()
-    # This process keeps the store: a port found free may be taken before a child binds it.
-    store = torch.distributed.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
-    arguments = (function, processes, store.port, "nccl" if cuda else "gloo", said, args)
-    context = multiprocessing.spawn(_worker, arguments, nprocs=processes, join=False)
-    stops: list[int] = []
-    restore = _pass_on_signals(context.pids(), stops)
-    try:
-        while not context.join():
-            pass
-    except multiprocessing.ProcessExitedException:
-        if not said.empty():
-            name, message = said.get()
-            raise getattr(errors, name)(message) from None
-        if stops:  # a child that had not yet set out to save when the signal came
-            raise errors.StoppedEarly(
-                "stopped; the same command goes on from what is saved"
-            ) from None
-        raise
-    finally:
-        restore()
-
-
-def _worker(rank: int, function, processes: int, port: int, backend: str, said, args) -> None:
-    setup()
-    import torch
-    import torch.distributed as dist
+def create_local_groups(machines: int, processes: int) -> None:
+    """Tell ``detectron2.utils.comm`` which ranks share a machine; call it in every process."""
     from detectron2.utils import comm
 
-    if backend == "nccl":
-        torch.cuda.set_device(rank)
-    store = dist.TCPStore(HOST, port, is_master=False, timeout=TIMEOUT)
-    dist.init_process_group(backend, store=store, world_size=processes, rank=rank, timeout=TIMEOUT)
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(processes)
-    else:
-        comm._LOCAL_PROCESS_GROUP = dist.new_group(list(range(processes)))
-    try:
-        function(*args)
-        _leave_together(store, processes)
-    except errors.DenseSSLError as error:
-        if isinstance(error, errors.StoppedEarly):
-            _leave_together(store, processes)  # the first to leave ends those still writing
-        said.put((type(error).__name__, str(error)))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)  # torch.multiprocessing would take it for success
-    dist.destroy_process_group()
+        return
+    import torch.distributed as dist
 
-
-def _leave_together(store, processes: int) -> None:
-    """Wait for all processes at the parent's store. After a collective alone, the first to close
-    its connections can make the last one's end of that collective fail."""
-    store.add("done", 1)
-    while store.add("done", 0) < processes:
-        time.sleep(0.02)
-
-
-def _pass_on_signals(children: list[int], seen: list[int]) -> Callable[[], None]:
-    """Send SIGTERM on to ``children``, leave SIGINT to them (a terminal's Ctrl-C reaches them too)
-    and note both in ``seen``; returns what undoes it."""
-
-    def handle(number, frame):
-        seen.append(number)
-        for child in children if number == signal.SIGTERM else []:
-            with suppress(ProcessLookupError):  # it has ended already
-                os.kill(child, number)
-
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None  # only the main thread may set handlers
-    old = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore():
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-    return restore
+    for machine in range(machines):  # every process makes every group
+        group = dist.new_group(list(range(machine * processes, (machine + 1) * processes)))
+        if dist.get_rank() // processes == machine:
+            comm._LOCAL_PROCESS_GROUP = group

@@ -39,32 +39,39 @@ OLDEST_PYTHON = (3, 10)
 FREE_GB = 2.0  # below this not even the demo's checkpoints fit
 
 # Data set: what it needs under DETECTRON2_DATASETS, and the protocols that read it
+# name: (what there must be below the root, protocols that read it, what derives a part of it)
 DATA_SETS = {
     "VOC": (
         "VOC2007/Annotations VOC2007/ImageSets/Main VOC2007/JPEGImages "
         "VOC2012/Annotations VOC2012/ImageSets/Main VOC2012/JPEGImages",
-        "voc_det_c4",
+        "voc_det_c4, voc_det_c4_frozen",
+        "",
     ),
-    "VOC masks": ("VOC2012/ImageSets/Segmentation VOC2012/SegmentationClass", "voc_semseg"),
+    "VOC masks": ("VOC2012/JPEGImages voc_aug/labels", "voc_semseg", "densessl prepare voc_aug"),
     "COCO": (
         "coco/annotations/instances_train2017.json coco/annotations/instances_val2017.json "
         "coco/train2017 coco/val2017",
-        "coco_mask_c4, coco_mask_fpn",
+        "coco_mask_c4_*, coco_mask_fpn_*",
+        "",
     ),
     "COCO keypoints": (
         "coco/annotations/person_keypoints_train2017.json "
         "coco/annotations/person_keypoints_val2017.json coco/train2017 coco/val2017",
-        "coco_keypoint_fpn",
+        "coco_keypoint_fpn_*",
+        "",
     ),
     "Cityscapes": (
         "cityscapes/leftImg8bit/train cityscapes/leftImg8bit/val "
         "cityscapes/gtFine/train cityscapes/gtFine/val",
         "cityscapes_inst, cityscapes_semseg",
+        "",
     ),
     "ADE20K": (
         "ADEChallengeData2016/images/training ADEChallengeData2016/images/validation "
-        "ADEChallengeData2016/annotations/training ADEChallengeData2016/annotations/validation",
+        "ADEChallengeData2016/annotations_detectron2/training "
+        "ADEChallengeData2016/annotations_detectron2/validation",
         "ade20k_semseg",
+        "densessl prepare ade20k",
     ),
 }
 
@@ -218,7 +225,7 @@ def _cluster() -> list[Finding]:
 def _data_sets() -> list[Finding]:
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
     findings = []
-    for name, (needed, protocols) in DATA_SETS.items():
+    for name, (needed, protocols, derive) in DATA_SETS.items():
         absent = [path for path in needed.split() if not _holds_something(root / path)]
         if not absent:
             findings.append(Finding(name, OK, f"{root} ({protocols})"))
@@ -226,7 +233,7 @@ def _data_sets() -> list[Finding]:
         count = f"{len(absent)} of {len(needed.split())} absent under {root}"
         mend = "export DETECTRON2_DATASETS=DIR  (to try: densessl scenes DIR)"
         if len(absent) < len(needed.split()):
-            mend = f"put {', '.join(absent)} under {root}"
+            mend = derive or f"put {', '.join(absent)} under {root}"
         findings.append(Finding(name, OPTIONAL, f"{count} ({protocols})", mend))
     return findings
 

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from console import log
-from console.errors import InputError
+from console.errors import DenseSSLError, InputError
 from console.parser import Parser
 
+CUSTOM = ("train_json", "train_images", "val_json", "val_images")
 DESCRIPTION = """\
 Fine-tune pretrained weights under a paper's protocol with Detectron2's own trainer, evaluate, and
 average over trials. A trial that is finished is not run again; an interrupted one goes on.
@@ -28,18 +29,35 @@ def parser() -> Parser:
     made.add_argument("--seed", type=int, default=1, help="of the first trial; the next have +1")
     made.add_argument("-o", "--output-dir", metavar="DIR", help="where everything is written")
     made.add_argument("--data", metavar="DIR", help="the data sets; else DETECTRON2_DATASETS")
-    made.add_argument("--gpus", type=int, metavar="N", help="processes; else every GPU there is")
+    made.add_argument(
+        *("--gpus", "--num-gpus"),
+        type=int,
+        metavar="N",
+        help="processes on this machine; else every GPU there is",
+    )
     made.add_argument(
         "--keep-batch",
         action="store_true",
-        help="16 images a step on any number of GPUs, instead of 2 a GPU and a longer schedule",
+        help="on fewer GPUs the source's images a step, instead of a smaller batch and learning "
+        "rate and a longer schedule",
     )
+    made.add_argument("--num-machines", type=int, default=1, metavar="M", help="that share DIR")
+    made.add_argument("--machine-rank", type=int, default=0, metavar="R", help="0 to M-1")
+    made.add_argument("--dist-url", metavar="URL", help="tcp://HOST:PORT of machine 0")
+    made.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="evaluate WEIGHTS, a trial's model_final.pth, and train nothing",
+    )
+    for name in ("train", "val"):
+        made.add_argument(f"--{name}-json", metavar="FILE", help=f"custom_*: {name} annotations")
+        made.add_argument(f"--{name}-images", metavar="DIR", help=f"custom_*: {name} images")
     made.add_argument("--mini", action="store_true", help="a miniature for two cores and scenes")
     made.add_argument("--list", action="store_true", help="print the protocols")
     made.add_argument(
         "--print-config",
         action="store_true",
-        help="print the complete config as YAML (for 8 GPUs unless --gpus says otherwise)",
+        help="print the complete config as YAML (for the source's GPUs unless --gpus says others)",
     )
     return made
 
@@ -73,20 +91,21 @@ def listing() -> str:
 
 
 def _config_text(args) -> str:
-    from d2_transfer import protocols
+    from d2_transfer.resolve import resolve
 
     if not args.protocol:
         raise InputError("--print-config needs --protocol NAME (see --list)")
     words = [args.weights, *args.overrides] if args.weights else []
     weights, overrides = ("", words) if len(words) % 2 == 0 else (words[0], words[1:])
-    cfg = protocols.resolve(
+    cfg = resolve(
         args.protocol,
         args.variant,
         weights="" if weights == "random" else weights,
-        gpus=args.gpus or protocols.REFERENCE_GPUS,
+        gpus=args.gpus and args.gpus * args.num_machines,
         mini=args.mini,
         overrides=overrides,
         keep_batch=args.keep_batch,
+        custom=_custom(args) if args.train_json else None,
     )
     return cfg.dump()
 
@@ -100,43 +119,86 @@ def _check_arguments(args) -> None:
             raise InputError(f"{name} is {value}; allowed: {least} or more")
     if args.gpus is not None and args.gpus < 1:
         raise InputError(f"--gpus is {args.gpus}; allowed: 1 or more")
+    custom = args.protocol.startswith("custom_")
+    for name in CUSTOM:
+        value = getattr(args, name)
+        flag = "--" + name.replace("_", "-")
+        if custom and not value:
+            raise InputError(f"{flag} is missing: {args.protocol} reads your own data")
+        if value and not custom:
+            raise InputError(f"{flag} is '{value}', but {args.protocol} reads its own data sets")
 
 
 def _transfer(args) -> int:
     from d2_transfer import datasets, protocols
+    from d2_transfer.datasets import custom
+    from d2_transfer.launch import Machines
+    from d2_transfer.resolve import describe, describe_scaling, resolve
 
     protocol, variant = protocols.find(args.protocol, args.variant)
+    machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
     cuda, gpus = _devices(args.gpus)
-    cfg = protocols.resolve(
+    own = _custom(args) if args.train_json else None
+    cfg = resolve(
         args.protocol,
         variant,
-        gpus=gpus,
+        gpus=gpus * machines.count,
         mini=args.mini,
         overrides=args.overrides,
         keep_batch=args.keep_batch,
         cuda=cuda,
+        custom=own,
     )
-    data = datasets.check((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), args.data)
+    used = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    data = own or datasets.check(used, args.data, stand_in=args.mini)
     folder = Path(args.output_dir).absolute()
-    _check_disk(folder, protocol, args.trials)
-    from d2_transfer import trials
-    from d2_transfer.weights import prepare
+    if not args.eval_only:
+        _check_disk(folder, protocol, args.trials)
+    from d2_transfer import evaluate_only, summary, trials, weights
 
-    logger = log.setup(folder)
+    find = evaluate_only.trained if args.eval_only else weights.prepare
+    logger = log.setup(folder, machines.rank)
     run = trials.Run(
         folder=folder,
         protocol=protocol.name,
         variant=variant,
         mini=args.mini,
-        weights=prepare(args.weights, folder, cfg),
+        weights=find(args.weights, folder, cfg),
         data=data,
         gpus=gpus,
+        machines=machines,
     )
     _say(logger, args, run, cuda)
-    records = trials.run_trials(run, cfg, args.trials, args.seed)
-    print(trials.table(run, records))
-    logger.info("records in %s; a paper-style table: densessl table %s", folder, args.output_dir)
+    if args.eval_only:
+        return evaluate_only.run(run, cfg)
+    trials.register(run)
+    if machines.first:
+        if own:
+            logger.info(custom.describe(own))
+        logger.info(describe(cfg, run.processes))
+        if not args.mini and not args.keep_batch:
+            source = resolve(args.protocol, variant, custom=own)
+            ours = resolve(args.protocol, variant, gpus=run.processes, custom=own)
+            if scaled := describe_scaling(source, ours, run.processes):
+                logger.info(scaled)
+    records, failed = trials.run_trials(run, cfg, args.trials, args.seed)
+    if records:
+        print(summary.table(protocol.name, records))
+        logger.info("records in %s; a paper-style table: densessl table %s", folder, folder)
+    if failed:
+        problems = "; ".join(f"trial {trial}: {problem}" for trial, problem in failed.items())
+        raise DenseSSLError(
+            f"{len(failed)} of {args.trials} trials failed; the same command runs them again "
+            f"({problems})"
+        )
     return 0
+
+
+def _custom(args):
+    from d2_transfer.datasets import custom
+
+    paths = (getattr(args, name) for name in CUSTOM)
+    return custom.read(*paths, need_masks=args.protocol == "custom_mask")
 
 
 def _say(logger, args, run, cuda: bool) -> None:
@@ -147,7 +209,9 @@ def _say(logger, args, run, cuda: bool) -> None:
     logger.info("%s%s%s, from %s", run.protocol, variant, size, run.weights.method)
     if not cuda:
         norm = (
-            "BN, whose statistics in one process are SyncBN's" if run.gpus == 1 else "naiveSyncBN"
+            "BN, whose statistics in one process are SyncBN's"
+            if run.processes == 1
+            else "naiveSyncBN"
         )
         logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
 

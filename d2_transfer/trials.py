@@ -4,20 +4,22 @@ import contextlib
 import gc
 import json
 import logging
-import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from console import files, log
-from console.errors import DenseSSLError, InputError
+from console.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
 from console.progress import duration
 from d2_transfer import compat, datasets, results
-from d2_transfer.protocols import PROTOCOLS, describe
+from d2_transfer.datasets import custom
+from d2_transfer.datasets.custom import Custom
+from d2_transfer.launch import Machines, Meeting
 from d2_transfer.stops import StopRequest
+from d2_transfer.summary import summary
 from d2_transfer.weights import Weights
 
 logger = logging.getLogger("densessl")
@@ -32,8 +34,14 @@ class Run:
     variant: str
     mini: bool
     weights: Weights
-    data: Path  # holds the data sets
-    gpus: int = 1
+    data: Path | Custom  # holds the data sets, or describes the user's own
+    gpus: int = 1  # of this machine
+    machines: Machines = field(default_factory=Machines)
+
+    @property
+    def processes(self) -> int:
+        """Of all machines."""
+        return self.gpus * self.machines.count
 
     def trial_folder(self, trial: int) -> Path:
         return self.folder / f"trial_{trial}"
@@ -50,34 +58,73 @@ class Run:
         }
 
 
-def run_trials(run: Run, cfg, trials: int, seed: int) -> list[results.Record]:
-    """Do the trials that are not finished, with seeds ``seed``, ``seed + 1``, …; all records.
+def run_trials(
+    run: Run, cfg, trials: int, seed: int, work: Callable | None = None
+) -> tuple[list[results.Record], dict[int, str]]:
+    """Do the trials that are not finished, with seeds ``seed``, ``seed + 1``, ….
 
-    Writes ``summary.json`` (mean, standard deviation with n−1, n) when all are done. Raises
-    InputError when the folder belongs to another run, StoppedEarly (everything saved) on Ctrl-C or
-    SIGTERM.
+    ``work(run, trial)`` trains and evaluates one in each of its processes and writes the record:
+    :func:`run_trial` unless named. ``cfg`` has SEED, OUTPUT_DIR, MODEL.WEIGHTS and MODEL.DEVICE.
+
+    Returns all records, and of each trial that failed its error, which is logged and does not keep
+    the others from running. Writes ``summary.json`` (mean, standard deviation with n−1,
+    n) over those that are finished. Raises InputError when the folder belongs to another run,
+    StoppedEarly (everything saved) on Ctrl-C or SIGTERM. On several machines the first one decides
+    and writes; the others return no records.
     """
-    check_folder(run, cfg)
-    datasets.register(run.data)
-    _begin_folder(run, cfg)
-    logger.info(describe(cfg, run.gpus))
-    began, done_now = time.monotonic(), 0
-    records = []
-    for trial in range(1, trials + 1):
-        record = finished(run, cfg, trial, seed + trial - 1)
-        if record:
-            logger.info("trial %d of %d is finished (seed %d)", trial, trials, record.seed)
-        else:
-            _begin_trial(run, cfg, trial, seed + trial - 1)
-            compat.launch(run_trial, run.gpus, (run, trial), cuda=cfg.MODEL.DEVICE != "cpu")
-            record = results.load(run.trial_folder(trial))
+    records: list[results.Record] = []
+    failed: dict[int, str] = {}
+    with Meeting(run.machines) as meeting:
+        if run.machines.first:
+            check_folder(run, cfg)
+            _begin_folder(run, cfg)
+        began, done_now = time.monotonic(), 0
+        for trial in range(1, trials + 1):
+            record = finished(run, cfg, trial, seed + trial - 1) if run.machines.first else None
+            if meeting.agree("finished" if record else "to do") == "finished":
+                if record:
+                    logger.info("trial %d of %d is finished (seed %d)", trial, trials, record.seed)
+                    records.append(record)
+                continue
+            if run.machines.first:
+                _begin_trial(run, cfg, trial, seed + trial - 1)
+            meeting.agree("begun")
+            cuda = cfg.MODEL.DEVICE != "cpu"
+            problem = _one_trial(meeting, work or run_trial, run, trial, cuda)
+            if problem:
+                failed[trial] = problem
+            elif run.machines.first:
+                records.append(results.load(run.trial_folder(trial)))
             done_now += 1
             each = (time.monotonic() - began) / done_now
             left = f"; about {duration(each * (trials - trial))} left" if trial < trials else ""
             logger.info("trial %d of %d took %s%s", trial, trials, duration(each), left)
-        records.append(record)
-    files.write_json(run.folder / "summary.json", summary(run, records))
-    return records
+    if records:
+        files.write_json(run.folder / "summary.json", summary(run.facts(), records))
+    return records, failed
+
+
+def _one_trial(meeting: Meeting, work: Callable, run: Run, trial: int, cuda: bool) -> str:
+    """Run a trial in all its processes; what went wrong in one line, or nothing."""
+    try:
+        meeting.run(work, run.gpus, (run, trial), cuda=cuda)
+    except (StoppedEarly, InputError, EnvironmentLacks):
+        raise  # every other trial would end the same way
+    except DenseSSLError as error:
+        logger.error("%s", error)
+        return str(error)
+    except Exception as error:
+        logger.exception("trial %d failed", trial)
+        return f"{type(error).__name__}: {error}".strip().splitlines()[-1]
+    return ""
+
+
+def register(run: Run) -> None:
+    """Tell Detectron2 where this process finds the data."""
+    if isinstance(run.data, Custom):
+        custom.register(run.data)
+    else:
+        datasets.register(run.data)
 
 
 def run_trial(run: Run, trial: int) -> None:
@@ -87,25 +134,26 @@ def run_trial(run: Run, trial: int) -> None:
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
-    from d2_transfer.evaluators import flat_metrics
-    from d2_transfer.trainer import Trainer, keep_model_only
+    from d2_transfer.checkpoints import keep_model_only
+    from d2_transfer.evaluation import flat_metrics
+    from d2_transfer.trainer import Trainer
 
     folder = run.trial_folder(trial)
     main = comm.is_main_process()
     if comm.get_world_size() > 1:  # this is a process of its own
         log.setup(run.folder, comm.get_rank())
-        datasets.register(run.data)
+        register(run)
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(folder / "config.yaml"), allow_unsafe=False)
     cfg.freeze()
     started = results.now()
-    with StopRequest(), _detectron2_log(folder, main):
+    with StopRequest(), detectron2_log(folder / "log.txt", main):
         seed_all_rng(cfg.SEED + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         trainer = Trainer(cfg, trial, run.folder / "metrics.jsonl")
         trainer.resume_or_load(resume=True)
         if main:
-            _cut_back(run.folder / "metrics.jsonl", trial, trainer.start_iter)
+            cut_back(run.folder / "metrics.jsonl", trial, trainer.start_iter)
         try:
             metrics = flat_metrics(trainer.train())
         except FloatingPointError as error:
@@ -114,8 +162,8 @@ def run_trial(run: Run, trial: int) -> None:
                 f"SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR:g}: a lower one may train"
             ) from None
         if main:
-            _record(run, cfg, trial, metrics, started)
-            keep_model_only(trainer)
+            save_record(run, cfg, trial, metrics, started)
+            keep_model_only(trainer.checkpointer.model, folder)
         del trainer
     gc.collect()
     if torch.cuda.is_available():
@@ -177,43 +225,6 @@ def as_dict(cfg) -> dict:
     return yaml.safe_load(cfg.dump())
 
 
-def summary(run: Run, records: list[results.Record]) -> dict:
-    """Mean, sample standard deviation (null for one trial), n and the values of every metric.
-
-    A metric that is undefined (NaN) in some trial is left out.
-    """
-    metrics = {}
-    for name in records[0].metrics:
-        values = [record.metrics.get(name, float("nan")) for record in records]
-        if all(value == value for value in values):
-            metrics[name] = {
-                "mean": statistics.fmean(values),
-                "std": statistics.stdev(values) if len(values) > 1 else None,
-                "n": len(values),
-                "values": values,
-            }
-    return {**run.facts(), "seeds": [record.seed for record in records], "metrics": metrics}
-
-
-def table(run: Run, records: list[results.Record]) -> str:
-    """The protocol's metrics as text: a line a trial, then mean ± standard deviation."""
-    names = [name for name in PROTOCOLS[run.protocol].metrics if name in records[0].metrics]
-    averages = summary(run, records)["metrics"]
-    width = max(14, *(len(name) + 2 for name in names))
-    lines = [f"{'':16s}" + "".join(f"{name:>{width}s}" for name in names)]
-    for number, record in enumerate(records, start=1):
-        cells = "".join(f"{record.metrics[name]:{width}.2f}" for name in names)
-        lines.append(f"{f'trial {number} (seed {record.seed})':16s}" + cells)
-    cells = []
-    for name in names:
-        average = averages.get(name, {"mean": float("nan"), "std": None})
-        spread = "" if average["std"] is None else f" ± {average['std']:.2f}"
-        cells.append(f"{average['mean']:.2f}{spread}")
-    count = len(records)
-    lines.append(f"{f'mean of {count}':16s}" + "".join(f"{cell:>{width}s}" for cell in cells))
-    return "\n".join(lines)
-
-
 def _begin_folder(run: Run, cfg) -> None:
     files.write_text(run.folder / "config.yaml", cfg.dump())
     files.write_json(run.folder / "run.json", run.facts())
@@ -229,7 +240,8 @@ def _begin_trial(run: Run, cfg, trial: int, seed: int) -> None:
     files.write_text(run.trial_folder(trial) / "config.yaml", own.dump())
 
 
-def _record(run: Run, cfg, trial: int, metrics: dict[str, float], started: str) -> None:
+def save_record(run: Run, cfg, trial: int, metrics: dict[str, float], started: str) -> None:
+    """Write the trial's record: the last thing that a trial does."""
     record = results.Record(
         method=run.weights.method,
         weights={"path": run.weights.path, "sha256": run.weights.sha256},
@@ -255,7 +267,7 @@ def versions() -> dict[str, str]:
     import torch
     import torchvision
 
-    from d2_transfer.evaluators import fast_coco
+    from d2_transfer.evaluation import fast_coco
 
     coco = "faster-coco-eval" if fast_coco() else "pycocotools"
     found = {
@@ -271,11 +283,11 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _detectron2_log(folder: Path, main: bool) -> Iterator[None]:
-    """Detectron2's and fvcore's own logs, and Python's warnings, go to the trial's log.txt."""
+def detectron2_log(file: Path, main: bool) -> Iterator[None]:
+    """Detectron2's and fvcore's own logs, and Python's warnings, go to ``file``."""
     handler: logging.Handler = logging.NullHandler()
     if main:
-        handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     names = ("detectron2", "fvcore", "py.warnings", "d2_transfer")
     logging.captureWarnings(True)
@@ -292,7 +304,7 @@ def _detectron2_log(folder: Path, main: bool) -> Iterator[None]:
         handler.close()
 
 
-def _cut_back(lines: Path, trial: int, steps: int) -> None:
+def cut_back(lines: Path, trial: int, steps: int) -> None:
     """Forget what a killed trial logged after the checkpoint that it goes on from."""
     if not lines.is_file():
         return

@@ -40,6 +40,8 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     does not suit the weights.
     """
     if named == RANDOM:
+        if cfg.MODEL.FPN.TRANSFER:
+            raise InputError("MODEL.FPN.TRANSFER is True, but a random start has no FPN")
         return Weights("", RANDOM, "", RANDOM)
     supervised, _, path = named.rpartition(f"{SUPERVISED}:")
     if named.startswith(f"{SUPERVISED}:") and not path:
@@ -51,10 +53,12 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
             f"'{RANDOM}' or '{SUPERVISED}:FILE'"
         )
     sha256 = files.sha256(source)
-    if source.suffix == ".pkl" and not named.startswith(f"{SUPERVISED}:"):
+    supervised = named.startswith(f"{SUPERVISED}:")
+    held = convert.read_checkpoint(source) if source.suffix == ".pkl" and not supervised else None
+    if isinstance(held, dict) and held.get("densessl"):
         file, held = source, convert.read_weights(source)
     else:
-        method = SUPERVISED if named.startswith(f"{SUPERVISED}:") else None
+        method = SUPERVISED if supervised else None
         file, held = _converted(source, sha256, Path(folder) / "weights.pkl", method)
     convert.check_detector_config(held, cfg)
     facts = held["densessl"]
@@ -77,17 +81,27 @@ def _converted(source: Path, sha256: str, out: Path, method: str | None):
     return out, convert.read_weights(out)
 
 
-def check_loaded(model, weights_file: str) -> int:
+def check_loaded(model, weights_file: str, transfer_fpn: bool = False) -> int:
     """Make sure that every backbone tensor of ``model`` (res5 in the head too) is the file's.
 
-    Returns how many. Detectron2 itself only warns when nothing matches, and trains from a random
-    start. Raises InputError with the names.
+    With ``transfer_fpn`` also all of the file's FPN that the model has a place for: a detector
+    whose FPN is normalised has none for the convolutions' biases, which the norm would cancel.
+    Returns how many tensors. Detectron2 itself only warns when nothing matches, and trains from a
+    random start. Raises InputError with the names.
     """
     import torch
 
     held = convert.read_weights(weights_file)["model"]
     state = model.state_dict()
     expected = {key: name for key in state if (name := backbone_name(key))}
+    if transfer_fpn:
+        pyramid = {key: key for key in state if fpn_name(key) and key in held}
+        if not pyramid:
+            raise InputError(
+                f"MODEL.FPN.TRANSFER is True, but {weights_file} holds no FPN that the detector "
+                "has; allowed: weights pretrained with one (ReSim-FPN), or False"
+            )
+        expected |= pyramid
     wrong = [
         f"{key} ({'not in the file' if name not in held else 'not what the file holds'})"
         for key, name in expected.items()
@@ -119,3 +133,8 @@ def backbone_name(key: str) -> str | None:
                 return name
             return None
     return None
+
+
+def fpn_name(key: str) -> str | None:
+    """``key`` itself if it is a tensor of an FPN's own convolutions or norms, else None."""
+    return key if key.startswith(("backbone.fpn_lateral", "backbone.fpn_output")) else None

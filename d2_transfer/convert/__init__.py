@@ -1,10 +1,13 @@
 """Checkpoint layouts, key mapping, the proof: any known checkpoint to weights."""
 
-from .conversion import Report, convert
+from .conversion import convert
 from .detector import check_detector_config
 from .prove import ProofFailed, Stage, prove
+from .prove_timm import prove_timm
 from .prove_vit import prove_vit
-from .weights import read_checkpoint, read_weights
+from .reading import read_checkpoint
+from .report import Report
+from .weights import read_weights
 
 __all__ = [
     "ProofFailed",
@@ -13,6 +16,7 @@ __all__ = [
     "check_detector_config",
     "convert",
     "prove",
+    "prove_timm",
     "prove_vit",
     "read_checkpoint",
     "read_weights",

@@ -1,5 +1,6 @@
 """A network's tensors, all of them and nothing else, as plain float32 on the CPU."""
 
+import collections
 from typing import Any
 
 from console.errors import InputError
@@ -8,12 +9,17 @@ from . import keys
 
 
 def complete(
-    state: dict[str, Any], wanted: dict[str, tuple[int, ...]], title: str, variants: str, where: str
+    state: dict[str, Any],
+    wanted: dict[str, tuple[int, ...]],
+    title: str,
+    variants: str,
+    where: str,
+    notes: list[str],
 ) -> tuple[dict[str, Any], int]:
     """The tensors of exactly the ``wanted`` names and shapes, and how many counters were added.
 
-    ``title`` tells people which network that is, ``variants`` which ones it is not. Raises
-    InputError that names the tensors at fault.
+    ``title`` tells people which network that is, ``variants`` which ones it is not; ``notes`` gets
+    a line on every change of type. Raises InputError that names the tensors at fault.
     """
     import torch
 
@@ -35,6 +41,14 @@ def complete(
     for name in wanted:
         tensor = state.get(name, torch.zeros((), dtype=torch.int64))
         tensors[name] = plain(tensor, name, where)
+    types = collections.Counter(
+        str(t.dtype).removeprefix("torch.")
+        for name, t in state.items()
+        if name in wanted and not name.endswith(keys.COUNTER) and t.dtype != torch.float32
+    )
+    notes += [
+        f"{count} tensors were {dtype}, and are float32 now" for dtype, count in types.items()
+    ]
     return tensors, len(added)
 
 
@@ -48,9 +62,10 @@ def plain(tensor: Any, name: str, where: str) -> Any:
         return tensor.detach().cpu().to(torch.int64).contiguous()
     if not tensor.is_floating_point():
         raise InputError(f"{where}: {name} has type {tensor.dtype}; weights are floating point")
+    tensor = tensor.detach().cpu().to(torch.float32).contiguous()
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN is both
         raise InputError(f"{where}: {name} holds NaN or infinity; the training has diverged")
-    return tensor.detach().cpu().to(torch.float32).contiguous()
+    return tensor
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

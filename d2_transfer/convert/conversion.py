@@ -2,112 +2,61 @@
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from console import files
 from console.errors import EnvironmentLacks, InputError, unknown
 
-from . import keys, layouts, vit, weights
+from . import keys, reading, safetensors, vit, weights
 from .prove import Stage, prove
+from .prove_timm import prove_timm
 from .prove_vit import prove_vit
+from .recognise import Source, recognise
+from .report import Report, images_told
 
-TARGETS = {"detectron2": ".pkl", "torchvision": ".pth", "timm": ".pth"}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a conversion did and proved; ``str()`` is what people read."""
-
-    checkpoint: str
-    layout: str
-    out: str
-    target: str
-    method: str
-    network: str  # resnet50, vit_small
-    title: str  # ResNet-50, ViT-S/16
-    depth: int | None  # of a ResNet
-    tensors: int  # of the backbone
-    counters_added: int
-    fpn_tensors: int
-    stages: list[Stage]
-    source_sha256: str
-    sha256: str
-    pretrain: dict[str, Any]
-
-    def __str__(self) -> str:
-        fpn = f" and {self.fpn_tensors} of its FPN" if self.fpn_tensors else ""
-        rows = [
-            f"{self.checkpoint} ({self.layout} layout) -> {self.out} ({self.target})",
-            f"  method      {self.method}{_told(self.pretrain)}",
-            f"  tensors     {self.tensors} of {self.title}{fpn}, each bit for bit",
-            "  proof       both networks on the same input, float32, evaluation mode:",
-            f"              {'stage':8s}{'shape':>20s}{'magnitude':>12s}{'difference':>12s}",
-        ]
-        for stage in self.stages:
-            shape = "x".join(map(str, stage.shape))
-            rows.append(
-                f"              {stage.name:8s}{shape:>20s}"
-                f"{stage.magnitude:12.4g}{stage.difference:12.2g}"
-            )
-        if self.counters_added:
-            rows.append(f"  note        {self.counters_added} counters of batches were absent: 0")
-        rows += [f"  sha256      {self.sha256}", f"  next        {self.next_command}"]
-        return "\n".join(rows)
-
-    @property
-    def next_command(self) -> str:
-        if self.target == "timm":
-            name = vit.SIZES[self.network].timm
-            return f'timm.create_model("{name}", num_classes=0, checkpoint_path="{self.out}")'
-        if self.target == "torchvision":
-            load = f'network.load_state_dict(torch.load("{self.out}"), strict=False)'
-            if self.network not in vit.SIZES:
-                return load
-            options = vit.SIZES[self.network].torchvision.items()
-            told = ", ".join(f"{option}={value}" for option, value in options)
-            return f"network = torchvision.models.VisionTransformer({told})\n              {load}"
-        # Res5 of Detectron2's C4 head is always three bottleneck blocks.
-        protocol = "voc_det_c4" if self.depth >= 50 else "coco_mask_fpn_1x"
-        folder = Path(self.out).with_suffix("")
-        return f"densessl transfer {self.out} --protocol {protocol} -o {folder}_{protocol}"
+TARGETS = {  # the first ending is the one that messages name
+    "detectron2": (".pkl",),
+    "torchvision": (".pth", ".pt"),
+    "timm": (".pth", ".pt"),
+    "safetensors": (".safetensors",),
+}
 
 
 def convert(
     checkpoint: str | os.PathLike,
     out: str | os.PathLike,
     source: str = "auto",
-    target: str = "detectron2",
+    target: str = "auto",
     force: bool = False,
     method: str | None = None,
+    branch: str | None = None,
 ) -> Report:
     """Write a checkpoint's backbone (and FPN) for ``target`` and prove it by running both networks.
 
-    A ResNet goes to Detectron2 and torchvision, a vision transformer to torchvision and timm.
-    ``source`` is a layout of ``layouts.LAYOUTS`` or 'auto'; ``method`` names the method where the
-    layout cannot tell. The proof is made on what is read back from the disk, before the file takes
-    its name. Raises InputError when the checkpoint is not understood, when ``out`` exists with
-    other contents (unless ``force``) and when the proof fails (ProofFailed); nothing is then
-    written.
+    A ResNet goes to Detectron2, torchvision and timm, a vision transformer to torchvision and timm,
+    both to safetensors (timm's names, which for a ResNet are torchvision's). ``target`` 'auto'
+    follows the ending of ``out``, and for .pth the network: torchvision for a ResNet, timm for a
+    ViT. ``source`` is a layout of ``layouts.LAYOUTS``, 'CONTAINER:PREFIX' or 'auto'; ``branch``
+    chooses between a file's two networks; ``method`` names the method where the layout cannot tell.
+    The proof is made on what is read back from the disk, before the file takes its name. Raises
+    InputError when the checkpoint is not understood, when ``out`` exists with other contents
+    (unless ``force``) and when the proof fails (ProofFailed); nothing is then written.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     _check_target(checkpoint, out, target)
-    found = layouts.recognise(weights.read_checkpoint(checkpoint), source, str(checkpoint))
-    _check_network(found, checkpoint, out, target)
+    held = reading.read_checkpoint(checkpoint)
+    found = recognise(held, source, str(checkpoint), branch)
+    target = _target(target, out, found)
+    if found.is_vit and target == "detectron2":
+        raise InputError(
+            f"{checkpoint} holds a {found.title}, and Detectron2's backbones here are ResNets; "
+            f"give it --to timm or --to torchvision, -o {out.with_suffix('.pth')}"
+        )
     source_sha256 = files.sha256(checkpoint)
     facts = _facts(found, source_sha256, method)
     with _says_why(out), files.atomic(out) as stream:
-        if target == "detectron2":
-            names = keys.detectron2_names(found.depth)
-            tensors = {names[name]: t for name, t in found.backbone.items()} | found.fpn
-            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-            weights.write_detectron2(stream, arrays, facts)
-        else:
-            names = vit.torchvision_names(found.network) if found.is_vit else {}
-            names = names if target == "torchvision" else {}
-            tensors = {names.get(name, name): t for name, t in found.backbone.items()}
-            weights.write_state_dict(stream, tensors, facts)
+        _write(stream, found, target, facts)
         stream.flush()
         stages = _prove_file(stream.name, found, target)
         sha256 = files.sha256(stream.name)
@@ -129,6 +78,13 @@ def convert(
         source_sha256=source_sha256,
         sha256=sha256,
         pretrain=found.pretrain,
+        told=found.told,
+        branch=found.branch,
+        other=found.other,
+        place=found.place,
+        images=images_told(found.normalization),
+        stride_in_1x1=found.stride_in_1x1,
+        notes=found.notes,
     )
 
 
@@ -142,40 +98,53 @@ def _says_why(out: Path):
 
 
 def _check_target(checkpoint: Path, out: Path, target: str) -> None:
-    if target not in TARGETS:
-        raise unknown("target", target, TARGETS, "--to")
-    if out.suffix != TARGETS[target]:
+    if target not in (*TARGETS, "auto"):
+        raise unknown("target", target, [*TARGETS, "auto"], "--to")
+    known = sorted({ending for endings in TARGETS.values() for ending in endings})
+    if target == "auto" and out.suffix not in known:
+        raise InputError(f"-o is '{out}', whose ending is none of {', '.join(known)}")
+    if target != "auto" and out.suffix not in TARGETS[target]:
+        ending = TARGETS[target][0]
         raise InputError(
-            f"-o is '{out}', but {target} weights are told by the ending {TARGETS[target]}: "
-            f"-o {out.with_suffix(TARGETS[target])}"
+            f"-o is '{out}', but {target} weights are told by the ending {ending}: "
+            f"-o {out.with_suffix(ending)}"
         )
     if out.is_dir() or out.resolve() == checkpoint.resolve():
         raise InputError(f"-o {out} is {'a folder' if out.is_dir() else 'the checkpoint itself'}")
 
 
-def _check_network(found: layouts.Source, checkpoint: Path, out: Path, target: str) -> None:
-    if found.is_vit and target == "detectron2":
-        raise InputError(
-            f"{checkpoint} holds a {found.title}, and Detectron2's backbones here are ResNets; "
-            f"give it --to timm or --to torchvision, -o {out.with_suffix('.pth')}"
-        )
-    if target == "timm" and not found.is_vit:
-        raise InputError(
-            f"{checkpoint} holds a {found.title}, whose names in timm are torchvision's: "
-            "--to torchvision"
-        )
+def _target(asked: str, out: Path, found: Source) -> str:
+    if asked != "auto":
+        return asked
+    told = [name for name, endings in TARGETS.items() if out.suffix in endings]
+    return told[0] if len(told) == 1 else "timm" if found.is_vit else "torchvision"
 
 
-def _facts(found: layouts.Source, source_sha256: str, method: str | None) -> dict[str, Any]:
+def _write(stream, found: Source, target: str, facts: dict[str, Any]) -> None:
+    if target == "detectron2":
+        names = keys.detectron2_names(found.depth)
+        tensors = {names[name]: t for name, t in found.backbone.items()} | found.fpn
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        weights.write_detectron2(stream, arrays, facts)
+        return
+    names = vit.torchvision_names(found.network) if found.is_vit else {}
+    names = names if target == "torchvision" else {}
+    tensors = {names.get(name, name): t for name, t in found.backbone.items()}
+    write = safetensors.write if target == "safetensors" else weights.write_state_dict
+    write(stream, tensors, facts)
+
+
+def _facts(found: Source, source_sha256: str, method: str | None) -> dict[str, Any]:
     """What travels with the weights: the detector's options that must agree, and their origin."""
     normal = found.normalization
     if found.is_vit:
         network = {"patch_size": vit.PATCH, "image_size": vit.IMAGE}
     else:  # torchvision's ResNet has the stride in the 3x3 convolution
-        network = {"stride_in_1x1": False, "depth": found.depth}
+        network = {"stride_in_1x1": found.stride_in_1x1, "depth": found.depth}
     return {
         "format": 1,
         "method": method or found.method,
+        "branch": found.branch,
         "source_sha256": source_sha256,
         "normalization": {  # of 0–255 values, as Detectron2's PIXEL_MEAN and PIXEL_STD
             "pixel_mean": [round(255 * value, 6) for value in normal["mean"]],
@@ -188,22 +157,20 @@ def _facts(found: layouts.Source, source_sha256: str, method: str | None) -> dic
     }
 
 
-def _prove_file(path: str, found: layouts.Source, target: str) -> list[Stage]:
+def _prove_file(path: str, found: Source, target: str) -> list[Stage]:
     """Read the file back and prove that its network is the source's."""
+    normalization, stride = found.normalization, found.stride_in_1x1
     if target == "detectron2":
         held = weights.read_weights(path)
         return prove(
-            found.backbone, found.normalization, held["model"], held["densessl"], found.fpn
+            found.backbone, normalization, held["model"], held["densessl"], found.fpn, stride
         )
-    held = weights.read_checkpoint(path)
+    held = reading.read_checkpoint(path)
     if found.is_vit:
-        return prove_vit(found.backbone, found.normalization, dict(held), held.densessl, target)
+        library = "torchvision" if target == "torchvision" else "timm"
+        return prove_vit(found.backbone, normalization, dict(held), held.densessl, library)
+    if target == "timm":
+        return prove_timm(found.backbone, normalization, dict(held), held.densessl, stride)
     names = keys.detectron2_names(found.depth)
     renamed = {names.get(name, name): tensor for name, tensor in held.items()}
-    return prove(found.backbone, found.normalization, renamed, held.densessl)
-
-
-def _told(pretrain: dict[str, Any]) -> str:
-    shown = {key: pretrain[key] for key in ("dataset", "images", "epochs") if key in pretrain}
-    told = ", ".join(f"{key} {value}" for key, value in shown.items())
-    return f" ({told})" if told else ""
+    return prove(found.backbone, normalization, renamed, held.densessl, None, stride)

@@ -38,7 +38,8 @@ def check_detector_config(weights: dict[str, Any], cfg) -> None:
         for key, value, needed in compared
         if not _same(value, needed)
     ]
-    if facts["depth"] < 50 and model.ROI_HEADS.NAME.startswith("Res5ROIHeads"):
+    c4 = model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME.startswith("Res5")
+    if facts["depth"] < 50 and c4:
         wrong.append(
             f"MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME}, whose res5 is three bottleneck "
             f"blocks: a ResNet-{facts['depth']} cannot fill it; use an FPN protocol"

@@ -6,6 +6,7 @@ name and shape; nothing is matched by a piece of its name.
 
 import re
 from functools import lru_cache
+from typing import Any
 
 DEPTHS = (18, 34, 50, 101, 152)
 BLOCKS = {
@@ -31,6 +32,14 @@ _FPN_RULES = [
     (rf"fpn_(lateral|output)([2-5])\.(?:1|norm)\.{_NORM}", r"backbone.fpn_\1\2.norm.\3"),
 ]
 COUNTER = "num_batches_tracked"  # files of old torch versions lack it
+# nn.Sequential(*resnet.children()) numbers its parts: lightly's tutorials
+_SEQUENTIAL_RULES = [
+    (r"0\.weight", r"conv1.weight"),
+    (rf"1\.{_NORM}", r"bn1.\1"),
+    (r"([4-7])\.(\d+\..+)", r"layer{}.\2"),
+]
+# Where a Detectron2 detector has its backbone: alone, in an FPN, res5 of a C4 head
+_DETECTOR = r"(?:backbone\.bottom_up\.|backbone\.|roi_heads\.)?((?:stem|res[2-5]\.\d+)\..+)"
 
 
 def to_detectron2(name: str) -> str | None:
@@ -48,6 +57,28 @@ def fpn_to_detectron2(name: str) -> str | None:
         if match := re.fullmatch(pattern, name):
             return match.expand(replacement)
     return None
+
+
+def from_sequential(state: dict[str, Any]) -> dict[str, Any]:
+    """The same tensors, the numbers of a Sequential ResNet's parts replaced by their names."""
+    if "0.weight" not in state or "4.0.conv1.weight" not in state:
+        return state
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, replacement in _SEQUENTIAL_RULES:
+            if match := re.fullmatch(pattern, name):
+                layer = int(match[1]) - 3 if match[0][0] in "4567" else 0
+                name = match.expand(replacement).format(layer)
+                break
+        renamed[name] = tensor
+    return renamed
+
+
+def in_detector(name: str) -> str | None:
+    """The backbone's or FPN's name (``res4.0.conv1.weight``) of a detector's tensor, else None."""
+    if match := re.fullmatch(_DETECTOR, name):
+        return match[1]
+    return name if fpn_to_detectron2(name.removeprefix("backbone.")) == name else None
 
 
 @lru_cache

@@ -17,6 +17,7 @@ TOLERANCE = 1e-5  # of the largest magnitude in the stage: float32 rounding grow
 INPUT = (1, 3, 97, 65)  # odd sides, so that a stride in another place shows at the borders
 SEED = 0
 STAGES = ("stem", "res2", "res3", "res4", "res5")
+LAYERS = ("layer1", "layer2", "layer3", "layer4")  # torchvision's names of res2 to res5
 
 
 class ProofFailed(InputError):
@@ -44,13 +45,15 @@ def prove(
     written: dict[str, Any],
     facts: dict[str, Any],
     fpn: dict[str, Any] | None = None,
+    stride_in_1x1: bool = False,
 ) -> list[Stage]:
     """Run both networks in float32 evaluation mode and compare every stage.
 
     ``reference``: torchvision names -> tensors, with ``normalization`` (mean, std of 0–1 values and
     channel_order); ``written``: Detectron2 names -> arrays of the written file, with its ``facts``;
-    ``fpn``: Detectron2's FPN names -> tensors of the source. Raises ProofFailed naming what
-    differs: tensors whose bits differ, and stages beyond TOLERANCE.
+    ``fpn``: Detectron2's FPN names -> tensors of the source; ``stride_in_1x1``: where the source's
+    network has its stride. Raises ProofFailed naming what differs: tensors whose bits differ, and
+    stages beyond TOLERANCE.
     """
     import torch
 
@@ -63,7 +66,7 @@ def prove(
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
         stages = [compare("input", expected, got)]
-        ours = _torchvision_stages(reference, facts["depth"], expected)
+        ours = torchvision_stages(reference, facts["depth"], expected, stride_in_1x1)
         theirs = _detectron2_stages(written, facts, expected)
         if fpn:
             theirs |= _detectron2_fpn(written, facts, expected)
@@ -127,7 +130,8 @@ def normalised_by_detectron2(image, facts: dict[str, Any]):
     return (image - mean) / std
 
 
-def _torchvision_stages(state, depth: int, image) -> dict[str, Any]:
+def torchvision_stages(state, depth: int, image, stride_in_1x1: bool) -> dict[str, Any]:
+    """The outputs of torchvision's ResNet with these tensors, by the names of STAGES."""
     import torch
     from torchvision.models import resnet
 
@@ -135,12 +139,21 @@ def _torchvision_stages(state, depth: int, image) -> dict[str, Any]:
         network = getattr(resnet, f"resnet{depth}")()
     network.fc = torch.nn.Identity()
     network.load_state_dict(state, assign=True)  # strict
+    if stride_in_1x1:
+        stride_as_caffe(network)
     network.eval()
     x = network.maxpool(network.relu(network.bn1(network.conv1(image))))
     outputs = {"stem": x}
-    for name, layer in zip(STAGES[1:], ("layer1", "layer2", "layer3", "layer4"), strict=True):
+    for name, layer in zip(STAGES[1:], LAYERS, strict=True):
         x = outputs[name] = getattr(network, layer)(x)
     return outputs
+
+
+def stride_as_caffe(network) -> None:
+    """Move the stride of a bottleneck ResNet (torchvision's or timm's) into the 1x1 convolution."""
+    for layer in LAYERS[1:]:
+        first = getattr(network, layer)[0]
+        first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
 
 
 def _detectron2_config(facts: dict[str, Any]):

@@ -7,8 +7,6 @@ with itself.
 
 from typing import Any
 
-from console.errors import EnvironmentLacks
-
 from . import vit
 from .prove import (
     SEED,
@@ -20,6 +18,7 @@ from .prove import (
     settled,
     tensors_that_differ,
 )
+from .prove_timm import timms
 
 STAGES = ("tokens", "block4", "block8", "block12", "cls")  # tokens: positions are in
 
@@ -61,17 +60,9 @@ def prove_vit(
 def _timms_stages(state: dict[str, Any], network: str, image) -> dict[str, Any]:
     import torch
 
-    try:
-        from timm.models import vision_transformer
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise EnvironmentLacks(
-            "timm is not installed, and the proof of a ViT runs its network; mend it with: "
-            "pip install 'timm>=1.0'"
-        ) from None
+    build = timms(f"vision_transformer.{vit.SIZES[network].timm}")
     with torch.device("meta"):  # no time for initial weights
-        model = getattr(vision_transformer, vit.SIZES[network].timm)(num_classes=0)
+        model = build(num_classes=0)
     _load(model, state, "timm's")
     return _stages(model, model.pos_drop, model.blocks, image)
 

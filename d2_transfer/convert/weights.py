@@ -1,64 +1,18 @@
-"""Reading and writing weights: nothing that a file holds is ever run.
-
-A ``.pth`` goes through ``torch.load(weights_only=True)``, a ``.pkl`` through an unpickler that
-knows arrays and plain containers and nothing else. Files are told by their first bytes.
-"""
+"""The weights files that conversions write: Detectron2's, and plain state dicts."""
 
 import collections
 import hashlib
 import json
 import os
 import pickle
-import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from console import files
 from console.errors import InputError
 
+from .reading import read_checkpoint
+
 AUTHOR = "DenseSSL"
-ZIP = b"PK\x03\x04"
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
-
-_NUMPY = {"_reconstruct", "scalar", "_frombuffer", "ndarray", "dtype"}
-_NUMPY_MODULES = {
-    f"numpy{core}{module}"
-    for core in ("", ".core", "._core")
-    for module in ("", ".multiarray", ".numeric")
-}  # numpy 1 says core, numpy 2 says _core
-
-
-class ArraysOnly(pickle.Unpickler):
-    """An unpickler of numpy arrays in plain containers; any other object is refused unmade."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module in _NUMPY_MODULES and name in _NUMPY) or (
-            module == "numpy.dtypes" and name.endswith("DType")
-        ):
-            return super().find_class(module, name)
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("_codecs", "encode"):  # how old pickles spell bytes
-            return super().find_class(module, name)
-        raise InputError(f"it holds pickled code ({module}.{name}), which will not be unpickled")
-
-
-def read_checkpoint(path: str | os.PathLike) -> Any:
-    """What a checkpoint file holds, of whatever layout, on the CPU.
-
-    Raises InputError for a file that is missing, damaged, no checkpoint, or that holds code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}; give a checkpoint file")
-    _check_sidecar(path)
-    with open(path, "rb") as stream:
-        start = stream.read(len(LEGACY_TORCH))
-        stream.seek(0)
-        if start.startswith(ZIP) or start == LEGACY_TORCH:
-            return _read_torch(path, stream)
-        return _read_pickle(path, stream)
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Any]:
@@ -112,42 +66,3 @@ def write_state_dict(stream: BinaryIO, state: dict[str, Any], facts: dict[str, A
     held = collections.OrderedDict(state)
     held.densessl = json.loads(json.dumps(facts, sort_keys=True))
     torch.save(held, stream)
-
-
-def _read_torch(path: Path, stream: BinaryIO) -> Any:
-    import torch
-
-    try:
-        return torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if found := re.search(r"(?:Unsupported global: GLOBAL|global) ([\w.]+)", str(error)):
-            raise InputError(
-                f"{path}: it holds pickled code ({found[1]}), which will not be unpickled"
-            ) from None
-        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is damaged or truncated: {reason}") from None
-
-
-def _read_pickle(path: Path, stream: BinaryIO) -> Any:
-    try:
-        return ArraysOnly(stream, encoding="latin1").load()
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # whatever bytes there are, they end here
-        size = path.stat().st_size
-        raise InputError(
-            f"{path} ({size} bytes) is no checkpoint, or is damaged or truncated: "
-            f"{type(error).__name__}: {error}"
-        ) from None
-
-
-def _check_sidecar(path: Path) -> None:
-    """A checkpoint of ours has its SHA-256 beside it; other bytes than those are refused."""
-    beside = path.with_name(f"{path.name}.sha256")
-    if not beside.is_file():
-        return
-    written = beside.read_text(errors="replace").split()
-    if written and files.sha256(path) != written[0]:
-        raise InputError(f"{path} is damaged: its SHA-256 is not the one in {beside.name}")

@@ -1,7 +1,7 @@
 """Data sets of the protocols: where they must lie, whether they do, and Detectron2's catalog."""
 
 from .checks import check, root_folder
-from .layouts import LAYOUTS, CocoLayout, VocLayout
+from .layouts import LAYOUTS
 from .registration import register
 
-__all__ = ["LAYOUTS", "CocoLayout", "VocLayout", "check", "register", "root_folder"]
+__all__ = ["LAYOUTS", "check", "register", "root_folder"]

@@ -1,11 +1,13 @@
-"""Whether the data sets of a protocol are there, asked before anything runs."""
+"""Whether the data sets of a protocol are there and right, asked before anything runs."""
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from console.errors import InputError, unknown
 
+from .custom import NAMES as CUSTOM
 from .layouts import LAYOUTS
 
 VARIABLE = "DETECTRON2_DATASETS"
@@ -24,30 +26,61 @@ def root_folder(data: str | os.PathLike | None = None) -> tuple[Path, str]:
     return Path("datasets").absolute(), f"the default, as {VARIABLE} is not set"
 
 
-def check(names: Iterable[str], data: str | os.PathLike | None = None) -> Path:
-    """The folder that holds the data sets ``names``, or one InputError with all that is missing.
+def check(
+    names: Iterable[str], data: str | os.PathLike | None = None, stand_in: bool = False
+) -> Path:
+    """The folder that holds the data sets ``names``, or one InputError with all that is wrong.
 
-    Raises InputError for names that it has no layout for, too.
+    Looks at all file names and at a sample of the labels of each; a number of images that is not
+    the real data set's is a warning, but for a ``stand_in`` (``--mini``). The user's own data
+    (``custom.NAMES``) are none of its business: :func:`custom.read` checks them. Raises InputError
+    for names that it has no layout for, too.
     """
     root, named_by = root_folder(data)
-    known = list(dict.fromkeys(names))
+    known = [name for name in dict.fromkeys(names) if name not in CUSTOM]
     for name in known:
         if name not in LAYOUTS:
             raise unknown("data set", name, LAYOUTS, "DATASETS")
+    if not known:
+        return root
+    problems, counts = [], {}
     if not root.is_dir():
-        problems = [f"the folder {root} is not there"]
+        problems.append(f"the folder {root} is not there")
     else:
-        problems = [
-            f"{name}: {problem}" for name in known for problem in LAYOUTS[name].problems(root)
-        ]
+        for name in known:
+            found = LAYOUTS[name].inspect(root)
+            problems += [f"{name}: {problem}" for problem in found.problems]
+            counts[name] = found.images
     if problems:
-        lines = [f"data sets are missing in {root} (from {named_by}):"]
-        lines += [f"  {problem}" for problem in problems]
-        lines += ["expected below that folder, as for Detectron2:"]
-        lines += [f"  {name}: {LAYOUTS[name].expected}" for name in known]
-        lines += [
-            f"Name the folder with --data DIR or {VARIABLE}=DIR. Without the real data, "
-            "'densessl scenes DIR' writes a small stand-in for --mini."
-        ]
-        raise InputError("\n".join(lines))
+        raise InputError(_message(root, named_by, known, problems))
+    if not stand_in:
+        remark_on_counts(counts, root)
     return root
+
+
+def _message(root: Path, named_by: str, names: list[str], problems: list[str]) -> str:
+    lines = [f"data sets are missing or not right in {root} (from {named_by}):"]
+    lines += [f"  {problem}" for problem in problems]
+    lines += ["expected below that folder, as for Detectron2 (see docs/data.md):"]
+    lines += [f"  {name}: {LAYOUTS[name].expected}" for name in names]
+    lines += [
+        f"Name the folder with --data DIR or {VARIABLE}=DIR. Without the real data, "
+        "'densessl scenes DIR' writes a small stand-in for --mini."
+    ]
+    return "\n".join(lines)
+
+
+def remark_on_counts(counts: dict[str, int], root: Path) -> None:
+    """One warning on all data sets (name: images) that do not have the real one's number."""
+    other = [
+        f"{name} has {count}, not {LAYOUTS[name].official}"
+        for name, count in counts.items()
+        if count != LAYOUTS[name].official
+    ]
+    if other:
+        logging.getLogger("densessl").warning(
+            "not the number of images of the real data sets, so metrics compare with no paper's: "
+            "in %s, %s",
+            root,
+            ", ".join(other),
+        )

@@ -1,5 +1,8 @@
-"""Heads that the protocols need on top of Detectron2; importing this package registers them."""
+"""What the protocols need on top of Detectron2's models; importing this package registers it."""
 
+from .fcn_head import FCNHead
 from .res5_roi_heads import Res5ROIHeadsExtraNorm
+from .resnet_d8 import build_resnet_d8_backbone
+from .segmentor import FCNSegmentor
 
-__all__ = ["Res5ROIHeadsExtraNorm"]
+__all__ = ["FCNHead", "FCNSegmentor", "Res5ROIHeadsExtraNorm", "build_resnet_d8_backbone"]

@@ -13,11 +13,15 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 
     Its kind is MODEL.RESNETS.NORM and its parameters are ``roi_heads.res5.norm.*``: they start
     fresh (weight 1, bias 0), as no backbone has them. Boxes and masks are both predicted from
-    what it returns.
+    what it returns. MODEL.ROI_HEADS.FREEZE_RES5 keeps the pretrained blocks as they are, their
+    batch norm with the pretrained statistics; the extra norm is trained even then.
     """
 
     def __init__(self, cfg, input_shape):
         super().__init__(cfg, input_shape)
+        if cfg.MODEL.ROI_HEADS.FREEZE_RES5:
+            for block in self.res5:
+                block.freeze()
         norm = get_norm(cfg.MODEL.RESNETS.NORM, self.res5[-1].out_channels)
         if norm is not None:
             self.res5.add_module("norm", norm)

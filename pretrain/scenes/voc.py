@@ -1,7 +1,7 @@
 """VOC's layout: ``VOC2007`` and ``VOC2012``.
 
-The training scenes are shared between the two years' trainval lists; VOC2007's test list holds the
-validation scenes.
+The training scenes are shared between the two years' trainval lists. The validation scenes are in
+both years: as VOC2007's test list, and as the val list of VOC2012's segmentation.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from console import files
 
-from . import store
+from . import store, voc_segmentation
 from .generate import Instance, Scene
 from .labels import LABELS
 
@@ -34,29 +34,38 @@ def palette() -> list[int]:
 PALETTE = palette()
 
 
-def place(split: str, number: int) -> tuple[str, str]:
-    """The year's folder and the name of a scene."""
-    if split == "val" or number % 2:
-        return "VOC2007", f"{number:06d}"
-    return "VOC2012", f"2012_{number:06d}"
+def places(split: str, number: int) -> dict[str, str]:
+    """The folders of the years that have a scene, and its name there."""
+    names = {"VOC2007": f"{number:06d}", "VOC2012": f"2012_{number:06d}"}
+    if split == "train":
+        del names["VOC2012" if number % 2 else "VOC2007"]
+    return names
 
 
 def write_image(root: Path, split: str, number: int, scene: Scene, jpeg: Path) -> None:
     """Write one scene's annotation and masks, and link its image."""
-    year, name = place(split, number)
-    folder = root / year
-    store.link(jpeg, folder / "JPEGImages" / f"{name}.jpg")
-    path = folder / "Annotations" / f"{name}.xml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_xml(year, name, scene), encoding="utf-8")
     by_class, by_object = masks(scene)
-    store.save_png(folder / "SegmentationClass" / f"{name}.png", by_class, PALETTE)
-    store.save_png(folder / "SegmentationObject" / f"{name}.png", by_object, PALETTE)
+    for year, name in places(split, number).items():
+        folder = root / year
+        store.link(jpeg, folder / "JPEGImages" / f"{name}.jpg")
+        path = folder / "Annotations" / f"{name}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_xml(year, name, scene), encoding="utf-8")
+        store.save_png(folder / "SegmentationClass" / f"{name}.png", by_class, PALETTE)
+        store.save_png(folder / "SegmentationObject" / f"{name}.png", by_object, PALETTE)
+        if year == "VOC2012":
+            exact = class_numbers(scene)
+            voc_segmentation.write_labels(root, split, number, name, exact, by_class)
+
+
+def class_numbers(scene: Scene) -> np.ndarray:
+    """VOC's class of every pixel, 0 for background: uint8 [S, S]."""
+    return scene.semantic(lambda label: LABELS[label].voc).astype(np.uint8)
 
 
 def masks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Class and object numbers, uint8 [S, S]; void along outlines, on the side that lies behind."""
-    by_class = scene.semantic(lambda label: LABELS[label].voc).astype(np.uint8)
+    by_class = class_numbers(scene)
     by_object = np.zeros_like(by_class)
     depth = np.zeros(by_class.shape, np.int32)  # 0: background
     for place_, instance in enumerate(scene.instances, start=1):
@@ -101,13 +110,23 @@ def _object(instance: Instance) -> str:
 
 
 def write_lists(root: Path, train: list[int], val: list[int]) -> None:
-    """Write ImageSets: trainval in halves of train and val, as in VOC, and VOC2007's test."""
-    for year in ("VOC2007", "VOC2012"):
-        trainval = [name for n in train for y, name in [place("train", n)] if y == year]
-        lists = {"trainval": trainval, "train": trainval[::2], "val": trainval[1::2]}
+    """Write ImageSets, and the lists of segmentation's other folders.
+
+    trainval in halves of train and val, as in VOC, and VOC2007's test; VOC2012's segmentation has
+    lists of its own.
+    """
+    held = {"VOC2007": {}, "VOC2012": {}}  # year: number to name
+    for number in train:
+        for year, name in places("train", number).items():
+            held[year][number] = name
+    unseen = {year: {n: places("val", n)[year] for n in val} for year in held}
+    for year, tasks in (("VOC2007", ("Main", "Segmentation")), ("VOC2012", ("Main",))):
+        names = list(held[year].values())
+        lists = {"trainval": names, "train": names[::2], "val": names[1::2]}
         if year == "VOC2007":
-            lists["test"] = [place("val", n)[1] for n in val]
-        for task in ("Main", "Segmentation"):
-            for split, names in lists.items():
-                text = "".join(f"{name}\n" for name in names)
+            lists["test"] = list(unseen[year].values())
+        for task in tasks:
+            for split, listed in lists.items():
+                text = "".join(f"{name}\n" for name in listed)
                 files.write_text(root / year / "ImageSets" / task / f"{split}.txt", text)
+    voc_segmentation.write_lists(root, held["VOC2012"], unseen["VOC2012"])

@@ -10,10 +10,11 @@ from typing import BinaryIO
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from configs import FOLDER
 from console.errors import InputError, nearest, unknown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
-CLASS_LISTS = {"imagenet100": Path(__file__).with_name("imagenet100.txt")}
+CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 NAMED = 5  # missing folders that a message names
 
 

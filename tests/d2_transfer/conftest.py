@@ -65,3 +65,100 @@ def scenes(tmp_path_factory):
     options = ["--train", "12", "--val", "6", "--size", "64", "--seed", "3", "--workers", "1"]
     assert not scenes_verb.main([str(folder), *options])
     return folder
+
+
+@pytest.fixture(scope="session")
+def few_scenes(tmp_path_factory):
+    """Eight scenes to train on, of which half are VOC2007's."""
+    from pretrain.scenes import main as scenes_verb
+
+    folder = tmp_path_factory.mktemp("few") / "data"
+    options = ["--train", "8", "--val", "2", "--size", "128", "--seed", "1", "--workers", "1"]
+    assert not scenes_verb.main([str(folder), *options])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained(few_scenes, tmp_path_factory):
+    """``pretrained(depth)``: what ``densessl pretrain`` leaves after a few steps on the scenes."""
+    from pretrain.main import main as pretrain_verb
+
+    made = {}
+
+    def checkpoint(depth: int):
+        if depth not in made:
+            out = tmp_path_factory.mktemp(f"resnet{depth}")
+            options = {
+                "DATA.PATH": few_scenes / "imagenet" / "train",
+                "OUTPUT_DIR": out,
+                "BACKBONE.NAME": f"resnet{depth}",
+                "SOLVER.MAX_STEPS": 4,
+                "SOLVER.BATCH_SIZE": 8,
+                "DATA.WORKERS": 0,
+            }
+            words = [str(part) for pair in options.items() for part in pair]
+            assert not pretrain_verb(["--config", "moco_v2_scenes", *words])
+            made[depth] = out / "backbone_final.pth"
+        return made[depth]
+
+    return checkpoint
+
+
+def untrained(protocol, variant, weights, folder, data, overrides, own=None) -> dict[str, float]:
+    """The metrics of the model that training begins with."""
+    from d2_transfer import datasets
+    from d2_transfer import weights as start
+    from d2_transfer.checkpoints import AtomicCheckpointer
+    from d2_transfer.datasets import custom
+    from d2_transfer.evaluation import flat_metrics
+    from d2_transfer.resolve import resolve
+    from d2_transfer.trainer import Trainer
+
+    cfg = resolve(protocol, variant, gpus=1, mini=True, cuda=False, overrides=overrides, custom=own)
+    custom.register(own) if own else datasets.register(data)
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(folder)
+    model = Trainer.build_model(cfg)
+    AtomicCheckpointer(model).load(start.prepare(str(weights), folder, cfg).file)
+    return flat_metrics(Trainer.test(cfg, model))
+
+
+@pytest.fixture(scope="session")
+def learns():
+    """``learns(protocol, variant, weights, data, out, overrides, metric, gain)``: train through the
+    verb, look at the record, and compare its metric with the untrained model's."""
+    return _learns
+
+
+def _learns(protocol, variant, weights, data, out, overrides, metric, gain, flags=(), own=None):
+    import json
+
+    import yaml
+
+    from d2_transfer import main, protocols, results
+
+    before = untrained(protocol, variant, weights, out / "before", data, overrides, own)
+    words = [
+        str(weights),
+        "--protocol",
+        protocol,
+        "--mini",
+        "--trials",
+        "1",
+        "-o",
+        str(out / "run"),
+    ]
+    words += ["--variant", variant] if variant else []
+    words += list(flags) or ["--data", str(data)]
+    assert main.main([*words, *overrides]) == 0
+    record = results.load(out / "run" / "trial_1")
+    assert (record.protocol, record.variant, record.mini) == (protocol, variant, True)
+    assert record.method == "moco" and record.weights["path"] == str(weights)
+    wanted = protocols.PROTOCOLS[protocol].metrics
+    assert set(wanted) <= set(record.metrics)
+    written = yaml.safe_load((record.folder / "config.yaml").read_text())
+    assert results.config_fingerprint(written) == record.config_sha256
+    summary = json.loads((out / "run" / "summary.json").read_text())
+    assert summary["metrics"][metric]["values"] == [record.metrics[metric]]
+    print(f"{protocol} {variant}: {metric} {before[metric]:.2f} -> {record.metrics[metric]:.2f}")
+    assert record.metrics[metric] > before[metric] + gain

@@ -271,7 +271,11 @@ def test_an_existing_other_file_stays_unless_forced(checkpoint, converted, tmp_p
 
 def test_a_wrong_ending_is_refused_with_the_right_one(checkpoint, tmp_path):
     with pytest.raises(InputError, match=r"w\.pkl"):
-        convert(checkpoint, tmp_path / "w.pth")
+        convert(checkpoint, tmp_path / "w.pth", target="detectron2")
+    with pytest.raises(InputError, match=r"w\.tar.*none of \.pkl, \.pt, \.pth, \.safetensors"):
+        convert(checkpoint, tmp_path / "w.tar")
+    with pytest.raises(InputError, match="unknown target 'onnx'"):
+        convert(checkpoint, tmp_path / "w.pkl", target="onnx")
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(checkpoint, tmp_path):

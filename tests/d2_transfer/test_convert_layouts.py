@@ -1,5 +1,6 @@
 """The layouts of published checkpoints, from the key lists of the official code."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 from console.errors import InputError
 from d2_transfer.convert import convert, read_weights
 from d2_transfer.convert.keys import detectron2_names
-from d2_transfer.convert.layouts import BY_NAME, LAYOUTS, recognise
+from d2_transfer.convert.layouts import BRANCHES, BY_NAME, LAYOUTS
+from d2_transfer.convert.recognise import recognise
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "keys"
 FILES = {  # of the golden key list: the layout that 'auto' takes, and the method it tells
@@ -31,6 +33,19 @@ FILES = {  # of the golden key list: the layout that 'auto' takes, and the metho
     "swav": ("swav", "swav"),
     "vicreg": ("vicreg", "vicreg"),
 }
+OTHERS = {  # the second network: its branch, the prefix of its names, the container
+    "moco_v1": ("key", "module.encoder_k.", "state_dict"),
+    "resim_fpn": ("key", "module.encoder_k.", "state_dict"),
+    "setsim": ("key", "module.encoder_k.0.", "state_dict"),
+    "pixpro": ("key", "module.encoder_k.", "model"),
+    "densecl": ("key", "encoder_k.0.", "state_dict"),
+    "byol_openselfsup": ("target", "target_net.0.", "state_dict"),
+    "dino_r50": ("student", "module.backbone.", "student"),
+    "scfs": ("student", "module.backbone.model.", "student"),
+}
+OPPOSITE = {"key": "query", "target": "online", "student": "teacher"}
+WHOLE = {"resim_fpn", "resim_fpn_bn"}  # converted as a ResNet-50
+OPTIMIZER = {"state": {0: {"step": 3}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
 SECOND_NAMES = ("encoder_q.0.", "online_net.0.")  # of the tensors under mmcv's 'backbone.'
 STAGES = ["input", "stem", "res2", "res3", "res4", "res5"]
 PYRAMID = {"resim_fpn": ["p4", "p3"], "resim_fpn_bn": ["p4", "p3"]}
@@ -46,11 +61,17 @@ def resnet50(random_resnet):
 
 
 @pytest.fixture(scope="module")
+def resnet18(random_resnet):
+    return random_resnet(18)
+
+
+@pytest.fixture(scope="module")
 def checkpoint(resnet50):
     """``checkpoint(name)``: a file as the official code writes it, its backbone ``resnet50``.
 
     Every other tensor (heads, queues, momentum encoders, the student beside its teacher) is a
     constant in its shape, so that a tensor of another branch could not pass for the backbone's.
+    What lies beside the tensors is as the official code leaves it, arguments as objects included.
     """
 
     def decoy(shape, dtype):
@@ -71,7 +92,9 @@ def checkpoint(resnet50):
             else:
                 state[key] = decoy(shape, dtype)
         top = {entry: {} for entry in golden["top_level_entries"]}
-        top |= {entry: 200 for entry in ("epoch", "arch") if entry in top}
+        beside = {"epoch": 200, "arch": "resnet50", "optimizer": OPTIMIZER}
+        beside |= dict.fromkeys(("opt", "args"), argparse.Namespace(arch="resnet50", lr=0.1))
+        top |= {entry: value for entry, value in beside.items() if entry in top}
         for entry in ("student", "teacher"):
             if entry in top:
                 top[entry] = {key: decoy(shape, dtype) for key, shape, dtype in golden["keys"]}
@@ -130,16 +153,88 @@ def test_the_query_encoders_fpn_is_taken_under_detectron2s_names(checkpoint, nor
             assert torch.equal(found[f"{place}.bias"], state[f"{source}.bias"])
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_file_is_converted_and_proved(checkpoint, resnet50, tmp_path, name):
-    torch.save(checkpoint(name), tmp_path / "checkpoint.pth.tar")
-    report = convert(tmp_path / "checkpoint.pth.tar", tmp_path / "w.pkl")
-    assert (report.layout, report.method, report.tensors) == (*FILES[name], 318)
+def smaller(checkpoint: dict, resnet50: dict, resnet18: dict) -> dict:
+    """The same file with ``resnet18`` for ``resnet50``, wherever that is: six times less to do."""
+    of_50 = {id(tensor): name for name, tensor in resnet50.items()}
+
+    def shrink(state: dict) -> dict:
+        shrunk = {}
+        for key, tensor in state.items():
+            name = of_50.get(id(tensor))
+            if name is None:
+                shrunk[key] = tensor
+            elif name == "conv1.weight":  # here the backbone's names begin
+                prefix = key.removesuffix(name)
+                shrunk |= {prefix + inner: value for inner, value in resnet18.items()}
+        return shrunk
+
+    return {k: shrink(v) if isinstance(v, dict) else v for k, v in checkpoint.items()}
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - WHOLE))
+def test_the_file_is_converted_and_proved(checkpoint, resnet50, resnet18, tmp_path, name):
+    given = smaller(checkpoint(name), resnet50, resnet18)
+    torch.save(given, tmp_path / "checkpoint.pth.tar")
+    assert_converted(tmp_path, name, resnet18, 18)
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_a_whole_file_before_torch_1_6(checkpoint, resnet50, tmp_path, name):
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save(checkpoint(name), path, _use_new_zipfile_serialization=False)
+    assert_converted(tmp_path, name, resnet50, 50)
+
+
+def assert_converted(folder: Path, name: str, resnet: dict, depth: int):
+    report = convert(folder / "checkpoint.pth.tar", folder / "w.pkl")
+    assert (report.layout, report.method, report.tensors) == (*FILES[name], len(resnet))
     assert [stage.name for stage in report.stages] == STAGES + PYRAMID.get(name, [])
-    model, names = read_weights(tmp_path / "w.pkl")["model"], detectron2_names(50)
-    assert_same({name: torch.as_tensor(model.pop(names[name])) for name in resnet50}, resnet50)
+    model, names = read_weights(folder / "w.pkl")["model"], detectron2_names(depth)
+    assert_same({name: torch.as_tensor(model.pop(names[name])) for name in resnet}, resnet)
     assert len(model) == report.fpn_tensors
     assert all(left.startswith("backbone.fpn_") for left in model)
+
+
+# The other network of the file --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_the_other_branch_is_taken_when_asked_for(checkpoint, resnet50, name):
+    given, other, prefix, container = checkpoint(name), *OTHERS[name]
+    found = recognise(given)
+    assert found.other == other and found.branch == OPPOSITE[other]
+    state = dict(given[container])
+    taken = {n.removeprefix(prefix): n for n in state if n.startswith(prefix)}
+    for n, tensor in resnet50.items():  # the golden lists give the names, here are the values
+        state[taken[n]] = tensor + 1 if tensor.is_floating_point() else tensor
+    given[container] = state
+    found = recognise(given, branch=other)
+    assert (found.branch, found.other) == (other, OPPOSITE[other])
+    assert found.place == f"{container}:{prefix}"
+    assert torch.equal(found.backbone["layer4.2.bn3.bias"], resnet50["layer4.2.bn3.bias"] + 1)
+    assert (found.layout, found.method) == FILES[name]
+    assert_same(recognise(given, branch=OPPOSITE[other]).backbone, resnet50)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_branch_goes_by_all_the_names_of_the_field(random_resnet, side):
+    networks = random_resnet(18), random_resnet(18, seed=1)
+    for branch in BRANCHES[side]:
+        found = recognise({"state_dict": moco(random_resnet)}, branch=branch)
+        assert_same(found.backbone, networks[side])
+
+
+def test_a_branch_of_a_file_with_one_network(random_resnet):
+    with pytest.raises(InputError, match=r"file\.pth holds one network in the torchvision layout"):
+        recognise(random_resnet(18), where="file.pth", branch="teacher")
+    ours = {"backbone": random_resnet(18), "method": "dino", "normalization": {}}
+    ours["model"] = prefixed(random_resnet(18), "backbone.")
+    with pytest.raises(InputError, match=r"others in it: --from model:backbone\."):
+        recognise(ours, branch="student")
+    with pytest.raises(InputError, match="unknown branch 'teachr'.*'teacher'"):
+        recognise(random_resnet(18), branch="teachr")
+    file = {"state_dict": prefixed(random_resnet(18), "module.encoder_q.")}  # published: no keys
+    assert recognise(file).branch == recognise(file).other == ""
 
 
 # Other files of the same people -------------------------------------------------------------------
@@ -190,19 +285,36 @@ def moco(random_resnet) -> dict:
 
 
 @pytest.mark.parametrize(
-    "rename",
+    "rename, prefix",
     [
-        lambda name: f"module.{name}",
-        lambda name: name.removeprefix("module.") if "layer4" in name else name,
-        lambda name: name.replace("encoder_q", "my_encoder_q"),
-        lambda name: name.replace("encoder_q.", "encoder_q.model."),
+        (lambda name: f"module.{name}", "module.module.encoder_q."),
+        (lambda name: name.replace("encoder_q", "my_encoder_q"), "module.my_encoder_q."),
+        (lambda name: name.replace("encoder_q.", "encoder_q.model."), "module.encoder_q.model."),
     ],
-    ids=["wrapped twice", "half wrapped", "longer name", "one more module"],
+    ids=["wrapped twice", "longer name", "one more module"],
 )
-def test_other_prefixes_are_refused_and_no_other_branch_is_taken(random_resnet, rename):
+def test_other_prefixes_are_refused_with_what_takes_them(random_resnet, rename, prefix):
     state = {rename(name): tensor for name, tensor in moco(random_resnet).items()}
-    with pytest.raises(InputError, match=r"no ResNet in a known layout.*moco_v2 \(MoCo-v2\)"):
-        recognise({"epoch": 200, "state_dict": state}, where="file.pth")
+    file = {"epoch": 200, "state_dict": state}
+    with pytest.raises(InputError, match="no ResNet in a known layout") as refusal:
+        recognise(file, where="file.pth")
+    option = f"state_dict:{prefix}"
+    assert f"--from {option}  (ResNet-18)" in str(refusal.value)
+    assert ("wrapped twice" in str(refusal.value)) == prefix.startswith("module.module.")
+    found = recognise(file, option)
+    assert_same(found.backbone, random_resnet(18))
+    assert (found.place, found.method) == (option, "unknown")
+
+
+def test_names_that_are_wrapped_in_part_are_refused(random_resnet):
+    state = {
+        name.removeprefix("module.") if "layer4" in name else name: tensor
+        for name, tensor in moco(random_resnet).items()
+    }
+    with pytest.raises(InputError, match="no ResNet in a known layout"):
+        recognise({"state_dict": state})
+    with pytest.raises(InputError, match=r"not a ResNet of depth"):
+        recognise({"state_dict": state}, "state_dict:module.encoder_q.")
 
 
 def test_behind_the_prefix_everything_must_be_the_backbone(random_resnet):

@@ -1,17 +1,18 @@
 """What convert reads, and what it refuses to read."""
 
-import argparse
 import pickle
+import zipfile
 
 import numpy
 import pytest
 import torch
 
+import densessl
 from console.errors import InputError
 from d2_transfer import compat
 from d2_transfer.convert import check_detector_config, convert, read_checkpoint, read_weights
 from d2_transfer.convert.keys import depth_of, detectron2_names, expected, fpn_to_detectron2
-from d2_transfer.convert.layouts import recognise
+from d2_transfer.convert.recognise import recognise
 
 
 @pytest.fixture(scope="module")
@@ -87,47 +88,27 @@ def test_what_is_near_a_resnet_says_which_tensors_are_not(random_resnet):
         recognise(diverged)
 
 
+def test_a_normalization_that_is_none(random_resnet):
+    for told, words in (
+        ({"mean": [0.5, 0.5]}, r"mean is \[0\.5, 0\.5\], not 3 numbers"),
+        ({"std": "imagenet"}, "std is imagenet, not 3 numbers"),
+        ({"channel_order": "GBR"}, "channel order is GBR"),
+    ):
+        with pytest.raises(InputError, match=words):
+            recognise({"backbone": random_resnet(18), "method": "x", "normalization": told})
+
+
 def test_half_precision_becomes_float32_exactly(random_resnet):
     state = random_resnet(18)
     half = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
-    found = recognise(half).backbone
-    assert all(torch.equal(found[n], half[n].to(found[n].dtype)) for n in half)
-    assert found["conv1.weight"].dtype == torch.float32
+    found = recognise(half)
+    assert all(torch.equal(t, half[n].to(t.dtype)) for n, t in found.backbone.items())
+    assert found.backbone["conv1.weight"].dtype == torch.float32
+    assert found.notes == ["100 tensors were float16, and are float32 now"]
+    assert not recognise(state).notes
 
 
 # Files -------------------------------------------------------------------------------------------
-
-
-class Malice:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_pickled_code_in_a_pkl_is_refused_and_not_run(tmp_path, protocol):
-    bad = {"model": {}, "__author__": "x", "densessl": Malice(tmp_path / "ran")}
-    (tmp_path / "w.pkl").write_bytes(pickle.dumps(bad, protocol))
-    with pytest.raises(InputError, match=r"pickled code \((_?io|__builtin__|builtins)\.open\)"):
-        read_weights(tmp_path / "w.pkl")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("new_format", [True, False])
-def test_pickled_code_in_a_pth_is_refused_and_not_run(tmp_path, new_format):
-    bad = {"backbone": {}, "method": Malice(tmp_path / "ran")}
-    torch.save(bad, tmp_path / "c.pth", _use_new_zipfile_serialization=new_format)
-    with pytest.raises(InputError, match="pickled code"):
-        read_checkpoint(tmp_path / "c.pth")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_an_object_in_a_pth_is_named(tmp_path):
-    torch.save({"args": argparse.Namespace(lr=1)}, tmp_path / "c.pth")
-    with pytest.raises(InputError, match=r"pickled code \(argparse\.Namespace\)"):
-        read_checkpoint(tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -174,6 +155,17 @@ def test_flipped_bits_in_a_weights_file(weights, tmp_path):
         read_weights(tmp_path / "w.pkl")
 
 
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.9])
+def test_flipped_bits_in_a_checkpoint(our_checkpoint, tmp_path, where):
+    """torch.load itself does not compare the checksums."""
+    path = our_checkpoint(tmp_path / "c.pth")
+    data = bytearray(path.read_bytes())
+    data[int(where * len(data))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged or truncated: Bad CRC-32"):
+        read_checkpoint(path)
+
+
 def test_a_checkpoint_that_is_not_the_one_of_its_sidecar(our_checkpoint, tmp_path):
     path = our_checkpoint(tmp_path / "step_00000001.pth")
     (tmp_path / "step_00000001.pth.sha256").write_text(f"{'0' * 64}  {path.name}\n")
@@ -182,12 +174,62 @@ def test_a_checkpoint_that_is_not_the_one_of_its_sidecar(our_checkpoint, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "data", [b"<html>not found</html>", b"version https://git-lfs", b"\x89PNG"]
+    "data, words",
+    [
+        (b"", r"damaged: it is empty \(0 bytes\)"),
+        (b"<html>not found</html>", "no checkpoint but a web page"),
+        (b"\n<!DOCTYPE html><p>Sign in", "no checkpoint but a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "no checkpoint but a pointer of Git LFS"),
+        (b"\x89PNG", "no checkpoint but a PNG"),
+        (b"\x1f\x8b\x08", "no checkpoint but a gzip archive"),
+        (b"\x00" * 257 + b"ustar", "no checkpoint but a tar archive"),
+        (b"Access denied", r"\(13 bytes\) is no checkpoint, or is damaged"),
+    ],
 )
-def test_what_is_no_checkpoint(tmp_path, data):
+def test_what_is_no_checkpoint(tmp_path, capsys, data, words):
     (tmp_path / "c.pth").write_bytes(data)
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match=words):
         read_checkpoint(tmp_path / "c.pth")
+    assert densessl.main(["convert", str(tmp_path / "c.pth"), "-o", str(tmp_path / "w.pkl")]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "Traceback" not in said.err and not said.out
+
+
+def test_other_zip_archives(tmp_path):
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.writestr("weights/resnet50.pth", b"")
+    with pytest.raises(InputError, match="zip archive of other things"):
+        read_checkpoint(tmp_path / "c.zip")
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("script/data.pkl", b"")
+        archive.writestr("script/constants.pkl", b"")
+    with pytest.raises(InputError, match="is a TorchScript archive"):
+        read_checkpoint(tmp_path / "script.pt")
+
+
+def test_what_is_no_backbone_is_told_by_its_names(random_resnet):
+    deep = {"conv1.0.weight": torch.zeros(1), **random_resnet(18)}
+    del deep["conv1.weight"]
+    for file, words in (
+        ({"state": {0: {"step": 3}}, "param_groups": []}, "state of an optimizer and no weights"),
+        ({"optimizer": {"state": {}, "param_groups": []}, "epoch": 3}, "state of an optimizer"),
+        ({"state_dict": deep}, "deep stem"),
+        ({"stages.0.blocks.0.conv_dw.weight": torch.zeros(1)}, "a ConvNeXt"),
+        ({"model": {"stages.0.0.dwconv.weight": torch.zeros(1)}}, "a ConvNeXt"),
+        ([torch.zeros(1)], "holds a list, not a dict of tensors"),
+    ):
+        with pytest.raises(InputError, match=words):
+            recognise(file, where="file.pth")
+
+
+def test_a_resnext_and_a_cifar_stem_say_which_shapes_differ(random_resnet):
+    for name, shape in (
+        ("layer1.0.conv2.weight", (64, 2, 3, 3)),
+        ("conv1.weight", (64, 3, 3, 3)),
+    ):
+        other = random_resnet(18) | {name: torch.zeros(shape)}
+        with pytest.raises(InputError, match=f"other shapes: {name}.*variant .deep or CIFAR"):
+            recognise(other)
 
 
 def test_a_checkpoint_is_no_weights_file_and_the_message_says_what_to_run(our_checkpoint, tmp_path):

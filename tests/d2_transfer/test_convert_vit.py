@@ -10,8 +10,8 @@ import torchvision
 import densessl
 from console.errors import EnvironmentLacks, InputError
 from d2_transfer.convert import ProofFailed, convert, prove_vit, vit
-from d2_transfer.convert.layouts import recognise
 from d2_transfer.convert.prove_vit import STAGES
+from d2_transfer.convert.recognise import recognise
 from d2_transfer.convert.vit import expected, to_timm, torchvision_names
 
 WIDTHS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768}
@@ -20,6 +20,9 @@ NORMALIZATION = {
     "std": [0.229, 0.224, 0.225],
     "channel_order": "RGB",
 }
+
+
+HEAD = torch.zeros(2, 2)
 
 
 def dinos_shapes(width: int) -> dict[str, tuple[int, ...]]:
@@ -84,6 +87,11 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
+def base():
+    return random_vit("vit_base")
+
+
+@pytest.fixture(scope="module")
 def checkpoint(small, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "backbone_final.pth"
     torch.save(ours(small), path)
@@ -143,11 +151,22 @@ def test_to_torchvision(converted, small):
 
 
 def test_to_timm(checkpoint, small, tmp_path):
-    report = convert(checkpoint, tmp_path / "timm.pth", target="timm")
+    report = convert(checkpoint, tmp_path / "timm.pth")  # a ViT's own way
+    assert report.target == "timm"
     assert [stage.name for stage in report.stages] == ["input", *STAGES]
     assert_same(torch.load(tmp_path / "timm.pth", weights_only=True), small)
     network = eval(report.next_command, {"timm": timm})
     assert_same(network.state_dict(), small)
+
+
+def test_to_safetensors_and_back(tiny, tmp_path):
+    torch.save(ours(tiny), tmp_path / "c.pth")
+    report = convert(tmp_path / "c.pth", tmp_path / "w.safetensors")
+    assert (report.target, report.stages[-1].name) == ("safetensors", "cls")
+    assert_same(eval(report.next_command, {"timm": timm}).state_dict(), tiny)
+    back = convert(tmp_path / "w.safetensors", tmp_path / "back.pth")
+    assert (back.layout, back.method) == ("timm", "dino")
+    assert_same(torch.load(tmp_path / "back.pth", weights_only=True), tiny)
 
 
 def test_the_smallest_of_twins(tiny, tmp_path):
@@ -157,8 +176,8 @@ def test_the_smallest_of_twins(tiny, tmp_path):
     assert_same(eval(report.next_command, {"timm": timm}).state_dict(), tiny)
 
 
-def test_vit_base_fits_torchvisions_own(tmp_path):
-    torch.save(ours(random_vit("vit_base")), tmp_path / "c.pth")
+def test_vit_base_fits_torchvisions_own(base, tmp_path):
+    torch.save(ours(base), tmp_path / "c.pth")
     report = convert(tmp_path / "c.pth", tmp_path / "w.pth", target="torchvision")
     assert (report.title, report.tensors) == ("ViT-B/16", 150)
     state = torch.load(tmp_path / "w.pth", weights_only=True)
@@ -246,6 +265,24 @@ def test_released_files(small):
         found = recognise(file)
         assert (found.layout, found.method, found.title) == (layout, "unknown", "ViT-S/16")
         assert_same(found.backbone, small)
+
+
+def test_moco_v3s_small_vit_has_other_heads_than_timms(small, base):
+    file = {"state_dict": prefixed(small | {"head.0.weight": HEAD}, "module.base_encoder.")}
+    with pytest.raises(InputError, match="MoCo-v3's ViT-S has 12 heads"):
+        recognise(file, where="vit-s-300ep.pth.tar")
+    file = {"state_dict": prefixed(base | {"head.0.weight": HEAD}, "module.base_encoder.")}
+    found = recognise(file)
+    assert (found.layout, found.title) == ("moco_v3", "ViT-B/16")
+    assert_same(found.backbone, base)
+
+
+def test_the_students_vit(small):
+    file = dinos_file(small)
+    found = recognise(file, branch="student")
+    assert (found.layout, found.branch, found.other) == ("dino_vit", "student", "teacher")
+    assert found.place == "student:module.backbone."
+    assert float(found.backbone["norm.bias"].unique()) == 7
 
 
 def test_what_is_near_a_vit_says_which_tensors_are_not(small):
@@ -338,18 +375,12 @@ def test_detectron2_is_refused_with_one_message(checkpoint, tmp_path, capsys):
     assert not out.exists() and said.out == ""
 
 
-def test_a_resnet_goes_to_timm_under_torchvisions_names(our_checkpoint, tmp_path):
-    with pytest.raises(InputError, match="ResNet-18.*--to torchvision"):
-        convert(our_checkpoint(tmp_path / "c.pth"), tmp_path / "w.pth", target="timm")
-    assert not (tmp_path / "w.pth").exists()
-
-
 def test_without_timm_nothing_is_written(checkpoint, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "timm"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [NoTimm(), *sys.meta_path])
     with pytest.raises(EnvironmentLacks, match="pip install 'timm"):
-        convert(checkpoint, tmp_path / "w.pth", target="timm")
+        convert(checkpoint, tmp_path / "w.pth")
     assert list(tmp_path.iterdir()) == []
 
 

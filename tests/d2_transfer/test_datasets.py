@@ -1,12 +1,18 @@
 """The checks of the data sets, and Detectron2's catalogs pointed at a folder."""
 
+import logging
+import multiprocessing
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from console.errors import InputError
 from d2_transfer import compat, datasets, main
+from d2_transfer.datasets import cityscapes_objects, custom
 from d2_transfer.protocols import PROTOCOLS
+from d2_transfer.stops import StopRequest
 
 compat.setup()  # before any test imports Detectron2
 EVERY = [name for protocol in PROTOCOLS.values() for name in protocol.datasets]
@@ -14,6 +20,24 @@ EVERY = [name for protocol in PROTOCOLS.values() for name in protocol.datasets]
 
 def test_scenes_pass_for_every_protocol(scenes):
     assert datasets.check(EVERY, scenes) == scenes
+    assert set(EVERY) - set(custom.NAMES) == set(datasets.LAYOUTS)
+
+
+def test_a_number_of_images_that_is_not_the_real_one_is_one_warning(scenes, caplog):
+    with caplog.at_level(logging.WARNING, "densessl"):
+        datasets.check(["voc_2007_test", "coco_2017_train"], scenes)
+    (record,) = caplog.records
+    assert "voc_2007_test has 6, not 4952" in record.getMessage()
+    assert "coco_2017_train has 12, not 118287" in record.getMessage()
+
+
+def test_the_real_numbers_are_those_of_the_papers():
+    def of(*names):
+        return sum(datasets.LAYOUTS[name].official for name in names)
+
+    assert of("voc_2007_trainval", "voc_2012_trainval") == 16551
+    assert of("cityscapes_fine_sem_seg_train", "cityscapes_fine_instance_seg_train") == 2 * 2975
+    assert of("voc_2012_aug_semseg_train") == 10582 and of("ade20k_sem_seg_train") == 20210
 
 
 def test_a_missing_folder_is_one_message_that_says_where_and_what(tmp_path, monkeypatch):
@@ -34,6 +58,13 @@ def test_a_missing_folder_is_one_message_that_says_where_and_what(tmp_path, monk
         ("voc_2007_trainval", "VOC2007/Annotations"),
         ("coco_2017_train", "coco/annotations/instances_train2017.json"),
         ("coco_2017_val", "coco/val2017"),
+        ("keypoints_coco_2017_val", "coco/annotations/person_keypoints_val2017.json"),
+        ("cityscapes_fine_instance_seg_train", "cityscapes/leftImg8bit/train"),
+        ("cityscapes_fine_sem_seg_val", "cityscapes/gtFine/val"),
+        ("voc_2012_aug_semseg_train", "voc_aug/labels"),
+        ("voc_2012_semseg_val", "VOC2012/JPEGImages"),
+        ("ade20k_sem_seg_train", "ADEChallengeData2016/images/training"),
+        ("ade20k_sem_seg_val", "ADEChallengeData2016/annotations_detectron2/validation"),
     ],
 )
 def test_whatever_is_lost_is_named(scenes, tmp_path, name, lost):
@@ -54,7 +85,12 @@ def test_files_that_do_not_fit_together_are_named(scenes, tmp_path):
     (copy / "coco/annotations/instances_val2017.json").write_text("<html>not found</html>")
     with pytest.raises(InputError) as caught:
         datasets.check(EVERY, copy)
-    for words in ("lists no image", "lists 2008_999999", "not a JSON object"):
+    listed, pictures = "VOC2012/ImageSets/Main/trainval.txt", copy / "VOC2012/JPEGImages"
+    for words in (
+        f"voc_2007_test: {copy / 'VOC2007/ImageSets/Main/test.txt'} lists no image",
+        f"voc_2012_trainval: {copy / listed} lists 2008_999999, not in {pictures} as NAME.jpg",
+        f"{copy / 'coco/annotations/instances_val2017.json'} is not a JSON object",
+    ):
         assert words in str(caught.value)
 
 
@@ -76,21 +112,132 @@ def test_registration_moves_every_data_set_and_keeps_its_classes(scenes, tmp_pat
 
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(scenes, elsewhere)
+    seen = []
     for root in (scenes, elsewhere):
         datasets.register(root)
-        for name, count in (
-            ("voc_2007_trainval", None),
-            ("voc_2007_test", 6),
-            ("coco_2017_val", 6),
-        ):
+        datasets.register(root)  # again, to no effect
+        for name in datasets.LAYOUTS:
             entries = DatasetCatalog.get(name)
-            assert entries and (count is None or len(entries) == count)
-            assert all(entry["file_name"].startswith(str(root)) for entry in entries)
-    assert len(MetadataCatalog.get("voc_2007_test").thing_classes) == 20
-    assert MetadataCatalog.get("voc_2007_test").evaluator_type == "pascal_voc"
-    coco = MetadataCatalog.get("coco_2017_train")
-    assert len(coco.thing_classes) == 80 and coco.evaluator_type == "coco"
-    assert len(coco.thing_dataset_id_to_contiguous_id) == 80
+            assert entries and all(entry["file_name"].startswith(str(root)) for entry in entries)
+        seen.append({n: MetadataCatalog.get(n).as_dict() for n in datasets.LAYOUTS})
+    about = ("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map")
+    for name in datasets.LAYOUTS:
+        assert all(seen[0][name].get(key) == seen[1][name].get(key) for key in about)
+
+
+@pytest.mark.parametrize(
+    "name, count, evaluator, things, stuff",
+    [
+        ("voc_2007_trainval", 6, "pascal_voc", 20, 0),
+        ("voc_2007_test", 6, "pascal_voc", 20, 0),
+        ("coco_2017_train", 12, "coco", 80, 0),
+        ("coco_2017_val", 6, "coco", 80, 0),
+        ("keypoints_coco_2017_train", 12, "coco", 1, 0),
+        ("cityscapes_fine_instance_seg_train", 12, "cityscapes_instance", 8, 19),
+        ("cityscapes_fine_instance_seg_val", 6, "cityscapes_instance", 8, 19),
+        ("cityscapes_fine_sem_seg_train", 12, "sem_seg", 8, 19),
+        ("voc_2012_aug_semseg_train", 6, "sem_seg", 0, 21),
+        ("voc_2012_semseg_val", 6, "sem_seg", 0, 21),
+        ("ade20k_sem_seg_train", 12, "sem_seg", 0, 150),
+        ("ade20k_sem_seg_val", 6, "sem_seg", 0, 150),
+    ],
+)
+def test_what_is_registered(scenes, name, count, evaluator, things, stuff):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    datasets.register(scenes)
+    assert len(DatasetCatalog.get(name)) == count
+    meta = MetadataCatalog.get(name)
+    assert meta.evaluator_type == evaluator
+    assert len(meta.get("thing_classes", ())) == things
+    assert len(meta.get("stuff_classes", ())) == stuff
+    if evaluator == "coco":
+        assert len(meta.thing_dataset_id_to_contiguous_id) == things
+
+
+def test_semantic_records_hold_the_labels_and_the_size(scenes):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    datasets.register(scenes)
+    for name, layout in datasets.LAYOUTS.items():
+        if MetadataCatalog.get(name).evaluator_type != "sem_seg":
+            continue
+        assert MetadataCatalog.get(name).ignore_label == 255
+        records = DatasetCatalog.get(name)
+        ids = [record["image_id"] for record in records]
+        assert ids == sorted(ids) and len(set(ids)) == len(ids)
+        for record in records:
+            with Image.open(record["file_name"]) as picture:
+                assert picture.size == (record["width"], record["height"])
+            with Image.open(record["sem_seg_file_name"]) as picture:
+                assert picture.mode == "L"
+                values = set(np.unique(np.asarray(picture)).tolist())
+            assert values <= {*range(layout.classes), 255}
+            assert record["image_id"] in record["file_name"]
+            assert record["image_id"] in record["sem_seg_file_name"]
+
+
+def test_voc_segmentation_trains_on_other_images_than_it_evaluates(scenes):
+    from detectron2.data import DatasetCatalog
+
+    datasets.register(scenes)
+    train, val = (
+        {record["image_id"] for record in DatasetCatalog.get(name)}
+        for name in ("voc_2012_aug_semseg_train", "voc_2012_semseg_val")
+    )
+    assert train and val and not train & val
+    numbers = {int(name.removeprefix("2012_")) for name in val}
+    assert numbers == {int(r["image_id"]) for r in DatasetCatalog.get("voc_2007_test")}
+
+
+def test_keypoints_and_cityscapes_have_what_detectron2_gives_its_own(scenes):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    datasets.register(scenes)
+    meta = MetadataCatalog.get("keypoints_coco_2017_train")
+    assert len(meta.keypoint_names) == 17 and ("left_eye", "right_eye") in meta.keypoint_flip_map
+    records = DatasetCatalog.get("keypoints_coco_2017_train")
+    people = [person for record in records for person in record["annotations"]]
+    assert people and all(len(person["keypoints"]) == 51 for person in people)
+    records = DatasetCatalog.get("cityscapes_fine_instance_seg_val")
+    files = [record["file_name"] for record in records]
+    assert files == sorted(files)
+    objects = [each for record in records for each in record["annotations"]]
+    assert objects and all(each["segmentation"] for each in objects)
+    assert {each["category_id"] for each in objects} <= set(range(8))
+    meta = MetadataCatalog.get("cityscapes_fine_instance_seg_val")
+    assert (meta.image_dir, meta.gt_dir) == tuple(
+        str(scenes / "cityscapes" / kind / "val") for kind in ("leftImg8bit", "gtFine")
+    )
+
+
+@pytest.mark.parametrize("few", [0, 64])
+def test_cityscapes_objects_are_those_of_detectron2s_own_reader(scenes, monkeypatch, few):
+    """``few`` 0: in other processes, which end although a trial's signal handlers are set."""
+    from detectron2.data.datasets.cityscapes import load_cityscapes_instances
+
+    monkeypatch.setattr(cityscapes_objects, "FEW", few)
+    with StopRequest():
+        found = cityscapes_objects.read(scenes, "val")
+    assert not multiprocessing.active_children()
+    folders = [str(scenes / "cityscapes" / kind / "val") for kind in ("leftImg8bit", "gtFine")]
+    theirs = load_cityscapes_instances(*folders)
+    assert found == sorted(theirs, key=lambda record: record["file_name"])
+    assert any(record["annotations"] for record in found)
+    for process in multiprocessing.active_children():  # theirs
+        process.terminate()
+        process.join()
+
+
+def test_voc_classes_are_those_of_detectron2_and_of_the_masks():
+    from detectron2.data.datasets.pascal_voc import CLASS_NAMES
+
+    from d2_transfer.datasets.detection import VOC_CLASSES
+    from pretrain.scenes.labels import THINGS
+
+    assert VOC_CLASSES == CLASS_NAMES
+    for label in THINGS:
+        assert label.voc == 1 + VOC_CLASSES.index(label.name)
 
 
 def test_the_command_stops_before_it_writes_anything(tmp_path, monkeypatch):

@@ -16,8 +16,10 @@ import torch
 import yaml
 
 from console.errors import InputError, StoppedEarly
-from d2_transfer import compat, convert, datasets, main, protocols, results, trials
+from d2_transfer import compat, convert, main, protocols, results, trials
 from d2_transfer import weights as start
+from d2_transfer.resolve import resolve
+from d2_transfer.summary import summary, table
 
 compat.setup()  # before any test imports Detectron2
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,8 +80,8 @@ def test_trials_are_recorded_averaged_and_printed(finished, weights):
         assert results.config_fingerprint(written) == record.config_sha256
         assert written["SEED"] == record.seed
     assert records[0].config_sha256 == records[1].config_sha256
-    summary = json.loads((out / "summary.json").read_text())
-    average = summary["metrics"]["bbox/AP"]
+    averages = json.loads((out / "summary.json").read_text())
+    average = averages["metrics"]["bbox/AP"]
     values = [record.metrics["bbox/AP"] for record in records]
     assert average["values"] == values and average["n"] == 2
     assert average["mean"] == pytest.approx(sum(values) / 2)
@@ -100,18 +102,6 @@ def test_a_run_leaves_what_every_verb_leaves(finished):
         kept = torch.load(folder / "model_final.pth", weights_only=True)
         assert list(kept) == ["model"]
         assert [path.name for path in folder.glob("model_*")] == ["model_final.pth"]
-
-
-def test_the_seed_decides_the_order_of_the_samples():
-    from d2_transfer.trainer import SampleOrder
-
-    def first(seed, done=0, count=30):
-        order = iter(SampleOrder(12, seed, done))
-        return [next(order) for _ in range(count)]
-
-    assert first(1) == first(1) != first(2)
-    assert first(1, done=10, count=20) == first(1)[10:]
-    assert sorted(first(1)[:12]) == list(range(12))
 
 
 def test_a_finished_trial_is_not_run_again(finished, scenes, weights, capsys):
@@ -143,9 +133,9 @@ def test_a_folder_of_another_run_is_refused(finished, scenes, weights, change, s
 
 
 def test_a_stopped_trial_is_saved_and_goes_on(tmp_path, scenes, monkeypatch):
-    from d2_transfer import trainer
+    from d2_transfer import hooks, trainer
 
-    count = trainer.Progress.after_step
+    count = hooks.Progress.after_step
 
     def press_ctrl_c_in_the_second_step(self):
         count(self)
@@ -154,7 +144,7 @@ def test_a_stopped_trial_is_saved_and_goes_on(tmp_path, scenes, monkeypatch):
 
     words = transfer("random", tmp_path / "out", scenes, tiny(4), "--trials", "1")
     with monkeypatch.context() as patched:
-        patched.setattr(trainer.Progress, "after_step", press_ctrl_c_in_the_second_step)
+        patched.setattr(hooks.Progress, "after_step", press_ctrl_c_in_the_second_step)
         with pytest.raises(StoppedEarly, match="stopped at step 2 of 4, saved") as caught:
             main.main(words)
     assert caught.value.exit_code == 75
@@ -181,20 +171,112 @@ def test_a_stopped_trial_is_saved_and_goes_on(tmp_path, scenes, monkeypatch):
     assert results.load(folder).seed == 1
 
 
-def test_a_loss_that_becomes_nan_ends_the_run_with_a_message(tmp_path, scenes):
+def test_a_resumed_trial_is_the_same_as_an_undisturbed_one(tmp_path, scenes, monkeypatch):
+    """Bit for bit: weights, PreciseBN's statistics and metrics; other numbers of workers, too."""
+    from d2_transfer import hooks
+
+    def go(name, workers):
+        overrides = tiny(4, **{"DATALOADER.NUM_WORKERS": workers})
+        words = transfer("random", tmp_path / name, scenes, overrides, "--trials", "1")
+        assert main.main(words) == 0
+        folder = tmp_path / name / "trial_1"
+        model = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        return model, results.load(folder).metrics
+
+    whole, metrics = go("whole", 0)
+    count = hooks.Progress.after_step
+
+    def press_ctrl_c_in_the_second_step(self):
+        count(self)
+        if self.trainer.iter == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hooks.Progress, "after_step", press_ctrl_c_in_the_second_step)
+        with pytest.raises(StoppedEarly):
+            go("parts", 1)
+    parts, same = go("parts", 1)
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    assert same == pytest.approx(metrics, nan_ok=True, rel=0, abs=0)
+
+
+def test_a_loss_that_becomes_nan_ends_the_trial_with_a_message(tmp_path, scenes):
     from console.errors import DenseSSLError
 
     overrides = tiny(6, **{"SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_ITERS": 0})
-    with pytest.raises(DenseSSLError, match="lower one may train"):
+    with pytest.raises(DenseSSLError, match="1 of 1 trials failed.*lower one may train") as caught:
         main.main(transfer("random", tmp_path / "out", scenes, overrides, "--trials", "1"))
+    assert caught.value.exit_code == 1
     assert not (tmp_path / "out" / "trial_1" / "result.json").exists()
+
+
+def test_a_failed_trial_does_not_lose_the_others(tmp_path, scenes, monkeypatch, capsys):
+    from console.errors import DenseSSLError
+    from d2_transfer import hooks
+
+    count = hooks.Progress.after_step
+
+    def fail_in_the_second_trial(self):
+        count(self)
+        if self.trial == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    words = transfer("random", tmp_path / "out", scenes, tiny(2), "--trials", "3")
+    with monkeypatch.context() as patched:
+        patched.setattr(hooks.Progress, "after_step", fail_in_the_second_trial)
+        with pytest.raises(DenseSSLError, match="1 of 3 trials failed.*trial 2: .*illegal memory"):
+            main.main(words)
+    printed = capsys.readouterr().out
+    assert "mean of 2" in printed and "seed 3" in printed and "seed 2" not in printed
+    assert "illegal memory" in (tmp_path / "out" / "log.txt").read_text()
+    kept = {n: (tmp_path / "out" / f"trial_{n}" / "result.json").read_bytes() for n in (1, 3)}
+    assert main.main(words) == 0  # runs the failed one alone
+    assert "mean of 3" in capsys.readouterr().out
+    for n, before in kept.items():
+        assert (tmp_path / "out" / f"trial_{n}" / "result.json").read_bytes() == before
+
+
+def test_a_trained_model_is_evaluated_again_with_the_same_numbers(
+    finished, scenes, tmp_path, capsys
+):
+    out, *_ = finished
+    record = results.load(out / "trial_1")
+    words = transfer(out / "trial_1", tmp_path / "again", scenes, tiny(2), "--eval-only")
+    assert main.main(words) == 0
+    held = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    found = {k: math.nan if v is None else v for k, v in held["metrics"].items()}
+    assert found == pytest.approx(record.metrics, nan_ok=True, rel=0, abs=0)
+    assert held["method"] == "setsim" and held["config_sha256"] == record.config_sha256
+    assert "bbox/AP" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "named, out, more, says",
+    [
+        ("trial_1", "new", ["--variant", "4conv1fc"], "not a model of this protocol"),
+        ("trial_9", "new", [], "not a file; --eval-only takes the model_final.pth"),
+        ("run.json", "new", [], "not a detector's checkpoint"),
+        ("trial_1", ".", [], "holds trials"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(finished, scenes, tmp_path, named, out, more, says):
+    folder, *_ = finished
+    target = folder if out == "." else tmp_path / out
+    words = transfer(folder / named, target, scenes, tiny(2), "--eval-only", *more)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    with pytest.raises(InputError, match=says):
+        main.main(words)
+    after = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    assert {k: v for k, v in after.items() if k.name != "log.txt"} == {
+        k: v for k, v in before.items() if k.name != "log.txt"
+    }
 
 
 # Weights -----------------------------------------------------------------------------------------
 
 
 def config(name="coco_mask_fpn_1x", overrides=()):
-    return protocols.resolve(name, gpus=1, mini=True, cuda=False, overrides=overrides)
+    return resolve(name, gpus=1, mini=True, cuda=False, overrides=overrides)
 
 
 def test_a_checkpoint_is_converted_once_and_kept(tmp_path, weights):
@@ -244,7 +326,7 @@ def test_weights_of_another_depth_are_refused(tmp_path, weights):
 def test_every_backbone_tensor_must_be_the_files(tmp_path, weights):
     from detectron2.modeling import build_model
 
-    from d2_transfer.trainer import AtomicCheckpointer
+    from d2_transfer.checkpoints import AtomicCheckpointer
 
     cfg = config(overrides=tiny(2))
     file = start.prepare(str(weights), tmp_path, cfg).file
@@ -257,6 +339,59 @@ def test_every_backbone_tensor_must_be_the_files(tmp_path, weights):
         model.backbone.bottom_up.res3[1].conv2.norm.running_mean[5] += 1
     with pytest.raises(InputError, match=r"1 of \d+ .*res3.1.conv2.norm.running_mean"):
         start.check_loaded(model, file)
+
+
+def pyramid(width: int = 16) -> dict[str, torch.Tensor]:
+    """What ReSim-FPN pretrains of an FPN on a ResNet-18: laterals of 3 to 5, outputs of 3 and 4."""
+    generator = torch.Generator().manual_seed(5)
+    made = {}
+    for level, channels in ((3, 128), (4, 256), (5, 512)):
+        made[f"fpn_lateral{level}.weight"] = torch.randn(width, channels, 1, 1, generator=generator)
+        made[f"fpn_lateral{level}.bias"] = torch.randn(width, generator=generator)
+    for level in (3, 4):
+        shape = (width, width, 3, 3)
+        made[f"fpn_output{level}.weight"] = torch.randn(shape, generator=generator)
+        made[f"fpn_output{level}.bias"] = torch.randn(width, generator=generator)
+    return made
+
+
+@pytest.mark.parametrize("transferred", [False, True])
+def test_a_pretrained_fpn_goes_into_the_detector_when_asked_for(
+    tmp_path, our_checkpoint, transferred
+):
+    from detectron2.modeling import build_model
+
+    from d2_transfer.checkpoints import AtomicCheckpointer
+
+    fpn = pyramid()
+    source = our_checkpoint(tmp_path / "resim.pth", depth=18, fpn=fpn)
+    asked = {"MODEL.FPN.OUT_CHANNELS": 16, "MODEL.FPN.TRANSFER": transferred}
+    cfg = config(overrides=tiny(2, **asked))
+    file = start.prepare(str(source), tmp_path / "out", cfg).file
+    model = build_model(cfg)
+    AtomicCheckpointer(model, transfer_fpn=transferred).load(file)
+    filled = start.check_loaded(model, file, transferred)
+    state = model.state_dict()
+    weights = [name for name in fpn if name.endswith("weight")]  # the norm has no place for biases
+    same = [torch.equal(state[f"backbone.{name}"].cpu(), fpn[name]) for name in weights]
+    assert same == [transferred] * 5
+    plain = sum(1 for key in state if start.backbone_name(key))
+    assert filled == plain + 5 * transferred
+
+
+def test_an_fpn_that_is_not_there_cannot_be_transferred(tmp_path, weights):
+    from detectron2.modeling import build_model
+
+    from d2_transfer.checkpoints import AtomicCheckpointer
+
+    cfg = config(overrides=tiny(2, **{"MODEL.FPN.TRANSFER": True}))
+    with pytest.raises(InputError, match="random start has no FPN"):
+        start.prepare("random", tmp_path, cfg)
+    file = start.prepare(str(weights), tmp_path, cfg).file
+    model = build_model(cfg)
+    AtomicCheckpointer(model, transfer_fpn=True).load(file)
+    with pytest.raises(InputError, match="holds no FPN that the detector has"):
+        start.check_loaded(model, file, transfer_fpn=True)
 
 
 @pytest.mark.parametrize(
@@ -275,121 +410,11 @@ def test_what_of_a_detector_is_the_backbone(key, name):
     assert start.backbone_name(key) == name
 
 
-# Evaluators --------------------------------------------------------------------------------------
-
-
-def detected(boxes: list, classes: list, scores: torch.Tensor):
-    """Detections of one image of 64 px, as Detectron2's evaluators take them."""
-    from detectron2.structures import Boxes, Instances
-
-    found = Instances((64, 64))
-    found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    found.pred_boxes.clip((64, 64))
-    found.pred_classes = torch.tensor(classes, dtype=torch.long)
-    found.scores = scores
-    return found
-
-
-def evaluate(evaluator, dataset: str, masks: bool = False) -> dict:
-    """The metrics of detections near the ground truth, some wrong, many of them of equal score."""
-    from detectron2.data import DatasetCatalog
-    from detectron2.structures import BoxMode
-
-    generator = torch.Generator().manual_seed(0)
-    evaluator.reset()
-    for entry in DatasetCatalog.get(dataset):
-        boxes, classes = [], []
-        for each in entry["annotations"]:
-            box = BoxMode.convert(each["bbox"], each["bbox_mode"], BoxMode.XYXY_ABS)
-            noise = 4 * torch.rand(4, generator=generator) - 2
-            boxes.append((torch.tensor(box) + noise).tolist())
-            wrong = torch.rand((), generator=generator) < 0.2
-            classes.append((each["category_id"] + int(wrong)) % 20)
-        scores = (torch.rand(len(boxes), generator=generator) * 5).round() / 5
-        found = detected(boxes, classes, scores)
-        if masks:
-            found.pred_masks = torch.zeros(len(boxes), 64, 64, dtype=torch.bool)
-            for mask, (x1, y1, x2, y2) in zip(found.pred_masks, found.pred_boxes, strict=True):
-                mask[int(y1) : int(y2), int(x1) : int(x2)] = True
-        evaluator.process([entry], [{"instances": found}])
-    return evaluator.evaluate()
-
-
-def test_the_voc_metric_averages_over_the_classes_that_occur(scenes):
-    from detectron2.data import DatasetCatalog
-    from detectron2.evaluation import PascalVOCDetectionEvaluator
-
-    from d2_transfer.evaluators import OccurringClassesVOCEvaluator
-
-    datasets.register(scenes)
-    ours = evaluate(OccurringClassesVOCEvaluator("voc_2007_test"), "voc_2007_test")["bbox"]
-    original = evaluate(PascalVOCDetectionEvaluator("voc_2007_test"), "voc_2007_test")["bbox"]
-    entries = DatasetCatalog.get("voc_2007_test")
-    occurring = {each["category_id"] for entry in entries for each in entry["annotations"]}
-    assert 0 < len(occurring) < 20 and original["AP50"] > 0
-    for name in ("AP", "AP50", "AP75"):  # the original counts an absent class as 0
-        assert ours[name] == pytest.approx(original[name] * 20 / len(occurring), rel=1e-12)
-
-
-def test_the_voc_metric_is_the_original_where_every_class_occurs(scenes, tmp_path):
-    import shutil
-
-    from detectron2.data.datasets.pascal_voc import CLASS_NAMES
-    from detectron2.evaluation import PascalVOCDetectionEvaluator
-
-    from d2_transfer.evaluators import OccurringClassesVOCEvaluator
-
-    copy = tmp_path / "data"
-    shutil.copytree(scenes, copy)
-    folder = copy / "VOC2007"
-    names = (folder / "ImageSets/Main/test.txt").read_text().split()
-    for place, name in enumerate(names):  # every class somewhere
-        objects = "".join(
-            f"<object><name>{word}</name><pose>Left</pose><truncated>0</truncated>"
-            f"<difficult>0</difficult><bndbox><xmin>{4 + k}</xmin><ymin>9</ymin>"
-            f"<xmax>{34 + k}</xmax><ymax>{40 + place}</ymax></bndbox></object>"
-            for k, word in enumerate(CLASS_NAMES[place::3])
-        )
-        size = "<size><width>64</width><height>64</height><depth>3</depth></size>"
-        file = folder / "Annotations" / f"{name}.xml"
-        file.unlink()  # it may be one file with the scenes' own
-        file.write_text(f"<annotation>{size}{objects}</annotation>")
-    datasets.register(copy)
-    ours = evaluate(OccurringClassesVOCEvaluator("voc_2007_test"), "voc_2007_test")["bbox"]
-    original = evaluate(PascalVOCDetectionEvaluator("voc_2007_test"), "voc_2007_test")["bbox"]
-    assert original["AP"] > 0 and ours == original
-
-
-def test_the_fast_coco_metrics_are_those_of_pycocotools(scenes):
-    datasets.register(scenes)
-    slow, fast = (
-        evaluate(compat.coco_evaluator("coco_2017_val", fast=fast), "coco_2017_val", masks=True)
-        for fast in (False, True)
-    )
-    assert set(slow) == {"bbox", "segm"} and all(slow[task]["AP"] > 0 for task in slow)
-    for task in slow:  # every metric of every class; NaN where a class is absent
-        assert fast[task] == pytest.approx(slow[task], rel=1e-12, nan_ok=True)
-
-
-def test_a_detector_without_detections_has_an_ap_of_zero():
-    from d2_transfer.evaluators import flat_metrics
-
-    nan = float("nan")
-    nothing = {"bbox": dict.fromkeys(("AP", "AP50", "AP75", "APs", "AP-bird"), nan)}
-    flat = flat_metrics(nothing)
-    assert {name: flat[f"bbox/{name}"] for name in ("AP", "AP50", "AP75")} == {
-        **{"AP": 0.0, "AP50": 0.0},
-        "AP75": 0.0,
-    }
-    some = flat_metrics({"bbox": {"AP": 7.0, "APs": nan, "AP-bird": 3.0}})
-    assert some["bbox/AP"] == 7 and math.isnan(some["bbox/APs"]) and "bbox/AP-bird" not in some
-
-
 # Folders and averages ----------------------------------------------------------------------------
 
 
 def test_checkpoints_are_replaced_whole(tmp_path):
-    from d2_transfer.trainer import AtomicCheckpointer, steps_done
+    from d2_transfer.checkpoints import AtomicCheckpointer, steps_done
 
     model = torch.nn.Linear(2, 2)
     checkpointer = AtomicCheckpointer(model, str(tmp_path))
@@ -405,29 +430,23 @@ def test_what_a_killed_trial_logged_beyond_its_checkpoint_is_forgotten(tmp_path)
     lines = tmp_path / "metrics.jsonl"
     rows = [{"trial": t, "iteration": i} for t in (1, 2) for i in (20, 40)]
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"trial": 2, "iter')
-    trials._cut_back(lines, trial=2, steps=20)
+    trials.cut_back(lines, trial=2, steps=20)
     assert [json.loads(line) for line in lines.read_text().splitlines()] == rows[:3]
 
 
-def test_one_trial_has_no_standard_deviation_and_three_have_the_samples(tmp_path):
-    run = trials.Run(
-        *(tmp_path, "voc_det_c4", "", True),
-        start.Weights("", "random", "", "random"),
-        tmp_path,
-    )
-
+def test_one_trial_has_no_standard_deviation_and_three_have_the_samples():
     def record(value):
         return results.Record(
             *("random", {"path": "random", "sha256": ""}, {}, "voc_det_c4", "", 1),
             *({"bbox/AP": value, "bbox/APs": float("nan")}, "", {}, results.now(), results.now()),
         )
 
-    one = trials.summary(run, [record(3.0)])["metrics"]
+    one = summary({}, [record(3.0)])["metrics"]
     assert one == {"bbox/AP": {"mean": 3.0, "std": None, "n": 1, "values": [3.0]}}
-    three = trials.summary(run, [record(1.0), record(2.0), record(6.0)])["metrics"]["bbox/AP"]
+    three = summary({}, [record(1.0), record(2.0), record(6.0)])["metrics"]["bbox/AP"]
     assert (three["mean"], three["n"]) == (3.0, 3)
     assert three["std"] == pytest.approx(math.sqrt(7))  # (4 + 1 + 9) / 2
-    assert "3.00 ± 2.65" in trials.table(run, [record(1.0), record(2.0), record(6.0)])
+    assert "3.00 ± 2.65" in table("voc_det_c4", [record(1.0), record(2.0), record(6.0)])
 
 
 # Whole trials ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from scipy.io import loadmat
 
 from pretrain.scenes import dataset, store, voc
 from pretrain.scenes.generate import generate
@@ -98,7 +99,7 @@ def test_person_keypoints(root, scenes, capsys):
 def test_voc_boxes_and_names_agree_with_coco(root, scenes, capsys):
     loaded = coco(root, "instances_train2017", capsys)
     for number, scene in scenes.items():
-        year, name = voc.place("train", number)
+        ((year, name),) = voc.places("train", number).items()
         tree = ET.parse(root / year / "Annotations" / f"{name}.xml")
         found = []
         for item in tree.findall("object"):
@@ -114,23 +115,58 @@ def test_voc_boxes_and_names_agree_with_coco(root, scenes, capsys):
         assert flags == [int(instance.difficult) for instance in scene.instances]
 
 
-def test_voc_lists_cover_the_splits(root):
-    def names(year, split, task="Main"):
-        return (root / year / "ImageSets" / task / f"{split}.txt").read_text().split()
+def names(root, year, split, task="Main") -> list[str]:
+    return (root / year / "ImageSets" / task / f"{split}.txt").read_text().split()
 
+
+def test_voc_lists_cover_the_splits(root):
     for year in ("VOC2007", "VOC2012"):
-        trainval = names(year, "trainval")
-        assert sorted(names(year, "train") + names(year, "val")) == trainval
+        trainval = names(root, year, "trainval")
+        assert sorted(names(root, year, "train") + names(root, year, "val")) == trainval
         assert len(trainval) == REQUEST.train // 2
-        assert names(year, "trainval", "Segmentation") == trainval
         for name in trainval:
             assert (root / year / "JPEGImages" / f"{name}.jpg").is_file()
-    assert len(names("VOC2007", "test")) == REQUEST.val
+    assert len(names(root, "VOC2007", "test")) == REQUEST.val
+    for split in ("train", "val", "trainval", "test"):
+        assert names(root, "VOC2007", split, "Segmentation") == names(root, "VOC2007", split)
+
+
+def test_voc_segmentation_is_evaluated_on_unseen_scenes(root):
+    train, val, both = (
+        names(root, "VOC2012", split, "Segmentation") for split in ("train", "val", "trainval")
+    )
+    assert both == train + val and len(val) == REQUEST.val
+    trainval = names(root, "VOC2012", "trainval")
+    assert set(train) < set(trainval) and not set(val) & set(trainval)
+    for name in both:
+        for folder, ending in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+            assert (root / "VOC2012" / folder / f"{name}.{ending}").is_file()
+    unseen = {int(name) for name in names(root, "VOC2007", "test")}
+    assert {int(name.removeprefix("2012_")) for name in val} == unseen
+
+
+def test_sbd_holds_the_masks_without_void_in_its_own_structure(root, scenes):
+    folder = root / "benchmark_RELEASE" / "dataset"
+    listed = [(folder / f"{split}.txt").read_text().split() for split in ("train", "val")]
+    assert not set(listed[0]) & set(listed[1])
+    found = {path.stem for path in (folder / "cls").iterdir()}
+    assert found == set(listed[0]) | set(listed[1])
+    train = set(names(root, "VOC2012", "trainval"))
+    assert train < found  # and some that VOC evaluates on, as the real one
+    assert found - train < set(names(root, "VOC2012", "val", "Segmentation"))
+    for name in sorted(train):
+        read = loadmat(folder / "cls" / f"{name}.mat")["GTcls"]
+        assert read.shape == (1, 1)  # a struct
+        labels = read["Segmentation"][0, 0]
+        expected = np.zeros_like(labels)
+        for instance in scenes[int(name.removeprefix("2012_"))].instances:
+            expected[instance.mask] = LABELS[instance.category].voc
+        assert labels.dtype == np.uint8 and np.array_equal(labels, expected)
 
 
 def test_voc_masks_are_palette_images_with_void_outlines(root, scenes):
     for number, scene in scenes.items():
-        year, name = voc.place("train", number)
+        ((year, name),) = voc.places("train", number).items()
         with Image.open(root / year / "SegmentationClass" / f"{name}.png") as picture:
             assert picture.mode == "P"
             assert picture.getpalette()[: 3 * 3] == [0, 0, 0, 128, 0, 0, 0, 128, 0]

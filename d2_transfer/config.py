@@ -1,0 +1,46 @@
+"""The options that the protocols need beside Detectron2's own."""
+
+
+def add_options(cfg) -> None:
+    """Add DenseSSL's keys, each with a default that changes nothing, to a Detectron2 config."""
+    from detectron2.config import CfgNode as Node
+
+    model, solver = cfg.MODEL, cfg.SOLVER
+    # Activations and convolution weights as NHWC: faster with AMP on tensor cores, the same model.
+    model.CHANNELS_LAST = False
+    # Whether the weights file's FPN goes into the detector's (ReSim-FPN^T), or starts fresh.
+    model.FPN.TRANSFER = False
+    # Freeze the head's res5 too (its batch norm becomes FrozenBN); the norm after it is trained.
+    model.ROI_HEADS.FREEZE_RES5 = False
+
+    # Sums over the user's own annotation files (custom_det, custom_mask), so that records differ.
+    cfg.DATASETS.CUSTOM = ""
+
+    head = model.SEM_SEG_HEAD  # of modeling/fcn_head.py; Detectron2's own heads ignore these
+    head.NUM_CONVS = 2
+    head.DILATION = 1  # of those convolutions
+    head.CONCAT_INPUT = True  # one more convolution over the head's input beside their output
+    head.DROPOUT = 0.1
+    head.ALIGN_CORNERS = False
+    head.AUX_IN_FEATURES = []  # empty: no auxiliary head
+    head.AUX_CONVS_DIM = 256
+    head.AUX_NUM_CONVS = 1
+    head.AUX_LOSS_WEIGHT = 0.4
+
+    # Semantic segmentation's training images: resized into SCALE (long, short edge; empty: the
+    # image's own size) times a ratio drawn evenly from RATIO_RANGE, cropped and padded to
+    # INPUT.CROP.SIZE, distorted in colour.
+    cfg.INPUT.SCALE = (2048, 512)
+    cfg.INPUT.RATIO_RANGE = (0.5, 2.0)
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    cfg.INPUT.PHOTOMETRIC_DISTORTION = False
+
+    # Learning rate (BASE_LR - MIN_LR) * (1 - t / MAX_ITER) ** POLY_POWER + MIN_LR, with
+    # LR_SCHEDULER_NAME PolyLR and no warm-up.
+    solver.POLY_POWER = 0.9
+    solver.MIN_LR = 0.0
+
+    # Logits of overlapping windows, averaged, in place of the whole image at once.
+    cfg.TEST.SLIDING_WINDOW = Node({"ENABLED": False})
+    cfg.TEST.SLIDING_WINDOW.SIZE = 769
+    cfg.TEST.SLIDING_WINDOW.STRIDE = 513

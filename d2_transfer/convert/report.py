@@ -1,0 +1,107 @@
+"""What a conversion did and proved, as people read it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import vit
+from .prove import Stage
+
+STRIDES = (  # torchvision's and timm's networks as Caffe has them
+    "for layer in (network.layer2, network.layer3, network.layer4):",
+    "    layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did and proved; ``str()`` is what people read."""
+
+    checkpoint: str
+    layout: str
+    out: str
+    target: str
+    method: str
+    network: str  # resnet50, vit_small
+    title: str  # ResNet-50, ViT-S/16
+    depth: int | None  # of a ResNet
+    tensors: int  # of the backbone
+    counters_added: int
+    fpn_tensors: int
+    stages: list[Stage]
+    source_sha256: str
+    sha256: str
+    pretrain: dict[str, Any]
+    told: str = ""  # layout and branch in words
+    branch: str = ""
+    other: str = ""  # the branch that was left
+    place: str = ""  # where in the file the backbone lies
+    images: str = ""  # their normalisation
+    stride_in_1x1: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        fpn = f" and {self.fpn_tensors} of its FPN" if self.fpn_tensors else ""
+        rows = [
+            f"{self.checkpoint}: {self.told} -> {self.out} ({self.target})",
+            f"  method      {self.method}{pretrain_told(self.pretrain)}",
+            f"  tensors     {self.tensors} of {self.title}{fpn}, each bit for bit{self._from()}",
+            f"  images      {self.images}",
+            "  proof       both networks on the same input, float32, evaluation mode:",
+            f"              {'stage':8s}{'shape':>20s}{'magnitude':>12s}{'difference':>12s}",
+        ]
+        for stage in self.stages:
+            shape = "x".join(map(str, stage.shape))
+            rows.append(
+                f"              {stage.name:8s}{shape:>20s}"
+                f"{stage.magnitude:12.4g}{stage.difference:12.2g}"
+            )
+        notes = list(self.notes)
+        if self.counters_added:
+            notes.append(f"{self.counters_added} counters of batches were absent: 0")
+        if self.other:
+            notes.append(f"the {self.other} branch was left; --branch {self.other} takes it")
+        rows += [f"  note        {note}" for note in notes]
+        rows += [f"  sha256      {self.sha256}", f"  next        {self.next_command}"]
+        return "\n".join(rows)
+
+    def _from(self) -> str:
+        return f", from {self.place}*" if self.place.strip(":") else ""
+
+    @property
+    def next_command(self) -> str:
+        if self.target == "detectron2":
+            # Res5 of Detectron2's C4 head is always three bottleneck blocks.
+            protocol = "voc_det_c4" if self.depth >= 50 else "coco_mask_fpn_1x"
+            folder = Path(self.out).with_suffix("")
+            return f"densessl transfer {self.out} --protocol {protocol} -o {folder}_{protocol}"
+        if self.target == "torchvision":
+            lines = self._with_torchvision()
+        else:
+            name = vit.SIZES[self.network].timm if self.depth is None else self.network
+            lines = [f'timm.create_model("{name}", num_classes=0, checkpoint_path="{self.out}")']
+        if self.stride_in_1x1:
+            first = lines[0] if lines[0].startswith("network =") else f"network = {lines[0]}"
+            lines = [first, *STRIDES, *lines[1:]]
+        return "\n              ".join(lines)
+
+    def _with_torchvision(self) -> list[str]:
+        load = f'network.load_state_dict(torch.load("{self.out}"), strict=False)'
+        if self.depth is not None:
+            return [f"network = torchvision.models.{self.network}()", load]
+        options = vit.SIZES[self.network].torchvision.items()
+        told = ", ".join(f"{option}={value}" for option, value in options)
+        return [f"network = torchvision.models.VisionTransformer({told})", load]
+
+
+def images_told(normalization: dict[str, Any]) -> str:
+    """'RGB, mean 123.675 116.28 103.53, deviation …' of 0–255 values."""
+    mean, std = (" ".join(f"{255 * v:.6g}" for v in normalization[k]) for k in ("mean", "std"))
+    return f"{normalization['channel_order']}, mean {mean}, deviation {std} (of 0-255)"
+
+
+def pretrain_told(pretrain: dict[str, Any]) -> str:
+    """' (dataset coco, images 118287, epochs 200)', as far as it is known."""
+    shown = {key: pretrain[key] for key in ("dataset", "images", "epochs") if key in pretrain}
+    told = ", ".join(f"{key} {value}" for key, value in shown.items())
+    return f" ({told})" if told else ""

@@ -1,0 +1,185 @@
+"""The user's own data in COCO's format: protocols custom_det and custom_mask.
+
+Classes, image sizes and the length of training are read from the annotations.
+"""
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from console.errors import InputError
+from d2_transfer import compat
+
+from .custom_reading import Annotations
+from .custom_reading import read as read_annotations
+from .inspection import some
+
+NAMES = TRAIN, VAL = "custom_train", "custom_val"
+PERCENTILES = (5, 50, 95)
+
+# Sizes: 800 is to COCO's median short edge, 480 pixels, as the test size is to that of the data;
+# the training sizes are to it as 640, 672, …, 800 are to 800; 1333 is the longest edge at 800.
+LARGEST, LONGEST, SMALLEST = 800, 1333, 128
+ENLARGED = LARGEST / 480
+TRAINED_AT = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
+
+# Schedule: the epochs of COCO's 2x and of VOC's 24k; divided at 2/3 and 8/9, as 1x at 60k and 80k.
+EPOCHS = 24
+FEWEST, MOST = 3600, 180_000  # iterations
+PARTS = 90  # MAX_ITER is a multiple, so that its parts are whole numbers
+WARMUP = 1000
+
+
+@dataclass(frozen=True)
+class Custom:
+    """Two annotation files with their folders of images, checked; plain values, so that other
+    processes can have it.
+
+    ``categories``: (id, name) by id. ``images``: those with an object to train on, of ``listed``;
+    ``evaluated``: those of validation. ``short_edge``, ``long_edge``: their PERCENTILES over the
+    training images, in pixels. ``bitmasks``: some mask is an RLE.
+    """
+
+    train_json: str
+    train_images: str
+    val_json: str
+    val_images: str
+    categories: tuple[tuple[int, str], ...]
+    images: int
+    listed: int
+    evaluated: int
+    short_edge: tuple[float, ...]
+    long_edge: tuple[float, ...]
+    bitmasks: bool
+    sha256: tuple[str, str]  # of the two JSON files
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.categories)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for _, name in self.categories)
+
+
+def read(
+    train_json: str | os.PathLike,
+    train_images: str | os.PathLike,
+    val_json: str | os.PathLike,
+    val_images: str | os.PathLike,
+    need_masks: bool = False,
+) -> Custom:
+    """Read and check the user's data; one InputError with all that is wrong.
+
+    ``need_masks``: for custom_mask. What is odd but can be trained on is a warning.
+    """
+    paths = [
+        Path(p).expanduser().absolute() for p in (train_json, train_images, val_json, val_images)
+    ]
+    train = read_annotations(paths[0], paths[1], need_masks, evaluated=False)
+    val = read_annotations(paths[2], paths[3], need_masks, evaluated=True)
+    problems = train.problems + val.problems
+    if not problems:
+        problems += _different_categories(train, val)
+    if problems:
+        raise InputError("\n  ".join(["your data cannot be used as they are:", *problems]))
+    for remark in (*train.remarks, *val.remarks, *_shared(train, val)):
+        logging.getLogger("densessl").warning("%s", remark)
+    sizes = np.array(list(train.sizes.values()))
+    return Custom(
+        *map(str, paths),
+        categories=tuple(train.names.items()),
+        images=len(train.trained),
+        listed=len(train.paths),
+        evaluated=len(val.paths),
+        short_edge=tuple(np.percentile(sizes.min(1), PERCENTILES).tolist()),
+        long_edge=tuple(np.percentile(sizes.max(1), PERCENTILES).tolist()),
+        bitmasks=train.rle,
+        sha256=(train.sha256, val.sha256),
+    )
+
+
+def _different_categories(train: Annotations, val: Annotations) -> list[str]:
+    """Detectron2 numbers each file's categories by itself: they must be the same."""
+    if train.names == val.names:
+        return []
+    lines = []
+    for id in sorted(train.names.keys() | val.names.keys()):
+        here, there = train.names.get(id), val.names.get(id)
+        if here != there:
+            said = [f"'{name}'" if name is not None else "absent" for name in (here, there)]
+            lines.append(f"{id} is {said[0]} in the first and {said[1]} in the second")
+    return [f"{train.file} and {val.file} have different categories: {some(lines)}"]
+
+
+def _shared(train: Annotations, val: Annotations) -> list[str]:
+    both = sorted(set(train.paths.values()) & set(val.paths.values()))
+    return [f"trained on and evaluated with the same images: {some(both)}"] if both else []
+
+
+def register(custom: Custom) -> None:
+    """Register ``custom_train`` and ``custom_val`` in Detectron2's catalogs, anew each time."""
+    compat.setup()
+    from detectron2.data.datasets import register_coco_instances
+
+    from .registration import forget
+
+    about_classes = {
+        "thing_classes": list(custom.names),
+        "thing_dataset_id_to_contiguous_id": {
+            id: number for number, (id, _) in enumerate(custom.categories)
+        },
+    }
+    for name, file, images in (
+        (TRAIN, custom.train_json, custom.train_images),
+        (VAL, custom.val_json, custom.val_images),
+    ):
+        forget(name)
+        register_coco_instances(name, about_classes, file, images)
+
+
+def apply(custom: Custom, cfg) -> None:
+    """Set classes, image sizes and schedule in a Detectron2 config that is not frozen."""
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = custom.num_classes
+    cfg.DATASETS.CUSTOM = " ".join(custom.sha256)
+    if custom.bitmasks:
+        cfg.INPUT.MASK_FORMAT = "bitmask"  # Detectron2 cannot hold RLEs as polygons
+    test, longest = image_sizes(custom)
+    cfg.INPUT.MIN_SIZE_TRAIN = tuple(round(test * share) for share in TRAINED_AT)
+    cfg.INPUT.MIN_SIZE_TEST = test
+    cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST = longest
+    iterations = schedule(custom.images, cfg.SOLVER.IMS_PER_BATCH)
+    cfg.SOLVER.MAX_ITER = iterations
+    cfg.SOLVER.STEPS = (iterations * 2 // 3, iterations * 8 // 9)
+    cfg.SOLVER.WARMUP_ITERS = min(WARMUP, iterations // 20)
+
+
+def image_sizes(custom: Custom) -> tuple[int, int]:
+    """The short edge that images are resized to for the evaluation, and the longest edge.
+
+    The median short edge enlarged by 5/3 as COCO's is, within 128 and 800; the longest edge holds
+    95 % of the images whole, and is at least 5/3 of the short one and at most 1333.
+    """
+    typical, long = custom.short_edge[1], custom.long_edge[2]
+    short = round(min(max(typical * ENLARGED, SMALLEST), LARGEST))
+    longest = max(short * LONGEST / LARGEST, long * short / typical)
+    return short, round(min(longest, LONGEST))
+
+
+def schedule(images: int, batch: int) -> int:
+    """MAX_ITER: 24 epochs of ``images``, ``batch`` a step; at least 3600 and at most 180000."""
+    iterations = min(max(EPOCHS * images / batch, FEWEST), MOST)
+    return math.ceil(iterations / PARTS) * PARTS
+
+
+def describe(custom: Custom) -> str:
+    """One line on the data."""
+    return (
+        f"{custom.images} training images with objects (of {custom.listed}), {custom.evaluated} to "
+        f"evaluate, {custom.num_classes} classes ({some(custom.names)}), short edge "
+        f"{custom.short_edge[1]:g} px, long edge {custom.long_edge[1]:g} px (medians)"
+    )

@@ -1,0 +1,154 @@
+"""Detection's layouts: PASCAL VOC, and COCO with its boxes, masks and keypoints."""
+
+import json
+import mmap
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+from .inspection import Inspection, Layout, some
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)  # in the order of the numbers 1 to 20 of VOC's masks
+COCO_ABSENT = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # of 1 to 90; the other 80 are its classes
+COCO_CATEGORIES = frozenset(range(1, 91)) - COCO_ABSENT
+PERSON = frozenset({1})
+LONGEST_LIST = 1 << 20  # bytes; COCO's list of categories has 4 kB
+
+
+@dataclass(frozen=True)
+class VocLayout(Layout):
+    """A PASCAL VOC split: ``<folder>/{Annotations,ImageSets/Main/<split>.txt,JPEGImages}``."""
+
+    folder: str
+    split: str
+    year: int
+    official: int = 0
+
+    @property
+    def expected(self) -> str:
+        return f"{self.folder}/{{Annotations,ImageSets/Main/{self.split}.txt,JPEGImages}}"
+
+    def inspect(self, root: Path) -> Inspection:
+        found = Inspection()
+        base = root / self.folder
+        listed = base / "ImageSets" / "Main" / f"{self.split}.txt"
+        annotations, pictures = base / "Annotations", base / "JPEGImages"
+        held = {folder: found.folder(folder) for folder in (annotations, pictures)}
+        names = found.names(listed)
+        found.images = len(names)
+        for folder, ending in ((annotations, ".xml"), (pictures, ".jpg")):
+            if (there := held[folder]) is not None:
+                found.need(listed, names, there, folder, ending)
+        xml = [annotations / f"{name}.xml" for name in names]
+        found.look([file for file in xml if file.name in (held[annotations] or ())], _voc_problem)
+        return found
+
+
+def _voc_problem(path: Path) -> str | None:
+    """What Detectron2's reader would stumble over in an annotation of VOC."""
+    try:
+        tree = ElementTree.parse(path)
+        for place in ("size/width", "size/height"):
+            int(tree.findtext(place))
+        for item in tree.iter("object"):
+            if (name := item.findtext("name")) not in VOC_CLASSES:
+                return f"{path} has an object '{name}', which is none of VOC's 20 classes"
+            x1, y1, x2, y2 = (
+                float(item.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
+            )
+            if not (x1 <= x2 and y1 <= y2):
+                box = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"
+                return f"{path} has the box {box}; it should be xmin, ymin, xmax, ymax"
+    except (ElementTree.ParseError, OSError, TypeError, ValueError) as error:
+        return f"{path} is no annotation of VOC: {error}"
+    return None
+
+
+@dataclass(frozen=True)
+class CocoLayout(Layout):
+    """A data set of COCO: a JSON of annotations and a folder of images."""
+
+    annotations: str
+    images: str
+    official: int = 0
+    keypoints: bool = False
+
+    @property
+    def expected(self) -> str:
+        return f"{self.annotations} and {self.images}/*.jpg"
+
+    def inspect(self, root: Path) -> Inspection:
+        """As the base class's; the JSON is searched, not parsed (COCO's takes half a minute)."""
+        found = Inspection()
+        file, folder = root / self.annotations, root / self.images
+        there = found.folder(folder)
+        if there is not None and not there:
+            found.problems.append(f"{folder} is empty")
+        try:
+            if problem := _not_whole(file):
+                found.problems.append(problem)
+                return found
+            with (
+                open(file, "rb") as stream,
+                mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text,
+            ):
+                self._inspect_json(found, file, text, folder, there)
+        except FileNotFoundError:
+            found.problems.append(f"{file} is not there")
+        except (OSError, ValueError) as error:
+            found.problems.append(f"{file} cannot be read: {error}")
+        return found
+
+    def _inspect_json(
+        self, found: Inspection, file: Path, text: mmap.mmap, folder: Path, there: set[str] | None
+    ) -> None:
+        names = _file_names(text)
+        found.images = len(names)
+        if not names:
+            found.problems.append(f"{file} lists no image")
+        elif there:
+            found.need(file, names, there, folder, "")
+        expected = PERSON if self.keypoints else COCO_CATEGORIES
+        if (ids := _category_ids(text)) != expected:
+            kind = "the one of a person" if self.keypoints else "COCO's 80"
+            found.problems.append(
+                f"{file}: its categories ({some(sorted(ids)) or 'none'}) are not {kind}; your own "
+                "data go through --protocol custom_det or custom_mask"
+            )
+        if self.keypoints and text.find(b'"num_keypoints"') < 0:
+            found.problems.append(f"{file} has no annotation with 'num_keypoints'")
+
+
+def _not_whole(file: Path) -> str | None:
+    """Whether a file begins and ends as a JSON object does, looking at its ends only."""
+    with open(file, "rb") as stream:
+        if not stream.read(64).lstrip().startswith(b"{"):
+            return f"{file} is not a JSON object of annotations"
+        stream.seek(-min(64, os.path.getsize(file)), os.SEEK_END)
+        if not stream.read().rstrip().endswith(b"}"):
+            return f"{file} is cut short: it does not end as a JSON object does"
+    return None
+
+
+def _file_names(text: mmap.mmap) -> list[str]:
+    """Every value of "file_name": one an image, in COCO's files."""
+    raw = re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', text)
+    return [json.loads(name) for name in raw]
+
+
+def _category_ids(text: mmap.mmap) -> set[int]:
+    """The ids in the list of categories; empty where there is none that can be read."""
+    start = text.find(b"[", text.rfind(b'"categories"'))
+    if start < 0:
+        return set()
+    listed = text[start : start + LONGEST_LIST].decode("utf-8", "replace")
+    try:
+        return {category["id"] for category in json.JSONDecoder().raw_decode(listed)[0]}
+    except (KeyError, TypeError, ValueError):
+        return set()

@@ -1,0 +1,64 @@
+"""From a data set's name to its evaluator, and from results to a record's flat metrics."""
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Sequence
+
+from console.errors import unknown
+from d2_transfer import compat
+
+from .cityscapes import CityscapesInstanceEvaluator
+from .coco import CocoEvaluator
+from .pascal_voc import OccurringClassesVOCEvaluator
+from .progress import Progress, Quiet
+from .semantic import SemanticEvaluator
+
+compat.setup()
+from detectron2.data import MetadataCatalog  # noqa: E402
+from detectron2.evaluation import DatasetEvaluator  # noqa: E402
+
+OF_ONE_CLASS = ("AP-", "IoU-", "ACC-")
+
+
+def build_evaluator(
+    dataset_name: str, output_dir: str, images: int, oks_sigmas: Sequence[float] = ()
+) -> DatasetEvaluator:
+    """The evaluator that the data set's metadata asks for (``evaluator_type``).
+
+    ``output_dir`` takes the detections in COCO's format. ``images``: how many this process will
+    see. ``oks_sigmas`` (``TEST.KEYPOINT_OKS_SIGMAS``): one a keypoint; empty means COCO's own.
+
+    Raises InputError for a type it has no evaluator for, and EnvironmentLacks where the type needs
+    what is not installed.
+    """
+    builders = {
+        "pascal_voc": lambda: OccurringClassesVOCEvaluator(dataset_name),
+        "coco": lambda: CocoEvaluator(dataset_name, output_dir, fast_coco(), oks_sigmas),
+        "cityscapes_instance": lambda: CityscapesInstanceEvaluator(dataset_name),
+        "sem_seg": lambda: SemanticEvaluator(dataset_name),
+    }
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind not in builders:
+        raise unknown("evaluator_type", kind, builders, f"the metadata of {dataset_name}")
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = builders[kind]()
+    return Quiet([Progress(f"evaluate on {dataset_name}", images), evaluator])
+
+
+def fast_coco() -> bool:
+    """Whether faster-coco-eval is installed: pycocotools' numbers in a fraction of the time."""
+    return importlib.util.find_spec("faster_coco_eval") is not None
+
+
+def flat_metrics(results: dict) -> dict[str, float]:
+    """``{"bbox": {"AP": …}}`` as ``{"bbox/AP": …}``, without the values of single classes.
+
+    NaN stays NaN: it says that the ground truth has nothing to measure the metric on.
+    """
+    return {
+        f"{task}/{name}": float(value)
+        for task, metrics in results.items()
+        for name, value in metrics.items()
+        if not name.startswith(OF_ONE_CLASS)
+    }

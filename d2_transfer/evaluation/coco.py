@@ -1,0 +1,154 @@
+"""COCO's metrics of boxes, masks and keypoints, by faster-coco-eval or by pycocotools."""
+
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from console import files
+from console.errors import EnvironmentLacks, InputError
+from d2_transfer import compat
+
+compat.setup()
+from detectron2.data import MetadataCatalog  # noqa: E402
+from detectron2.evaluation import DatasetEvaluator  # noqa: E402
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json  # noqa: E402
+from detectron2.utils import comm  # noqa: E402
+
+# Task: the first of COCOeval's numbers, and what it is told of a detection. It takes the area from
+# the box where it sees one, and a mask's area shall be the mask's.
+METRICS = {
+    "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    "segm": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
+}
+KEPT = {"bbox": ("bbox",), "segm": ("segmentation",), "keypoints": ("bbox", "keypoints")}
+FIELDS = {"segm": "pred_masks", "keypoints": "pred_keypoints"}  # of a model's instances
+FILE = "coco_instances_results.json"
+
+
+class CocoEvaluator(DatasetEvaluator):
+    """COCO's AP of boxes, masks (``pred_masks``) and keypoints (``pred_keypoints``), in per cent.
+
+    The numbers are pycocotools'. ``fast`` takes them from faster-coco-eval; the tests compare the
+    two on random detections and on crowds, empty images and absent categories. As with Detectron2's
+    evaluator: NaN where the ground truth has nothing to measure on (no small object, a category
+    without objects), ``AP-<category>`` beside the means. Unlike there, a model that detects nothing
+    has an AP of 0 in each of its tasks, and the annotations may be numbered from 0 and may leave
+    ``iscrowd`` out.
+
+    ``output_dir`` takes the detections as ``coco_instances_results.json``. ``oks_sigmas``: one a
+    keypoint; empty means COCO's own 17.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | None = None,
+        fast: bool = False,
+        oks_sigmas: Sequence[float] = (),
+    ):
+        metadata = MetadataCatalog.get(dataset_name)
+        self._name, self._json_file = dataset_name, Path(metadata.json_file)
+        numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+        self._category = {ours: theirs for theirs, ours in numbers.items()} if numbers else None
+        self._file = Path(output_dir) / FILE if output_dir else None
+        self._dataset_class, self._judge_class = _library(fast)
+        self._oks_sigmas = tuple(oks_sigmas)
+
+    def reset(self):
+        self._found: list[dict] = []
+        self._tasks = {"bbox"}
+
+    def process(self, inputs, outputs):
+        for entry, output in zip(inputs, outputs, strict=True):
+            found = output["instances"].to("cpu")
+            self._tasks |= {task for task, field in FIELDS.items() if found.has(field)}
+            self._found += instances_to_coco_json(found, entry["image_id"])
+
+    def evaluate(self) -> dict | None:
+        gathered = comm.gather((self._found, self._tasks), dst=0)
+        if not comm.is_main_process():
+            return None
+        found = list(chain(*(each for each, _ in gathered)))
+        if self._category is not None:
+            number = self._category
+            found = [{**each, "category_id": number[each["category_id"]]} for each in found]
+        if self._file:
+            files.write_text(self._file, json.dumps(found))
+        truth = self._truth()
+        tasks = sorted(set().union(*(each for _, each in gathered)))
+        return {task: self._metrics(task, truth, found) for task in tasks}
+
+    def _truth(self):
+        """The ground truth, its annotations numbered from 1: COCOeval takes a match with number 0
+        for none."""
+        content = json.loads(self._json_file.read_text(encoding="utf-8"))
+        for number, each in enumerate(content["annotations"], 1):
+            each["id"] = number
+            each.setdefault("iscrowd", 0)
+        return self._dataset(content)
+
+    def _dataset(self, content: dict):
+        made = self._dataset_class()
+        made.dataset = content
+        made.createIndex()
+        return made
+
+    def _metrics(self, task: str, truth, found: list[dict]) -> dict[str, float]:
+        kept = ("image_id", "category_id", "score", *KEPT[task])
+        found = [{key: each[key] for key in kept} for each in found]
+        if found:
+            detections = truth.loadRes(found)
+        else:  # pycocotools' loadRes wants one at least
+            detections = self._dataset({**truth.dataset, "annotations": []})
+        judge = self._judge_class(truth, detections, task)
+        judge.params.catIds = categories = sorted(truth.getCatIds())
+        if task == "keypoints":
+            if self._oks_sigmas:
+                judge.params.kpt_oks_sigmas = np.array(self._oks_sigmas)
+            self._check_keypoints(len(judge.params.kpt_oks_sigmas), truth, found)
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+        metrics = dict(zip(METRICS[task], map(_per_cent, judge.stats), strict=False))
+        # [threshold, recall, category, area, most detections]: of all areas, of most detections
+        by_category = judge.eval["precision"][:, :, :, 0, -1]
+        for place, category in enumerate(categories):
+            values = by_category[:, :, place]
+            ap = values[values > -1].mean() if (values > -1).any() else -1.0
+            metrics[f"AP-{truth.cats[category]['name']}"] = _per_cent(ap)
+        return metrics
+
+    def _check_keypoints(self, sigmas: int, truth, found: list[dict]) -> None:
+        counts = {
+            "the annotations have": {len(a["keypoints"]) // 3 for a in truth.anns.values()},
+            "the detections have": {len(each["keypoints"]) // 3 for each in found},
+        }
+        for whose, numbers in counts.items():
+            if wrong := numbers - {sigmas}:
+                raise InputError(
+                    f"{self._name}: {whose} {min(wrong)} keypoints, the metric has {sigmas} OKS "
+                    "sigmas; they must agree. Set TEST.KEYPOINT_OKS_SIGMAS, one a keypoint"
+                )
+
+
+def _library(fast: bool) -> tuple[type, type]:
+    """The classes COCO and COCOeval."""
+    try:
+        if fast:
+            from faster_coco_eval import COCO
+            from faster_coco_eval import COCOeval_faster as COCOeval
+        else:
+            from pycocotools.coco import COCO
+            from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise EnvironmentLacks(f"{error}; mend it with: make setup") from None
+    return COCO, COCOeval
+
+
+def _per_cent(value: float) -> float:
+    """COCOeval's number as ours: it says -1 where there is nothing to measure."""
+    return float(value) * 100 if value > -1 else float("nan")

@@ -1,0 +1,113 @@
+"""What a trial does around its steps: progress, seeds, stops, metrics."""
+
+import json
+import os
+from pathlib import Path
+
+from console.errors import StoppedEarly
+from console.progress import Bar
+from d2_transfer import compat
+from d2_transfer.sampling import seed_of
+from d2_transfer.stops import StopRequest
+
+compat.setup()
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from detectron2.engine import HookBase, hooks  # noqa: E402
+from detectron2.utils import comm  # noqa: E402
+from detectron2.utils.events import EventWriter, get_event_storage  # noqa: E402
+from fvcore.nn.precise_bn import get_bn_modules  # noqa: E402
+
+
+class Progress(HookBase):
+    """The bar of a trial."""
+
+    def __init__(self, trial: int):
+        self.trial = trial
+        self.bar: Bar | None = None
+
+    def before_train(self):
+        if comm.is_main_process():
+            start, total = self.trainer.start_iter, self.trainer.max_iter
+            self.bar = Bar(f"trial {self.trial}", total, min(start, total)).__enter__()
+
+    def after_step(self):
+        if self.bar:
+            loss = get_event_storage().history("total_loss").latest()
+            self.bar.advance(note=f"loss {loss:.3f}")
+
+    def after_train(self):
+        if self.bar:
+            self.bar.__exit__(None, None, None)
+
+
+class SeedEachStep(HookBase):
+    """What torch draws in a step (which regions are sampled, dropout) depends on the step alone."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def before_step(self):
+        torch.manual_seed(seed_of(self.seed, self.trainer.iter, comm.get_rank()))
+
+
+class AfterPreciseBN(HookBase):
+    """Give every rank rank 0's statistics, as PreciseBN leaves each with its own
+    (facebookresearch/detectron2#5398), and have it begin with the same images every time."""
+
+    def __init__(self, precise_bn: hooks.PreciseBN, period: int):
+        self.precise_bn, self.period = precise_bn, period
+
+    def after_step(self):
+        step = self.trainer.iter + 1
+        if step != self.trainer.max_iter and not (self.period > 0 and step % self.period == 0):
+            return
+        self.precise_bn._data_iter = None
+        if comm.get_world_size() > 1:
+            for module in get_bn_modules(self.trainer.model):
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0)
+
+
+class StopWhenAsked(HookBase):
+    """Save and leave at the next step once any rank was asked to stop; the last step goes on."""
+
+    def after_step(self):
+        if self.trainer.iter + 1 >= self.trainer.max_iter or not self._anyone_asked():
+            return
+        done = self.trainer.iter + 1
+        self.trainer.checkpointer.save(f"model_{self.trainer.iter:07d}")
+        raise StoppedEarly(
+            f"stopped at step {done} of {self.trainer.max_iter}, saved; the same command goes on"
+        )
+
+    @staticmethod
+    def _anyone_asked() -> bool:
+        if comm.get_world_size() == 1:
+            return StopRequest.asked()
+        return any(comm.all_gather(StopRequest.asked()))
+
+
+class RunMetrics(EventWriter):
+    """One JSON object a line, of all trials together: the run's metrics.jsonl."""
+
+    def __init__(self, path: str | os.PathLike, trial: int):
+        self.path, self.trial = Path(path), trial
+        self._last = -1
+
+    def write(self):
+        storage = get_event_storage()
+        if storage.iter == self._last:
+            return
+        latest = {name: value for name, (value, at) in storage.latest().items() if at > self._last}
+        self._last = storage.iter
+        if latest:
+            line = {"trial": self.trial, "iteration": storage.iter + 1, **latest}
+            with open(self.path, "a") as stream:
+                stream.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
+
+
+def _plain(value):
+    if isinstance(value, int):
+        return value
+    return float(value) if value == value else None  # JSON has no NaN

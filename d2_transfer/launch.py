@@ -1,0 +1,227 @@
+"""One function in several processes, on one machine or on several."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from console import errors
+from d2_transfer import compat
+
+HOST = "127.0.0.1"
+TIMEOUT = timedelta(minutes=30)  # of one collective; as detectron2.engine.launch
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Which of how many machines this is, and where the first one listens."""
+
+    count: int = 1
+    rank: int = 0
+    host: str = HOST
+    port: int = 0
+
+    @classmethod
+    def parse(cls, count: int, rank: int, url: str | None) -> "Machines":
+        """From ``--num-machines``, ``--machine-rank`` and ``--dist-url`` (``tcp://HOST:PORT``).
+
+        Raises InputError.
+        """
+        if count < 1:
+            raise errors.InputError(f"--num-machines is {count}; allowed: 1 or more")
+        if not 0 <= rank < count:
+            raise errors.InputError(
+                f"--machine-rank is {rank}; allowed with --num-machines {count}: 0 to {count - 1}"
+            )
+        if count == 1:
+            return cls()
+        host, _, port = (url or "").removeprefix("tcp://").rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            given = f"--dist-url is '{url}'" if url else "--dist-url is missing"
+            raise errors.InputError(
+                f"{given}; with --num-machines {count} every machine needs the same "
+                "tcp://HOST:PORT, HOST being the first machine"
+            )
+        return cls(count, rank, host, int(port))
+
+    @property
+    def first(self) -> bool:
+        """Whether this machine decides and writes."""
+        return self.rank == 0
+
+
+class Meeting:
+    """Where the processes of a command meet: a store kept by the first machine's parent process.
+
+    A port found free may be taken before a child binds it, so the parent keeps the store. While
+    entered, :meth:`agree` tells all machines what the first one says, and :meth:`run` runs a
+    function in every process.
+    """
+
+    def __init__(self, machines: Machines | None = None):
+        self.machines = machines or Machines()
+        self._store = None
+        self._runs = 0
+        self._agreed = 0
+
+    def __enter__(self) -> "Meeting":
+        if self.machines.count > 1:
+            self._open()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """The first machine keeps the store until the others have left, or half a minute."""
+        if self.machines.count > 1 and self._store is not None:
+            with suppress(Exception):  # the others may be gone, which is what is waited for
+                self._store.add("left", 1)
+                deadline = time.monotonic() + 30
+                while self.machines.first and time.monotonic() < deadline:
+                    if self._store.add("left", 0) >= self.machines.count:
+                        break
+                    time.sleep(0.05)
+        self._store = None
+
+    def _open(self) -> None:
+        from torch.distributed import DistNetworkError, TCPStore
+
+        machines = self.machines
+        try:
+            self._store = TCPStore(
+                machines.host,
+                machines.port,
+                is_master=machines.first,
+                wait_for_workers=False,
+                timeout=TIMEOUT,
+            )
+        except DistNetworkError as error:
+            raise errors.InputError(
+                f"no meeting at tcp://{machines.host}:{machines.port} ({error}); --dist-url must "
+                "name a free port of the first machine, which the others can reach"
+            ) from None
+
+    def agree(self, value: str) -> str:
+        """What the first machine passes here; elsewhere ``value`` is ignored."""
+        if self.machines.count == 1:
+            return value
+        self._agreed += 1
+        key = f"agreed/{self._agreed}"
+        if self.machines.first:
+            self._store.set(key, value)
+            return value
+        self._store.wait([key], timedelta(days=30))
+        return self._store.get(key).decode()
+
+    def run(self, function: Callable, processes: int, args: tuple = (), cuda: bool | None = None):
+        """Run ``function(*args)`` in ``processes`` processes of every machine, joined by
+        Detectron2's ``comm``: NCCL with a GPU each, gloo on the CPU. One in all: a plain call.
+
+        In place of ``detectron2.engine.launch``, which asserts CUDA (0.5) and whose children import
+        Detectron2 before anything can call ``compat.setup()``. ``function`` must be importable by
+        name. An error of DenseSSL in a child is raised here as the same error. SIGTERM goes on to
+        the children, which also get a terminal's Ctrl-C themselves; either way this waits for them,
+        so that they can save. StoppedEarly must be raised by every process: all wait for the
+        slowest to have saved.
+        """
+        if processes * self.machines.count == 1:
+            function(*args)
+            return
+        import torch
+        import torch.multiprocessing as multiprocessing
+
+        cuda = torch.cuda.is_available() if cuda is None else cuda
+        if cuda and processes > torch.cuda.device_count():
+            raise errors.InputError(
+                f"{processes} processes need as many GPUs; this machine has "
+                f"{torch.cuda.device_count()}"
+            )
+        if self._store is None:
+            self._open()
+        self._runs += 1
+        place = (self.machines.host, self._store.port, f"run_{self._runs}")
+        said = multiprocessing.get_context("spawn").SimpleQueue()
+        arguments = (
+            *(function, args, processes, self.machines),
+            *(place, "nccl" if cuda else "gloo", said),
+        )
+        context = multiprocessing.spawn(_worker, arguments, nprocs=processes, join=False)
+        stops: list[int] = []
+        restore = _pass_on_signals(context.pids(), stops)
+        try:
+            while not context.join():
+                pass
+        except multiprocessing.ProcessExitedException:
+            if not said.empty():
+                name, message = said.get()
+                raise getattr(errors, name)(message) from None
+            if stops:  # a child that had not yet set out to save when the signal came
+                raise errors.StoppedEarly(
+                    "stopped; the same command goes on from what is saved"
+                ) from None
+            raise
+        finally:
+            restore()
+
+
+def _worker(local_rank: int, function, args, processes: int, machines: Machines, place, *how):
+    compat.setup()
+    import torch
+    import torch.distributed as dist
+
+    (host, port, name), (backend, said) = place, how
+    if backend == "nccl":
+        torch.cuda.set_device(local_rank)
+    world = processes * machines.count
+    store = dist.PrefixStore(name, dist.TCPStore(host, port, is_master=False, timeout=TIMEOUT))
+    dist.init_process_group(
+        backend,
+        store=store,
+        world_size=world,
+        rank=machines.rank * processes + local_rank,
+        timeout=TIMEOUT,
+    )
+    compat.create_local_groups(machines.count, processes)
+    try:
+        function(*args)
+        _leave_together(store, world)
+    except errors.DenseSSLError as error:
+        if isinstance(error, errors.StoppedEarly):
+            _leave_together(store, world)  # the first to leave ends those still writing
+        said.put((type(error).__name__, str(error)))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)  # torch.multiprocessing would take it for success
+    dist.destroy_process_group()
+
+
+def _leave_together(store, processes: int) -> None:
+    """Wait for all processes at the parent's store. After a collective alone, the first to close
+    its connections can make the last one's end of that collective fail."""
+    store.add("done", 1)
+    while store.add("done", 0) < processes:
+        time.sleep(0.02)
+
+
+def _pass_on_signals(children: list[int], seen: list[int]) -> Callable[[], None]:
+    """Send SIGTERM on to ``children``, leave SIGINT to them (a terminal's Ctrl-C reaches them too)
+    and note both in ``seen``; returns what undoes it."""
+
+    def handle(number, frame):
+        seen.append(number)
+        for child in children if number == signal.SIGTERM else []:
+            with suppress(ProcessLookupError):  # it has ended already
+                os.kill(child, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None  # only the main thread may set handlers
+    old = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore():
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+    return restore

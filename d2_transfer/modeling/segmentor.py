@@ -1,0 +1,88 @@
+"""Semantic segmentation as the papers evaluate it: of whole images or by sliding windows."""
+
+from console.errors import InputError
+from d2_transfer import compat
+
+compat.setup()
+import torch  # noqa: E402
+from detectron2.config import configurable  # noqa: E402
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor  # noqa: E402
+
+from .fcn_head import upsample  # noqa: E402
+
+
+@META_ARCH_REGISTRY.register()
+class FCNSegmentor(SemanticSegmentor):
+    """Detectron2's SemanticSegmentor with mmsegmentation's way from logits to the image's size.
+
+    Logits are upsampled to the size of the network's input first, averaged there when windows
+    overlap, and then resized to the original image; both times bilinearly and with the head's
+    align_corners (EncoderDecoder's whole and slide modes). Each image is evaluated by itself, so
+    that a result does not depend on its batch.
+    """
+
+    @configurable
+    def __init__(self, *, window: tuple[int, int] | None, **kwargs):
+        """``window``: side and stride of a sliding window, in pixels; None for whole images."""
+        super().__init__(**kwargs)
+        self.window = window
+
+    @classmethod
+    def from_config(cls, cfg) -> dict:
+        window = cfg.TEST.SLIDING_WINDOW
+        if window.ENABLED and not 1 <= window.STRIDE <= window.SIZE:
+            raise InputError(
+                f"TEST.SLIDING_WINDOW.STRIDE is {window.STRIDE} and SIZE {window.SIZE}; allowed: a "
+                "stride of 1 up to the size, or pixels lie in no window"
+            )
+        chosen = (window.SIZE, window.STRIDE) if window.ENABLED else None
+        return super().from_config(cfg) | {"window": chosen}
+
+    def forward(self, batched_inputs: list[dict]):
+        """Losses in training, else a dict with ``sem_seg`` for each image.
+
+        Each input has ``image [3, h, w]``, in training ``sem_seg`` (long ``[h, w]``), otherwise
+        ``height`` and ``width`` of the original image (the input's own when they are missing).
+        ``sem_seg`` of the output: float32 logits ``[C, height, width]``.
+        """
+        if self.training:
+            return super().forward(batched_inputs)
+        return [{"sem_seg": self._segment(each)} for each in batched_inputs]
+
+    def _segment(self, each: dict) -> torch.Tensor:
+        image = each["image"].to(self.device)
+        image = ((image - self.pixel_mean) / self.pixel_std)[None]  # [1, 3, h, w]
+        logits = self._whole(image) if self.window is None else self._sliding(image)
+        size = (each.get("height", image.shape[-2]), each.get("width", image.shape[-1]))
+        if size != tuple(logits.shape[-2:]):
+            logits = upsample(logits, size, self.sem_seg_head.align_corners)
+        return logits[0]
+
+    def _whole(self, image: torch.Tensor) -> torch.Tensor:
+        """``[1, 3, h, w]`` → logits ``[1, C, h, w]``."""
+        logits, _ = self.sem_seg_head(self.backbone(image))
+        return upsample(logits, image.shape[-2:], self.sem_seg_head.align_corners)
+
+    def _sliding(self, image: torch.Tensor) -> torch.Tensor:
+        """The mean, at each pixel, of the logits of the windows it lies in."""
+        height, width = image.shape[-2:]
+        total, count = None, image.new_zeros(height, width)
+        for top, bottom in spans(height, *self.window):
+            for left, right in spans(width, *self.window):
+                part = self._whole(image[..., top:bottom, left:right])
+                if total is None:
+                    total = part.new_zeros(1, part.shape[1], height, width)
+                total[..., top:bottom, left:right] += part
+                count[top:bottom, left:right] += 1
+        return total.div_(count)
+
+
+def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:
+    """Start and end of the windows along an edge of ``length`` pixels.
+
+    Windows of ``size`` (or of the edge, where that is shorter) start every ``stride`` pixels; the
+    last is moved back to end with the edge (mmsegmentation, EncoderDecoder.slide_inference).
+    """
+    count = max(length - size + stride - 1, 0) // stride + 1
+    ends = [min(i * stride + size, length) for i in range(count)]
+    return [(max(end - size, 0), end) for end in ends]

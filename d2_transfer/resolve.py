@@ -1,0 +1,191 @@
+"""A protocol's complete Detectron2 config: its file, the machine, the user's own options."""
+
+from collections.abc import Iterator, Sequence
+
+from configs import FOLDER
+from console.errors import InputError, unknown
+from d2_transfer import compat
+from d2_transfer.datasets import custom as custom_data
+from d2_transfer.datasets.custom import Custom
+from d2_transfer.miniature import shrink
+from d2_transfer.protocols import find
+
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a name"}
+NORMS = (
+    ("RESNETS", "NORM"),
+    ("FPN", "NORM"),
+    ("ROI_BOX_HEAD", "NORM"),
+    ("ROI_MASK_HEAD", "NORM"),
+    ("SEM_SEG_HEAD", "NORM"),
+)
+
+
+def resolve(
+    protocol: str,
+    variant: str | None = None,
+    weights: str = "",
+    gpus: int | None = None,
+    mini: bool = False,
+    overrides: Sequence[str] = (),
+    keep_batch: bool = False,
+    cuda: bool = True,
+    custom: Custom | None = None,
+):
+    """The protocol's complete Detectron2 config, frozen.
+
+    ``gpus`` processes train it (None: as many as its source used): with fewer, the images a step
+    and the learning rate shrink and the schedule stretches in proportion (Detectron2's own rule),
+    unless ``keep_batch`` leaves them. ``cuda`` False: for the CPU. ``custom``: the user's data, for
+    the protocols of that name. ``overrides``: KEY VALUE …, applied last, and they win. Raises
+    InputError for unknown keys (naming the nearest) and values that do not fit.
+    """
+    compat.setup()
+    found, variant = find(protocol, variant)
+    cfg = compat.get_cfg()
+    cfg.merge_from_file(str(FOLDER / "transfer" / found.configs[variant]))
+    if custom is not None:
+        custom_data.apply(custom, cfg)
+    full = cfg.clone()
+    gpus = gpus or cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if not mini:
+        cfg = scale(cfg, gpus, keep_batch)
+    if not cuda:
+        _for_cpu(cfg, gpus)
+    shrink_rest = shrink(cfg, full) if mini else None
+    cfg.MODEL.WEIGHTS = weights
+    named = _override(cfg, overrides)
+    if shrink_rest:
+        shrink_rest(named)
+    _check(cfg, gpus, cuda)
+    cfg.freeze()
+    return cfg
+
+
+def scale(cfg, gpus: int, keep_batch: bool = False):
+    """``cfg`` for ``gpus`` GPUs instead of SOLVER.REFERENCE_WORLD_SIZE (facebookresearch/moco#11).
+
+    With fewer, IMS_PER_BATCH, BASE_LR and MIN_LR are multiplied by gpus/reference, STEPS, MAX_ITER,
+    WARMUP_ITERS and the periods by reference/gpus. With more, or with ``keep_batch``, nothing
+    changes: they share the same images a step.
+    """
+    compat.setup()
+    from detectron2.engine import DefaultTrainer
+
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if keep_batch or gpus >= reference:
+        cfg = cfg.clone()
+        cfg.SOLVER.REFERENCE_WORLD_SIZE = gpus
+        return cfg
+    cfg = DefaultTrainer.auto_scale_workers(cfg, gpus)
+    was_frozen = cfg.is_frozen()
+    cfg.defrost()
+    cfg.SOLVER.MIN_LR *= gpus / reference
+    if was_frozen:
+        cfg.freeze()
+    return cfg
+
+
+def describe(cfg, gpus: int) -> str:
+    """One line on what is trained, with what was scaled."""
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "PolyLR":
+        curve = f"falling to {solver.MIN_LR:g} by power {solver.POLY_POWER:g}"
+    else:
+        curve = f"with steps at {', '.join(map(str, solver.STEPS))}"
+    return (
+        f"{gpus} process{'es' if gpus > 1 else ''} on {cfg.MODEL.DEVICE}, "
+        f"{solver.IMS_PER_BATCH} images a step, {solver.MAX_ITER} iterations, learning rate "
+        f"{solver.BASE_LR:g} {curve} and {solver.WARMUP_ITERS} of warm-up, "
+        f"norm {cfg.MODEL.RESNETS.NORM}, AMP {'on' if solver.AMP.ENABLED else 'off'}"
+    )
+
+
+def describe_scaling(source, cfg, gpus: int) -> str:
+    """One line on what the linear rule changed for ``gpus`` GPUs; empty where nothing was.
+
+    ``source``: the same config for as many GPUs as its source used.
+    """
+    there, here = source.SOLVER, cfg.SOLVER
+    if there.IMS_PER_BATCH == here.IMS_PER_BATCH:
+        return ""
+    return (
+        f"linear rule for {gpus} instead of {there.REFERENCE_WORLD_SIZE} GPUs: images a step "
+        f"{there.IMS_PER_BATCH} -> {here.IMS_PER_BATCH}, learning rate {there.BASE_LR:g} -> "
+        f"{here.BASE_LR:g}, iterations {there.MAX_ITER} -> {here.MAX_ITER}; --keep-batch leaves all"
+    )
+
+
+def _for_cpu(cfg, gpus: int) -> None:
+    """torch's SyncBN wants CUDA; with one process plain BN has the very same statistics."""
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.SOLVER.AMP.ENABLED = False
+    for node, key in NORMS:
+        if cfg.MODEL[node][key] == "SyncBN":
+            cfg.MODEL[node][key] = "BN" if gpus == 1 else "naiveSyncBN"
+
+
+def _override(cfg, overrides: Sequence[str]) -> set[str]:
+    """Merge KEY VALUE … into ``cfg``; returns the keys."""
+    if len(overrides) % 2:
+        raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
+    allowed = dict(_leaves(cfg))
+    keys = set()
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        if key not in allowed:
+            raise unknown_key(key, allowed)
+        try:
+            cfg.merge_from_list([key, value])
+        except (ValueError, AssertionError):
+            kind = KINDS.get(type(allowed[key]), "a value")
+            raise InputError(
+                f"{key} is '{value}'; allowed is {kind}, such as {allowed[key]!r}"
+            ) from None
+        keys.add(key)
+    return keys
+
+
+def unknown_key(key: str, allowed: Sequence[str]) -> InputError:
+    """An InputError that names the nearest key, not all the hundreds there are."""
+    message = str(unknown("config key", key, allowed))
+    return InputError(
+        f"{message.split(' Allowed:')[0]} 'densessl transfer --print-config' lists all"
+    )
+
+
+def _leaves(node, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _check(cfg, gpus: int, cuda: bool) -> None:
+    solver = cfg.SOLVER
+    if solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % gpus:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}, which {gpus} GPUs cannot share "
+            "evenly; allowed: a multiple of the number of GPUs"
+        )
+    if solver.MAX_ITER < 1:
+        raise InputError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}; allowed: 1 or more")
+    steps = list(solver.STEPS) if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" else []
+    if solver.MAX_ITER in steps or steps != sorted(set(steps)):
+        raise InputError(
+            f"SOLVER.STEPS is {tuple(solver.STEPS)} with SOLVER.MAX_ITER {solver.MAX_ITER}; "
+            "allowed: increasing numbers below it (those beyond it are never reached)"
+        )
+    if not solver.BASE_LR > 0:
+        raise InputError(f"SOLVER.BASE_LR is {solver.BASE_LR}; allowed: more than 0")
+    if cuda:
+        return
+    if cfg.MODEL.DEVICE != "cpu":
+        raise InputError(f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', but there is no CUDA device here")
+    if solver.AMP.ENABLED:
+        raise InputError("SOLVER.AMP.ENABLED is True, but AMP needs a CUDA device")
+    for node, key in NORMS:
+        if cfg.MODEL[node][key] == "SyncBN":
+            raise InputError(
+                f"MODEL.{node}.{key} is 'SyncBN', which needs a CUDA device; allowed here: "
+                "BN (the same statistics in one process) or naiveSyncBN"
+            )

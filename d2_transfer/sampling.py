@@ -1,0 +1,128 @@
+"""Which images make which batch, and how each is augmented: functions of (seed, step).
+
+Detectron2 shuffles with a seed, too, but its augmentations go on from wherever numpy's generator
+is, and its groups by aspect ratio start empty after a stop: a resumed run is another one. Here a
+trial that was stopped has the very batches of one that was not, whatever the number of workers.
+"""
+
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from d2_transfer import compat
+
+compat.setup()
+from detectron2.data import DatasetFromList, MapDataset  # noqa: E402
+from detectron2.data.samplers import InferenceSampler  # noqa: E402
+
+Draw = tuple[int, int]  # position in the stream of samples, index of the image
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of 32 bits that any of the numbers changes altogether."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def shuffled(size: int, seed: int) -> Iterator[int]:
+    """Detectron2's endless stream: one shuffle of all images after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(size, generator=generator).tolist()
+
+
+class BatchOrder(Sampler[list[Draw]]):
+    """The batches of one rank, for ever, from batch number ``first`` on.
+
+    ``wide``: of each image whether it is wider than high. A batch holds images of one kind, as with
+    Detectron2's ASPECT_RATIO_GROUPING; None leaves them ungrouped. ``batch``: images of this rank.
+    The ranks deal the one shuffled stream out among themselves.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch: int,
+        seed: int,
+        wide: Sequence[bool] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        first: int = 0,
+    ):
+        self.size, self.batch, self.seed, self.wide = size, batch, seed, wide
+        self.rank, self.world, self.first = rank, world, first
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        groups: tuple[list[Draw], list[Draw]] = ([], [])
+        done = 0
+        for position, index in enumerate(shuffled(self.size, self.seed)):
+            if position % self.world != self.rank:
+                continue
+            group = groups[bool(self.wide[index])] if self.wide is not None else groups[0]
+            group.append((position, index))
+            if len(group) == self.batch:
+                if done >= self.first:
+                    yield list(group)
+                group.clear()
+                done += 1
+
+
+class TrainingImages(Dataset):
+    """Images by draw; each position in the stream has augmentations of its own."""
+
+    def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], dict], seed: int):
+        self.dicts = DatasetFromList(list(dicts), copy=True)  # serialised: the workers share it
+        self.mapper, self.seed = mapper, seed
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, draw: Draw) -> dict:
+        position, index = draw
+        seed = seed_of(self.seed, position)
+        np.random.seed(seed)  # noqa: NPY002  (what Detectron2's augmentations draw from)
+        random.seed(seed)
+        return self.mapper(self.dicts[index])
+
+
+def training_loader(
+    dicts: Sequence[dict],
+    mapper: Callable[[dict], dict],
+    order: BatchOrder,
+    workers: int,
+) -> DataLoader:
+    """The endless loader of lists of mapped dicts that Detectron2's trainers take."""
+    return DataLoader(
+        TrainingImages(dicts, mapper, order.seed),
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_outlive_signals,
+    )
+
+
+def test_loader(dicts: Sequence[dict], mapper: Callable[[dict], dict], workers: int) -> DataLoader:
+    """Each image once, one at a time, the ranks sharing them: for Detectron2's evaluation."""
+    return DataLoader(
+        MapDataset(DatasetFromList(list(dicts), copy=True), mapper),
+        sampler=InferenceSampler(len(dicts)),
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_outlive_signals,
+    )
+
+
+def _outlive_signals(worker: int) -> None:
+    """A terminal's Ctrl-C reaches the workers, too; the trial still needs them to end its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def wide_images(dicts: Sequence[dict]) -> list[bool] | None:
+    """Of each image whether it is wider than high; None where a size is not known."""
+    if not all("width" in each and "height" in each for each in dicts):
+        return None
+    return [each["width"] > each["height"] for each in dicts]

@@ -1,0 +1,52 @@
+"""What several trials come to, as numbers and as text."""
+
+import statistics
+
+from d2_transfer.protocols import PROTOCOLS
+from d2_transfer.results import Record
+
+
+def summary(facts: dict, records: list[Record]) -> dict:
+    """``facts`` and of every metric its mean, sample standard deviation (null for one), n, values.
+
+    A metric that is undefined (NaN) in some trial is left out.
+    """
+    metrics = {}
+    for name in records[0].metrics:
+        values = [record.metrics.get(name, float("nan")) for record in records]
+        if all(value == value for value in values):
+            metrics[name] = {
+                "mean": statistics.fmean(values),
+                "std": statistics.stdev(values) if len(values) > 1 else None,
+                "n": len(values),
+                "values": values,
+            }
+    return {**facts, "seeds": [record.seed for record in records], "metrics": metrics}
+
+
+def table(protocol: str, records: list[Record]) -> str:
+    """The protocol's metrics as text: a line a trial, then mean ± standard deviation."""
+    names = [name for name in PROTOCOLS[protocol].metrics if name in records[0].metrics]
+    averages = summary({}, records)["metrics"]
+    width = max(14, *(len(name) + 2 for name in names))
+    lines = [f"{'':16s}" + "".join(f"{name:>{width}s}" for name in names)]
+    for number, record in enumerate(records, start=1):
+        cells = "".join(f"{record.metrics[name]:{width}.2f}" for name in names)
+        lines.append(f"{f'trial {number} (seed {record.seed})':16s}" + cells)
+    cells = []
+    for name in names:
+        average = averages.get(name, {"mean": float("nan"), "std": None})
+        spread = "" if average["std"] is None else f" ± {average['std']:.2f}"
+        cells.append(f"{average['mean']:.2f}{spread}")
+    count = len(records)
+    lines.append(f"{f'mean of {count}':16s}" + "".join(f"{cell:>{width}s}" for cell in cells))
+    return "\n".join(lines)
+
+
+def metric_table(protocol: str, metrics: dict[str, float | None]) -> str:
+    """The protocol's metrics of one evaluation as two lines of text."""
+    names = [name for name in PROTOCOLS[protocol].metrics if name in metrics]
+    values = [metrics[name] for name in names]
+    cells = ["undefined" if value is None else f"{value:.2f}" for value in values]
+    width = max(14, *(len(name) + 2 for name in names))
+    return "\n".join("".join(f"{word:>{width}s}" for word in line) for line in (names, cells))

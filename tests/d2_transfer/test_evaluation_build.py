@@ -1,0 +1,88 @@
+"""Which evaluator a data set gets, what a record keeps of its results, and stops in between."""
+
+import math
+
+import pytest
+
+from console.errors import InputError, StoppedEarly
+from d2_transfer import compat, datasets
+from d2_transfer.evaluation import build_evaluator, flat_metrics
+from d2_transfer.evaluation.build import (
+    CityscapesInstanceEvaluator,
+    CocoEvaluator,
+    OccurringClassesVOCEvaluator,
+    SemanticEvaluator,
+)
+from d2_transfer.evaluation.progress import Progress, Quiet
+from d2_transfer.stops import StopRequest
+
+compat.setup()
+EVALUATORS = {
+    "voc_2007_test": OccurringClassesVOCEvaluator,
+    "coco_2017_val": CocoEvaluator,
+    "keypoints_coco_2017_val": CocoEvaluator,
+    "cityscapes_fine_instance_seg_val": CityscapesInstanceEvaluator,
+    "cityscapes_fine_sem_seg_val": SemanticEvaluator,
+    "voc_2012_semseg_val": SemanticEvaluator,
+    "ade20k_sem_seg_val": SemanticEvaluator,
+}
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_every_protocols_test_set_has_its_evaluator(scenes, name):
+    datasets.register(scenes)
+    built = build_evaluator(name, "", images=6)
+    assert [type(each) for each in built._evaluators] == [Progress, EVALUATORS[name]]
+
+
+def test_an_unknown_evaluator_type_is_refused_with_those_there_are():
+    from detectron2.data import MetadataCatalog
+
+    MetadataCatalog.get("unknown_type").set(evaluator_type="cityscapes_sem_seg")
+    with pytest.raises(InputError, match="'cityscapes_sem_seg'.*unknown_type.*sem_seg"):
+        build_evaluator("unknown_type", "", images=1)
+    with pytest.raises(InputError, match="'None'"):
+        build_evaluator("no_such_data_set", "", images=1)
+
+
+def test_a_record_keeps_the_means_and_not_the_single_classes():
+    nan = float("nan")
+    flat = flat_metrics(
+        {
+            "bbox": {"AP": 7, "APs": nan, "AP-bird": 3.0},
+            "keypoints": {"AP": 1.0, "APm": 2.0},
+            "sem_seg": {"mIoU": 4.0, "pACC": 5.0, "IoU-sky": 6.0, "ACC-sky": 7.0},
+        }
+    )
+    assert math.isnan(flat.pop("bbox/APs"))
+    assert flat == {
+        "bbox/AP": 7.0,
+        "keypoints/AP": 1.0,
+        "keypoints/APm": 2.0,
+        "sem_seg/mIoU": 4.0,
+        "sem_seg/pACC": 5.0,
+    }
+    assert all(type(value) is float for value in flat.values())
+
+
+def test_a_stop_is_answered_at_the_next_image(monkeypatch):
+    progress = Progress("evaluate", images=3)
+    progress.reset()
+    progress.process([{}], [{}])
+    assert progress.bar.done == 1
+    monkeypatch.setattr(StopRequest, "_asked", True)
+    with pytest.raises(StoppedEarly, match="evaluates again"):
+        progress.process([{}], [{}])
+    assert progress.bar is None
+
+
+def test_what_an_evaluator_prints_is_not_seen(capsys):
+    class Loud(Progress):
+        def evaluate(self):
+            print("Average Precision")
+            return {"bbox": {"AP": 1.0}}
+
+    evaluator = Quiet([Progress("evaluate", 1), Loud("loud", 1)])
+    evaluator.reset()
+    assert evaluator.evaluate() == {"bbox": {"AP": 1.0}}
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,52 @@
+"""Semantic segmentation, and your own data, in miniature from a pretrained checkpoint: they learn.
+
+As in test_learn_detection.py: trained and evaluated on the same few scenes.
+"""
+
+import pytest
+
+from d2_transfer import protocols
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
+
+
+@pytest.mark.parametrize(
+    "protocol, variant, gain",
+    [
+        ("voc_semseg", "fcn_d8", 20),  # nothing but background: 16
+        ("voc_semseg", "moco_fcn", 20),
+        ("cityscapes_semseg", "fcn_d8", 15),
+        ("cityscapes_semseg", "moco_fcn", 15),
+        ("ade20k_semseg", "fcn_d8", 15),
+    ],
+)
+def test_a_segmentor_learns(protocol, variant, gain, learns, pretrained, few_scenes, tmp_path):
+    train = protocols.PROTOCOLS[protocol].datasets[0]
+    depth = 50 if variant == "moco_fcn" else 18
+    overrides = ["DATASETS.TEST", f"('{train}',)", *(SMALL if depth == 18 else [])]
+    overrides += ["SOLVER.MAX_ITER", "150"] if protocol == "voc_semseg" else []
+    metric = "sem_seg/mIoU"
+    learns(protocol, variant, pretrained(depth), few_scenes, tmp_path, overrides, metric, gain)
+
+
+@pytest.mark.parametrize(
+    "protocol, metric", [("custom_det", "bbox/AP50"), ("custom_mask", "bbox/AP50")]
+)
+def test_your_own_data_are_learnt(protocol, metric, learns, pretrained, few_scenes, tmp_path):
+    from d2_transfer.datasets import custom
+
+    annotations = few_scenes / "coco" / "annotations" / "instances_train2017.json"
+    images = few_scenes / "coco" / "train2017"
+    own = custom.read(
+        annotations, images, annotations, images, need_masks=protocol == "custom_mask"
+    )
+    flags = ["--train-json", annotations, "--train-images", images]
+    flags += ["--val-json", annotations, "--val-images", images]
+    overrides = [*SMALL, "SOLVER.MAX_ITER", "120"]
+    learns(
+        *(protocol, "", pretrained(18), few_scenes, tmp_path, overrides, metric, 10),
+        flags=[str(flag) for flag in flags],
+        own=own,
+    )
