@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ def atomic(path: str | os.PathLike):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    host = socket.gethostname()  # several machines may share the folder, and their process ids
+    partial = path.with_name(f".{path.name}.{host}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as stream:
             yield stream

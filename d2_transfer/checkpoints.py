@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from console import files
+from console.errors import InputError
 from d2_transfer import compat, convert
 from d2_transfer.weights import fpn_name
 
@@ -43,7 +44,16 @@ class AtomicCheckpointer(DetectionCheckpointer):
                 kept = {k: v for k, v in held["model"].items() if fpn_name(k) is None}
                 held = held | {"model": kept}
             return held
-        return torch.load(filename, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(filename, map_location="cpu", weights_only=True)
+        except Exception:  # torch raises a dozen kinds for damaged files
+            raise InputError(
+                f"{filename} is damaged; remove it, and the trial begins anew"
+            ) from None
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to go on from, and not only the note of one."""
+        return super().has_checkpoint() and Path(self.get_checkpoint_file()).is_file()
 
 
 def steps_done(folder: str | os.PathLike) -> int:
@@ -52,7 +62,8 @@ def steps_done(folder: str | os.PathLike) -> int:
     ``model_final.pth`` counts as 0: nothing is drawn from the data after it.
     """
     last = Path(folder) / "last_checkpoint"
-    found = re.search(r"model_(\d+)", last.read_text()) if last.is_file() else None
+    name = last.read_text().strip() if last.is_file() else ""
+    found = re.search(r"model_(\d+)", name) if (last.parent / name).is_file() else None
     return int(found[1]) + 1 if found else 0
 
 

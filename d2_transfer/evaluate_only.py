@@ -28,9 +28,10 @@ def trained(named: str, folder: Path, cfg) -> Weights:
             f"'{source}' is not a file; --eval-only takes the model_final.pth of a trial, or the "
             "trial's folder"
         )
-    if (Path(folder) / "run.json").is_file():
-        raise InputError(f"{folder} holds trials; name another -o for an evaluation")
-    method = "trained"
+    for name in ("run.json", results.FILE, "last_checkpoint"):
+        if (Path(folder) / name).is_file():
+            raise InputError(f"{folder} holds trials ({name}); name another -o for an evaluation")
+    method = "a trained model"
     if (source.parent / results.FILE).is_file():
         method = results.load(source.parent).method
     return Weights(str(source.absolute()), str(source.absolute()), files.sha256(source), method)
@@ -60,6 +61,7 @@ def evaluate(run: Run) -> None:
     from detectron2.utils import comm
 
     from d2_transfer.evaluation import flat_metrics
+    from d2_transfer.sampling import end_workers
     from d2_transfer.trainer import Trainer
 
     main = comm.is_main_process()
@@ -72,7 +74,10 @@ def evaluate(run: Run) -> None:
     with StopRequest(), detectron2_log(run.folder / "detectron2.txt", main):
         model = Trainer.build_model(cfg)
         _load(model, run.weights.file)
-        metrics = flat_metrics(Trainer.test(cfg, model) or {})
+        try:
+            metrics = flat_metrics(Trainer.test(cfg, model) or {})
+        finally:
+            end_workers()
     if main:
         files.write_json(
             run.folder / FILE,
@@ -100,9 +105,8 @@ def _load(model, file: str) -> None:
         held = torch.load(file, map_location="cpu", weights_only=True)
         state = held["model"]
     except Exception as error:  # torch raises a dozen kinds for files that are not its own
-        raise InputError(
-            f"{file} is not a detector's checkpoint ({type(error).__name__})"
-        ) from None
+        why = "it has no 'model'" if isinstance(error, KeyError) else type(error).__name__
+        raise InputError(f"{file} is not the checkpoint of a trained model ({why})") from None
     ours = model.state_dict()
     wrong = sorted(ours.keys() ^ state.keys())
     wrong += [k for k in ours.keys() & state.keys() if ours[k].shape != state[k].shape]

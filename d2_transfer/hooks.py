@@ -1,6 +1,7 @@
 """What a trial does around its steps: progress, seeds, stops, metrics."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -110,4 +111,4 @@ class RunMetrics(EventWriter):
 def _plain(value):
     if isinstance(value, int):
         return value
-    return float(value) if value == value else None  # JSON has no NaN
+    return float(value) if math.isfinite(value) else None  # JSON has neither NaN nor infinity

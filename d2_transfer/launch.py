@@ -1,7 +1,9 @@
 """One function in several processes, on one machine or on several."""
 
+import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ from datetime import timedelta
 from console import errors
 from d2_transfer import compat
 
+logger = logging.getLogger("densessl")
 HOST = "127.0.0.1"
 TIMEOUT = timedelta(minutes=30)  # of one collective; as detectron2.engine.launch
 
@@ -74,10 +77,13 @@ class Meeting:
             self._open()
         return self
 
-    def __exit__(self, *exception) -> None:
-        """The first machine keeps the store until the others have left, or half a minute."""
+    def __exit__(self, kind, error, traceback) -> None:
+        """The first machine keeps the store until the others have left, or half a minute; they hear
+        of its error."""
         if self.machines.count > 1 and self._store is not None:
             with suppress(Exception):  # the others may be gone, which is what is waited for
+                if error is not None and self.machines.first:
+                    self._store.set("ended", str(error) or kind.__name__)
                 self._store.add("left", 1)
                 deadline = time.monotonic() + 30
                 while self.machines.first and time.monotonic() < deadline:
@@ -90,6 +96,8 @@ class Meeting:
         from torch.distributed import DistNetworkError, TCPStore
 
         machines = self.machines
+        if not machines.first:
+            self._wait_for_the_first()
         try:
             self._store = TCPStore(
                 machines.host,
@@ -103,9 +111,35 @@ class Meeting:
                 f"no meeting at tcp://{machines.host}:{machines.port} ({error}); --dist-url must "
                 "name a free port of the first machine, which the others can reach"
             ) from None
+        if machines.count > 1:
+            self._store.add("here", 1)
+            if machines.first and self._store.add("here", 0) < machines.count:
+                logger.info("waiting for the other machines (%d in all)", machines.count)
+            while machines.first and self._store.add("here", 0) < machines.count:
+                time.sleep(0.2)
+
+    def _wait_for_the_first(self) -> None:
+        machines, said = self.machines, False
+        while True:
+            try:
+                socket.create_connection((machines.host, machines.port), timeout=5).close()
+                return
+            except socket.gaierror as error:
+                raise errors.InputError(
+                    f"--dist-url names the machine '{machines.host}', which is not known here "
+                    f"({error.strerror})"
+                ) from None
+            except OSError:
+                if not said:
+                    logger.info("waiting for machine 0 at %s:%d", machines.host, machines.port)
+                said = True
+                time.sleep(1)
 
     def agree(self, value: str) -> str:
-        """What the first machine passes here; elsewhere ``value`` is ignored."""
+        """What the first machine passes here; elsewhere ``value`` is ignored.
+
+        Raises DenseSSLError where the first machine has ended.
+        """
         if self.machines.count == 1:
             return value
         self._agreed += 1
@@ -113,8 +147,15 @@ class Meeting:
         if self.machines.first:
             self._store.set(key, value)
             return value
-        self._store.wait([key], timedelta(days=30))
-        return self._store.get(key).decode()
+        try:
+            while not self._store.check([key]):
+                if self._store.check(["ended"]):
+                    said = self._store.get("ended").decode()
+                    raise errors.DenseSSLError(f"the first machine has ended: {said}")
+                time.sleep(0.2)
+            return self._store.get(key).decode()
+        except RuntimeError:  # torch's DistNetworkError is one
+            raise errors.DenseSSLError("the first machine has left") from None
 
     def run(self, function: Callable, processes: int, args: tuple = (), cuda: bool | None = None):
         """Run ``function(*args)`` in ``processes`` processes of every machine, joined by
@@ -154,7 +195,10 @@ class Meeting:
         try:
             while not context.join():
                 pass
-        except multiprocessing.ProcessExitedException:
+        except (
+            multiprocessing.ProcessExitedException,
+            multiprocessing.ProcessRaisedException,  # of one that another's end made fail
+        ):
             if not said.empty():
                 name, message = said.get()
                 raise getattr(errors, name)(message) from None

@@ -84,7 +84,7 @@ def listing() -> str:
         lines.append(f"{protocol.name:20s} {protocol.title}")
         if protocol.variants != ("",):
             first, *others = protocol.variants
-            lines.append(f"{'':20s} --variant {first} (default), {', '.join(others)}")
+            lines.append(f"{'':20s} --variant {', '.join([f'{first} (default)', *others])}")
         lines.append(f"{'':20s} measures {', '.join(protocol.metrics)}")
         lines.append(f"{'':20s} reads {', '.join(protocol.datasets)}")
     return "\n".join(lines)
@@ -95,6 +95,9 @@ def _config_text(args) -> str:
 
     if not args.protocol:
         raise InputError("--print-config needs --protocol NAME (see --list)")
+    _check_processes(args)
+    if args.train_json:
+        _check_custom(args)
     words = [args.weights, *args.overrides] if args.weights else []
     weights, overrides = ("", words) if len(words) % 2 == 0 else (words[0], words[1:])
     cfg = resolve(
@@ -117,8 +120,17 @@ def _check_arguments(args) -> None:
     for name, value, least in (("--trials", args.trials, 1), ("--seed", args.seed, 0)):
         if value < least:
             raise InputError(f"{name} is {value}; allowed: {least} or more")
-    if args.gpus is not None and args.gpus < 1:
-        raise InputError(f"--gpus is {args.gpus}; allowed: 1 or more")
+    _check_processes(args)
+    _check_custom(args)
+
+
+def _check_processes(args) -> None:
+    for flag, value in (("--gpus", args.gpus), ("--num-machines", args.num_machines)):
+        if value is not None and value < 1:
+            raise InputError(f"{flag} is {value}; allowed: 1 or more")
+
+
+def _check_custom(args) -> None:
     custom = args.protocol.startswith("custom_")
     for name in CUSTOM:
         value = getattr(args, name)
@@ -133,7 +145,7 @@ def _transfer(args) -> int:
     from d2_transfer import datasets, protocols
     from d2_transfer.datasets import custom
     from d2_transfer.launch import Machines
-    from d2_transfer.resolve import describe, describe_scaling, resolve
+    from d2_transfer.resolve import check_model, describe, describe_scaling, resolve
 
     protocol, variant = protocols.find(args.protocol, args.variant)
     machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
@@ -157,7 +169,11 @@ def _transfer(args) -> int:
     from d2_transfer import evaluate_only, summary, trials, weights
 
     find = evaluate_only.trained if args.eval_only else weights.prepare
-    logger = log.setup(folder, machines.rank)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        logger = log.setup(folder, machines.rank)
+    except OSError as error:
+        raise InputError(f"-o {args.output_dir} cannot be written to: {error.strerror}") from None
     run = trials.Run(
         folder=folder,
         protocol=protocol.name,
@@ -169,9 +185,10 @@ def _transfer(args) -> int:
         machines=machines,
     )
     _say(logger, args, run, cuda)
+    trials.register(run)
+    check_model(cfg)
     if args.eval_only:
         return evaluate_only.run(run, cfg)
-    trials.register(run)
     if machines.first:
         if own:
             logger.info(custom.describe(own))
@@ -202,11 +219,15 @@ def _custom(args):
 
 
 def _say(logger, args, run, cuda: bool) -> None:
+    from d2_transfer.protocols import PROTOCOLS
+
     variant = f", variant {run.variant}" if run.variant else ""
     if run.variant and args.variant is None:
-        variant += " (the default; --variant names the other)"
+        others = [name for name in PROTOCOLS[run.protocol].variants if name != run.variant]
+        variant += f" (the default; others: {', '.join(others)})" if others else ""
     size = " as a miniature" if run.mini else ""
-    logger.info("%s%s%s, from %s", run.protocol, variant, size, run.weights.method)
+    doing = "evaluation of" if args.eval_only else "from"
+    logger.info("%s%s%s, %s %s", run.protocol, variant, size, doing, run.weights.method)
     if not cuda:
         norm = (
             "BN, whose statistics in one process are SyncBN's"
@@ -232,7 +253,8 @@ def _check_disk(folder: Path, protocol, trials: int) -> None:
     while not place.exists():
         place = place.parent
     model = protocol.parameters * 4e6  # bytes
-    needed = trials * model + 4 * model + 200e6
+    trials -= len(list(folder.glob("trial_*/result.json")))
+    needed = max(trials, 0) * model + 4 * model + 200e6
     free = shutil.disk_usage(place).free
     if free < needed:
         raise InputError(

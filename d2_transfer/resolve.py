@@ -10,7 +10,11 @@ from d2_transfer.datasets.custom import Custom
 from d2_transfer.miniature import shrink
 from d2_transfer.protocols import find
 
-KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a name"}
+KINDS = {
+    **{bool: "True or False", int: "a whole number", float: "a number", str: "a name"},
+    **{tuple: "several values in brackets", list: "several values in brackets"},
+}
+ELSEWHERE = {"SEED": "--seed", "OUTPUT_DIR": "-o", "MODEL.WEIGHTS": "WEIGHTS, the first argument"}
 NORMS = (
     ("RESNETS", "NORM"),
     ("FPN", "NORM"),
@@ -53,7 +57,7 @@ def resolve(
         _for_cpu(cfg, gpus)
     shrink_rest = shrink(cfg, full) if mini else None
     cfg.MODEL.WEIGHTS = weights
-    named = _override(cfg, overrides)
+    named = override(cfg, overrides)
     if shrink_rest:
         shrink_rest(named)
     _check(cfg, gpus, cuda)
@@ -124,7 +128,7 @@ def _for_cpu(cfg, gpus: int) -> None:
             cfg.MODEL[node][key] = "BN" if gpus == 1 else "naiveSyncBN"
 
 
-def _override(cfg, overrides: Sequence[str]) -> set[str]:
+def override(cfg, overrides: Sequence[str]) -> set[str]:
     """Merge KEY VALUE … into ``cfg``; returns the keys."""
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
@@ -133,6 +137,8 @@ def _override(cfg, overrides: Sequence[str]) -> set[str]:
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         if key not in allowed:
             raise unknown_key(key, allowed)
+        if key in ELSEWHERE:
+            raise InputError(f"{key} cannot be set to '{value}' here: it is {ELSEWHERE[key]}")
         try:
             cfg.merge_from_list([key, value])
         except (ValueError, AssertionError):
@@ -177,6 +183,17 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
         )
     if not solver.BASE_LR > 0:
         raise InputError(f"SOLVER.BASE_LR is {solver.BASE_LR}; allowed: more than 0")
+    if cfg.DATALOADER.NUM_WORKERS < 0:
+        raise InputError(
+            f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; allowed: 0 or more"
+        )
+    if cfg.TEST.PRECISE_BN.NUM_ITER < 1:
+        raise InputError(
+            f"TEST.PRECISE_BN.NUM_ITER is {cfg.TEST.PRECISE_BN.NUM_ITER}; allowed: 1 or more"
+        )
+    for key in ("TRAIN", "TEST"):
+        if not cfg.DATASETS[key]:
+            raise InputError(f"DATASETS.{key} is empty; allowed: names of data sets")
     if cuda:
         return
     if cfg.MODEL.DEVICE != "cpu":
@@ -188,4 +205,35 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
             raise InputError(
                 f"MODEL.{node}.{key} is 'SyncBN', which needs a CUDA device; allowed here: "
                 "BN (the same statistics in one process) or naiveSyncBN"
+            )
+
+
+def check_model(cfg) -> None:
+    """Build the model once, on the CPU, and compare its classes with those of the data sets.
+
+    What Detectron2 would say of a wrong option in a trial, with a traceback, is an InputError here.
+    The data sets must be registered.
+    """
+    from detectron2.data import MetadataCatalog
+
+    from d2_transfer.trainer import Trainer
+
+    own = cfg.clone()
+    own.defrost()
+    own.MODEL.DEVICE = "cpu"
+    try:
+        Trainer.build_model(own)
+    except InputError:
+        raise
+    except Exception as error:  # an assertion, a missing key, a shape: whatever the option breaks
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the config makes no model: {type(error).__name__}: {said}") from None
+    semantic = cfg.MODEL.META_ARCHITECTURE == "FCNSegmentor"
+    node = "SEM_SEG_HEAD" if semantic else "ROI_HEADS"
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        classes = MetadataCatalog.get(name).get("stuff_classes" if semantic else "thing_classes")
+        if classes is not None and len(classes) != cfg.MODEL[node].NUM_CLASSES:
+            raise InputError(
+                f"MODEL.{node}.NUM_CLASSES is {cfg.MODEL[node].NUM_CLASSES}, but {name} has "
+                f"{len(classes)} classes"
             )

@@ -7,16 +7,19 @@ trial that was stopped has the very batches of one that was not, whatever the nu
 
 import random
 import signal
+import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from console.errors import InputError
 from d2_transfer import compat
 
 compat.setup()
-from detectron2.data import DatasetFromList, MapDataset  # noqa: E402
+from detectron2.data import DatasetFromList  # noqa: E402
 from detectron2.data.samplers import InferenceSampler  # noqa: E402
 
 Draw = tuple[int, int]  # position in the stream of samples, index of the image
@@ -70,6 +73,21 @@ class BatchOrder(Sampler[list[Draw]]):
                 done += 1
 
 
+class Unreadable(str):
+    """What is wrong with a sample: raised where the batch arrives, not in a worker, whose errors
+    come with a traceback for a message."""
+
+
+def mapped(mapper: Callable[[dict], dict], entry: dict) -> dict | Unreadable:
+    """``mapper(entry)``, or what keeps it from being read."""
+    try:
+        return mapper(entry)
+    except InputError as error:
+        return Unreadable(error)
+    except (OSError, SyntaxError) as error:  # Pillow raises either for damaged files
+        return Unreadable(f"{entry.get('file_name')} cannot be read: {error}")
+
+
 class TrainingImages(Dataset):
     """Images by draw; each position in the stream has augmentations of its own."""
 
@@ -80,39 +98,83 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return len(self.dicts)
 
-    def __getitem__(self, draw: Draw) -> dict:
+    def __getitem__(self, draw: Draw) -> dict | Unreadable:
         position, index = draw
         seed = seed_of(self.seed, position)
         np.random.seed(seed)  # noqa: NPY002  (what Detectron2's augmentations draw from)
         random.seed(seed)
-        return self.mapper(self.dicts[index])
+        return mapped(self.mapper, self.dicts[index])
+
+
+class TestImages(Dataset):
+    """Images by index."""
+
+    __test__ = False  # not a test of pytest's
+
+    def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], dict]):
+        self.dicts, self.mapper = DatasetFromList(list(dicts), copy=True), mapper
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, index: int) -> dict | Unreadable:
+        return mapped(self.mapper, self.dicts[index])
+
+
+class Loader(DataLoader):
+    """A DataLoader of lists of mapped dicts; InputError for the first that cannot be read.
+
+    Its workers are forked where that is possible, so that they share the data set and begin at
+    once, also in processes that were themselves spawned. They outlive signals, and end with
+    :func:`end_workers`.
+    """
+
+    _running: "weakref.WeakSet" = weakref.WeakSet()
+
+    def __init__(self, dataset: Dataset, workers: int, **order):
+        fork = "fork" if workers and sys.platform == "linux" else None
+        super().__init__(
+            dataset,
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=_outlive_signals,
+            multiprocessing_context=fork,
+            generator=torch.Generator(),  # or its workers' seed is drawn from a step's randomness
+            **order,
+        )
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        batches = super().__iter__()
+        self._running.add(batches)
+        return self._readable(batches)
+
+    @staticmethod
+    def _readable(batches: Iterator[list]) -> Iterator[list[dict]]:
+        for batch in batches:
+            for each in batch:
+                if isinstance(each, Unreadable):
+                    raise InputError(str(each))
+            yield batch
+
+
+def end_workers() -> None:
+    """End the workers of every loader in this process: a trial that failed may still refer to them,
+    and Python's own end would wait for ever, as they ignore its signal."""
+    for batches in list(Loader._running):
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
 
 
 def training_loader(
-    dicts: Sequence[dict],
-    mapper: Callable[[dict], dict],
-    order: BatchOrder,
-    workers: int,
-) -> DataLoader:
+    dicts: Sequence[dict], mapper: Callable[[dict], dict], order: BatchOrder, workers: int
+) -> Loader:
     """The endless loader of lists of mapped dicts that Detectron2's trainers take."""
-    return DataLoader(
-        TrainingImages(dicts, mapper, order.seed),
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=_outlive_signals,
-    )
+    return Loader(TrainingImages(dicts, mapper, order.seed), workers, batch_sampler=order)
 
 
-def test_loader(dicts: Sequence[dict], mapper: Callable[[dict], dict], workers: int) -> DataLoader:
+def test_loader(dicts: Sequence[dict], mapper: Callable[[dict], dict], workers: int) -> Loader:
     """Each image once, one at a time, the ranks sharing them: for Detectron2's evaluation."""
-    return DataLoader(
-        MapDataset(DatasetFromList(list(dicts), copy=True), mapper),
-        sampler=InferenceSampler(len(dicts)),
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=_outlive_signals,
-    )
+    return Loader(TestImages(dicts, mapper), workers, sampler=InferenceSampler(len(dicts)))
 
 
 def _outlive_signals(worker: int) -> None:

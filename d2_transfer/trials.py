@@ -111,11 +111,12 @@ def _one_trial(meeting: Meeting, work: Callable, run: Run, trial: int, cuda: boo
     except (StoppedEarly, InputError, EnvironmentLacks):
         raise  # every other trial would end the same way
     except DenseSSLError as error:
-        logger.error("%s", error)
+        logger.error("trial %d: %s", trial, error)
         return str(error)
     except Exception as error:
         logger.exception("trial %d failed", trial)
-        return f"{type(error).__name__}: {error}".strip().splitlines()[-1]
+        said = [line for line in str(error).splitlines() if line.strip()]
+        return f"{type(error).__name__}: {said[-1].strip() if said else 'no message'}"
     return ""
 
 
@@ -136,6 +137,7 @@ def run_trial(run: Run, trial: int) -> None:
 
     from d2_transfer.checkpoints import keep_model_only
     from d2_transfer.evaluation import flat_metrics
+    from d2_transfer.sampling import end_workers
     from d2_transfer.trainer import Trainer
 
     folder = run.trial_folder(trial)
@@ -158,9 +160,11 @@ def run_trial(run: Run, trial: int) -> None:
             metrics = flat_metrics(trainer.train())
         except FloatingPointError as error:
             raise DenseSSLError(
-                f"trial {trial} stopped: {' '.join(str(error).split())}; "
-                f"SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR:g}: a lower one may train"
+                f"{' '.join(str(error).split())}; SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR:g}: a "
+                "lower one may train"
             ) from None
+        finally:
+            end_workers()
         if main:
             save_record(run, cfg, trial, metrics, started)
             keep_model_only(trainer.checkpointer.model, folder)
@@ -201,7 +205,8 @@ def check_folder(run: Run, cfg) -> None:
     different = _differences(json.loads(facts.read_text()), run.facts())
     written = yaml.safe_load((run.folder / "config.yaml").read_text())
     different += _differences(results.flat(written), results.flat(as_dict(cfg)))
-    if different:
+    begun = [*run.folder.glob("trial_*/last_checkpoint"), *run.folder.glob("trial_*/result.json")]
+    if different and begun:  # a folder in which nothing came to be saved may be taken over
         raise _other_run(run.folder, different)
 
 
@@ -231,13 +236,21 @@ def _begin_folder(run: Run, cfg) -> None:
 
 
 def _begin_trial(run: Run, cfg, trial: int, seed: int) -> None:
-    """The trial's folder with its own config: the seed, the folder, the weights."""
+    """The trial's folder with its own config: the seed, the folder, the weights.
+
+    Raises InputError when the trial was begun with another seed.
+    """
+    folder = run.trial_folder(trial)
     own = cfg.clone()
     own.defrost()
     own.SEED = seed
-    own.OUTPUT_DIR = str(run.trial_folder(trial).absolute())
+    own.OUTPUT_DIR = str(folder.absolute())
     own.MODEL.WEIGHTS = run.weights.file
-    files.write_text(run.trial_folder(trial) / "config.yaml", own.dump())
+    if (folder / "last_checkpoint").is_file():
+        begun = yaml.safe_load((folder / "config.yaml").read_text())["SEED"]
+        if begun != seed:
+            raise _other_run(folder, [f"seed {begun} there, {seed} here"])
+    files.write_text(folder / "config.yaml", own.dump())
 
 
 def save_record(run: Run, cfg, trial: int, metrics: dict[str, float], started: str) -> None:

@@ -1,7 +1,7 @@
 """What a trial starts from: a random start, supervised weights, ours, or a converted file."""
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,14 @@ class Weights:
     method: str
     pretrain: dict[str, Any] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     """Turn what the user named into a weights file that suits ``cfg``, converting when needed.
 
     ``named``: ``random``; ``supervised:FILE``, a torchvision state dict; a converted ``.pkl``; or
     any checkpoint that ``densessl convert`` knows, which is converted (with its proof) to
-    ``folder/weights.pkl``. Raises InputError for what cannot be understood and for a config that
-    does not suit the weights.
+    ``folder/weights_<sum>.pkl``. Raises InputError for what cannot be understood and for a config
+    that does not suit the weights.
     """
     if named == RANDOM:
         if cfg.MODEL.FPN.TRANSFER:
@@ -59,7 +56,7 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
         file, held = source, convert.read_weights(source)
     else:
         method = SUPERVISED if supervised else None
-        file, held = _converted(source, sha256, Path(folder) / "weights.pkl", method)
+        file, held = _converted(source, sha256, Path(folder), method)
     convert.check_detector_config(held, cfg)
     facts = held["densessl"]
     return Weights(
@@ -71,7 +68,8 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     )
 
 
-def _converted(source: Path, sha256: str, out: Path, method: str | None):
+def _converted(source: Path, sha256: str, folder: Path, method: str | None):
+    out = folder / f"weights_{sha256[:12]}.pkl"  # never in the place of another run's
     if out.is_file():
         held = convert.read_weights(out)
         if (held.get("densessl") or {}).get("source_sha256") == sha256:

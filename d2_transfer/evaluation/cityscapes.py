@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 from PIL import Image
 
 from console.errors import EnvironmentLacks, InputError
@@ -71,11 +72,39 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         self._check_complete(len(matches))
         with warnings.catch_warnings():  # numpy on means of classes that do not occur
             warnings.simplefilter("ignore", RuntimeWarning)
-            aps = self._script.evaluateMatches(matches, self._settings)
+            aps = self._precisions(matches)
             averages = self._script.computeAverages(aps, self._settings)
         metrics = {"AP": averages["allAp"], "AP50": averages["allAp50%"]}
         metrics |= {f"AP-{name}": each["ap"] for name, each in averages["classes"].items()}
         return {"segm": {name: 100 * float(value) for name, value in metrics.items()}}
+
+    def _precisions(self, matches: dict) -> np.ndarray:
+        """AP by region size, class and overlap, as ``evaluateMatches`` gives it.
+
+        The script stops at a class that is there and predicted, but only where pixels are ignored:
+        no prediction is left to rank, and nothing was found, an AP of 0.
+        """
+        try:
+            return self._script.evaluateMatches(matches, self._settings)
+        except IndexError:
+            pass
+        settings = self._settings
+        columns = (settings.minRegionSizes, settings.distanceThs, settings.distanceConfs)
+        sizes = list(zip(*columns, strict=True))
+        sizes = sizes if settings.distanceAvailable else sizes[:1]
+        shape = (len(sizes), len(settings.instLabels), len(settings.overlaps))
+        precisions = np.zeros(shape)
+        for place in np.ndindex(*shape):
+            size, label, overlap = place
+            one = copy.copy(settings)
+            one.minRegionSizes, one.distanceThs, one.distanceConfs = ([v] for v in sizes[size])
+            one.instLabels = [settings.instLabels[label]]
+            one.overlaps = settings.overlaps[overlap : overlap + 1]
+            try:
+                precisions[place] = self._script.evaluateMatches(matches, one).item()
+            except IndexError:
+                precisions[place] = 0.0
+        return precisions
 
     def _check_complete(self, seen: int) -> None:
         """The metric is of the whole split: an image left out would raise or lower it unseen."""

@@ -182,6 +182,21 @@ def test_a_model_that_detects_nothing_has_an_ap_of_zero(split):
     assert (metrics["AP"], metrics["AP50"]) == (0, 0)
 
 
+def test_a_class_predicted_only_where_pixels_are_ignored_has_an_ap_of_zero(split):
+    """The scripts stop with an IndexError there; the other classes keep their numbers."""
+    ids = np.full((64, 64), 7, np.uint16)
+    ids[:20] = 4  # void
+    ids[30:45, 5:25] = 24001  # a person that is not found
+    ids[30:45, 40:60] = 26001  # a car that is
+    void = np.zeros(ids.shape, bool)
+    void[2:18, 4:30] = True
+    name, images = split([ids])
+    found = [(0, 0.9, void), (2, 0.8, ids == 26001)]
+    metrics = evaluate(CityscapesInstanceEvaluator(name), images, [instances(ids.shape, found)])
+    assert (metrics["AP-person"], metrics["AP-car"]) == (0, 100)
+    assert metrics["AP"] == pytest.approx(50)
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_without_a_class_that_occurs_there_is_no_ap(split):
     ids = np.full((96, 96), 7, np.uint16)

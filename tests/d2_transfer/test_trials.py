@@ -255,7 +255,7 @@ def test_a_trained_model_is_evaluated_again_with_the_same_numbers(
     [
         ("trial_1", "new", ["--variant", "4conv1fc"], "not a model of this protocol"),
         ("trial_9", "new", [], "not a file; --eval-only takes the model_final.pth"),
-        ("run.json", "new", [], "not a detector's checkpoint"),
+        ("run.json", "new", [], "not the checkpoint of a trained model"),
         ("trial_1", ".", [], "holds trials"),
     ],
 )
@@ -272,6 +272,115 @@ def test_what_cannot_be_evaluated_is_refused(finished, scenes, tmp_path, named, 
     }
 
 
+def stopped_at_the_second_step(words, monkeypatch):
+    """Run the verb until its second step, as Ctrl-C would end it."""
+    from d2_transfer import hooks
+
+    count = hooks.Progress.after_step
+
+    def press_ctrl_c(self):
+        count(self)
+        if self.trainer.iter == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hooks.Progress, "after_step", press_ctrl_c)
+        with pytest.raises(StoppedEarly):
+            main.main(words)
+
+
+def test_a_begun_trial_keeps_its_seed_and_names_a_damaged_checkpoint(tmp_path, scenes, monkeypatch):
+    words = transfer("random", tmp_path / "out", scenes, tiny(4), "--trials", "1")
+    stopped_at_the_second_step(words, monkeypatch)
+    folder = tmp_path / "out" / "trial_1"
+    config = (folder / "config.yaml").read_bytes()
+    with pytest.raises(InputError, match="holds another run.*seed 1 there, 5 here"):
+        main.main([*words, "--seed", "5"])
+    assert (folder / "config.yaml").read_bytes() == config
+    checkpoint = folder / "model_0000001.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(InputError, match=f"{checkpoint.name} is damaged; remove it"):
+        main.main(words)
+    checkpoint.unlink()  # as the message says: the trial begins anew
+    assert main.main(words) == 0
+
+
+def test_a_refused_command_leaves_the_weights_of_the_run(tmp_path, scenes, our_checkpoint):
+    first, second = (our_checkpoint(tmp_path / f"{n}.pth", iteration=n) for n in (1, 2))
+    out = tmp_path / "out"
+    assert main.main(transfer(first, out, scenes, tiny(2), "--trials", "1")) == 0
+    before = {path.name: path.read_bytes() for path in out.glob("weights_*.pkl")}
+    with pytest.raises(InputError, match="holds another run"):
+        main.main(transfer(second, out, scenes, tiny(2), "--trials", "1"))
+    assert {name: (out / name).read_bytes() for name in before} == before and len(before) == 1
+
+
+def test_a_folder_in_which_nothing_came_to_be_saved_is_taken_over(tmp_path, scenes):
+    from console.errors import DenseSSLError
+
+    words = transfer("random", tmp_path / "out", scenes, [], "--trials", "1")
+    with pytest.raises(DenseSSLError, match="lower one may train"):
+        main.main([*words, *tiny(4, **{"SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_ITERS": 0})])
+    assert main.main([*words, *tiny(2)]) == 0
+
+
+@pytest.mark.parametrize(
+    "overrides, says",
+    [
+        (["SEED", "7"], "SEED cannot be set to '7' here: it is --seed"),
+        (["OUTPUT_DIR", "x"], "it is -o"),
+        (["MODEL.WEIGHTS", "x"], "it is WEIGHTS"),
+        (["DATALOADER.NUM_WORKERS", "-1"], "NUM_WORKERS is -1; allowed: 0 or more"),
+        (["TEST.PRECISE_BN.NUM_ITER", "0"], "NUM_ITER is 0; allowed: 1 or more"),
+        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),
+        (["MODEL.RESNETS.NORM", "Foo"], "the config makes no model: KeyError"),
+        (["MODEL.ROI_HEADS.NUM_CLASSES", "5"], "5, but coco_2017_train has 80 classes"),
+        (["DATASETS.TEST", "('voc_2007_test',)"], "80, but voc_2007_test has 20 classes"),
+    ],
+)
+def test_what_would_fail_in_a_trial_is_refused_before(tmp_path, scenes, overrides, says):
+    words = transfer("random", tmp_path / "out", scenes, [*tiny(2), *overrides], "--trials", "1")
+    with pytest.raises(InputError) as caught:
+        main.main(words)
+    assert says in str(caught.value)
+    assert not list((tmp_path / "out").glob("trial_*"))
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, scenes):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match="cannot be written to"):
+        main.main(transfer("random", tmp_path / "file" / "out", scenes, tiny(2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers, gpus", [("2", "1"), ("1", "2")])
+def test_an_unreadable_image_is_named_and_nothing_hangs(tmp_path, scenes, workers, gpus):
+    import shutil
+
+    copy = tmp_path / "data"
+    shutil.copytree(scenes, copy)
+    for image in (copy / "coco" / "train2017").iterdir():
+        content = image.read_bytes()
+        image.unlink()  # it may be one file with another layout's
+        image.write_bytes(content[: len(content) // 2])
+    overrides = tiny(4, **{"DATALOADER.NUM_WORKERS": workers})
+    words = transfer("random", tmp_path / "out", copy, overrides, "--trials", "1", "--gpus", gpus)
+    done = run_command(words)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be read: image file is truncated" in done.stderr
+    assert "train2017/0000" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers, gpus", [("2", "1"), ("1", "2")])
+def test_a_failure_with_loader_workers_ends_the_command(tmp_path, scenes, workers, gpus):
+    bad = {"SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_ITERS": 0, "DATALOADER.NUM_WORKERS": workers}
+    words = transfer("random", tmp_path / "out", scenes, tiny(6, **bad), "--trials", "1")
+    done = run_command([*words, "--gpus", gpus])
+    assert done.returncode == 1, done.stderr
+    assert "lower one may train" in done.stderr
+
+
 # Weights -----------------------------------------------------------------------------------------
 
 
@@ -283,8 +392,8 @@ def test_a_checkpoint_is_converted_once_and_kept(tmp_path, weights):
     cfg = config(overrides=tiny(2))
     ours = start.prepare(str(weights), tmp_path, cfg)
     assert (
-        Path(ours.file) == tmp_path / "weights.pkl"
-        and "proof" in (tmp_path / "weights.txt").read_text()
+        Path(ours.file) == tmp_path / f"weights_{ours.sha256[:12]}.pkl"
+        and "proof" in Path(ours.file).with_suffix(".txt").read_text()
     )
     written = Path(ours.file).stat().st_mtime_ns
     assert start.prepare(str(weights), tmp_path, cfg) == ours
