@@ -1,14 +1,10 @@
 """``densessl transfer WEIGHTS --protocol NAME``: fine-tune, evaluate, average over trials."""
 
-import shutil
 import sys
-from pathlib import Path
 
-from console import log
-from console.errors import DenseSSLError, InputError
+from console.errors import InputError
 from console.parser import Parser
 
-CUSTOM = ("train_json", "train_images", "val_json", "val_images")
 DESCRIPTION = """\
 Fine-tune pretrained weights under a paper's protocol with Detectron2's own trainer, evaluate, and
 average over trials. A trial that is finished is not run again; an interrupted one goes on.
@@ -72,7 +68,9 @@ def main(argv: list[str]) -> int:
         print(_config_text(args), end="")
         return 0
     _check_arguments(args)
-    return _transfer(args)
+    from d2_transfer.command import transfer
+
+    return transfer(args)
 
 
 def listing() -> str:
@@ -91,6 +89,8 @@ def listing() -> str:
 
 
 def _config_text(args) -> str:
+    from d2_transfer import classification
+    from d2_transfer.command import own_data
     from d2_transfer.resolve import resolve
 
     if not args.protocol:
@@ -100,16 +100,21 @@ def _config_text(args) -> str:
         _check_custom(args)
     words = [args.weights, *args.overrides] if args.weights else []
     weights, overrides = ("", words) if len(words) % 2 == 0 else (words[0], words[1:])
-    cfg = resolve(
-        args.protocol,
-        args.variant,
-        weights="" if weights == "random" else weights,
-        gpus=args.gpus and args.gpus * args.num_machines,
-        mini=args.mini,
-        overrides=overrides,
-        keep_batch=args.keep_batch,
-        custom=_custom(args) if args.train_json else None,
-    )
+    gpus = args.gpus and args.gpus * args.num_machines
+    if args.protocol in classification.NAMES:
+        cfg = classification.resolve(args.protocol, args.variant, gpus or 1, args.mini, overrides)
+    else:
+        cfg = resolve(
+            args.protocol,
+            args.variant,
+            gpus=gpus,
+            mini=args.mini,
+            overrides=overrides,
+            keep_batch=args.keep_batch,
+            custom=own_data(args) if args.train_json else None,
+        )
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = "" if weights == "random" else weights
     return cfg.dump()
 
 
@@ -131,6 +136,8 @@ def _check_processes(args) -> None:
 
 
 def _check_custom(args) -> None:
+    from d2_transfer.command import CUSTOM
+
     custom = args.protocol.startswith("custom_")
     for name in CUSTOM:
         value = getattr(args, name)
@@ -139,128 +146,6 @@ def _check_custom(args) -> None:
             raise InputError(f"{flag} is missing: {args.protocol} reads your own data")
         if value and not custom:
             raise InputError(f"{flag} is '{value}', but {args.protocol} reads its own data sets")
-
-
-def _transfer(args) -> int:
-    from d2_transfer import datasets, protocols
-    from d2_transfer.datasets import custom
-    from d2_transfer.launch import Machines
-    from d2_transfer.resolve import check_model, describe, describe_scaling, resolve
-
-    protocol, variant = protocols.find(args.protocol, args.variant)
-    machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
-    cuda, gpus = _devices(args.gpus)
-    own = _custom(args) if args.train_json else None
-    cfg = resolve(
-        args.protocol,
-        variant,
-        gpus=gpus * machines.count,
-        mini=args.mini,
-        overrides=args.overrides,
-        keep_batch=args.keep_batch,
-        cuda=cuda,
-        custom=own,
-    )
-    used = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    data = own or datasets.check(used, args.data, stand_in=args.mini)
-    folder = Path(args.output_dir).absolute()
-    if not args.eval_only:
-        _check_disk(folder, protocol, args.trials)
-    from d2_transfer import evaluate_only, summary, trials, weights
-
-    find = evaluate_only.trained if args.eval_only else weights.prepare
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        logger = log.setup(folder, machines.rank)
-    except OSError as error:
-        raise InputError(f"-o {args.output_dir} cannot be written to: {error.strerror}") from None
-    run = trials.Run(
-        folder=folder,
-        protocol=protocol.name,
-        variant=variant,
-        mini=args.mini,
-        weights=find(args.weights, folder, cfg),
-        data=data,
-        gpus=gpus,
-        machines=machines,
-    )
-    _say(logger, args, run, cuda)
-    trials.register(run)
-    check_model(cfg)
-    if args.eval_only:
-        return evaluate_only.run(run, cfg)
-    if machines.first:
-        if own:
-            logger.info(custom.describe(own))
-        logger.info(describe(cfg, run.processes))
-        if not args.mini and not args.keep_batch:
-            source = resolve(args.protocol, variant, custom=own)
-            ours = resolve(args.protocol, variant, gpus=run.processes, custom=own)
-            if scaled := describe_scaling(source, ours, run.processes):
-                logger.info(scaled)
-    records, failed = trials.run_trials(run, cfg, args.trials, args.seed)
-    if records:
-        print(summary.table(protocol.name, records))
-        logger.info("records in %s; a paper-style table: densessl table %s", folder, folder)
-    if failed:
-        problems = "; ".join(f"trial {trial}: {problem}" for trial, problem in failed.items())
-        raise DenseSSLError(
-            f"{len(failed)} of {args.trials} trials failed; the same command runs them again "
-            f"({problems})"
-        )
-    return 0
-
-
-def _custom(args):
-    from d2_transfer.datasets import custom
-
-    paths = (getattr(args, name) for name in CUSTOM)
-    return custom.read(*paths, need_masks=args.protocol == "custom_mask")
-
-
-def _say(logger, args, run, cuda: bool) -> None:
-    from d2_transfer.protocols import PROTOCOLS
-
-    variant = f", variant {run.variant}" if run.variant else ""
-    if run.variant and args.variant is None:
-        others = [name for name in PROTOCOLS[run.protocol].variants if name != run.variant]
-        variant += f" (the default; others: {', '.join(others)})" if others else ""
-    size = " as a miniature" if run.mini else ""
-    doing = "evaluation of" if args.eval_only else "from"
-    logger.info("%s%s%s, %s %s", run.protocol, variant, size, doing, run.weights.method)
-    if not cuda:
-        norm = (
-            "BN, whose statistics in one process are SyncBN's"
-            if run.processes == 1
-            else "naiveSyncBN"
-        )
-        logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
-
-
-def _devices(wanted: int | None) -> tuple[bool, int]:
-    """Whether there is CUDA, and how many processes to train with."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count and wanted and wanted > count:
-        raise InputError(f"--gpus is {wanted}, but this machine has {count}")
-    return count > 0, wanted or max(count, 1)
-
-
-def _check_disk(folder: Path, protocol, trials: int) -> None:
-    """Finished trials keep their model; the one that runs has two checkpoints at a time."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    model = protocol.parameters * 4e6  # bytes
-    trials -= len(list(folder.glob("trial_*/result.json")))
-    needed = max(trials, 0) * model + 4 * model + 200e6
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise InputError(
-            f"{folder} is on a disk with {free / 1e9:.1f} GB free; {trials} trials of "
-            f"{protocol.name} need about {needed / 1e9:.1f} GB: free some, or give another -o"
-        )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from console.errors import InputError, unknown
+from d2_transfer.classification import table as classification
 
 SCHEDULES = {"1x": "90k iterations", "2x": "180k iterations"}
 
@@ -43,7 +44,7 @@ def _of_variants(name: str, variants: Sequence[str]) -> dict[str, str]:
     return {variant: f"{name}_{variant}.yaml" for variant in variants}
 
 
-_ALL = (
+_WITH_DETECTRON2 = (
     Protocol(
         name="voc_det_c4",
         title="VOC07+12 detection, Faster R-CNN R50-C4, 24k iterations",
@@ -145,7 +146,9 @@ _ALL = (
         parameters=47.0,
     ),
 )
-PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
+PROTOCOLS = {
+    protocol.name: protocol for protocol in (*_WITH_DETECTRON2, *classification.protocols())
+}
 
 
 def find(name: str, variant: str | None = None) -> tuple[Protocol, str]:

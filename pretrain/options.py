@@ -194,6 +194,15 @@ C.CHECKPOINT.KEEP_EVERY = 0  # epochs whose checkpoint stays for good (every so 
 C.LOG = CfgNode()
 C.LOG.PERIOD = 10  # steps between lines of metrics.jsonl
 
+C.KNN = CfgNode()  # accuracy of nearest neighbours during the run; labels are read for this alone
+C.KNN.PERIOD = 0.0  # epochs between measurements; 0: none
+C.KNN.TRAIN = ""  # a folder of class folders: the images that vote
+C.KNN.VAL = ""  # a folder of class folders: the images that are classified
+C.KNN.MAX_TRAIN = 10000  # at most so many of them, evenly over the classes; 0: all
+C.KNN.MAX_VAL = 2000
+C.KNN.K = 20
+C.KNN.TEMPERATURE = 0.07  # a neighbour weighs exp(cosine / τ)
+
 
 STRIDE = 32  # pixels a position of the last level, in every ResNet
 PATCH = 16  # pixels a position, in every ViT
@@ -293,11 +302,15 @@ RANGES = {  # at least, at most (None: no limit)
     "CHECKPOINT.KEEP": (1, None),
     "CHECKPOINT.KEEP_EVERY": (0, None),
     "LOG.PERIOD": (1, None),
+    "KNN.PERIOD": (0, None),
+    "KNN.MAX_TRAIN": (0, None),
+    "KNN.MAX_VAL": (0, None),
+    "KNN.K": (1, None),
 }
 ABOVE_ZERO = (
     *("SOLVER.BASE_LR", "SOLVER.LARS_TRUST", "CHECKPOINT.PERIOD"),
     *("MOCO.TEMPERATURE", "SIMCLR.TEMPERATURE", "SWAV.TEMPERATURE", "SWAV.EPSILON"),
     *("DINO.STUDENT_TEMPERATURE", "DINO.TEACHER_TEMPERATURE", "DINO.WARMUP_TEACHER_TEMPERATURE"),
     *("DENSE.TEMPERATURE", "HOUGH.EXPONENT", "HOUGH.SIGMA", "PIXPRO.THRESHOLD", "PIXPRO.EXPONENT"),
-    *("VADER.TEMPERATURE", "RESIM.TEMPERATURE", "SETSIM.THRESHOLD"),
+    *("VADER.TEMPERATURE", "RESIM.TEMPERATURE", "SETSIM.THRESHOLD", "KNN.TEMPERATURE"),
 )

@@ -32,6 +32,7 @@ from .loading import Loading
 from .lock import locked
 from .logs import Logs
 from .nonfinite import Patience
+from .online_knn import OnlineKNN
 from .optimizers import build_optimizer
 from .order import BatchOrder, global_batch, step_seed
 from .placement import check_compiler, check_disk, distribute
@@ -137,6 +138,7 @@ class Run:
             *(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED, local, cfg.VIEWS.LOCAL_SIZE)
         )
         self.facts = data_facts(cfg, self.source, self.total, self.epoch)
+        self.online = OnlineKNN(cfg, self.epoch, self.device) if cfg.KNN.PERIOD else None
 
     def build_model(self, anew: bool) -> None:
         """The method (a run that begins ``anew`` starts from BACKBONE.WEIGHTS), the optimizer."""
@@ -294,7 +296,9 @@ class Run:
             "skipped": self.patience.skipped,
             "unreadable": len(self.unreadable),
         }
-        means = outcome.values if outcome.applied else {}
+        means = dict(outcome.values) if outcome.applied else {}
+        if self.online and self.online.due(self.iteration, self.total):
+            means |= self.online.measure(self.method.backbone_state())
         last = self.iteration == self.total
         self.logs.step(self.iteration, means, facts, loading.waited, last)
         return outcome.values["loss"]

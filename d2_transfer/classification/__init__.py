@@ -1,0 +1,26 @@
+"""Classification: k-NN, linear classifier, fine-tuning with few labels or on small data sets."""
+
+import importlib
+
+from .table import NAMES
+
+__all__ = ["NAMES", "PROTOCOLS", "check_data", "describe", "prepare", "resolve", "run_trial"]
+
+_HOME = {
+    "check_data": "data",
+    "describe": "configuration",
+    "prepare": "weights",
+    "resolve": "configuration",
+    "run_trial": "trial",
+}
+
+
+def __getattr__(name: str):
+    """What takes long to import, once it is asked for: a list of protocols needs no torch."""
+    if name == "PROTOCOLS":  # d2_transfer.protocols lists them, and has their type
+        from .table import protocols
+
+        return protocols()
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,163 @@
+"""Every option of the classification protocols: its default, one line on its meaning, its range.
+
+Names that Detectron2 has mean here what they mean there.
+"""
+
+import math
+from collections.abc import Callable
+
+from fvcore.common.config import CfgNode
+
+from console.errors import InputError, unknown
+
+C = CfgNode()
+C.TASK = ""  # knn, linear, finetune: what a trial does
+C.SEED = 0  # all that is random is a function of it and the step
+C.OUTPUT_DIR = "output"
+
+C.MODEL = CfgNode()
+C.MODEL.WEIGHTS = ""  # a converted file; empty: a random start
+C.MODEL.DEVICE = "cuda"
+C.MODEL.BACKBONE = "auto"  # auto: that of the weights, of a random start resnet50; or a name
+C.MODEL.NORM = "SyncBN"  # finetune: batch norm's statistics over all processes, or BN: each its own
+C.MODEL.CHANNELS_LAST = False  # activations as NHWC: faster with AMP on GPUs, the same model
+
+C.DATASETS = CfgNode()
+C.DATASETS.NAME = "folder"  # folder, cifar10, cifar100, cub200, cars, aircraft, pets, voc_objects
+C.DATASETS.FOLDER = "imagenet"  # folder: below the data sets' folder, holds TRAIN and VAL
+C.DATASETS.TRAIN = "train"  # of class folders
+C.DATASETS.VAL = "val"
+C.DATASETS.CLASSES = ""  # folder: these alone: imagenet100, or a text file of one a line
+C.DATASETS.LIST = ""  # the labelled training images: a text file of names; "seeded": drawn
+C.DATASETS.SHARE = 1.0  # of each class that "seeded" draws, at least one image
+
+C.DATALOADER = CfgNode()
+C.DATALOADER.NUM_WORKERS = 8  # of each process; any number gives the same numbers
+
+C.INPUT = CfgNode()
+C.INPUT.SIZE = 224  # side of the square that the network sees
+C.INPUT.RESIZE = 256  # evaluation: the shorter side before the centre is cut out
+C.INPUT.INTERPOLATION = "bicubic"  # of that: bicubic (DINO, SCFS), bilinear (MoCo, VISSL)
+C.INPUT.CROP_SCALE = (0.08, 1.0)  # training: area of the random crop over the image's
+
+C.SOLVER = CfgNode()
+C.SOLVER.EPOCHS = 100.0
+C.SOLVER.MAX_ITER = 0  # steps instead of EPOCHS; 0: EPOCHS
+C.SOLVER.IMS_PER_BATCH = 256  # over all processes
+C.SOLVER.BASE_LR = 0.1  # at REFERENCE_BATCH; scaled linearly with IMS_PER_BATCH
+C.SOLVER.REFERENCE_BATCH = 256
+C.SOLVER.SWEEP = ()  # linear: more rates, each with a classifier of its own in the same pass
+C.SOLVER.MOMENTUM = 0.9
+C.SOLVER.NESTEROV = False
+C.SOLVER.WEIGHT_DECAY = 0.0
+C.SOLVER.HEAD_LR_FACTOR = 1.0  # finetune: of the new layer's rate over the backbone's
+C.SOLVER.SCHEDULE = "cosine"  # cosine to 0; step: times GAMMA at STEPS
+C.SOLVER.STEPS = (60.0, 80.0)  # epochs
+C.SOLVER.GAMMA = 0.1
+C.SOLVER.PER = "epoch"  # the schedule moves per: epoch, step
+C.SOLVER.CHECKPOINT_PERIOD = 1000  # steps between checkpoints
+C.SOLVER.AMP = CfgNode()
+C.SOLVER.AMP.ENABLED = False  # the backbone in float16
+
+C.SEARCH = CfgNode()  # finetune: every combination trains once without HELD_OUT, the best of it all
+C.SEARCH.BASE_LR = ()  # (): SOLVER.BASE_LR alone
+C.SEARCH.WEIGHT_DECAY = ()
+C.SEARCH.HEAD_LR_FACTOR = ()
+C.SEARCH.HELD_OUT = 0.2  # of the training images of each class: they choose, nothing else does
+
+C.LINEAR = CfgNode()
+C.LINEAR.VIT_FEATURES = "dino"  # dino: the class tokens of the last 4 blocks (vit_base: of the
+# last, with the mean patch token); last: the last class token
+
+C.KNN = CfgNode()
+C.KNN.KS = (10, 20, 100, 200)
+C.KNN.K = 20  # whose accuracy is knn/top1
+C.KNN.TEMPERATURE = 0.07  # a neighbour weighs exp(cosine / τ)
+C.KNN.STAGES = ("last",)  # last; all; or res2 … res5, block1 … block12; the last is knn/top1's
+C.KNN.CACHE = ""  # folder of the features; empty: features/ in the run's folder
+
+C.TEST = CfgNode()
+C.TEST.EVAL_PERIOD = 1.0  # epochs between evaluations; 0: the end alone, which always is
+C.TEST.IMS_PER_BATCH = 256  # of each process
+
+BACKBONES = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
+DATASETS = ("folder", "cifar10", "cifar100", "cub200", "cars", "aircraft", "pets", "voc_objects")
+CHOICES = {
+    "TASK": ("knn", "linear", "finetune"),
+    "MODEL.BACKBONE": ("auto", *BACKBONES),
+    "MODEL.NORM": ("BN", "SyncBN"),
+    "DATASETS.NAME": DATASETS,
+    "INPUT.INTERPOLATION": ("bicubic", "bilinear"),
+    "SOLVER.SCHEDULE": ("cosine", "step"),
+    "SOLVER.PER": ("epoch", "step"),
+    "LINEAR.VIT_FEATURES": ("dino", "last"),
+}
+RULES: dict[str, tuple[Callable[[float], bool], str]] = {}  # option: what holds, in words
+
+
+def _rule(words: str, holds: Callable[[float], bool], *options: str) -> None:
+    RULES.update(dict.fromkeys(options, (holds, words)))
+
+
+_rule("0 or more", lambda v: v >= 0, "SEED", "DATALOADER.NUM_WORKERS", "SOLVER.MAX_ITER")
+_rule("0 or more", lambda v: v >= 0, "SOLVER.WEIGHT_DECAY", "SEARCH.WEIGHT_DECAY")
+_rule("0 or more", lambda v: v >= 0, "TEST.EVAL_PERIOD")
+_rule("1 or more", lambda v: v >= 1, "SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH")
+_rule("1 or more", lambda v: v >= 1, "SOLVER.CHECKPOINT_PERIOD", "TEST.IMS_PER_BATCH")
+_rule("1 or more", lambda v: v >= 1, "KNN.KS", "KNN.K", "INPUT.RESIZE")
+_rule("above 0", lambda v: v > 0, "SOLVER.EPOCHS", "SOLVER.BASE_LR", "SOLVER.SWEEP")
+_rule("above 0", lambda v: v > 0, "SOLVER.HEAD_LR_FACTOR", "SOLVER.GAMMA", "SOLVER.STEPS")
+_rule("above 0", lambda v: v > 0, "SEARCH.BASE_LR", "SEARCH.HEAD_LR_FACTOR")
+_rule("above 0", lambda v: v > 0, "KNN.TEMPERATURE")
+_rule("from 0 to below 1", lambda v: 0 <= v < 1, "SOLVER.MOMENTUM")
+_rule("between 0 and 1, both excluded", lambda v: 0 < v < 1, "SEARCH.HELD_OUT")
+_rule("above 0 and at most 1", lambda v: 0 < v <= 1, "DATASETS.SHARE", "INPUT.CROP_SCALE")
+_rule("16 or more", lambda v: v >= 16, "INPUT.SIZE")
+
+
+def check(cfg: CfgNode, gpus: int, cuda: bool) -> None:
+    """InputError for the first value that cannot be, before any work."""
+    for name, allowed in CHOICES.items():
+        if value_of(cfg, name) not in allowed:
+            raise unknown("value", value_of(cfg, name), allowed, name)
+    for name, (holds, words) in RULES.items():
+        value = value_of(cfg, name)
+        for each in value if isinstance(value, tuple | list) else (value,):
+            numeric = isinstance(each, int | float) and not isinstance(each, bool)
+            if not numeric or not math.isfinite(each) or not holds(each):
+                raise InputError(f"{name} is {value}; allowed: {words}")
+    solver, device = cfg.SOLVER, cfg.MODEL.DEVICE
+    if solver.IMS_PER_BATCH % gpus:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}, which {gpus} processes cannot share "
+            "evenly; allowed: a multiple of their number"
+        )
+    if list(solver.STEPS) != sorted(set(solver.STEPS)):
+        raise InputError(f"SOLVER.STEPS is {solver.STEPS}; allowed: epochs, each later than before")
+    if len(cfg.INPUT.CROP_SCALE) != 2 or cfg.INPUT.CROP_SCALE[0] > cfg.INPUT.CROP_SCALE[1]:
+        raise InputError(f"INPUT.CROP_SCALE is {cfg.INPUT.CROP_SCALE}; allowed: (least, most)")
+    if cfg.INPUT.RESIZE < cfg.INPUT.SIZE:
+        raise InputError(
+            f"INPUT.RESIZE is {cfg.INPUT.RESIZE}, less than INPUT.SIZE {cfg.INPUT.SIZE}: the "
+            "centre could not be cut out"
+        )
+    if not all(isinstance(k, int) for k in cfg.KNN.KS) or cfg.KNN.K not in cfg.KNN.KS:
+        raise InputError(
+            f"KNN.KS is {cfg.KNN.KS} with KNN.K {cfg.KNN.K}; allowed: whole numbers, K among them"
+        )
+    if not cfg.KNN.STAGES:
+        raise InputError("KNN.STAGES is empty; allowed: last, all, or names of stages")
+    if device not in ("cpu", "cuda") or (device == "cuda" and not cuda):
+        here = "cpu, cuda" if cuda else "cpu: there is no CUDA device here"
+        raise InputError(f"MODEL.DEVICE is '{device}'; allowed: {here}")
+    if device == "cpu" and solver.AMP.ENABLED:
+        raise InputError("SOLVER.AMP.ENABLED is True, but AMP needs a CUDA device")
+    if device == "cpu" and cfg.MODEL.NORM == "SyncBN":
+        raise InputError("MODEL.NORM is 'SyncBN', which needs a CUDA device; allowed here: BN")
+
+
+def value_of(cfg: CfgNode, name: str):
+    """The value under a dotted name."""
+    for part in name.split("."):
+        cfg = cfg[part]
+    return cfg

@@ -1,0 +1,111 @@
+"""The labelled images of a protocol: found and checked before anything runs."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+from fvcore.common.config import CfgNode
+
+from console.errors import InputError
+from d2_transfer.datasets.checks import VARIABLE, root_folder
+
+from .folders import labelled, read_folders
+from .images import Images, draw_of_each_class
+from .small_sets import SETS, read_small
+from .voc_objects import EXPECTED, read_voc_objects
+
+IMAGENET = (1281167, 50000)  # images of ImageNet's train and val
+HELD_OUT_STREAM = 0x4E1D  # keeps this generator apart from others of the same seed
+
+logger = logging.getLogger("densessl")
+
+
+def check_data(cfg: CfgNode, data: str | os.PathLike | None = None) -> Path:
+    """The folder that holds the data sets; InputError with what is missing, and where it must be.
+
+    Looks at all file names, and opens an image of each split; a number of images that is not the
+    real data set's is a warning.
+    """
+    root, named_by = root_folder(data)
+    try:
+        splits = read(cfg, root)
+        for split in splits:
+            split.open(0)
+    except InputError as error:
+        raise InputError(
+            f"{_title(cfg)} is missing or not right below {root} (from {named_by}): {error}.\n"
+            f"expected: {_expected(cfg, root)}\n"
+            f"Name the folder with --data DIR or {VARIABLE}=DIR. Without the real data, 'densessl "
+            "scenes DIR' writes a small stand-in for --mini (finetune_cls: --variant voc_objects)."
+        ) from None
+    sizes = tuple(map(len, splits))
+    official = _official(cfg)
+    if official and sizes != official:
+        logger.warning(
+            "%s has %d training and %d test images, not %d and %d: metrics compare with no paper's",
+            *(_title(cfg), *sizes, *official),
+        )
+    return root
+
+
+def read(cfg: CfgNode, root: Path) -> tuple[Images, Images]:
+    """All training and all test images of ``cfg.DATASETS``; InputError."""
+    sets = cfg.DATASETS
+    if sets.NAME == "folder":
+        return read_folders(root / sets.FOLDER, (sets.TRAIN, sets.VAL), sets.CLASSES)
+    if sets.CLASSES:
+        raise InputError(f"DATASETS.CLASSES is '{sets.CLASSES}', but {sets.NAME} has its own")
+    if sets.NAME == "voc_objects":
+        return read_voc_objects(root)
+    return read_small(sets.NAME, root)
+
+
+def training_images(cfg: CfgNode, train: Images, root: Path) -> Images:
+    """Those of the training images whose labels the protocol may use (DATASETS.LIST)."""
+    sets = cfg.DATASETS
+    if not sets.LIST:
+        return train
+    return labelled(train, sets.LIST, sets.SHARE, root / sets.FOLDER, cfg.SEED)
+
+
+def hold_out(images: Images, share: float, seed: int) -> tuple[Images, Images]:
+    """The images without ``share`` of each class (at least one image of each), and these."""
+    held = draw_of_each_class(images, share, (HELD_OUT_STREAM, seed))
+    rest = np.setdiff1d(np.arange(len(images)), held)
+    if len(np.unique(images.labels[rest])) < len(np.unique(images.labels)):
+        raise InputError(
+            f"{images.where}: a class with one labelled image cannot lend it to a search; give "
+            "more labels, or one value each: 'SEARCH.BASE_LR ()', 'SEARCH.WEIGHT_DECAY ()', "
+            "'SEARCH.HEAD_LR_FACTOR ()'"
+        )
+    return images.subset(rest), images.subset(held)
+
+
+def _title(cfg: CfgNode) -> str:
+    sets = cfg.DATASETS
+    if sets.NAME == "folder":
+        return f"the data set '{sets.FOLDER}'"
+    return "VOC's objects" if sets.NAME == "voc_objects" else SETS[sets.NAME].title
+
+
+def _expected(cfg: CfgNode, root: Path) -> str:
+    sets = cfg.DATASETS
+    if sets.NAME == "folder":
+        place = root / sets.FOLDER
+        return (
+            f"{place / sets.TRAIN}/CLASS/… and {place / sets.VAL}/CLASS/…, a folder of images a "
+            "class (DATASETS.FOLDER, TRAIN and VAL name others)"
+        )
+    if sets.NAME == "voc_objects":
+        return f"{root / 'VOC2007'} and {root / 'VOC2012'} with {EXPECTED}"
+    one = SETS[sets.NAME]
+    return f"{root / one.folder} with {one.expected}, as torchvision has them"
+
+
+def _official(cfg: CfgNode) -> tuple[int, int] | None:
+    sets = cfg.DATASETS
+    if sets.NAME in SETS:
+        return SETS[sets.NAME].official
+    imagenet = (sets.NAME, sets.FOLDER, sets.CLASSES) == ("folder", "imagenet", "")
+    return IMAGENET if imagenet else None

@@ -1,0 +1,225 @@
+"""One training, with evaluations, from wherever its checkpoint stands; bit for bit on the CPU."""
+
+import contextlib
+import json
+import math
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from fvcore.common.config import CfgNode
+
+from console import files
+from console.errors import DenseSSLError, InputError, StoppedEarly
+from console.progress import Bar
+from d2_transfer.stops import StopRequest
+from d2_transfer.trials import cut_back
+
+from .accuracy import Counts, likeliest
+from .images import Images
+from .loading import STEP_STREAM, Batches, Order, evaluation_batches, seed_of, training_batches
+from .models import Model, loss_of
+from .processes import any_process, barrier, rank, world
+from .settings import Schedule, Setting
+
+FILE = "checkpoint.pth"
+NOTE = "last_checkpoint"  # says that a trial was begun, as Detectron2's does
+LOG_PERIOD = 20  # steps between lines of metrics.jsonl
+
+
+def forget(folder: Path) -> None:
+    """Remove the checkpoint of a training that needs it no more."""
+    for name in (FILE, NOTE):
+        (folder / name).unlink(missing_ok=True)
+
+
+class Diverged(DenseSSLError):
+    """The loss is not finite any more."""
+
+
+class Fit:
+    """Trains ``model`` on ``train`` and evaluates it on ``test``; every process runs one.
+
+    ``folder`` holds its checkpoint, ``lines`` is the metrics.jsonl that it adds to, with ``trial``
+    as the number in each line; ``title`` names it beside the bar. Batches, crops and all that torch
+    draws are functions of SEED and the step.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: Model,
+        setting: Setting,
+        train: Images,
+        test: Images,
+        folder: Path,
+        lines: Path,
+        trial: int,
+        title: str,
+    ):
+        self.cfg, self.model, self.setting, self.train, self.test = cfg, model, setting, train, test
+        self.checkpoint, self.lines, self.trial, self.title = folder / FILE, lines, trial, title
+        self.device = next(model.parameters()).device
+        self.schedule = Schedule(cfg, len(train), setting)
+        self.groups = model.parameter_groups()
+        solver = cfg.SOLVER
+        self.optimizer = torch.optim.SGD(
+            [{"params": group["params"]} for group in self.groups],
+            lr=self.schedule.peak,
+            momentum=solver.MOMENTUM,
+            nesterov=solver.NESTEROV,
+            weight_decay=setting.weight_decay,
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=model.half_gradients)
+        self.step = self.evaluated = self.saved = 0  # steps done; those of the last evaluation, …
+        self.best = 0.0  # top 1 of the reported classifier, over all evaluations
+
+    def run(self) -> Counts:
+        """Train what is left, and evaluate at the end.
+
+        Raises StoppedEarly with all saved when any process was asked to stop, InputError for a
+        checkpoint of other data, Diverged for a loss that is not finite.
+        """
+        self._restore()
+        self.model.distribute(self.device)
+        counts, steps = None, self.schedule.steps
+        if rank() == 0:
+            cut_back(self.lines, self.trial, self.step)
+        bar = Bar(self.title, steps, self.step) if rank() == 0 else contextlib.nullcontext()
+        with bar as shown, self._batches() as batches:
+            for images, labels in batches:
+                counts = self._evaluate_if_due() or counts
+                self._save_if_due()
+                loss = self._one_step(images, labels)
+                self.step += 1
+                if shown:
+                    shown.advance(note=f"loss {loss:.3f}" if loss is not None else None)
+                self._stop_if_asked()
+            counts = self._evaluate_if_due() or counts
+        if counts is None:  # resumed behind the last evaluation
+            counts = self._evaluate()
+        self._save()
+        return counts
+
+    # ---- a step ----
+
+    def _batches(self) -> Batches:
+        order = Order(
+            *(len(self.train), self.cfg.SOLVER.IMS_PER_BATCH, self.cfg.SEED),
+            *(self.step, self.schedule.steps, rank(), world()),
+        )
+        return training_batches(self.train, self.cfg, order)
+
+    def _one_step(self, images: torch.Tensor, labels: torch.Tensor) -> float | None:
+        """Forward, backward, update; the loss of the reported classifier where a line is due."""
+        lr = self.schedule.learning_rate(self.step)
+        for group, ours in zip(self.optimizer.param_groups, self.groups, strict=True):
+            group["lr"] = lr * ours["factor"]
+        torch.manual_seed(seed_of(STEP_STREAM, self.cfg.SEED, self.step, rank()))
+        self.model.train()
+        images = images.to(self.device, non_blocking=True)
+        losses = loss_of(self.model(images), labels.to(self.device, non_blocking=True))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.sum()).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if (self.step + 1) % LOG_PERIOD and self.step + 1 != self.schedule.steps:
+            return None
+        loss = losses[0].item()
+        if any_process(not math.isfinite(loss), self.device):  # nobody waits for one that left
+            raise Diverged(
+                f"{self.title} stopped at step {self.step + 1}: the loss is {loss} with "
+                f"{self.setting}; a lower SOLVER.BASE_LR may train"
+            )
+        self._log(self.step + 1, {"total_loss": loss, "lr": lr})
+        return loss
+
+    # ---- evaluations ----
+
+    def _evaluate_if_due(self) -> Counts | None:
+        if self.step == self.evaluated or not self.schedule.evaluates(self.step):
+            return None
+        counts = self._evaluate()
+        self.evaluated = self.step
+        self.best = max(self.best, counts.top1())
+        epoch = round(self.schedule.epoch(self.step), 4)
+        self._log(self.step, {"top1": counts.top1(), "epoch": epoch})
+        return counts
+
+    @torch.no_grad()
+    def _evaluate(self) -> Counts:
+        """The accuracy on all test images, which the processes share."""
+        self.model.eval()
+        if world() > 1:  # as DDP does before its next step: each process has its own statistics
+            for buffer in self.model.trained.buffers():
+                dist.broadcast(buffer, 0)
+        counts = Counts(self.model.classifiers, len(self.test.classes), self.device)
+        mine = range(rank(), len(self.test), world())
+        with evaluation_batches(self.test, mine, self.cfg) as batches:
+            for images, labels in batches:
+                logits = self.model(images.to(self.device, non_blocking=True))
+                counts.add(likeliest(logits), labels.to(self.device))
+        return counts.gathered()
+
+    # ---- where it stands ----
+
+    def _restore(self) -> None:
+        if not self.checkpoint.is_file():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception:  # torch raises a dozen kinds for damaged files
+            raise InputError(
+                f"{self.checkpoint} is damaged; remove it, and the trial begins anew"
+            ) from None
+        if state["images"] != self._images():
+            raise InputError(
+                f"{self.checkpoint} belongs to a trial on other images; put those back, or give "
+                "another -o"
+            )
+        self.model.trained.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.evaluated, self.best = state["step"], state["evaluated"], state["best"]
+        self.saved = self.step
+
+    def _save(self) -> None:
+        if rank() == 0:
+            state = {
+                "model": self.model.trained.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "images": self._images(),
+                "step": self.step,
+                "evaluated": self.evaluated,
+                "best": self.best,
+            }
+            files.write_atomic(self.checkpoint, lambda stream: torch.save(state, stream))
+            files.write_text(self.checkpoint.with_name(NOTE), FILE)
+        self.saved = self.step
+        barrier()
+
+    def _save_if_due(self) -> None:
+        due = self.step % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0
+        if due and self.step > self.saved:
+            self._save()
+
+    def _stop_if_asked(self) -> None:
+        """Save and leave once any process was asked to stop; the last step goes on."""
+        if not any_process(StopRequest.asked(), self.device) or self.step >= self.schedule.steps:
+            return
+        self._save()
+        raise StoppedEarly(
+            f"stopped at step {self.step} of {self.schedule.steps}, saved; the same command goes on"
+        )
+
+    def _images(self) -> list[str]:
+        if not hasattr(self, "_fingerprints"):
+            self._fingerprints = [self.train.fingerprint(), self.test.fingerprint()]
+        return self._fingerprints
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        if rank() == 0:
+            line = {"trial": self.trial, "iteration": step, **values}
+            with open(self.lines, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")

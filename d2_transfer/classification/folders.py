@@ -1,0 +1,162 @@
+"""Trees of class folders (ImageNet's layout), and lists of the labelled ones of their images."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from configs import FOLDER
+from console.errors import InputError, nearest
+
+from .images import Images, draw_of_each_class, packed
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+LISTS = FOLDER / "classes"  # class lists that come with DenseSSL
+SEEDED = "seeded"
+STREAM = 0x5E3D  # keeps this generator apart from others of the same seed
+NAMED = 3  # examples in a message
+
+logger = logging.getLogger("densessl")
+
+
+def read_folders(root: Path, splits: tuple[str, str], classes: str) -> tuple[Images, Images]:
+    """The training and the validation images: ``root/SPLIT/CLASS/…``.
+
+    ``classes``: the name of a class list or a file, or empty: every folder. Raises InputError when
+    a split, a class or all images of one are missing, or the splits have other classes.
+    """
+    wanted = class_list(classes) if classes else None
+    train, val = (_read_split(root / split, wanted) for split in splits)
+    if train.classes != val.classes:
+        differ = sorted(set(train.classes) ^ set(val.classes))
+        raise InputError(
+            f"{train.root} has {len(train.classes)} class folders and {val.root} "
+            f"{len(val.classes)}; they must be the same (in one alone: {_some(differ)})"
+        )
+    return train, val
+
+
+def _read_split(folder: Path, wanted: list[str] | None) -> Images:
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} is not there; it holds a folder of images a class")
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    classes = sorted(entry.name for entry in entries if entry.is_dir())
+    if not classes:
+        loose = sum(entry.name.lower().endswith(SUFFIXES) for entry in entries)
+        found = f"{loose} images lie in it directly" if loose else "it has none"
+        raise InputError(f"{folder} must hold a folder of images a class; {found}")
+    if wanted is not None:
+        if missing := [name for name in wanted if name not in set(classes)]:
+            raise InputError(
+                f"DATASETS.CLASSES: {len(missing)} of its {len(wanted)} classes have no folder in "
+                f"{folder}: {_some(missing)}"
+            )
+        classes = sorted(wanted)
+    names, labels = [], []
+    for label, name in enumerate(classes):
+        found = _images_below(folder, name)
+        if not found:
+            raise InputError(f"{folder / name} has no images ({', '.join(SUFFIXES)})")
+        names += found
+        labels += [label] * len(found)
+    return Images(str(folder), folder, packed(names), np.array(labels, np.int64), tuple(classes))
+
+
+def _images_below(folder: Path, name: str) -> list[str]:
+    found = []
+    for below, folders, files in os.walk(folder / name, followlinks=True):
+        folders.sort()
+        place = os.path.relpath(below, folder)
+        found += [
+            os.path.join(place, file)
+            for file in files
+            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        ]
+    return sorted(found)
+
+
+def class_list(classes: str) -> list[str]:
+    """The folder names of a class list: a shipped one, or a text file of one a line."""
+    shipped = {file.stem: file for file in sorted(LISTS.glob("*.txt"))}
+    file = shipped.get(classes) or Path(classes).expanduser()
+    names = _lines(file, "DATASETS.CLASSES", classes, shipped)
+    return list(dict.fromkeys(name.rstrip("/") for name in names))
+
+
+def _lines(file: Path, option: str, given: str, shipped=()) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = nearest(given, shipped) if shipped else None
+        meant = f" Did you mean '{hint}'?" if hint else ""
+        known = f" Shipped: {', '.join(shipped)}" if shipped else ""
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(
+            f"{option}: '{given}' is no text file that can be read ({why}; looked from "
+            f"{Path.cwd()}).{meant}{known}"
+        ) from None
+    lines = [line.strip() for line in text.splitlines()]
+    if names := [line for line in lines if line and not line.startswith("#")]:
+        return names
+    raise InputError(f"{option}: {file} is empty; it takes one name a line")
+
+
+def labelled(train: Images, wanted: str, share: float, folder: Path, seed: int) -> Images:
+    """Those of the training images whose labels may be used.
+
+    ``wanted``: ``seeded`` draws ``share`` of each class by ``seed``; else a text file (looked for
+    in ``folder``, then as it stands) of image names, with their class folders or without, one a
+    line; what follows white space is ignored. Raises InputError for a missing list and for names
+    that are not there or not unique.
+    """
+    if wanted == SEEDED:
+        return train.subset(draw_of_each_class(train, share, (STREAM, seed)))
+    file = next((f for f in (folder / wanted, Path(wanted).expanduser()) if f.is_file()), None)
+    if file is None:
+        raise InputError(
+            f"DATASETS.LIST: there is no {folder / wanted}, nor '{wanted}' in {Path.cwd()}. It "
+            "lists the labelled training images, one file name a line: SimCLR's authors publish "
+            "theirs (imagenet_subsets/1percent.txt and 10percent.txt in their repository "
+            "google-research/simclr). Without it, 'DATASETS.LIST seeded' draws "
+            f"{share:.0%} of each class by the seed; such numbers are not the papers'"
+        )
+    names = [line.split()[0] for line in _lines(file, "DATASETS.LIST", wanted)]
+    chosen = _find(train, list(dict.fromkeys(names)), file)
+    if abs(len(chosen) / len(train) - share) > 0.1 * share:
+        logger.warning(
+            "%s lists %d of %d training images, which is not the %g %% of the protocol",
+            *(file, len(chosen), len(train), 100 * share),
+        )
+    missing = len(train.classes) - len(np.unique(train.labels[chosen]))
+    if missing:
+        logger.warning("%s lists no image of %d classes", file, missing)
+    return train.subset(chosen)
+
+
+def _find(train: Images, names: list[str], file: Path) -> np.ndarray:
+    """The numbers of the images with these names, rising."""
+    all_names = [train.name(index) for index in range(len(train))]
+    numbers: dict[str, int] = {}
+    twice = set()
+    for index, name in enumerate(all_names):
+        for known in {name, os.path.basename(name)}:
+            if known in numbers:
+                twice.add(known)
+            numbers[known] = index
+    missing = [name for name in names if name not in numbers]
+    if missing:
+        raise InputError(
+            f"{file}: {len(missing)} of its {len(names)} images are not in {train.root}: "
+            f"{_some(missing)}"
+        )
+    if ambiguous := [name for name in names if name in twice]:
+        raise InputError(
+            f"{file}: in {train.root} several images have the names {_some(ambiguous)}; write "
+            "them with their class folders"
+        )
+    return np.sort(np.array([numbers[name] for name in names], np.int64))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")

@@ -1,0 +1,168 @@
+"""Batches that are functions of the seed and the step: crops, flips, order.
+
+A resumed trial has the very batches of one that was not stopped, whatever the number of workers.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import transforms as T
+
+from console.errors import InputError
+
+from .images import Images
+
+ORDER_STREAM, CROP_STREAM, STEP_STREAM = 0x0C1A, 0xC409, 0x57E2  # of one seed, kept apart
+Draw = tuple[int, int]  # position in the stream of samples, number of the image
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of 32 bits that any of the numbers changes altogether."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+class Order(Sampler[list[Draw]]):
+    """The batches of one process from step ``first`` up to ``last``.
+
+    The stream of samples is one permutation of all images after the other, a function of the seed
+    and the epoch; a step takes the next ``batch`` of it, of which process ``rank`` of ``world``
+    takes every ``world``-th. So batches are always full, and any step can be entered at once.
+    """
+
+    def __init__(
+        self, images: int, batch: int, seed: int, first: int, last: int, rank: int, world: int
+    ):
+        self.images, self.batch, self.seed = images, batch, seed
+        self.first, self.last, self.rank, self.world = first, last, rank, world
+
+    def __len__(self) -> int:
+        return max(self.last - self.first, 0)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epochs: dict[int, np.ndarray] = {}
+        for step in range(self.first, self.last):
+            batch = []
+            for position in range(
+                step * self.batch + self.rank, (step + 1) * self.batch, self.world
+            ):
+                epoch, place = divmod(position, self.images)
+                if epoch not in epochs:
+                    epochs = {k: v for k, v in epochs.items() if k == epoch - 1}
+                    rng = np.random.default_rng((ORDER_STREAM, self.seed, epoch))
+                    epochs[epoch] = rng.permutation(self.images)
+                batch.append((position, int(epochs[epoch][place])))
+            yield batch
+
+
+class TrainingCrops(Dataset):
+    """``dataset[position, index]``: a random crop, perhaps flipped, uint8 ``[3, S, S]``; its label.
+
+    torchvision's RandomResizedCrop and RandomHorizontalFlip (MoCo's, DINO's and VISSL's), seeded by
+    the position in the stream.
+    """
+
+    def __init__(self, images: Images, cfg: CfgNode):
+        self.images, self.seed = images, cfg.SEED
+        scale = tuple(cfg.INPUT.CROP_SCALE)
+        crop = T.RandomResizedCrop(cfg.INPUT.SIZE, scale=scale)
+        self.transform = T.Compose([crop, T.RandomHorizontalFlip(), T.PILToTensor()])
+
+    def __getitem__(self, draw: Draw) -> "tuple[Tensor, int] | Unreadable":
+        position, index = draw
+        torch.manual_seed(seed_of(CROP_STREAM, self.seed, position))
+        return _sample(self, self.transform, index)
+
+
+class EvaluationCrops(Dataset):
+    """``dataset[index]``: the centre of the resized image, uint8 ``[3, S, S]``; its label."""
+
+    def __init__(self, images: Images, cfg: CfgNode):
+        self.images = images
+        how = T.InterpolationMode(cfg.INPUT.INTERPOLATION)
+        resize = T.Resize(cfg.INPUT.RESIZE, interpolation=how)
+        self.transform = T.Compose([resize, T.CenterCrop(cfg.INPUT.SIZE), T.PILToTensor()])
+
+    def __getitem__(self, index: int) -> "tuple[Tensor, int] | Unreadable":
+        return _sample(self, self.transform, index)
+
+
+Batches = AbstractContextManager[Iterator[tuple[Tensor, Tensor]]]
+
+
+def training_batches(images: Images, cfg: CfgNode, order: Order) -> Batches:
+    """Images uint8 ``[B, 3, S, S]`` and labels ``[B]`` of one step after the other.
+
+    A context manager, whose end ends the loader processes.
+    """
+    return _batches(TrainingCrops(images, cfg), order, cfg)
+
+
+def evaluation_batches(images: Images, indices: range, cfg: CfgNode) -> Batches:
+    """The same of the images with these numbers, each once, in their order."""
+    size = cfg.TEST.IMS_PER_BATCH
+    sampler = [indices[first : first + size] for first in range(0, len(indices), size)]
+    return _batches(EvaluationCrops(images, cfg), sampler, cfg)
+
+
+@contextmanager
+def _batches(dataset: Dataset, sampler, cfg: CfgNode) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    workers = min(cfg.DATALOADER.NUM_WORKERS, len(sampler))
+    loader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=cfg.MODEL.DEVICE == "cuda",
+        worker_init_fn=_start_worker,
+        # Not by a method that imports PyTorch anew in each worker: seconds, and memory.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        generator=torch.Generator(),  # or its workers' seed is drawn from a step's randomness
+    )
+    batches = iter(loader)
+    try:
+        yield _readable(batches)
+    finally:
+        if workers:  # what failed may still refer to them, and they ignore Python's own signal
+            batches._shutdown_workers()
+
+
+class Unreadable(str):
+    """What is wrong with an image: raised where the batch arrives, not in a worker, whose errors
+    come with a traceback for a message."""
+
+
+def _sample(dataset, transform: Callable, index: int) -> tuple[Tensor, int] | Unreadable:
+    try:
+        image = dataset.images.open(index)
+    except InputError as error:
+        return Unreadable(error)
+    return transform(image), int(dataset.images.labels[index])
+
+
+def _collate(samples: list) -> tuple[Tensor, Tensor] | Unreadable:
+    for sample in samples:
+        if isinstance(sample, Unreadable):
+            return sample
+    images, labels = zip(*samples, strict=True)
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _readable(batches: Iterator) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in batches:
+        if isinstance(batch, Unreadable):
+            raise InputError(str(batch))
+        yield batch
+
+
+def _start_worker(worker: int) -> None:
+    """A terminal's Ctrl-C reaches the workers, too; the trial still needs them to end its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,180 @@
+"""Backbones to classify with: torchvision's ResNets, timm's vision transformers."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from console.errors import InputError, unknown
+from d2_transfer import convert
+from d2_transfer.convert.prove import stride_as_caffe
+from d2_transfer.convert.prove_timm import timms
+from d2_transfer.convert.vit import BLOCKS, IMAGE, SIZES
+
+RESNET_STAGES = ("res2", "res3", "res4", "res5")  # Detectron2's names: torchvision's layer1 … 4
+VIT_STAGES = tuple(f"block{number}" for number in range(1, BLOCKS + 1))
+VIT_ALL = ("block4", "block8", "block12")  # the depths that SCFS's levels have
+LAST_BLOCKS = 4  # whose class tokens DINO's linear classifier sees (ViT-S)
+RANDOM_START = "resnet50"
+IMAGENET = {  # mean and deviation of 0–255 values, RGB
+    "normalization": {
+        "pixel_mean": [123.675, 116.28, 103.53],
+        "pixel_std": [58.395, 57.12, 57.375],
+    },
+    "channel_order": "RGB",
+    "stride_in_1x1": False,
+}
+
+
+def is_vit(name: str) -> bool:
+    return name in SIZES
+
+
+def stages_of(name: str, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The stages of the backbone ``name`` that KNN.STAGES asks for; InputError for others."""
+    known = VIT_STAGES if is_vit(name) else RESNET_STAGES
+    words = {
+        "last": known[-1:],
+        "all": VIT_ALL if is_vit(name) else RESNET_STAGES,
+    } | {stage: (stage,) for stage in known}
+    for word in wanted:
+        if word not in words:
+            raise unknown("stage", str(word), words, f"KNN.STAGES with a {name}")
+    return tuple(dict.fromkeys(stage for word in wanted for stage in words[word]))
+
+
+class Backbone(nn.Module):
+    """Images uint8 ``[B, 3, S, S]`` (RGB) → features ``[B, channels]``.
+
+    They are normalised as the weights' facts say. ``stages(images, names)`` gives the features of
+    several depths: of a ResNet each stage's global average; of a ViT the class token after each
+    block, behind the final LayerNorm that all share (DINO's ``get_intermediate_layers``).
+    """
+
+    def __init__(self, name: str, network: nn.Module, facts: dict[str, Any]):
+        super().__init__()
+        self.name, self.network, self.rgb = name, network, facts["channel_order"] == "RGB"
+        for key, values in facts["normalization"].items():
+            self.register_buffer(key, torch.tensor(values)[:, None, None], persistent=False)
+
+    @property
+    def last(self) -> str:
+        """The last stage, whose features are :meth:`forward`'s."""
+        return (VIT_STAGES if is_vit(self.name) else RESNET_STAGES)[-1]
+
+    @property
+    def channels(self) -> int:
+        return self.width(self.last)
+
+    def width(self, stage: str) -> int:
+        """The channels C of a stage's features."""
+        if is_vit(self.name):
+            return SIZES[self.name].width
+        block = getattr(self.network, f"layer{RESNET_STAGES.index(stage) + 1}")[-1]
+        return (block.conv3 if hasattr(block, "conv3") else block.conv2).out_channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stages(images, (self.last,))[self.last]
+
+    def stages(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        if is_vit(self.name):
+            blocks = [VIT_STAGES.index(name) for name in names]
+            tokens = self._tokens(images, blocks)
+            return {name: tokens[block][1][:, 0] for name, block in zip(names, blocks, strict=True)}
+        found, network = {}, self.network
+        x = network.maxpool(network.relu(network.bn1(network.conv1(self._normalised(images)))))
+        for number, stage in enumerate(RESNET_STAGES, 1):
+            x = getattr(network, f"layer{number}")(x)
+            if stage in names:
+                found[stage] = x.mean((2, 3))
+            if len(found) == len(set(names)):
+                break
+        return {name: found[name] for name in names}
+
+    def for_linear(self, images: Tensor, vit_features: str) -> Tensor:
+        """What a linear classifier sees (LINEAR.VIT_FEATURES): ``[B, linear_channels(…)]``."""
+        if not is_vit(self.name) or vit_features == "last":
+            return self(images)
+        if self.name == "vit_base":
+            patches, prefix = self._tokens(images, [BLOCKS - 1])[BLOCKS - 1]
+            return torch.cat([prefix[:, 0], patches.mean(1)], 1)
+        names = VIT_STAGES[-LAST_BLOCKS:]
+        return torch.cat(list(self.stages(images, names).values()), 1)
+
+    def linear_channels(self, vit_features: str) -> int:
+        if not is_vit(self.name) or vit_features == "last":
+            return self.channels
+        return self.channels * (2 if self.name == "vit_base" else LAST_BLOCKS)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        images = (images if self.rgb else images.flip(1)).float()
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def _tokens(self, images: Tensor, blocks: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
+        """Patch and class tokens behind the final LayerNorm after some blocks, ``[B, N, C]``."""
+        found = self.network.forward_intermediates(
+            self._normalised(images),
+            indices=sorted(set(blocks)),
+            return_prefix_tokens=True,
+            norm=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        return dict(zip(sorted(set(blocks)), found, strict=True))
+
+
+def network_of(wanted: str, facts: dict[str, Any] | None) -> str:
+    """The backbone's name: the weights'; of a random start MODEL.BACKBONE, else resnet50.
+
+    Raises InputError where MODEL.BACKBONE is another one than the weights'.
+    """
+    if facts is None:
+        return RANDOM_START if wanted == "auto" else wanted
+    if wanted not in ("auto", facts["network"]):
+        raise InputError(
+            f"MODEL.BACKBONE is {wanted}, but the weights are a {facts['network']}'s; allowed: "
+            f"auto, {facts['network']}"
+        )
+    return facts["network"]
+
+
+def build_backbone(wanted: str, weights: str | os.PathLike, size: int, seed: int) -> Backbone:
+    """The backbone with the tensors of a converted file; without one, a random start by ``seed``.
+
+    ``size``: of its images. Raises InputError for a size that a ViT cannot cut into patches and for
+    a file that does not fit, EnvironmentLacks where a ViT's timm is not installed.
+    """
+    held = convert.read_checkpoint(weights) if weights else None
+    facts = held.densessl if held is not None else IMAGENET
+    name = network_of(wanted, facts if held is not None else None)
+    network = _network(name, size, seed)
+    if facts["stride_in_1x1"] if not is_vit(name) else False:
+        stride_as_caffe(network)
+    if held is not None:
+        try:
+            network.load_state_dict(dict(held))  # strict
+        except RuntimeError as error:
+            raise InputError(f"{weights} does not fit a {name}: {error}") from None
+    return Backbone(name, network, facts)
+
+
+def check_size(name: str, size: int) -> None:
+    """InputError for a size that a ViT cannot cut into its patches."""
+    if is_vit(name) and size % 16:
+        near = f"{size // 16 * 16} or {size // 16 * 16 + 16}"
+        raise InputError(f"INPUT.SIZE is {size}; {name} has patches of 16 pixels; nearest: {near}")
+
+
+def _network(name: str, size: int, seed: int) -> nn.Module:
+    check_size(name, size)
+    torch.manual_seed(seed)
+    if is_vit(name):
+        build = timms(f"vision_transformer.{SIZES[name].timm}")
+        return build(num_classes=0, dynamic_img_size=size != IMAGE)
+    from torchvision.models import resnet
+
+    network = getattr(resnet, name)()
+    network.fc = nn.Identity()
+    return network

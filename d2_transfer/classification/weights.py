@@ -1,0 +1,65 @@
+"""What a trial starts from: any checkpoint that ``densessl convert`` knows, or a random start."""
+
+import os
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from console import files
+from console.errors import InputError
+from d2_transfer import convert
+from d2_transfer.weights import RANDOM, SUPERVISED, Weights
+
+from .networks import check_size, network_of, stages_of
+
+
+def prepare(named: str, folder: str | os.PathLike, cfg: CfgNode) -> Weights:
+    """Turn what the user named into a weights file, converting it (with the proof).
+
+    The file is ``folder/weights_<sum>.pth``, with torchvision's names of a ResNet, timm's of a ViT.
+    ``named``: ``random``; ``supervised:FILE``, a state dict of torchvision or timm; or any
+    checkpoint that ``densessl convert`` knows. Raises InputError for what cannot be understood and
+    for a config that does not suit the weights.
+    """
+    if named == RANDOM:
+        _check(cfg, None)
+        return Weights("", RANDOM, "", RANDOM)
+    supervised = named.startswith(f"{SUPERVISED}:")
+    source = Path(named.removeprefix(f"{SUPERVISED}:") if supervised else named)
+    if not source.is_file():
+        raise InputError(
+            f"the weights '{source}' are not a file; allowed: a checkpoint, '{RANDOM}' or "
+            f"'{SUPERVISED}:FILE' with a state dict of torchvision or timm"
+        )
+    sha256 = files.sha256(source)
+    out = Path(folder) / f"weights_{sha256[:12]}.pth"  # never in the place of another run's
+    if _source_of(out) != sha256:
+        method = SUPERVISED if supervised else None
+        report = convert.convert(source, out, force=True, method=method)
+        files.write_text(out.with_suffix(".txt"), f"{report}\n")
+    facts = convert.read_checkpoint(out).densessl
+    _check(cfg, facts)
+    return Weights(
+        str(out.absolute()),
+        str(source.absolute()),
+        sha256,
+        facts["method"],
+        facts.get("pretrain") or {},
+    )
+
+
+def _source_of(out: Path) -> str | None:
+    """The sum of the checkpoint that an earlier conversion read; None where there is none."""
+    if not out.is_file():
+        return None
+    try:
+        return convert.read_checkpoint(out).densessl["source_sha256"]
+    except (InputError, AttributeError, KeyError):
+        return None
+
+
+def _check(cfg: CfgNode, facts: dict | None) -> None:
+    name = network_of(cfg.MODEL.BACKBONE, facts)
+    check_size(name, cfg.INPUT.SIZE)
+    if cfg.TASK == "knn":
+        stages_of(name, cfg.KNN.STAGES)

@@ -1,0 +1,188 @@
+"""What ``densessl transfer`` does once its arguments are right."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from console import log
+from console.errors import DenseSSLError, InputError
+from d2_transfer import classification, datasets, protocols
+from d2_transfer.datasets import custom
+from d2_transfer.launch import Machines
+from d2_transfer.protocols import Protocol
+from d2_transfer.resolve import check_model, describe, describe_scaling, resolve
+
+CUSTOM = ("train_json", "train_images", "val_json", "val_images")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A protocol, and the processes that work on it."""
+
+    protocol: Protocol
+    variant: str
+    machines: Machines
+    cuda: bool
+    gpus: int  # of this machine
+
+    @property
+    def processes(self) -> int:
+        return self.gpus * self.machines.count
+
+
+def transfer(args) -> int:
+    """Run the protocol that ``args`` (of ``main.parser``) name; the exit code.
+
+    Raises InputError for what is wrong with them, before any work, and DenseSSLError when a trial
+    has failed.
+    """
+    protocol, variant = protocols.find(args.protocol, args.variant)
+    machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
+    job = Job(protocol, variant, machines, *_devices(args.gpus))
+    if protocol.name in classification.NAMES:
+        return _classify(args, job)
+    return _detect(args, job)
+
+
+def own_data(args) -> custom.Custom:
+    """The user's own data that ``--train-json`` and so on name, read and checked."""
+    paths = (getattr(args, name) for name in CUSTOM)
+    return custom.read(*paths, need_masks=args.protocol == "custom_mask")
+
+
+def _detect(args, job: Job) -> int:
+    """Detection and segmentation, with Detectron2."""
+    own = own_data(args) if args.train_json else None
+    cfg = resolve(
+        args.protocol,
+        job.variant,
+        gpus=job.processes,
+        mini=args.mini,
+        overrides=args.overrides,
+        keep_batch=args.keep_batch,
+        cuda=job.cuda,
+        custom=own,
+    )
+    used = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    data = own or datasets.check(used, args.data, stand_in=args.mini)
+    from d2_transfer import evaluate_only, trials, weights
+
+    logger = _begin(args, job)
+    find = evaluate_only.trained if args.eval_only else weights.prepare
+    run = _run(args, job, cfg, data, find)
+    _say(logger, args, job, run.weights.method)
+    if not job.cuda:
+        plain = job.processes == 1
+        norm = "BN, whose statistics in one process are SyncBN's" if plain else "naiveSyncBN"
+        logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
+    trials.register(run)
+    check_model(cfg)
+    if args.eval_only:
+        return evaluate_only.run(run, cfg)
+    if job.machines.first:
+        if own:
+            logger.info(custom.describe(own))
+        logger.info(describe(cfg, job.processes))
+        if not args.mini and not args.keep_batch:
+            source = resolve(args.protocol, job.variant, custom=own)
+            ours = resolve(args.protocol, job.variant, gpus=job.processes, custom=own)
+            if scaled := describe_scaling(source, ours, job.processes):
+                logger.info(scaled)
+    return _trials(args, logger, run, cfg)
+
+
+def _classify(args, job: Job) -> int:
+    """k-NN, linear classifiers and fine-tuning for classification."""
+    if args.eval_only:
+        raise InputError(f"--eval-only is for detection and segmentation, not for {args.protocol}")
+    cfg = classification.resolve(
+        args.protocol, job.variant, job.processes, args.mini, args.overrides, job.cuda
+    )
+    data = classification.check_data(cfg, args.data)
+    logger = _begin(args, job)
+    run = _run(args, job, cfg, data, classification.prepare)
+    _say(logger, args, job, run.weights.method)
+    if job.machines.first:
+        logger.info(classification.describe(cfg, job.processes))
+    return _trials(args, logger, run, cfg, classification.run_trial)
+
+
+def _begin(args, job: Job):
+    """Make the output folder and its log; InputError where that cannot be, or the disk is full."""
+    folder = Path(args.output_dir).absolute()
+    if not args.eval_only:
+        _check_disk(folder, job.protocol, args.trials)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return log.setup(folder, job.machines.rank)
+    except OSError as error:
+        raise InputError(f"-o {args.output_dir} cannot be written to: {error.strerror}") from None
+
+
+def _run(args, job: Job, cfg, data, find: Callable):
+    from d2_transfer.trials import Run
+
+    folder = Path(args.output_dir).absolute()
+    return Run(
+        folder=folder,
+        protocol=job.protocol.name,
+        variant=job.variant,
+        mini=args.mini,
+        weights=find(args.weights, folder, cfg),
+        data=data,
+        gpus=job.gpus,
+        machines=job.machines,
+    )
+
+
+def _trials(args, logger, run, cfg, work: Callable | None = None) -> int:
+    from d2_transfer import summary, trials
+
+    records, failed = trials.run_trials(run, cfg, args.trials, args.seed, work)
+    if records:
+        print(summary.table(run.protocol, records))
+        logger.info("records in %s; a paper-style table: densessl table %s", *[run.folder] * 2)
+    if failed:
+        problems = "; ".join(f"trial {trial}: {problem}" for trial, problem in failed.items())
+        raise DenseSSLError(
+            f"{len(failed)} of {args.trials} trials failed; the same command runs them again "
+            f"({problems})"
+        )
+    return 0
+
+
+def _say(logger, args, job: Job, method: str) -> None:
+    variant = f", variant {job.variant}" if job.variant else ""
+    if job.variant and args.variant is None:
+        others = [name for name in job.protocol.variants if name != job.variant]
+        variant += f" (the default; others: {', '.join(others)})" if others else ""
+    size = " as a miniature" if args.mini else ""
+    doing = "evaluation of" if args.eval_only else "from"
+    logger.info("%s%s%s, %s %s", args.protocol, variant, size, doing, method)
+
+
+def _devices(wanted: int | None) -> tuple[bool, int]:
+    """Whether there is CUDA, and how many processes to train with."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count and wanted and wanted > count:
+        raise InputError(f"--gpus is {wanted}, but this machine has {count}")
+    return count > 0, wanted or max(count, 1)
+
+
+def _check_disk(folder: Path, protocol, trials: int) -> None:
+    """Finished trials keep their model; the one that runs has two checkpoints at a time."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    model = protocol.parameters * 4e6  # bytes
+    trials -= len(list(folder.glob("trial_*/result.json")))
+    needed = max(trials, 0) * model + 4 * model + 200e6
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"{folder} is on a disk with {free / 1e9:.1f} GB free; {trials} trials of "
+            f"{protocol.name} need about {needed / 1e9:.1f} GB: free some, or give another -o"
+        )

@@ -1,0 +1,201 @@
+"""k-NN accuracy while pretraining runs: every few epochs, on a few labelled images.
+
+It changes nothing of the run: a copy of the backbone in evaluation mode looks at the images, and
+nothing is drawn.
+"""
+
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import functional as T
+
+import knn
+from console.errors import InputError
+
+from ..backbones import build_backbone
+from ..views import NORMALIZATION
+from ..views.crop import decode
+from ..views.sources import SUFFIXES
+from . import distributed
+from .step import AMP
+from .stops import ignore_in_worker
+
+BATCH = 128
+UNREADABLE = -1  # the label of an image that cannot be read; it is left out
+RESIZE = 256 / 224  # the shorter side over that of the centre that is cut out
+
+logger = logging.getLogger("densessl")
+
+
+class OnlineKNN:
+    """Weighted k-NN (k and τ as DINO's) of KNN.VAL among KNN.TRAIN with a method's backbone.
+
+    ``epoch``: steps of one. Raises InputError for folders that are not there or do not fit.
+    """
+
+    def __init__(self, cfg: CfgNode, epoch: int, device: torch.device):
+        self.cfg, self.options, self.device = cfg, cfg.KNN, device
+        self.period = max(round(cfg.KNN.PERIOD * epoch), 1)
+        self.train, self.val = (
+            ClassFolders(Path(path), most, cfg.VIEWS.SIZE, option)
+            for path, most, option in (
+                (self.options.TRAIN, self.options.MAX_TRAIN, "KNN.TRAIN"),
+                (self.options.VAL, self.options.MAX_VAL, "KNN.VAL"),
+            )
+        )
+        if self.train.classes != self.val.classes:
+            differ = sorted(set(self.train.classes) ^ set(self.val.classes))
+            raise InputError(
+                f"KNN.TRAIN has {len(self.train.classes)} class folders and KNN.VAL "
+                f"{len(self.val.classes)}; they must be the same (in one alone: {differ[0]})"
+            )
+        self._backbone: nn.Module | None = None
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether to measure after ``step`` steps of ``last``."""
+        return step % self.period == 0 or step == last
+
+    @torch.no_grad()
+    def measure(self, state: dict[str, Tensor]) -> dict[str, float]:
+        """``{"knn/top1": per cent}`` of the backbone with these tensors; every process calls it."""
+        began = time.perf_counter()
+        backbone = self._with(state)
+        database, labels = self._features(backbone, self.train)
+        readable = labels != UNREADABLE
+        if not readable.any():
+            raise InputError(f"KNN.TRAIN: none of the images in {self.options.TRAIN} can be read")
+        queries, truth = (distributed.mine(x) for x in self._features(backbone, self.val))
+        found = knn.classify(
+            queries,
+            database[readable],
+            labels[readable],
+            len(self.train.classes),
+            (self.options.K,),
+            self.options.TEMPERATURE,
+            top=1,
+        )[self.options.K]
+        hits = (found[:, 0] == truth).sum().item()
+        counts = {"hits": hits, "images": (truth != UNREADABLE).sum().item()}
+        means = distributed.all_reduce_mean({name: float(n) for name, n in counts.items()})
+        top1 = 100 * means["hits"] / max(means["images"], 1e-9)
+        logger.info("online k-NN: %.2f %% in %.1f s", top1, time.perf_counter() - began)
+        return {"knn/top1": top1}
+
+    def _with(self, state: dict[str, Tensor]) -> nn.Module:
+        """A backbone of its own in evaluation mode: the run's keeps its mode and statistics."""
+        if self._backbone is None:
+            with torch.random.fork_rng(devices=[]):
+                self._backbone = build_backbone(self.cfg.BACKBONE.NAME, "BN").to(self.device)
+        self._backbone.load_state_dict(state)
+        return self._backbone.eval()
+
+    def _features(self, backbone: nn.Module, images: "ClassFolders") -> tuple[Tensor, Tensor]:
+        """Features of length 1 ``[N, C]`` and labels ``[N]``, the same in every process.
+
+        The processes share the work; what pads their shares to equal length has no label.
+        """
+        rank, world = distributed.rank(), distributed.world_size()
+        numbers = list(range(len(images)))[rank::world]
+        dtype = AMP[self.cfg.AMP]
+        parts, labels = [], []
+        with self._batches(images, numbers) as batches:
+            for batch, of_batch in batches:
+                batch = self._normalised(batch.to(self.device, non_blocking=True))
+                with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                    levels = backbone(batch)
+                last = levels["cls"] if "cls" in levels else levels["layer4"].mean((2, 3))
+                parts.append(knn.unit(last))
+                labels.append(of_batch.to(self.device))
+        channels = backbone.channels[max(backbone.channels)]
+        features = torch.cat(parts) if parts else torch.empty(0, channels, device=self.device)
+        found = torch.cat(labels) if labels else torch.empty(0, dtype=torch.long).to(self.device)
+        missing = math.ceil(len(images) / world) - len(features)
+        features = distributed.gather(F.pad(features, (0, 0, 0, missing)))
+        return features, distributed.gather(F.pad(found, (0, missing), value=UNREADABLE))
+
+    @contextmanager
+    def _batches(self, images: "ClassFolders", numbers: list[int]) -> Iterator[Iterator]:
+        """Images and labels of these numbers; its end ends the loader processes."""
+        workers = min(self.cfg.DATA.WORKERS, math.ceil(len(numbers) / BATCH))
+        loader = DataLoader(
+            images,
+            batch_sampler=[numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)],
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_start_worker,
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            generator=torch.Generator(),  # else it draws from the run's
+        )
+        batches = iter(loader)
+        try:
+            yield batches
+        finally:
+            if workers:  # what failed may still refer to them, and they ignore Python's own signal
+                batches._shutdown_workers()
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        mean, std = (
+            torch.tensor(NORMALIZATION[name], device=self.device).view(3, 1, 1)
+            for name in ("mean", "std")
+        )
+        return (images.float() / 255 - mean) / std
+
+
+class ClassFolders(Dataset):
+    """Centre crops uint8 ``[3, size, size]`` and labels of at most ``most`` images (0: all) below
+    ``root``, a folder a class: of each class about equally many, evenly among its sorted names.
+
+    An image that cannot be read is black and has the label −1. ``option`` is for messages.
+    """
+
+    def __init__(self, root: Path, most: int, size: int, option: str):
+        if not root.is_dir():
+            raise InputError(f"{option}: {root} is no folder (looked from {Path.cwd()})")
+        found = {
+            folder.name: sorted(
+                file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES
+            )
+            for folder in sorted(root.iterdir())
+            if folder.is_dir() and not folder.name.startswith(".")
+        }
+        found = {name: files for name, files in found.items() if files}
+        if len(found) < 2:
+            raise InputError(f"{option}: {root} must hold a folder of images for each class")
+        self.classes, self.size = list(found), size
+        each = max(most // len(found), 1) if most else None
+        self.files: list[Path] = []
+        self.labels: list[int] = []
+        for label, files in enumerate(found.values()):
+            count = len(files) if each is None else min(each, len(files))
+            self.files += [files[i * len(files) // count] for i in range(count)]
+            self.labels += [label] * count
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
+                image = decode(self.files[index])
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return torch.zeros(3, self.size, self.size, dtype=torch.uint8), UNREADABLE
+        image = T.resize(image, round(self.size * RESIZE), T.InterpolationMode.BICUBIC)
+        return T.pil_to_tensor(T.center_crop(image, [self.size] * 2)), self.labels[index]
+
+
+def _start_worker(worker: int) -> None:
+    ignore_in_worker()
+    torch.set_num_threads(1)
