@@ -70,16 +70,18 @@ def training_images(cfg: CfgNode, train: Images, root: Path) -> Images:
 
 
 def hold_out(images: Images, share: float, seed: int) -> tuple[Images, Images]:
-    """The images without ``share`` of each class (at least one image of each), and these."""
-    held = draw_of_each_class(images, share, (HELD_OUT_STREAM, seed))
-    rest = np.setdiff1d(np.arange(len(images)), held)
-    if len(np.unique(images.labels[rest])) < len(np.unique(images.labels)):
+    """The images without ``share`` of each class (at least one image of each), and these.
+
+    A class keeps one image to learn from. Raises InputError where no class has two.
+    """
+    held = draw_of_each_class(images, share, (HELD_OUT_STREAM, seed), keep=1)
+    if not len(held):
         raise InputError(
-            f"{images.where}: a class with one labelled image cannot lend it to a search; give "
-            "more labels, or one value each: 'SEARCH.BASE_LR ()', 'SEARCH.WEIGHT_DECAY ()', "
+            f"{images.where}: no class has labelled images to hold out for a search; give more "
+            "labels, or no grid: 'SEARCH.BASE_LR ()' 'SEARCH.WEIGHT_DECAY ()' "
             "'SEARCH.HEAD_LR_FACTOR ()'"
         )
-    return images.subset(rest), images.subset(held)
+    return images.subset(np.setdiff1d(np.arange(len(images)), held)), images.subset(held)
 
 
 def _title(cfg: CfgNode) -> str:

@@ -100,15 +100,17 @@ def packed(names: Sequence[str]) -> np.ndarray:
     return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
 
-def draw_of_each_class(images: Images, share: float, seed: Sequence[int]) -> np.ndarray:
+def draw_of_each_class(
+    images: Images, share: float, seed: Sequence[int], keep: int = 0
+) -> np.ndarray:
     """The numbers of ``share`` of each class's images, at least one of each, rising.
 
-    A function of the seed, the class and how many images it has.
+    ``keep`` of each stay behind in any case. A function of the seed, the class and how many images
+    it has.
     """
-    drawn = []
+    drawn = [np.empty(0, np.int64)]
     for label, numbers in enumerate(images.by_class()):
-        if len(numbers):
-            rng = np.random.default_rng((*seed, label))
-            count = max(1, round(share * len(numbers)))
-            drawn.append(rng.permutation(numbers)[:count])
+        rng = np.random.default_rng((*seed, label))
+        count = min(max(1, round(share * len(numbers))), len(numbers) - keep)
+        drawn.append(rng.permutation(numbers)[: max(count, 0)])
     return np.sort(np.concatenate(drawn))

@@ -139,7 +139,7 @@ def test_held_out_images_are_apart_and_of_every_class(root):
     assert np.bincount(held.labels).tolist() == [1, 2, 3] and len(rest) == 24
     names = [{images.name(n) for n in range(len(images))} for images in (rest, held)]
     assert not names[0] & names[1]
-    with pytest.raises(InputError, match="a class with one labelled image"):
+    with pytest.raises(InputError, match="no class has labelled images to hold out"):
         hold_out(train.subset(draw_of_each_class(train, 0.01, (0,))), 0.2, seed=3)
 
 

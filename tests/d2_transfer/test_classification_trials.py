@@ -1,0 +1,286 @@
+"""Trials of the classification protocols: records, features on disk, stops, several processes."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from console.errors import EnvironmentLacks, InputError, StoppedEarly
+from d2_transfer import classification, results, trials
+from d2_transfer.classification import features
+from d2_transfer.classification.data import read
+from d2_transfer.classification.loading import EvaluationCrops
+from d2_transfer.classification.networks import build_backbone
+from d2_transfer.stops import StopRequest
+
+SMALL = ["INPUT.SIZE", "16", "INPUT.RESIZE", "16", "MODEL.BACKBONE", "resnet18"]
+
+
+def begin(folder, data, protocol, *overrides, variant=None, named="random", gpus=1, steps=3):
+    """A run and its config, as ``densessl transfer --mini`` makes them."""
+    words = [*SMALL, "SOLVER.MAX_ITER", str(steps), *overrides]
+    cfg = classification.resolve(protocol, variant, gpus, mini=True, overrides=words, cuda=False)
+    row = next(row for row in classification.PROTOCOLS if row.name == protocol)
+    run = trials.Run(
+        folder=folder,
+        protocol=protocol,
+        variant=variant or row.variants[0],
+        mini=True,
+        weights=classification.prepare(named, folder, cfg),
+        data=classification.check_data(cfg, data),
+        gpus=gpus,
+    )
+    return run, cfg
+
+
+def finish(run, cfg, count=1, seed=1):
+    records, failed = trials.run_trials(run, cfg, count, seed, classification.run_trial)
+    assert not failed
+    return records
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, our_checkpoint):
+    return our_checkpoint(tmp_path_factory.mktemp("weights") / "backbone_final.pth", depth=18)
+
+
+# ---- k-NN ----
+
+
+def test_knn_records_what_a_plain_computation_gives(tmp_path, scenes, weights):
+    stages = ["KNN.STAGES", "('res3', 'res5')", "KNN.KS", "(1, 5, 20)", "KNN.TEMPERATURE", "0.2"]
+    run, cfg = begin(tmp_path, scenes, "knn", *stages, named=str(weights))
+    (record,) = finish(run, cfg)
+    backbone = build_backbone("auto", run.weights.file, 16, 0).eval()
+    splits = read(cfg, scenes)
+    for stage in ("res3", "res5"):
+        rows = []
+        for images in splits:
+            crops = [EvaluationCrops(images, cfg)[n][0] for n in range(len(images))]
+            with torch.no_grad():
+                found = backbone.stages(torch.stack(crops), (stage,))[stage].double().numpy()
+            rows.append(found / np.linalg.norm(found, axis=1, keepdims=True))
+        similarity = rows[1] @ rows[0].T
+        for k in (1, 5, 20):
+            hits = []
+            for row, label in zip(similarity, splits[1].labels, strict=True):
+                nearest = np.argsort(-row, kind="stable")[:k]
+                votes = np.zeros(8)
+                np.add.at(votes, splits[0].labels[nearest], np.exp(row[nearest] / 0.2))
+                hits.append(votes.argmax() == label)
+            expected = 100 * np.mean(hits)
+            assert record.metrics[f"knn/top1_{stage}_k{k}"] == pytest.approx(expected)
+    assert record.metrics["knn/top1"] == record.metrics["knn/top1_res5_k20"]
+    assert record.method == "setsim" and record.protocol == "knn" and record.mini
+
+
+def test_features_are_computed_once_for_all_runs_that_share_a_cache(tmp_path, scenes, weights):
+    shared = ["KNN.CACHE", str(tmp_path / "cache")]
+    run, cfg = begin(tmp_path / "a", scenes, "knn", *shared, named=str(weights))
+    (first,) = finish(run, cfg)
+    pieces = sorted((tmp_path / "cache").rglob("*.npy"))
+    times = [piece.stat().st_mtime_ns for piece in pieces]
+    assert len(pieces) == 2
+    other = [*shared, "KNN.TEMPERATURE", "0.5", "KNN.STAGES", "('res5',)"]
+    run, cfg = begin(tmp_path / "b", scenes, "knn", *other, named=str(weights))
+    (second,) = finish(run, cfg)
+    assert [piece.stat().st_mtime_ns for piece in pieces] == times
+    assert second.metrics["knn/top1_k10"] >= 0 and first.config_sha256 != second.config_sha256
+    run, cfg = begin(
+        tmp_path / "c", scenes, "knn", *shared, "INPUT.RESIZE", "18", named=str(weights)
+    )
+    finish(run, cfg)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 4  # other images, other features
+
+
+def test_a_random_start_has_other_features_with_each_seed(tmp_path, scenes):
+    run, cfg = begin(tmp_path, scenes, "knn")
+    records = finish(run, cfg, 2)
+    assert [record.seed for record in records] == [1, 2]
+    assert len(list((tmp_path / "features").iterdir())) == 4
+    assert json.loads((tmp_path / "summary.json").read_text())["metrics"]["knn/top1"]["n"] == 2
+
+
+def test_stopped_extraction_goes_on_with_the_missing_pieces(tmp_path, scenes, monkeypatch):
+    monkeypatch.setattr(features, "PIECE", 8)
+    run, cfg = begin(tmp_path, scenes, "knn")
+    compute = features.Features._compute_piece
+
+    def stop(self, first):
+        compute(self, first)
+        if first:
+            StopRequest._asked = True
+
+    monkeypatch.setattr(features.Features, "_compute_piece", stop)
+    with pytest.raises(StoppedEarly, match="2 of 4 pieces"):
+        finish(run, cfg)
+    written = {piece: piece.stat().st_mtime_ns for piece in tmp_path.rglob("*.npy")}
+    assert len(written) == 2
+    monkeypatch.setattr(features.Features, "_compute_piece", compute)
+    (record,) = finish(run, cfg)
+    assert all(piece.stat().st_mtime_ns == time for piece, time in written.items())
+    whole, cfg = begin(tmp_path / "whole", scenes, "knn")
+    assert finish(whole, cfg)[0].metrics == record.metrics
+
+
+def test_features_that_are_no_numbers_are_refused(tmp_path, scenes):
+    _, cfg = begin(tmp_path, scenes, "knn")
+    backbone = build_backbone("resnet18", "", 16, 0).eval()
+    backbone.network.layer4[1].bn2.bias.data[0] = float("nan")
+    images, _ = read(cfg, scenes)
+    features_ = features.Features(cfg, backbone, ("res4", "res5"), images, "", tmp_path / "cache")
+    with pytest.raises(InputError, match="features at res5 of images 0 to .* are not finite"):
+        features_.compute("features")
+
+
+def test_a_full_disk_is_said_before_the_work(tmp_path, scenes, monkeypatch):
+    run, cfg = begin(tmp_path, scenes, "knn")
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(EnvironmentLacks, match=r"0.1 GB free; .* KNN.CACHE"):
+        finish(run, cfg)
+
+
+# ---- what is trained ----
+
+
+def test_linear_records_every_rate(tmp_path, scenes, weights):
+    rates = ["SOLVER.SWEEP", "(0.1, 1.0)", "TEST.EVAL_PERIOD", "0.5"]
+    run, cfg = begin(tmp_path, scenes, "linear", *rates, named=str(weights), steps=4)
+    (record,) = finish(run, cfg)
+    of_rates = {rate: record.metrics[f"linear/top1_lr{rate}"] for rate in ("0.01", "0.1", "1")}
+    assert record.metrics["linear/top1"] == of_rates["0.01"]
+    assert record.metrics["linear/top1_best_lr"] == max(of_rates.values())
+    assert record.metrics["linear/top1_best_epoch"] >= record.metrics["linear/top1"]
+    assert of_rates[f"{record.metrics['linear/best_lr']:g}"] == max(of_rates.values())
+    folder = run.trial_folder(1)
+    kept = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+    assert list(kept) == [f"layers.{n}.{part}" for n in range(3) for part in ("weight", "bias")]
+    assert not (folder / "checkpoint.pth").exists()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["trial"] == 1 for line in lines) and lines[-1]["iteration"] == 4
+
+
+@pytest.mark.parametrize(
+    "protocol, variant", [("semisup_1pct", None), ("finetune_cls", "voc_objects")]
+)
+def test_a_search_is_shared_by_the_trials(tmp_path, scenes, protocol, variant):
+    run, cfg = begin(tmp_path, scenes, protocol, "DATASETS.SHARE", "0.8", variant=variant, steps=2)
+    first, second = finish(run, cfg, 2)
+    chosen = [name for name in first.metrics if name.startswith("search/")]
+    assert {"search/base_lr", "search/top1"} <= set(chosen)
+    assert [first.metrics[name] for name in chosen] == [second.metrics[name] for name in chosen]
+    for record in (first, second):
+        assert 0 <= record.metrics["cls/top1"] <= record.metrics["cls/top5"] <= 100
+        assert math.isfinite(record.metrics["cls/mean_class"])
+        written = results.config_fingerprint(results.config_of(record))
+        assert written == results.config_fingerprint(trials.as_dict(cfg))
+    assert len(list((tmp_path / "search").glob("*/00*/result.json"))) == 2
+
+
+def test_a_finished_trial_is_not_run_again_and_another_config_is_refused(tmp_path, scenes):
+    run, cfg = begin(tmp_path, scenes, "linear")
+    finish(run, cfg)
+    record = run.trial_folder(1) / "result.json"
+    before = record.stat().st_mtime_ns
+    finish(run, cfg)
+    assert record.stat().st_mtime_ns == before
+    run, cfg = begin(tmp_path, scenes, "linear", "SOLVER.BASE_LR", "0.5")
+    with pytest.raises(InputError, match="holds another run .SOLVER.BASE_LR 0.01 there, 0.5 here"):
+        finish(run, cfg)
+
+
+def test_a_stopped_trial_is_known_as_begun(tmp_path, scenes, monkeypatch):
+    run, cfg = begin(tmp_path, scenes, "linear", steps=5)
+    asked = iter([False, True])
+    monkeypatch.setattr(StopRequest, "asked", classmethod(lambda cls: next(asked)))
+    with pytest.raises(StoppedEarly, match="stopped at step 2 of 5"):
+        finish(run, cfg)
+    monkeypatch.undo()
+    other, its_cfg = begin(tmp_path, scenes, "linear", "SOLVER.BASE_LR", "0.5", steps=5)
+    with pytest.raises(InputError, match="holds another run"):
+        finish(other, its_cfg)
+    (record,) = finish(run, cfg)
+    whole, cfg = begin(tmp_path / "whole", scenes, "linear", steps=5)
+    assert finish(whole, cfg)[0].metrics == record.metrics
+
+
+def test_the_vit_runs_every_protocol(tmp_path, scenes):
+    vit = ["MODEL.BACKBONE", "vit_tiny", "SOLVER.IMS_PER_BATCH", "8", "SEARCH.BASE_LR", "()"]
+    for protocol, variant in (("knn", "stages"), ("linear", None), ("semisup_10pct", None)):
+        run, cfg = begin(tmp_path / protocol, scenes, protocol, *vit, variant=variant, steps=2)
+        (record,) = finish(run, cfg)
+        assert all(0 <= v <= 100 for name, v in record.metrics.items() if "top" in name)
+    held = torch.load(tmp_path / "linear/trial_1/model_final.pth", weights_only=True)["model"]
+    assert held["layers.0.weight"].shape == (8, 4 * 192)
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(tmp_path, scenes, weights, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = {}
+    for gpus in (1, 2):
+        run, cfg = begin(tmp_path / f"knn{gpus}", scenes, "knn", named=str(weights), gpus=gpus)
+        found["knn", gpus] = finish(run, cfg)[0].metrics
+        run, cfg = begin(
+            *(tmp_path / f"linear{gpus}", scenes, "linear", "SOLVER.BASE_LR", "0.1"),
+            *("SOLVER.SWEEP", "()"),
+            named=str(weights),
+            gpus=gpus,
+        )
+        found["linear", gpus] = finish(run, cfg)[0].metrics
+        kept = torch.load(run.trial_folder(1) / "model_final.pth", weights_only=True)["model"]
+        found["weight", gpus] = kept["layers.0.weight"]
+    assert found["knn", 1] == found["knn", 2]
+    assert torch.allclose(found["weight", 1], found["weight", 2], rtol=1e-4, atol=1e-6)
+    run, cfg = begin(
+        *(tmp_path / "finetune", scenes, "finetune_cls", "SEARCH.BASE_LR", "(0.01, 0.02)"),
+        variant="voc_objects",
+        gpus=2,
+    )
+    (record,) = finish(run, cfg)
+    assert 0 <= record.metrics["cls/top1"] <= 100
+
+
+# ---- the miniatures learn ----
+
+
+@pytest.fixture(scope="module")
+def more_scenes(tmp_path_factory):
+    from pretrain.scenes import main as scenes_verb
+
+    folder = tmp_path_factory.mktemp("more") / "scenes"
+    options = ["--train", "160", "--val", "80", "--size", "64", "--seed", "1", "--workers", "1"]
+    assert not scenes_verb.main([str(folder), *options])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "protocol, variant",
+    [(row.name, None) for row in classification.PROTOCOLS[:-1]]
+    + [("linear", "moco"), ("finetune_cls", "voc_objects")],
+)
+def test_every_miniature_beats_chance(tmp_path, more_scenes, protocol, variant):
+    """From a random start: the share of the largest class, and three standard errors above it."""
+    torch.set_num_threads(1)
+    cfg = classification.resolve(
+        *(protocol, variant),
+        mini=True,
+        overrides=["MODEL.BACKBONE", "resnet18"],
+        cuda=False,
+    )
+    run = trials.Run(
+        *(tmp_path, protocol, variant or "", True),
+        classification.prepare("random", tmp_path, cfg),
+        classification.check_data(cfg, more_scenes),
+    )
+    (record,) = finish(run, cfg)
+    _, test = read(cfg, more_scenes)
+    chance = np.bincount(test.labels).max() / len(test)
+    margin = 3 * math.sqrt(chance * (1 - chance) / len(test))
+    name = next(row.metrics[0] for row in classification.PROTOCOLS if row.name == protocol)
+    assert record.metrics[name] > 100 * (chance + margin)
