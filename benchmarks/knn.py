@@ -1,0 +1,197 @@
+"""Time and memory of the weighted k-NN, ours against other forms of it, in one run.
+
+    python benchmarks/knn.py                       # 1,000 queries, 50,000 x 2,048 database
+    python benchmarks/knn.py --queries 10000       # minutes
+    python benchmarks/knn.py --forms ours full
+
+k = 10, 20, 100, 200 at temperature 0.07, float32, features of length 1 around random centres of
+1,000 classes. The forms:
+
+    ours     knn.classify: one search in blocks serves every k
+    full     one full N x M matrix, one topk of 200, one-hot votes
+    per_k    as published code does: the queries in parts of 500 (a hundredth of ImageNet's val),
+             and a search of its own for each k
+    sklearn  scikit-learn's brute force (Euclidean, which orders rows of length 1 alike), one search
+             for 200 neighbours, and our vote; left out where it is not installed
+
+Each form runs in a process of its own, so that its peak memory is its own; processes alternate.
+*Added MiB* is the peak resident memory above what the features took. Ends with exit code 1 when
+ours predicts other classes than the full matrix.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FORMS = ("ours", "full", "per_k", "sklearn")
+KS, TEMPERATURE, CLASSES = (10, 20, 100, 200), 0.07, 1000
+WARM_UP = 64  # queries
+
+
+def features(options):
+    """Queries, database and its labels; the same in every process."""
+    import torch
+    import torch.nn.functional as F
+
+    generator = torch.Generator().manual_seed(0)
+    width = options["width"]
+    centres = torch.randn(CLASSES, width, generator=generator)
+
+    def around(count):
+        labels = torch.randint(CLASSES, (count,), generator=generator)
+        x = torch.randn(count, width, generator=generator).mul_(3.5)
+        return F.normalize(x.add_(centres[labels])), labels
+
+    database, labels = around(options["database"])
+    return around(options["queries"])[0], database, labels
+
+
+def ours(queries, database, labels):
+    import knn
+
+    found = knn.classify(queries, database, labels, CLASSES, KS, TEMPERATURE)
+    return {k: predicted[:, 0] for k, predicted in found.items()}
+
+
+def full(queries, database, labels):
+    similarity, index = (queries @ database.T).topk(max(KS), dim=1)
+    return {k: voted(similarity[:, :k], labels[index[:, :k]]) for k in KS}
+
+
+def per_k(queries, database, labels):
+    import torch
+
+    found = {}
+    for k in KS:
+        parts = []
+        for part in queries.split(500):
+            similarity, index = (part @ database.T).topk(k, dim=1)
+            parts.append(voted(similarity, labels[index]))
+        found[k] = torch.cat(parts)
+    return found
+
+
+def sklearn(queries, database, labels):
+    import torch
+    from sklearn.neighbors import NearestNeighbors
+
+    import knn
+
+    search = NearestNeighbors(n_neighbors=max(KS), algorithm="brute").fit(database.numpy())
+    distance, index = map(torch.from_numpy, search.kneighbors(queries.numpy()))
+    similarity = 1 - distance.float().square() / 2
+    found = knn.vote(similarity, labels[index], CLASSES, KS, TEMPERATURE)
+    return {k: predicted[:, 0] for k, predicted in found.items()}
+
+
+def voted(similarity, labels):
+    """The likeliest class of each query by one-hot votes ``[n, k, classes]``, in parts of 10."""
+    import torch
+    import torch.nn.functional as F
+
+    weights = (similarity / TEMPERATURE).exp()
+    parts = zip(weights.split(10), labels.split(10), strict=True)
+    votes = [(F.one_hot(label, CLASSES) * weight[:, :, None]).sum(1) for weight, label in parts]
+    return torch.cat(votes).argmax(1) if votes else labels[:, 0]
+
+
+def measure(options) -> None:
+    """One process: warm up, time one form, and print a JSON line for the parent."""
+    import torch
+
+    sys.path.insert(0, str(ROOT))
+    torch.set_num_threads(options["threads"])
+    inputs = features(options)
+    form = globals()[options["form"]]
+    form(inputs[0][:WARM_UP], inputs[1][:1000], inputs[2][:1000])
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
+    began = time.perf_counter()
+    found = form(*inputs)
+    seconds = time.perf_counter() - began
+    torch.save(found, options["predictions"])
+    print(json.dumps({"seconds": seconds, "added": resident("VmHWM") - before}))
+
+
+def resident(name: str) -> float:
+    """A line of this process's status in MiB: VmRSS now, VmHWM the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def run(options: dict) -> dict:
+    command = [sys.executable, __file__, "--measure", json.dumps(options)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def spread(values, digits=2) -> str:
+    middle, low, high = (f"{f(values):.{digits}f}" for f in (statistics.median, min, max))
+    return f"{middle} ({low}-{high})"
+
+
+def compare(args) -> None:
+    import torch
+
+    shared = {name: getattr(args, name) for name in ("queries", "database", "width", "threads")}
+    results: dict[str, list[dict]] = {form: [] for form in args.forms}
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(args.repeats):
+            for form in args.forms if repeat % 2 == 0 else args.forms[::-1]:
+                options = shared | {"form": form, "predictions": f"{folder}/{form}.pth"}
+                results[form].append(run(options))
+                print(f"repeat {repeat + 1}/{args.repeats} {form}", file=sys.stderr)
+        predictions = {
+            form: torch.load(f"{folder}/{form}.pth", weights_only=True) for form in args.forms
+        }
+    print(
+        f"{args.queries} queries, {args.database} x {args.width} database, k {KS}, float32, "
+        f"{args.threads} threads, torch {torch.__version__}; {args.repeats} alternating processes; "
+        "median (range)\n"
+    )
+    print("| form | seconds | added MiB | ours is faster | ours adds less | other predictions |")
+    print("|---|---|---|---|---|---|")
+    for form, runs in results.items():
+        columns = [spread([r["seconds"] for r in runs]), spread([r["added"] for r in runs], 0)]
+        for name in ("seconds", "added"):
+            pairs = zip(runs, results["ours"], strict=True)
+            columns.append(spread([theirs[name] / mine[name] for theirs, mine in pairs], 1) + " x")
+        differ = {k: (predictions[form][k] != predictions["ours"][k]).sum().item() for k in KS}
+        columns.append(", ".join(f"{count} at k {k}" for k, count in differ.items() if count))
+        print(f"| {form} | {' | '.join(columns[:-1])} | {columns[-1] or 'none'} |")
+    if "full" in predictions and any(
+        not torch.equal(predictions["ours"][k], predictions["full"][k]) for k in KS
+    ):
+        sys.exit("ours predicts other classes than the full matrix")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--database", type=int, default=50000)
+    parser.add_argument("--width", type=int, default=2048, help="channels of a feature")
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        measure(json.loads(args.measure))
+        return
+    if "sklearn" in args.forms and importlib.util.find_spec("sklearn") is None:
+        print("scikit-learn is not installed, and is left out", file=sys.stderr)
+        args.forms.remove("sklearn")
+    if "ours" not in args.forms:
+        args.forms.insert(0, "ours")
+    compare(args)
+
+
+if __name__ == "__main__":
+    main()
