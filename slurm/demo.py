@@ -14,7 +14,8 @@ from console.progress import duration
 from d2_transfer import compat
 from d2_transfer.tables import main as table
 
-from .graph import Job, run_local
+from .graph import Job
+from .local import run_local
 
 PROTOCOL = "voc_det_c4"
 METHODS = {"moco": "demo_moco_v2", "setsim": "demo_setsim"}  # with the config of each

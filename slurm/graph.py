@@ -1,37 +1,46 @@
-"""A graph of jobs, run on this machine one after the other; what is finished is not run again."""
+"""Jobs, what they need and leave, and how a finished one is known: by content, not by name."""
 
-import fcntl
 import hashlib
 import json
-import logging
 import os
-import shlex
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from console.errors import DenseSSLError, InputError, StoppedEarly
-from console.files import write_json
-from console.progress import duration
+from console.files import sha256, write_json
 
-from .board import Board
 
-STOPPED = StoppedEarly.exit_code
-POLL = 0.2  # seconds between looks at the running job
-TAIL = 15  # lines of a failed job's log that are shown
+@dataclass(frozen=True)
+class Resources:
+    """What a job asks of a cluster.
+
+    ``gpus`` of each of ``nodes`` (0: CPUs alone). ``per`` says what gets a process of its own:
+    ``gpu`` (pretraining joins one process a GPU), or ``node`` (the command starts its own
+    processes). ``hours`` is the estimate of its wall-clock time, None where there is none.
+    """
+
+    nodes: int = 1
+    gpus: int = 0
+    per: str = "node"
+    hours: float | None = None
+
+    @property
+    def processes(self) -> int:
+        """That the cluster starts."""
+        return self.nodes * (self.gpus if self.per == "gpu" and self.gpus else 1)
 
 
 @dataclass(frozen=True)
 class Job:
     """One ``densessl`` verb with its arguments, and what must be there before and after.
 
-    ``needs`` names the jobs before it; ``outputs`` are files or folders that exist once it is
-    finished; ``env`` is added to its environment; ``program`` is what runs ``argv``.
+    ``needs`` names the jobs that must have ended well before it, ``after`` those that must only
+    have ended; ``outputs`` are files or folders that exist once it is finished; ``env`` is added to
+    its environment; ``program`` is what runs ``argv``. ``content`` is what decides, with the jobs
+    before, whether a finished job is still the same one (a config's sum, say); empty, the whole
+    command does. Jobs with one ``array`` name are alike (the trials of one protocol), and a
+    cluster gets them as one job array.
     """
 
     name: str
@@ -40,185 +49,103 @@ class Job:
     outputs: tuple[Path, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = (sys.executable, "-m", "densessl")
+    after: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    array: str = ""
 
     @property
     def command(self) -> list[str]:
         return [*self.program, *map(str, self.argv)]
 
-
-class JobFailed(DenseSSLError):
-    """A job ended with an error; the graph's exit code is the job's."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-def run_local(jobs: Sequence[Job], folder: str | os.PathLike) -> None:
-    """Run the jobs in the order of their needs; the folder keeps their logs and what is finished.
-
-    A job is finished when it ended well, with this command after these jobs, and its outputs are
-    there; it is not run again. A failed job stops those that need it; the others still run, then
-    JobFailed shows the last lines of its log. Ctrl-C and SIGTERM go on to the running job; when it
-    has ended, StoppedEarly is raised, and the same call goes on later. A second run in the folder
-    while one is busy (also one whose parent was killed) raises InputError.
-    """
-    folder = Path(folder)
-    jobs = in_order(jobs)
-    keys = _keys(jobs)
-    failed: dict[str, JobFailed] = {}
-    with _alone_in(folder) as lock, Board([job.name for job in jobs]) as board, _stops() as stops:
-        for job in jobs:
-            if (seconds := finished(job, keys[job.name], folder)) is not None:
-                board.set(job.name, "done before", seconds)
-            elif any(need in failed for need in job.needs):
-                failed[job.name] = failed[next(need for need in job.needs if need in failed)]
-                board.set(job.name, "not run")
-            elif error := _run(job, keys[job.name], folder, board, stops, lock):
-                failed[job.name] = error
-            if stops:
-                so_far = f" (failed so far: {', '.join(failed)})" if failed else ""
-                raise StoppedEarly(f"stopped{so_far}; run the same command again to go on")
-    if failed:
-        raise next(iter(failed.values()))
+    @property
+    def before(self) -> tuple[str, ...]:
+        """All jobs that must have ended before it."""
+        return (*self.needs, *self.after)
 
 
 def in_order(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs so that each comes after those it needs, else as given."""
+    """The jobs so that each comes after those before it, else as given."""
     by_name = {job.name: job for job in jobs}
     if len(by_name) < len(jobs):
         raise ValueError("two jobs have one name")
     for job in jobs:
-        for need in job.needs:
+        for need in job.before:
             if need not in by_name:
                 raise ValueError(f"job '{job.name}' needs '{need}', which is not in the graph")
     ordered: dict[str, Job] = {}
     while len(ordered) < len(jobs):
         waiting = [job for job in jobs if job.name not in ordered]
-        ready = next((job for job in waiting if all(need in ordered for need in job.needs)), None)
+        ready = next((job for job in waiting if all(need in ordered for need in job.before)), None)
         if ready is None:
             raise ValueError(f"these jobs wait for each other: {[job.name for job in waiting]}")
         ordered[ready.name] = ready
     return list(ordered.values())
 
 
-def _keys(jobs: Sequence[Job]) -> dict[str, str]:
-    """A sum over each job's command and, through their keys, over the jobs before it."""
-    keys: dict[str, str] = {}
-    for job in jobs:
-        parts = [list(map(str, job.argv)), job.env, [keys[need] for need in job.needs]]
-        keys[job.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return keys
+class Finished:
+    """Which jobs of a graph are finished in a folder: ``folder/jobs/NAME.json`` says so.
 
+    A job is finished when it ended well as it is now (its ``content``, or its command, is the
+    same), after jobs that left the same content, and its outputs are there. What a job left is the
+    sums of its output files; so weights that came out the same again make nothing else run again.
+    """
 
-def _marker(job: Job, folder: Path) -> Path:
-    return folder / "jobs" / f"{job.name}.json"
+    def __init__(self, jobs: Sequence[Job], folder: str | os.PathLike):
+        self.jobs: Mapping[str, Job] = {job.name: job for job in jobs}
+        self.folder = Path(folder)
 
+    def seconds(self, name: str) -> float | None:
+        """The seconds that the job took when it finished; None when it has yet to run."""
+        marker = self._marker(name)
+        return marker["seconds"] if marker else None
 
-def finished(job: Job, key: str, folder: Path) -> float | None:
-    """The seconds that the job took when it finished with this key; None when it has yet to run."""
-    try:
-        marker = json.loads(_marker(job, folder).read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    complete = marker["key"] == key and all(Path(path).exists() for path in job.outputs)
-    return marker["seconds"] if complete else None
+    def mark(self, name: str, seconds: float) -> None:
+        """Write that the job has ended well; its outputs must be there."""
+        outputs = {str(path): _state(path) for path in self.jobs[name].outputs}
+        for path, state in outputs.items():
+            state["sha256"] = sha256(path) if Path(path).is_file() else ""
+        values = {"key": self._key(name), "seconds": round(seconds, 1), "outputs": outputs}
+        write_json(self._file(name), values)
 
+    def missing(self, name: str) -> list[str]:
+        """The outputs that are not there."""
+        return [str(path) for path in self.jobs[name].outputs if not Path(path).exists()]
 
-def _run(job: Job, key: str, folder: Path, board: Board, stops: list[int], lock: int):
-    """Run one job to its end; its JobFailed, or None when it ended well or was stopped."""
-    log = folder / "logs" / f"{job.name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
-    board.set(job.name, "running")
-    with open(log, "ab") as stream:
-        stream.write(f"$ {shlex.join(job.command)}\n".encode())
-        stream.flush()
-        start = stream.tell()
-        child = subprocess.Popen(
-            job.command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **job.env, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,  # the terminal's Ctrl-C reaches it once, through us
-            pass_fds=(lock,),  # the folder stays taken while the job lives, even without us
-        )
-        code = _wait(child, job, log, start, board, stops)
-    seconds = time.monotonic() - begun
-    missing = [str(path) for path in job.outputs if not Path(path).exists()]
-    if code == 0 and not missing:
-        write_json(_marker(job, folder), {"key": key, "seconds": round(seconds, 1)})
-        board.set(job.name, "done", seconds)
-        return None
-    if stops or code == STOPPED:
-        stops.append(code)
-        board.set(job.name, "stopped", seconds)
-        return None
-    board.set(job.name, "failed", seconds)
-    why = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
-    return JobFailed(
-        f"'{job.name}' failed after {duration(seconds)}: {why}. The end of {log}:\n"
-        + "\n".join(f"    {line}" for line in _lines(log, start)[-TAIL:]),
-        (128 - code if code < 0 else code) or 1,
-    )
+    def _file(self, name: str) -> Path:
+        return self.folder / "jobs" / f"{name}.json"
 
-
-def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]) -> int:
-    """Wait for the child, show its last line, and hand on every stop that comes in."""
-    handed_on = 0
-    while child.poll() is None:
-        board.show(job.name, next(iter(_lines(log, start)[-1:]), ""))
-        for number in stops[handed_on:]:
-            if handed_on < 2:
-                child.send_signal(number)
-                logging.getLogger("densessl").warning(
-                    "stopping '%s'; it saves first (a third time kills it)", job.name
-                )
-            else:
-                child.kill()
-            handed_on += 1
-        time.sleep(POLL)
-    return child.returncode
-
-
-def _lines(log: Path, start: int) -> list[str]:
-    """The last lines, at most 16 KiB, that the log has from ``start`` on."""
-    with open(log, "rb") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        stream.seek(max(start, end - (1 << 14)))
-        text = stream.read().decode(errors="replace")
-    return [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
-
-
-@contextmanager
-def _stops():
-    """A list that grows by one signal number at every Ctrl-C, SIGTERM or closed terminal."""
-    received: list[int] = []
-    handled = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants us to live on
-        handled[signal.SIGHUP] = signal.SIGTERM
-    before = {
-        number: signal.signal(number, lambda got, _: received.append(handled[got]))
-        for number in handled
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _alone_in(folder: Path):
-    """A lock on the folder, held by us and by every job that we start; yields its descriptor."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as stream:
+    def _marker(self, name: str) -> dict | None:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another run is busy in {folder} (or a job that it left behind); wait for its "
-                "end, or take another folder"
-            ) from None
-        yield stream.fileno()
+            marker = json.loads(self._file(name).read_text())
+            same = marker["key"] == self._key(name)
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        return marker if same and not self.missing(name) else None
+
+    def _key(self, name: str) -> str:
+        job = self.jobs[name]
+        own = list(job.content) or [list(map(str, job.argv)), job.env]
+        parts = [own, [self._left(need) for need in job.before]]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _left(self, name: str) -> list[str]:
+        """What the job left: the sums of its output files, or its key before it has ended."""
+        marker = self._marker(name)
+        if marker is None:
+            return [self._key(name)]
+        sums = [_sum(Path(path), state) for path, state in marker["outputs"].items()]
+        return sums if all(sums) and sums else [marker["key"]]
+
+
+def _state(path: str | os.PathLike) -> dict:
+    status = os.stat(path)
+    return {"size": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _sum(path: Path, state: dict) -> str:
+    """The file's sum: the one noted, while size and time say that it is the same file."""
+    now = _state(path)
+    if all(now[key] == state[key] for key in now):
+        return state["sha256"]
+    return sha256(path) if path.is_file() else ""

@@ -7,7 +7,8 @@ import pytest
 from console.errors import EnvironmentLacks
 from d2_transfer import results
 from slurm import demo
-from slurm.graph import in_order, run_local
+from slurm.graph import in_order
+from slurm.local import run_local
 
 
 def test_every_start_is_fine_tuned_on_the_scenes_and_the_table_comes_last(tmp_path):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from console.errors import InputError, StoppedEarly
-from slurm.graph import Job, JobFailed, in_order, run_local
+from slurm.graph import Job, in_order
+from slurm.local import JobFailed, run_local
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,8 +65,9 @@ def test_a_job_is_a_verb_of_densessl(tmp_path):
 def test_a_finished_job_is_not_run_again_until_something_of_it_changes(tmp_path):
     output = tmp_path / "weights"
 
-    def graph(env=None):
-        code = f"open({str(output)!r}, 'w'); open({str(tmp_path / 'ran')!r}, 'a').write('first ')"
+    def graph(env=None, text="good"):
+        note = f"open({str(tmp_path / 'ran')!r}, 'a').write('first ')"
+        code = f"open({str(output)!r}, 'w').write('{text}'); {note}"
         first = python("first", code, outputs=[output], env=env or {})
         return [first, noting(tmp_path, "second", "first")]
 
@@ -75,8 +77,13 @@ def test_a_finished_job_is_not_run_again_until_something_of_it_changes(tmp_path)
     output.unlink()  # an output was deleted: that job again, and only that one
     run_local(graph(), tmp_path)
     assert ran(tmp_path) == ["first", "second", "first"]
-    run_local(graph(env={"DETECTRON2_DATASETS": "x"}), tmp_path)  # changed: those after it, too
-    assert ran(tmp_path)[3:] == ["first", "second"]
+    run_local(graph(env={"DETECTRON2_DATASETS": "x"}), tmp_path)  # changed, with what it leaves
+    assert ran(tmp_path)[3:] == ["first"]
+    run_local(graph(text="better"), tmp_path)  # it leaves something else: those after it, too
+    assert ran(tmp_path)[4:] == ["first", "second"]
+    output.write_text("foreign")  # by somebody else
+    run_local(graph(text="better"), tmp_path)
+    assert ran(tmp_path)[6:] == ["second"]
 
 
 def test_a_failed_job_stops_those_that_need_it_and_shows_its_log(tmp_path):
@@ -103,6 +110,30 @@ def test_the_exit_code_is_the_jobs(tmp_path, code, exit_code):
         run_local([python("bad", code, outputs=outputs)], tmp_path)
     assert error.value.exit_code == exit_code
     assert ("did not write" in str(error.value)) == (code == "pass")
+
+
+def test_content_decides_where_it_is_given(tmp_path):
+    def graph(content, *options):
+        code = f"open({str(tmp_path / 'ran')!r}, 'a').write('first ')"
+        return [Job("first", (code, *options), content=content, program=(sys.executable, "-c"))]
+
+    run_local(graph(("sum",)), tmp_path)
+    run_local(graph(("sum",), "OUTPUT_DIR", "elsewhere"), tmp_path)
+    assert ran(tmp_path) == ["first"]
+    run_local(graph(("another sum",)), tmp_path)
+    assert ran(tmp_path) == ["first", "first"]
+
+
+def test_what_comes_after_a_failed_job_still_runs(tmp_path):
+    jobs = [
+        python("bad", "raise SystemExit(1)"),
+        Job(
+            "table", noting(tmp_path, "table").argv, after=("bad",), program=(sys.executable, "-c")
+        ),
+    ]
+    with pytest.raises(JobFailed, match="'bad' failed"):
+        run_local(jobs, tmp_path)
+    assert ran(tmp_path) == ["table"]
 
 
 def test_a_failed_job_runs_again(tmp_path):
@@ -142,7 +173,8 @@ while step < 3:
 DRIVER = """
 import sys
 from console.errors import StoppedEarly
-from slurm.graph import Job, run_local
+from slurm.graph import Job
+from slurm.local import run_local
 program = (sys.executable, sys.argv[2])
 jobs = [Job('count', (sys.argv[1],), program=program), Job('after', ('--help',), ('count',))]
 try:

@@ -1,0 +1,157 @@
+"""A graph of jobs, run on this machine one after the other; what is finished is not run again."""
+
+import fcntl
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from console.errors import DenseSSLError, InputError, StoppedEarly
+from console.progress import duration
+
+from .board import Board
+from .graph import Finished, Job, in_order
+
+STOPPED = StoppedEarly.exit_code
+POLL = 0.2  # seconds between looks at the running job
+TAIL = 15  # lines of a failed job's log that are shown
+
+
+class JobFailed(DenseSSLError):
+    """A job ended with an error; the graph's exit code is the job's."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run_local(jobs: Sequence[Job], folder: str | os.PathLike) -> None:
+    """Run the jobs in the order of their needs; the folder keeps their logs and what is finished.
+
+    A finished job (:class:`Finished`) is not run again. A failed one stops those that need it; the
+    others still run, then JobFailed shows the last lines of its log. Ctrl-C and SIGTERM go on to
+    the running job; when it has ended, StoppedEarly is raised, and the same call goes on later. A
+    second run in the folder while one is busy (also one whose parent was killed) raises InputError.
+    """
+    folder = Path(folder)
+    jobs = in_order(jobs)
+    done = Finished(jobs, folder)
+    failed: dict[str, JobFailed] = {}
+    with _alone_in(folder) as lock, Board([job.name for job in jobs]) as board, _stops() as stops:
+        for job in jobs:
+            if (seconds := done.seconds(job.name)) is not None:
+                board.set(job.name, "done before", seconds)
+            elif any(need in failed for need in job.needs):
+                failed[job.name] = failed[next(need for need in job.needs if need in failed)]
+                board.set(job.name, "not run")
+            elif error := _run(job, done, board, stops, lock):
+                failed[job.name] = error
+            if stops:
+                so_far = f" (failed so far: {', '.join(failed)})" if failed else ""
+                raise StoppedEarly(f"stopped{so_far}; run the same command again to go on")
+    if failed:
+        raise next(iter(failed.values()))
+
+
+def _run(job: Job, done: Finished, board: Board, stops: list[int], lock: int):
+    """Run one job to its end; its JobFailed, or None when it ended well or was stopped."""
+    log = done.folder / "logs" / f"{job.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    board.set(job.name, "running")
+    with open(log, "ab") as stream:
+        stream.write(f"$ {shlex.join(job.command)}\n".encode())
+        stream.flush()
+        start = stream.tell()
+        child = subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **job.env, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # the terminal's Ctrl-C reaches it once, through us
+            pass_fds=(lock,),  # the folder stays taken while the job lives, even without us
+        )
+        code = _wait(child, job, log, start, board, stops)
+    seconds = time.monotonic() - begun
+    missing = done.missing(job.name)
+    if code == 0 and not missing:
+        done.mark(job.name, seconds)
+        board.set(job.name, "done", seconds)
+        return None
+    if stops or code == STOPPED:
+        stops.append(code)
+        board.set(job.name, "stopped", seconds)
+        return None
+    board.set(job.name, "failed", seconds)
+    why = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
+    return JobFailed(
+        f"'{job.name}' failed after {duration(seconds)}: {why}. The end of {log}:\n"
+        + "\n".join(f"    {line}" for line in _lines(log, start)[-TAIL:]),
+        (128 - code if code < 0 else code) or 1,
+    )
+
+
+def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]) -> int:
+    """Wait for the child, show its last line, and hand on every stop that comes in."""
+    handed_on = 0
+    while child.poll() is None:
+        board.show(job.name, next(iter(_lines(log, start)[-1:]), ""))
+        for number in stops[handed_on:]:
+            if handed_on < 2:
+                child.send_signal(number)
+                logging.getLogger("densessl").warning(
+                    "stopping '%s'; it saves first (a third time kills it)", job.name
+                )
+            else:
+                child.kill()
+            handed_on += 1
+        time.sleep(POLL)
+    return child.returncode
+
+
+def _lines(log: Path, start: int) -> list[str]:
+    """The last lines, at most 16 KiB, that the log has from ``start`` on."""
+    with open(log, "rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(start, end - (1 << 14)))
+        text = stream.read().decode(errors="replace")
+    return [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+
+
+@contextmanager
+def _stops():
+    """A list that grows by one signal number at every Ctrl-C, SIGTERM or closed terminal."""
+    received: list[int] = []
+    handled = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants us to live on
+        handled[signal.SIGHUP] = signal.SIGTERM
+    before = {
+        number: signal.signal(number, lambda got, _: received.append(handled[got]))
+        for number in handled
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _alone_in(folder: Path):
+    """A lock on the folder, held by us and by every job that we start; yields its descriptor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run is busy in {folder} (or a job that it left behind); wait for its "
+                "end, or take another folder"
+            ) from None
+        yield stream.fileno()

@@ -1,0 +1,126 @@
+"""What a run folder says of its jobs on a cluster: the truth that outlives SLURM's memory.
+
+In the folder of a graph, beside ``jobs/`` (what is finished, :class:`slurm.graph.Finished`) and
+``logs/``:
+
+    graph.json            the graph as it was submitted last, with the cluster's settings
+    cluster/NAME.json     a job's submission: SLURM's number
+    state/NAME.json       what the job itself said last: running, requeued, failed, …
+    cancelled             there from ``densessl cancel`` until the next submission
+
+Every file is written whole and by one process at a time: ``graph.json`` and ``cluster/`` by who
+submits, a file of ``state/`` by the job's first process.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from console.errors import InputError
+from console.files import write_json, write_text
+
+from .graph import Job, Resources
+
+GRAPH = "graph.json"
+
+
+@dataclass
+class State:
+    """What a job said last.
+
+    ``state`` is ``running``, ``requeued`` (stopped politely, waits in the queue again), ``stopped``
+    (politely, and not queued again), ``failed`` or ``done``. ``slurm_job`` is SLURM's number (with
+    ``_k`` in an array), ``host`` the first machine. ``started`` and ``updated`` are ISO 8601 times,
+    UTC; ``requeues`` counts polite stops and ``restarts`` SLURM's own (a node failed). ``code`` is
+    the exit code and ``error`` the last lines of the process that failed first.
+    """
+
+    state: str
+    slurm_job: str = ""
+    host: str = ""
+    started: str = ""
+    updated: str = ""
+    requeues: int = 0
+    restarts: int = 0
+    code: int | None = None
+    error: str = ""
+
+
+@dataclass
+class Submission:
+    """A job as it was submitted: SLURM's number (with ``_k`` in an array) and when, ISO 8601."""
+
+    slurm_job: str
+    submitted: str
+
+
+def write_graph(folder: Path, jobs: Sequence[Job], settings: dict) -> None:
+    """Keep the graph and the cluster's settings, from which ``retry`` submits again."""
+    values = [asdict(job) | {"outputs": [str(path) for path in job.outputs]} for job in jobs]
+    for value in values:
+        value["argv"] = [str(part) for part in value["argv"]]
+    write_json(folder / GRAPH, {"jobs": values, "settings": settings})
+
+
+def read_graph(folder: str | os.PathLike) -> tuple[list[Job], dict]:
+    """The jobs and the settings last submitted; InputError where the folder holds no graph."""
+    path = Path(folder) / GRAPH
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return [_job(each) for each in values["jobs"]], values["settings"]
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no jobs: there is no {GRAPH} in it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a graph of jobs: {error!r}") from None
+
+
+def _job(values: dict) -> Job:
+    tuples = ("argv", "needs", "after", "program", "content")
+    return Job(
+        **values
+        | {name: tuple(values[name]) for name in tuples}
+        | {"outputs": tuple(map(Path, values["outputs"]))}
+        | {"resources": Resources(**values["resources"])}
+    )
+
+
+def write_state(folder: Path, name: str, state: State) -> None:
+    write_json(folder / "state" / f"{name}.json", asdict(state))
+
+
+def read_state(folder: Path, name: str) -> State | None:
+    """What the job said last; None where it never ran, or its file is damaged."""
+    return _read(folder / "state" / f"{name}.json", State)
+
+
+def write_submission(folder: Path, name: str, submission: Submission) -> None:
+    write_json(folder / "cluster" / f"{name}.json", asdict(submission))
+
+
+def read_submission(folder: Path, name: str) -> Submission | None:
+    """The job's last submission; None where there was none, or its file is damaged."""
+    return _read(folder / "cluster" / f"{name}.json", Submission)
+
+
+def _read(path: Path, kind: type):
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return kind(**{each.name: values[each.name] for each in fields(kind)})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def cancel(folder: Path) -> None:
+    """Note that nothing of this folder is to be queued again."""
+    write_text(folder / "cancelled", "")
+
+
+def is_cancelled(folder: Path) -> bool:
+    return (folder / "cancelled").exists()
+
+
+def allow_again(folder: Path) -> None:
+    """Take :func:`cancel` back."""
+    (folder / "cancelled").unlink(missing_ok=True)
