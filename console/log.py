@@ -18,8 +18,10 @@ def console() -> Console:
     return Console(stderr=True)
 
 
-def setup(output_dir: str | os.PathLike | None = None, rank: int = 0) -> logging.Logger:
-    """Send the 'densessl' log to the terminal and to ``output_dir/log.txt`` (appended).
+def setup(
+    output_dir: str | os.PathLike | None = None, rank: int = 0, name: str = "log.txt"
+) -> logging.Logger:
+    """Send the 'densessl' log to the terminal and to the file ``output_dir/name`` (appended).
 
     Ranks other than 0 log warnings only, and to no file. Safe to call again: handlers are replaced.
     """
@@ -39,7 +41,7 @@ def setup(output_dir: str | os.PathLike | None = None, rank: int = 0) -> logging
     logger.addHandler(screen)
     if output_dir is not None and rank == 0:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8")
+        file = logging.FileHandler(Path(output_dir) / name, encoding="utf-8")
         file.setFormatter(logging.Formatter(FORMAT))
         logger.addHandler(file)
     return logger

@@ -12,6 +12,7 @@ from d2_transfer.datasets import custom
 from d2_transfer.launch import Machines
 from d2_transfer.protocols import Protocol
 from d2_transfer.resolve import check_model, describe, describe_scaling, resolve
+from d2_transfer.run import log_name
 
 CUSTOM = ("train_json", "train_images", "val_json", "val_images")
 
@@ -112,16 +113,16 @@ def _begin(args, job: Job):
     """Make the output folder and its log; InputError where that cannot be, or the disk is full."""
     folder = Path(args.output_dir).absolute()
     if not args.eval_only:
-        _check_disk(folder, job.protocol, args.trials)
+        _check_disk(folder, job.protocol, 1 if args.trial else args.trials)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return log.setup(folder, job.machines.rank)
+        return log.setup(folder, job.machines.rank, log_name(args.trial))
     except OSError as error:
         raise InputError(f"-o {args.output_dir} cannot be written to: {error.strerror}") from None
 
 
 def _run(args, job: Job, cfg, data, find: Callable):
-    from d2_transfer.trials import Run
+    from d2_transfer.run import Run
 
     folder = Path(args.output_dir).absolute()
     return Run(
@@ -133,6 +134,7 @@ def _run(args, job: Job, cfg, data, find: Callable):
         data=data,
         gpus=job.gpus,
         machines=job.machines,
+        only=args.trial,
     )
 
 
@@ -143,6 +145,8 @@ def _trials(args, logger, run, cfg, work: Callable | None = None) -> int:
     if records:
         print(summary.table(run.protocol, records))
         logger.info("records in %s; a paper-style table: densessl table %s", *[run.folder] * 2)
+    if failed and args.trial:
+        raise DenseSSLError(f"trial {args.trial} failed: {failed[args.trial]}")
     if failed:
         problems = "; ".join(f"trial {trial}: {problem}" for trial, problem in failed.items())
         raise DenseSSLError(
@@ -178,7 +182,8 @@ def _check_disk(folder: Path, protocol, trials: int) -> None:
     while not place.exists():
         place = place.parent
     model = protocol.parameters * 4e6  # bytes
-    trials -= len(list(folder.glob("trial_*/result.json")))
+    if trials > 1:
+        trials -= len(list(folder.glob("trial_*/result.json")))
     needed = max(trials, 0) * model + 4 * model + 200e6
     free = shutil.disk_usage(place).free
     if free < needed:

@@ -9,9 +9,10 @@ from console import files, log
 from console.errors import InputError
 from d2_transfer import compat, results
 from d2_transfer.launch import Meeting
+from d2_transfer.run import Run, as_dict
 from d2_transfer.stops import StopRequest
 from d2_transfer.summary import metric_table
-from d2_transfer.trials import Run, as_dict, detectron2_log, register, versions
+from d2_transfer.trials import detectron2_log, register, versions
 from d2_transfer.weights import Weights
 
 logger = logging.getLogger("densessl")
@@ -66,7 +67,7 @@ def evaluate(run: Run) -> None:
 
     main = comm.is_main_process()
     if comm.get_world_size() > 1:  # this is a process of its own
-        log.setup(run.folder, comm.get_rank())
+        log.setup(run.folder, comm.get_rank(), run.log)
         register(run)
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(run.folder / "config.yaml"), allow_unsafe=False)

@@ -22,6 +22,9 @@ def parser() -> Parser:
     made.add_argument("--protocol", metavar="NAME", help="one of --list")
     made.add_argument("--variant", metavar="NAME", help="where a protocol has two; see --list")
     made.add_argument("--trials", type=int, default=5, metavar="K", help="how many fine-tunings")
+    made.add_argument(
+        "--trial", type=int, metavar="K", help="only this one of them; others may run meanwhile"
+    )
     made.add_argument("--seed", type=int, default=1, help="of the first trial; the next have +1")
     made.add_argument("-o", "--output-dir", metavar="DIR", help="where everything is written")
     made.add_argument("--data", metavar="DIR", help="the data sets; else DETECTRON2_DATASETS")
@@ -125,6 +128,10 @@ def _check_arguments(args) -> None:
     for name, value, least in (("--trials", args.trials, 1), ("--seed", args.seed, 0)):
         if value < least:
             raise InputError(f"{name} is {value}; allowed: {least} or more")
+    if args.trial is not None and not 1 <= args.trial <= args.trials:
+        raise InputError(
+            f"--trial is {args.trial}; allowed with --trials {args.trials}: 1 to {args.trials}"
+        )
     _check_processes(args)
     _check_custom(args)
 

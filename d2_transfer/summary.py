@@ -30,7 +30,9 @@ def table(protocol: str, records: list[Record]) -> str:
     averages = summary({}, records)["metrics"]
     width = max(14, *(len(name) + 2 for name in names))
     lines = [f"{'':16s}" + "".join(f"{name:>{width}s}" for name in names)]
-    for number, record in enumerate(records, start=1):
+    for place, record in enumerate(records, start=1):
+        # others may run meanwhile, and those that are finished need not be the first ones
+        number = record.folder.name.removeprefix("trial_") if record.folder else place
         cells = "".join(f"{record.metrics[name]:{width}.2f}" for name in names)
         lines.append(f"{f'trial {number} (seed {record.seed})':16s}" + cells)
     cells = []

@@ -6,56 +6,21 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import yaml
 
 from console import files, log
 from console.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
+from console.lock import locked
 from console.progress import duration
 from d2_transfer import compat, datasets, results
 from d2_transfer.datasets import custom
 from d2_transfer.datasets.custom import Custom
-from d2_transfer.launch import Machines, Meeting
+from d2_transfer.launch import Meeting
+from d2_transfer.run import Run, as_dict, begin_folder, begin_trial, check_folder, finished
 from d2_transfer.stops import StopRequest
 from d2_transfer.summary import summary
-from d2_transfer.weights import Weights
 
 logger = logging.getLogger("densessl")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What all trials of one folder have in common."""
-
-    folder: Path
-    protocol: str
-    variant: str
-    mini: bool
-    weights: Weights
-    data: Path | Custom  # holds the data sets, or describes the user's own
-    gpus: int = 1  # of this machine
-    machines: Machines = field(default_factory=Machines)
-
-    @property
-    def processes(self) -> int:
-        """Of all machines."""
-        return self.gpus * self.machines.count
-
-    def trial_folder(self, trial: int) -> Path:
-        return self.folder / f"trial_{trial}"
-
-    def facts(self) -> dict:
-        """What must be the same for a folder to be gone on with, beside the config."""
-        return {
-            "protocol": self.protocol,
-            "variant": self.variant,
-            "mini": self.mini,
-            "weights": self.weights.path,
-            "weights_sha256": self.weights.sha256,
-            "method": self.weights.method,
-        }
 
 
 def run_trials(
@@ -68,40 +33,64 @@ def run_trials(
 
     Returns all records, and of each trial that failed its error, which is logged and does not keep
     the others from running. Writes ``summary.json`` (mean, standard deviation with n−1,
-    n) over those that are finished. Raises InputError when the folder belongs to another run,
-    StoppedEarly (everything saved) on Ctrl-C or SIGTERM. On several machines the first one decides
-    and writes; the others return no records.
+    n) over those that are finished. With ``run.only`` it does that trial alone, and other processes
+    may do the others meanwhile. Raises InputError when the folder belongs to another run or another
+    process is busy with the trial, StoppedEarly (everything saved) on Ctrl-C or SIGTERM. On several
+    machines the first one decides and writes; the others return no records.
     """
-    records: list[results.Record] = []
+    records: list[results.Record] = []  # of all finished trials, where this machine is the first
     failed: dict[int, str] = {}
     with Meeting(run.machines) as meeting:
         if run.machines.first:
             check_folder(run, cfg)
-            _begin_folder(run, cfg)
+            begin_folder(run, cfg)
         began, done_now = time.monotonic(), 0
-        for trial in range(1, trials + 1):
+        for trial in [run.only] if run.only else range(1, trials + 1):
             record = finished(run, cfg, trial, seed + trial - 1) if run.machines.first else None
             if meeting.agree("finished" if record else "to do") == "finished":
                 if record:
                     logger.info("trial %d of %d is finished (seed %d)", trial, trials, record.seed)
-                    records.append(record)
                 continue
-            if run.machines.first:
-                _begin_trial(run, cfg, trial, seed + trial - 1)
-            meeting.agree("begun")
-            cuda = cfg.MODEL.DEVICE != "cpu"
-            problem = _one_trial(meeting, work or run_trial, run, trial, cuda)
+            with _held(run, trial):
+                if run.machines.first:
+                    begin_trial(run, cfg, trial, seed + trial - 1)
+                meeting.agree("begun")
+                cuda = cfg.MODEL.DEVICE != "cpu"
+                problem = _one_trial(meeting, work or run_trial, run, trial, cuda)
             if problem:
                 failed[trial] = problem
-            elif run.machines.first:
-                records.append(results.load(run.trial_folder(trial)))
             done_now += 1
             each = (time.monotonic() - began) / done_now
-            left = f"; about {duration(each * (trials - trial))} left" if trial < trials else ""
+            more = 0 if run.only else trials - trial
+            left = f"; about {duration(each * more)} left" if more else ""
             logger.info("trial %d of %d took %s%s", trial, trials, duration(each), left)
-    if records:
-        files.write_json(run.folder / "summary.json", summary(run.facts(), records))
+    if run.machines.first:
+        records = _summarise(run, cfg, trials, seed)
     return records, failed
+
+
+def _summarise(run: Run, cfg, trials: int, seed: int) -> list[results.Record]:
+    """Write ``summary.json`` of the finished trials, and return their records."""
+    written: list[results.Record] = []
+    while True:  # until no trial of another process came to its end while this wrote
+        all_trials = (finished(run, cfg, trial, seed + trial - 1) for trial in range(1, trials + 1))
+        records = [record for record in all_trials if record]
+        if records == written:
+            return records
+        files.write_json(run.folder / "summary.json", summary(run.facts(), records))
+        written = records
+
+
+@contextlib.contextmanager
+def _held(run: Run, trial: int) -> Iterator[None]:
+    """Hold the trial's folder, so that no other process runs the same trial."""
+    if not run.machines.first:
+        yield
+        return
+    folder = run.trial_folder(trial)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, f"trial {trial} in {run.folder}", "-o"):
+        yield
 
 
 def _one_trial(meeting: Meeting, work: Callable, run: Run, trial: int, cuda: bool) -> str:
@@ -143,7 +132,7 @@ def run_trial(run: Run, trial: int) -> None:
     folder = run.trial_folder(trial)
     main = comm.is_main_process()
     if comm.get_world_size() > 1:  # this is a process of its own
-        log.setup(run.folder, comm.get_rank())
+        log.setup(run.folder, comm.get_rank(), run.log)
         register(run)
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(folder / "config.yaml"), allow_unsafe=False)
@@ -152,10 +141,10 @@ def run_trial(run: Run, trial: int) -> None:
     with StopRequest(), detectron2_log(folder / "log.txt", main):
         seed_all_rng(cfg.SEED + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        trainer = Trainer(cfg, trial, run.folder / "metrics.jsonl")
+        trainer = Trainer(cfg, trial, run.lines)
         trainer.resume_or_load(resume=True)
         if main:
-            cut_back(run.folder / "metrics.jsonl", trial, trainer.start_iter)
+            cut_back(run.lines, trial, trainer.start_iter)
         try:
             metrics = flat_metrics(trainer.train())
         except FloatingPointError as error:
@@ -172,85 +161,6 @@ def run_trial(run: Run, trial: int) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def finished(run: Run, cfg, trial: int, seed: int) -> results.Record | None:
-    """The record of a trial that needs no more work; InputError if it is another run's."""
-    folder = run.trial_folder(trial)
-    if not (folder / results.FILE).is_file():
-        return None
-    record = results.load(folder)
-    fingerprint = results.config_fingerprint(as_dict(cfg))
-    if record.config_sha256 != fingerprint:
-        other = results.config_of(record) or {}
-        raise _other_run(folder, _differences(other, results.flat(as_dict(cfg))))
-    found = (record.seed, record.weights["sha256"], record.protocol, record.variant)
-    wanted = (seed, run.weights.sha256, run.protocol, run.variant)
-    names = ("seed", "weights sha256", "protocol", "variant")
-    different = [
-        f"{name} {a} there, {b} here"
-        for name, a, b in zip(names, found, wanted, strict=True)
-        if a != b
-    ]
-    if different:
-        raise _other_run(folder, different)
-    return record
-
-
-def check_folder(run: Run, cfg) -> None:
-    """Refuse a folder that another run has begun: other weights, another protocol or config."""
-    facts = run.folder / "run.json"
-    if not facts.is_file():
-        return
-    different = _differences(json.loads(facts.read_text()), run.facts())
-    written = yaml.safe_load((run.folder / "config.yaml").read_text())
-    different += _differences(results.flat(written), results.flat(as_dict(cfg)))
-    begun = [*run.folder.glob("trial_*/last_checkpoint"), *run.folder.glob("trial_*/result.json")]
-    if different and begun:  # a folder in which nothing came to be saved may be taken over
-        raise _other_run(run.folder, different)
-
-
-def _differences(there: dict, here: dict) -> list[str]:
-    return [
-        f"{key} {there.get(key)!r} there, {here.get(key)!r} here"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
-    ]
-
-
-def _other_run(folder: Path, different: list[str]) -> InputError:
-    some = "; ".join(different[:5]) + ("; …" if len(different) > 5 else "")
-    return InputError(
-        f"{folder} holds another run ({some}); give the same command as before, or another -o"
-    )
-
-
-def as_dict(cfg) -> dict:
-    """A config as plain values, as its YAML has them."""
-    return yaml.safe_load(cfg.dump())
-
-
-def _begin_folder(run: Run, cfg) -> None:
-    files.write_text(run.folder / "config.yaml", cfg.dump())
-    files.write_json(run.folder / "run.json", run.facts())
-
-
-def _begin_trial(run: Run, cfg, trial: int, seed: int) -> None:
-    """The trial's folder with its own config: the seed, the folder, the weights.
-
-    Raises InputError when the trial was begun with another seed.
-    """
-    folder = run.trial_folder(trial)
-    own = cfg.clone()
-    own.defrost()
-    own.SEED = seed
-    own.OUTPUT_DIR = str(folder.absolute())
-    own.MODEL.WEIGHTS = run.weights.file
-    if (folder / "last_checkpoint").is_file():
-        begun = yaml.safe_load((folder / "config.yaml").read_text())["SEED"]
-        if begun != seed:
-            raise _other_run(folder, [f"seed {begun} there, {seed} here"])
-    files.write_text(folder / "config.yaml", own.dump())
 
 
 def save_record(run: Run, cfg, trial: int, metrics: dict[str, float], started: str) -> None:

@@ -11,8 +11,8 @@ from fvcore.common.config import CfgNode
 
 from console import files, log
 from d2_transfer import results, trials
+from d2_transfer.run import Run, as_dict
 from d2_transfer.stops import StopRequest
-from d2_transfer.trials import Run
 
 from . import knn_trial, search
 from .accuracy import Counts, flat_metrics
@@ -38,7 +38,7 @@ def run_trial(run: Run, trial: int) -> None:
     was trained.
     """
     if world() > 1:  # this is a process of its own
-        log.setup(run.folder, rank())
+        log.setup(run.folder, rank(), run.log)
     folder = run.trial_folder(trial)
     cfg = C.clone()
     cfg.merge_from_file(str(folder / "config.yaml"))
@@ -91,7 +91,7 @@ def _finetune(
     def build(setting: Setting) -> Model:
         return Classifier(_backbone(cfg), len(train.classes), setting, cfg).to(device)
 
-    asked = results.config_fingerprint(trials.as_dict(cfg)) + run.weights.sha256
+    asked = results.config_fingerprint(as_dict(cfg)) + run.weights.sha256
     place = run.folder / "search" / hashlib.sha256(asked.encode()).hexdigest()[:12]
     setting, told = search.choose(cfg, train, place, build)
     fit, counts = _fit(cfg, run, trial, build(setting), setting, train, test)
@@ -104,9 +104,8 @@ def _finetune(
 def _fit(
     cfg: CfgNode, run: Run, trial: int, model: Model, setting: Setting, train: Images, test: Images
 ) -> tuple[Fit, Counts]:
-    lines = run.folder / "metrics.jsonl"
     folder = run.trial_folder(trial)
-    fit = Fit(cfg, model, setting, train, test, folder, lines, trial, f"trial {trial}")
+    fit = Fit(cfg, model, setting, train, test, folder, run.lines, trial, f"trial {trial}")
     counts = fit.run()
     if rank() == 0:
         held = {"model": {name: t.cpu() for name, t in model.trained.state_dict().items()}}

@@ -1,40 +1,19 @@
-"""One run folder, one run: a second process is turned away instead of writing into the first's."""
+"""One OUTPUT_DIR, one run."""
 
-import errno
-import fcntl
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from console.errors import InputError
+from console import lock
 
 from . import distributed
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this run; InputError when another process holds it.
-
-    The kernel gives the lock back when the process ends, however it ends. It is a record lock,
-    which loader processes do not inherit, so a killed run can be started again at once. File
-    systems without locks are used without.
-    """
+    """Hold ``folder`` for this run, in its main process; InputError when another run holds it."""
     if not distributed.is_main():
         yield
         return
-    with open(folder / ".lock", "a+", encoding="utf-8") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                stream.seek(0)
-                raise InputError(
-                    f"OUTPUT_DIR {folder} is in use by another run ({stream.read().strip()}); "
-                    "wait for it, or give another OUTPUT_DIR"
-                ) from None
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        stream.flush()
+    with lock.locked(folder, f"OUTPUT_DIR {folder}", "OUTPUT_DIR"):
         yield

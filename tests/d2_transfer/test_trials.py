@@ -113,6 +113,51 @@ def test_a_finished_trial_is_not_run_again(finished, scenes, weights, capsys):
     assert "mean of 2" in capsys.readouterr().out
 
 
+def test_trials_in_processes_of_their_own_make_the_run_that_one_process_makes(
+    finished, tmp_path, scenes, weights, capsys
+):
+    whole, *_ = finished
+    for trial in ("2", "1"):
+        words = transfer(weights, tmp_path, scenes, tiny(2), "--trials", "2", "--seed", "5")
+        assert main.main([*words, "--trial", trial]) == 0
+        printed = capsys.readouterr().out
+        assert f"trial {trial} (seed {4 + int(trial)})" in printed
+        averages = json.loads((tmp_path / "summary.json").read_text())
+        assert averages["seeds"] == ([6] if trial == "2" else [5, 6])
+        assert trial in (tmp_path / f"log_trial_{trial}.txt").read_text()
+        lines = (tmp_path / f"trial_{trial}" / "metrics.jsonl").read_text().splitlines()
+        assert {json.loads(line)["trial"] for line in lines} == {int(trial)}
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert averages["metrics"] == json.loads((whole / "summary.json").read_text())["metrics"]
+
+
+def test_a_trial_that_another_process_is_busy_with_is_refused(tmp_path, scenes):
+    holder = f"""
+from pathlib import Path
+from console.lock import locked
+with locked(Path({str(tmp_path / "trial_1")!r}), "x", "y"):
+    print("held", flush=True)
+    input()
+"""
+    (tmp_path / "trial_1").mkdir()
+    program = [sys.executable, "-c", holder]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(program, cwd=ROOT, **pipes) as other:
+        other.stdout.readline()
+        with pytest.raises(InputError, match=f"trial 1 in .* in use .*process {other.pid} on"):
+            main.main(transfer("random", tmp_path, scenes, tiny(1), "--trials", "1"))
+        other.communicate(b"\n")
+    assert not (tmp_path / "trial_1" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("trial", ["0", "3"])
+def test_a_trial_beyond_the_number_of_trials_is_refused(tmp_path, trial):
+    words = transfer("random", tmp_path / "out", tmp_path, [], "--trials", "2", "--trial", trial)
+    with pytest.raises(InputError, match=f"--trial is {trial}; allowed with --trials 2: 1 to 2"):
+        main.main(words)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "change, says",
     [

@@ -33,6 +33,7 @@ RUNS = {  # method: its config
     "dense": ("moco_v2_r50_in1k_200ep_scenes", ["METHOD.NAME", "dense"]),
     "dense_simsiam": ("simsiam_r50_in1k_200ep_scenes", ["METHOD.NAME", "dense_simsiam"]),
 }
+FAST = ("moco", "setsim", "setsim_simsiam", "densecl", "houghcl", "resim_c4")
 QUEUED = ("moco", "setsim", "densecl", "houghcl", "vader", "resim_c4", "resim_fpn", "dense")
 
 
@@ -62,7 +63,9 @@ def images(tmp_path_factory):
     return make_scenes(tmp_path_factory.mktemp("scenes") / "data")
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in RUNS]
+)
 def test_a_method_learns_resumes_and_converts(name, images, tmp_path, check_same_run):
     # The loss of a method with a queue first rises, while real keys replace the random start.
     start = 8 if name in QUEUED else 0

@@ -33,7 +33,7 @@ def images(tmp_path_factory):
     return make_scenes(tmp_path_factory.mktemp("scenes") / "data")
 
 
-FAST = ("dino", "dino_vit", "scfs")
+FAST = ("dino_vit",)
 
 
 @pytest.mark.parametrize(

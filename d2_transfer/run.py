@@ -1,0 +1,142 @@
+"""One run of a protocol: its trials' common facts, and whether a folder holds that very run."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from console import files
+from console.errors import InputError
+from d2_transfer import results
+from d2_transfer.datasets.custom import Custom
+from d2_transfer.launch import Machines
+from d2_transfer.weights import Weights
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all trials of one folder have in common."""
+
+    folder: Path
+    protocol: str
+    variant: str
+    mini: bool
+    weights: Weights
+    data: Path | Custom  # holds the data sets, or describes the user's own
+    gpus: int = 1  # of this machine
+    machines: Machines = field(default_factory=Machines)
+    only: int | None = None  # the one trial that this process does, while others do the others
+
+    @property
+    def log(self) -> str:
+        """The file of the folder that this process's log goes to."""
+        return log_name(self.only)
+
+    @property
+    def lines(self) -> Path:
+        """The metrics.jsonl: the folder's, or the trial's own where others run meanwhile."""
+        return (self.trial_folder(self.only) if self.only else self.folder) / "metrics.jsonl"
+
+    @property
+    def processes(self) -> int:
+        """Of all machines."""
+        return self.gpus * self.machines.count
+
+    def trial_folder(self, trial: int) -> Path:
+        return self.folder / f"trial_{trial}"
+
+    def facts(self) -> dict:
+        """What must be the same for a folder to be gone on with, beside the config."""
+        return {
+            "protocol": self.protocol,
+            "variant": self.variant,
+            "mini": self.mini,
+            "weights": self.weights.path,
+            "weights_sha256": self.weights.sha256,
+            "method": self.weights.method,
+        }
+
+
+def log_name(only: int | None) -> str:
+    """Processes that do one trial each at the same time do not share a log."""
+    return f"log_trial_{only}.txt" if only else "log.txt"
+
+
+def finished(run: Run, cfg, trial: int, seed: int) -> results.Record | None:
+    """The record of a trial that needs no more work; InputError if it is another run's."""
+    folder = run.trial_folder(trial)
+    if not (folder / results.FILE).is_file():
+        return None
+    record = results.load(folder)
+    fingerprint = results.config_fingerprint(as_dict(cfg))
+    if record.config_sha256 != fingerprint:
+        other = results.config_of(record) or {}
+        raise _other_run(folder, _differences(other, results.flat(as_dict(cfg))))
+    found = (record.seed, record.weights["sha256"], record.protocol, record.variant)
+    wanted = (seed, run.weights.sha256, run.protocol, run.variant)
+    names = ("seed", "weights sha256", "protocol", "variant")
+    different = [
+        f"{name} {a} there, {b} here"
+        for name, a, b in zip(names, found, wanted, strict=True)
+        if a != b
+    ]
+    if different:
+        raise _other_run(folder, different)
+    return record
+
+
+def check_folder(run: Run, cfg) -> None:
+    """Refuse a folder that another run has begun: other weights, another protocol or config."""
+    facts = run.folder / "run.json"
+    if not facts.is_file():
+        return
+    different = _differences(json.loads(facts.read_text()), run.facts())
+    written = yaml.safe_load((run.folder / "config.yaml").read_text())
+    different += _differences(results.flat(written), results.flat(as_dict(cfg)))
+    begun = [*run.folder.glob("trial_*/last_checkpoint"), *run.folder.glob("trial_*/result.json")]
+    if different and begun:  # a folder in which nothing came to be saved may be taken over
+        raise _other_run(run.folder, different)
+
+
+def _differences(there: dict, here: dict) -> list[str]:
+    return [
+        f"{key} {there.get(key)!r} there, {here.get(key)!r} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+
+
+def _other_run(folder: Path, different: list[str]) -> InputError:
+    some = "; ".join(different[:5]) + ("; …" if len(different) > 5 else "")
+    return InputError(
+        f"{folder} holds another run ({some}); give the same command as before, or another -o"
+    )
+
+
+def as_dict(cfg) -> dict:
+    """A config as plain values, as its YAML has them."""
+    return yaml.safe_load(cfg.dump())
+
+
+def begin_folder(run: Run, cfg) -> None:
+    files.write_text(run.folder / "config.yaml", cfg.dump())
+    files.write_json(run.folder / "run.json", run.facts())
+
+
+def begin_trial(run: Run, cfg, trial: int, seed: int) -> None:
+    """The trial's folder with its own config: the seed, the folder, the weights.
+
+    Raises InputError when the trial was begun with another seed.
+    """
+    folder = run.trial_folder(trial)
+    own = cfg.clone()
+    own.defrost()
+    own.SEED = seed
+    own.OUTPUT_DIR = str(folder.absolute())
+    own.MODEL.WEIGHTS = run.weights.file
+    if (folder / "last_checkpoint").is_file():
+        begun = yaml.safe_load((folder / "config.yaml").read_text())["SEED"]
+        if begun != seed:
+            raise _other_run(folder, [f"seed {begun} there, {seed} here"])
+    files.write_text(folder / "config.yaml", own.dump())
