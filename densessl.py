@@ -17,6 +17,10 @@ VERBS = {  # verb: (module whose main(argv) does it, one line of help)
     "audit": ("pretrain.audit", "what is in a folder of images: unreadable, small, double ones"),
     "show": ("pretrain.show", "pictures: views, attention, sets, matches"),
     "scenes": ("pretrain.scenes.main", "write the procedural data set in the real layouts"),
+    "submit": ("slurm.main", "the same work as SLURM jobs"),
+    "reproduce": ("slurm.reproduce", "every job behind a published table, as one graph"),
+    "status": ("slurm.status", "what became of the jobs of a folder"),
+    "cancel": ("slurm.cancel", "take a folder's jobs out of the queue"),
     "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),
     "doctor": ("d2_transfer.doctor", "what is installed, what is missing, what mends it"),
 }

@@ -5,10 +5,12 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from console.errors import DenseSSLError, InputError, StoppedEarly
@@ -16,6 +18,7 @@ from console.progress import duration
 
 from .board import Board
 from .graph import Finished, Job, in_order
+from .state import State, now, write_graph, write_state
 
 STOPPED = StoppedEarly.exit_code
 POLL = 0.2  # seconds between looks at the running job
@@ -43,6 +46,7 @@ def run_local(jobs: Sequence[Job], folder: str | os.PathLike) -> None:
     done = Finished(jobs, folder)
     failed: dict[str, JobFailed] = {}
     with _alone_in(folder) as lock, Board([job.name for job in jobs]) as board, _stops() as stops:
+        write_graph(folder, jobs, {})
         for job in jobs:
             if (seconds := done.seconds(job.name)) is not None:
                 board.set(job.name, "done before", seconds)
@@ -64,6 +68,14 @@ def _run(job: Job, done: Finished, board: Board, stops: list[int], lock: int):
     log.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     board.set(job.name, "running")
+    said = State("running", host=socket.gethostname(), started=now(), updated=now())
+    write_state(done.folder, job.name, said)
+
+    def ended(state: str, error: str = "") -> None:
+        board.set(job.name, state, seconds)
+        values = {"state": state, "code": code, "error": error, "updated": now()}
+        write_state(done.folder, job.name, replace(said, **values))
+
     with open(log, "ab") as stream:
         stream.write(f"$ {shlex.join(job.command)}\n".encode())
         stream.flush()
@@ -82,17 +94,18 @@ def _run(job: Job, done: Finished, board: Board, stops: list[int], lock: int):
     missing = done.missing(job.name)
     if code == 0 and not missing:
         done.mark(job.name, seconds)
-        board.set(job.name, "done", seconds)
+        ended("done")
         return None
     if stops or code == STOPPED:
         stops.append(code)
-        board.set(job.name, "stopped", seconds)
+        ended("stopped")
         return None
-    board.set(job.name, "failed", seconds)
+    last = _lines(log, start)[-TAIL:]
+    ended("failed", "\n".join(last))
     why = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
     return JobFailed(
         f"'{job.name}' failed after {duration(seconds)}: {why}. The end of {log}:\n"
-        + "\n".join(f"    {line}" for line in _lines(log, start)[-TAIL:]),
+        + "\n".join(f"    {line}" for line in last),
         (128 - code if code < 0 else code) or 1,
     )
 
@@ -155,3 +168,15 @@ def _alone_in(folder: Path):
                 "end, or take another folder"
             ) from None
         yield stream.fileno()
+
+
+def is_busy(folder: Path) -> bool:
+    """Whether a run (or a job that it left behind) holds the folder."""
+    try:
+        with open(folder / ".lock") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
 from pathlib import Path
 
 from console.errors import InputError
@@ -24,6 +25,11 @@ from console.files import write_json, write_text
 from .graph import Job, Resources
 
 GRAPH = "graph.json"
+
+
+def now() -> str:
+    """This moment as these files write it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass

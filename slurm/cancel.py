@@ -1,0 +1,37 @@
+"""``densessl cancel DIR``: take the jobs of a folder out of the queue."""
+
+import subprocess
+from pathlib import Path
+
+from console import log
+from console.errors import DenseSSLError, EnvironmentLacks
+from console.parser import Parser
+
+from . import state
+from .queue import read_queue
+
+
+def main(argv: list[str]) -> int:
+    """Take the jobs of a folder out of the queue, and stop those that run; they save first.
+
+    'densessl submit retry DIR', or the command that submitted them, goes on with them.
+    """
+    parser = Parser(prog="densessl cancel", description=main.__doc__)
+    parser.add_argument("folder", metavar="DIR", help="of a submission")
+    folder = Path(parser.parse_args(argv).folder)
+    jobs, _ = state.read_graph(folder)
+    queue = read_queue()
+    if queue is None:
+        raise EnvironmentLacks(
+            f"there is no squeue here, so no jobs of {folder} to cancel; log in where SLURM is "
+            "(a run on this machine ends by Ctrl-C)"
+        )
+    state.cancel(folder)  # first: what stops now must not queue itself again
+    submitted = (state.read_submission(folder, job.name) for job in jobs)
+    numbers = [each.slurm_job for each in submitted if each and each.slurm_job in queue]
+    if numbers:
+        answer = subprocess.run(["scancel", *numbers], capture_output=True, text=True)
+        if answer.returncode:
+            raise DenseSSLError(f"scancel failed: {answer.stderr.strip()}")
+    log.setup().info("%s: %d jobs cancelled", folder, len(numbers))
+    return 0

@@ -1,0 +1,52 @@
+"""What SLURM has queued or running now, as ``squeue`` says."""
+
+import getpass
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from console.errors import DenseSSLError
+
+FIELDS = "%i|%T|%r|%S"
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "TIMEOUT"}
+ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "SPECIAL_EXIT"}
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that SLURM knows: its state (``PENDING``, ``RUNNING``, …) and why it waits."""
+
+    state: str
+    reason: str = ""
+    starts: str = ""  # the time that SLURM expects, where it does
+
+    @property
+    def runs(self) -> bool:
+        return self.state not in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED")
+
+
+def read_queue() -> dict[str, Queued] | None:
+    """This user's jobs that have not ended, by number (``123``, in arrays ``123_4``).
+
+    None where there is no SLURM on this machine. Raises DenseSSLError when squeue fails three
+    times, as it does while the controller is busy.
+    """
+    if not shutil.which("squeue"):
+        return None
+    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", FIELDS]
+    for _ in range(3):
+        answer = subprocess.run(command, capture_output=True, text=True)
+        if answer.returncode == 0:
+            return parse(answer.stdout)
+    raise DenseSSLError(f"squeue failed: {answer.stderr.strip() or answer.returncode}")
+
+
+def parse(text: str) -> dict[str, Queued]:
+    """The answer of ``squeue --format`` :data:`FIELDS`."""
+    found = {}
+    for line in text.splitlines():
+        number, state, reason, starts = line.strip().split("|")
+        if state not in ENDED:
+            when = "" if starts in ("N/A", "") or state != "PENDING" else starts
+            found[number] = Queued(state, "" if reason == "None" else reason, when)
+    return found

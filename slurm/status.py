@@ -1,0 +1,219 @@
+"""``densessl status DIR``: what became of the jobs of a folder."""
+
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from console.parser import Parser
+from console.progress import duration
+
+from . import state as folder_state
+from .board import STAMP
+from .graph import Finished, Job, in_order
+from .local import is_busy
+from .queue import Queued, read_queue
+
+PERIOD = 5  # seconds between two looks of --watch
+STEP = re.compile(r"(\d+)/(\d+), (.+?) left")  # of console.progress.Bar's plain lines
+STYLES = {
+    "done": "green",
+    "running": "bold cyan",
+    "requeued": "yellow",
+    "queued": "",
+    "stopped": "yellow",
+    "failed": "bold red",
+    "lost": "bold red",
+    "not run": "dim red",
+    "cancelled": "dim red",
+    "waiting": "dim",
+}
+
+
+@dataclass
+class Row:
+    """One job as :func:`look` finds it.
+
+    ``state``: ``done``; ``running``; ``requeued`` (stopped politely, in the queue again);
+    ``queued``; ``stopped`` (goes on with the same command); ``failed``; ``lost`` (it ran, and SLURM
+    no longer knows it: its machine failed, or it was killed); ``not run`` (what it needs failed);
+    ``cancelled``; ``waiting`` (never submitted). ``step`` of ``total``, ``left`` as text and
+    ``speed`` in images/s are those of a running job; ``says`` is why, or its last line.
+    """
+
+    name: str
+    state: str
+    slurm_job: str = ""
+    step: int | None = None
+    total: int | None = None
+    left: str = ""
+    speed: float | None = None
+    seconds: float | None = None
+    requeues: int = 0
+    says: str = ""
+
+
+def main(argv: list[str]) -> int:
+    """What became of the jobs of a folder: queued, running, requeued, failed, done."""
+    parser = Parser(prog="densessl status", description=main.__doc__)
+    parser.add_argument("folder", metavar="DIR", help="of a submission, a pipeline or the demo")
+    parser.add_argument("--watch", action="store_true", help="look again until all have ended")
+    parser.add_argument("--json", action="store_true", help="one JSON object a job, for scripts")
+    args = parser.parse_args(argv)
+    folder = Path(args.folder)
+    rows = look(folder)
+    if args.json:
+        for row in rows:
+            print(json.dumps(vars(row)))
+    elif args.watch:
+        watch(folder)
+    else:
+        screen = Console() if sys.stdout.isatty() else Console(width=160, no_color=True)
+        screen.print(drawn(rows))
+    return 0
+
+
+def look(folder: Path) -> list[Row]:
+    """A row for every job of the graph in ``folder``; InputError where there is none."""
+    jobs = in_order(folder_state.read_graph(folder)[0])
+    finished = Finished(jobs, folder)
+    submitted = any(folder_state.read_submission(folder, job.name) for job in jobs)
+    queue = read_queue() if submitted else None  # a run on this machine needs no SLURM
+    cancelled = folder_state.is_cancelled(folder)
+    rows: dict[str, Row] = {}
+    for job in jobs:
+        rows[job.name] = _row(job, folder, finished, queue, cancelled)
+    for job in jobs:  # in the order of their needs, so one failure reaches all that need it
+        row = rows[job.name]
+        failed = [need for need in job.needs if rows[need].state in ("failed", "lost", "not run")]
+        if failed and row.state in ("waiting", "cancelled"):
+            row.state, row.says = "not run", f"'{failed[0]}' {rows[failed[0]].state}"
+    return list(rows.values())
+
+
+def _row(
+    job: Job, folder: Path, finished: Finished, queue: dict[str, Queued] | None, cancelled: bool
+) -> Row:
+    said = folder_state.read_state(folder, job.name)
+    submission = folder_state.read_submission(folder, job.name)
+    number = submission.slurm_job if submission else ""
+    row = Row(job.name, "waiting", number, requeues=said.requeues if said else 0)
+    if (seconds := finished.seconds(job.name)) is not None:
+        row.state, row.seconds = "done", seconds
+        return row
+    queued = (queue or {}).get(number)
+    if queued and not queued.runs:
+        row.state = "requeued" if said and said.state == "requeued" else "queued"
+        row.says = _why(queued)
+    elif said and said.state == "running" and not said.slurm_job:  # on this machine
+        row.state = "running" if is_busy(folder) else "stopped"
+        _read_progress(row, job, folder, said)
+    elif said and said.state == "running":
+        row.state = "running" if queued or queue is None else "lost"
+        _read_progress(row, job, folder, said)
+        if row.state == "lost":
+            row.says = f"it ran on {said.host} and SLURM no longer knows it"
+    elif queued:
+        row.state, row.says = "running", "starting"
+    elif said and said.state in ("failed", "stopped"):
+        row.state, row.says = said.state, _last(said.error)
+    elif submission and (cancelled or queue is not None):
+        row.state = "cancelled"
+    return row
+
+
+def _why(queued: Queued) -> str:
+    words = {
+        "Dependency": "waits for the jobs before it",
+        "Priority": "waits for its turn",
+        "Resources": "waits for free machines",
+        "BeginTime": "waits a moment before it starts again",
+        "DependencyNeverSatisfied": "what it needs has failed",
+    }
+    text = words.get(queued.reason, queued.reason)
+    return f"{text}; expected to start at {queued.starts}" if queued.starts else text
+
+
+def _read_progress(row: Row, job: Job, folder: Path, said: folder_state.State) -> None:
+    """The step, the time left and the speed, from the job's own log and metrics."""
+    row.seconds = _since(said.started) if row.state == "running" else None
+    lines = tail(folder / "logs" / f"{job.name}.txt")
+    for line in reversed(lines):
+        if found := STEP.search(line):
+            row.step, row.total, row.left = int(found[1]), int(found[2]), found[3]
+            break
+    row.says = STAMP.sub("", lines[-1]) if lines else ""
+    for output in job.outputs:
+        for line in reversed(tail(output.parent / "metrics.jsonl")):
+            try:
+                row.speed = json.loads(line).get("images_per_second")
+            except (ValueError, AttributeError):  # the first of the tail may be cut
+                continue
+            return
+
+
+def tail(path: Path, size: int = 1 << 14) -> list[str]:
+    """The last lines of a file, at most 16 KiB of them; none where there is no file."""
+    try:
+        with open(path, "rb") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, end - size))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _since(started: str) -> float | None:
+    try:
+        return (datetime.now(timezone.utc) - datetime.fromisoformat(started)).total_seconds()
+    except (ValueError, TypeError):  # no time, or one without a zone
+        return None
+
+
+def drawn(rows: list[Row]) -> Group:
+    """The rows for a rich console, and the sums below."""
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("job", "state", "step", "left", "images/s", "time"):
+        right = name not in ("job", "state")
+        grid.add_column(name, no_wrap=True, justify="right" if right else "left")
+    grid.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)
+    for row in rows:
+        step = f"{row.step}/{row.total}" if row.total else ""
+        speed = f"{row.speed:.1f}" if row.speed is not None else ""
+        took = duration(row.seconds) if row.seconds is not None else ""
+        again = f" ({row.requeues}x)" if row.requeues else ""
+        style = STYLES[row.state]
+        state = Text(row.state + again, style)
+        grid.add_row(Text(row.name, style), state, step, row.left, speed, took, Text(row.says))
+    counts = Counter(row.state for row in rows)
+    total = ", ".join(f"{counts[name]} {name}" for name in STYLES if counts[name])
+    return Group(grid, Text(f"{len(rows)} jobs: {total}", "dim"))
+
+
+def watch(folder: Path) -> None:
+    """Show the rows anew every few seconds, until nothing is queued or runs (or Ctrl-C)."""
+    live = ("queued", "running", "requeued")
+    with Live(auto_refresh=False) as screen, suppress(KeyboardInterrupt):
+        while True:
+            rows = look(folder)
+            screen.update(drawn(rows), refresh=True)
+            if not any(row.state in live for row in rows):
+                return
+            time.sleep(PERIOD)
