@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 
+from console import log
 from console.errors import DenseSSLError, nearest
 
 VERBS = {  # verb: (module whose main(argv) does it, one line of help)
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Threads that spin while they wait starve each other where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    log.set_command(["densessl", *argv])
     try:
         code = run(argv)
         sys.stdout.flush()

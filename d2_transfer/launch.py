@@ -18,6 +18,7 @@ from d2_transfer import compat
 logger = logging.getLogger("densessl")
 HOST = "127.0.0.1"
 TIMEOUT = timedelta(minutes=30)  # of one collective; as detectron2.engine.launch
+HEAR = 2.0  # seconds between two looks whether another machine has failed
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,10 @@ class Meeting:
 
         In place of ``detectron2.engine.launch``, which asserts CUDA (0.5) and whose children import
         Detectron2 before anything can call ``compat.setup()``. ``function`` must be importable by
-        name. An error of DenseSSL in a child is raised here as the same error. SIGTERM goes on to
-        the children, which also get a terminal's Ctrl-C themselves; either way this waits for them,
-        so that they can save. StoppedEarly must be raised by every process: all wait for the
-        slowest to have saved.
+        name. An error of DenseSSL in a child is raised here as the same error, and on the other
+        machines as a DenseSSLError within seconds. SIGTERM and SIGINT go on to the children, and
+        this waits for them, so that they can save. StoppedEarly must be raised by every process:
+        all wait for the slowest to have saved.
         """
         if processes * self.machines.count == 1:
             function(*args)
@@ -193,15 +194,20 @@ class Meeting:
         stops: list[int] = []
         restore = _pass_on_signals(context.pids(), stops)
         try:
-            while not context.join():
-                pass
+            while not context.join(timeout=HEAR if self.machines.count > 1 else None):
+                self._hear(context.pids())
         except (
             multiprocessing.ProcessExitedException,
             multiprocessing.ProcessRaisedException,  # of one that another's end made fail
-        ):
+        ) as ended:
             if not said.empty():
                 name, message = said.get()
-                raise getattr(errors, name)(message) from None
+                error = getattr(errors, name)(message)
+                if not isinstance(error, errors.StoppedEarly):
+                    self._tell(message)
+                raise error from None
+            if not stops:
+                self._tell(str(ended).strip().splitlines()[-1])
             if stops:  # a child that had not yet set out to save when the signal came
                 raise errors.StoppedEarly(
                     "stopped; the same command goes on from what is saved"
@@ -210,8 +216,32 @@ class Meeting:
         finally:
             restore()
 
+    def _tell(self, message: str) -> None:
+        """Let the other machines know that this one's processes have ended with an error."""
+        if self.machines.count > 1:
+            with suppress(RuntimeError):  # the first machine may be gone
+                self._store.set(f"failed/{self._runs}", f"{self.machines.rank} {message}")
+
+    def _hear(self, children: list[int]) -> None:
+        """End the children when another machine's have failed: they would wait for them."""
+        if self.machines.count == 1:
+            return
+        try:
+            key = f"failed/{self._runs}"
+            if not self._store.check([key]):
+                return
+            rank, _, message = self._store.get(key).decode().partition(" ")
+            problem = f"machine {rank} has failed: {message}"
+        except RuntimeError:  # torch's DistNetworkError is one
+            problem = "the first machine has left"
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        raise errors.DenseSSLError(problem)
+
 
 def _worker(local_rank: int, function, args, processes: int, machines: Machines, place, *how):
+    os.setsid()  # a terminal's Ctrl-C reaches the parent, which passes it on, and not this as well
     compat.setup()
     import torch
     import torch.distributed as dist
@@ -251,12 +281,11 @@ def _leave_together(store, processes: int) -> None:
 
 
 def _pass_on_signals(children: list[int], seen: list[int]) -> Callable[[], None]:
-    """Send SIGTERM on to ``children``, leave SIGINT to them (a terminal's Ctrl-C reaches them too)
-    and note both in ``seen``; returns what undoes it."""
+    """Send SIGTERM and SIGINT on to ``children`` and note them; returns what undoes it."""
 
     def handle(number, frame):
         seen.append(number)
-        for child in children if number == signal.SIGTERM else []:
+        for child in children:
             with suppress(ProcessLookupError):  # it has ended already
                 os.kill(child, number)
 

@@ -1,6 +1,7 @@
 """One function in several processes, on one machine and on two."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def stop(path):
 
 def train_until_told(path):
     told = []
-    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.append(True))
     pathlib.Path(path, f"started_{comm.get_rank()}").touch()
     while not told:
         time.sleep(0.05)
@@ -74,10 +76,24 @@ def one_of_several_machines(rank, port, folder):
         pathlib.Path(folder, f"last_{rank}").write_text(meeting.agree("end"))
 
 
+def wait_or_fail(failing):
+    """One machine fails; the other would wait for it in a collective."""
+    if comm.get_rank() == int(failing):
+        raise RuntimeError("no such image")
+    torch.distributed.barrier()
+
+
+def one_fails(rank, port, failing, _):
+    with Meeting(Machines(2, int(rank), "127.0.0.1", int(port))) as meeting:
+        meeting.run(wait_or_fail, 1, (failing,), cuda=False)
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 4:
         one_of_several_machines(*sys.argv[1:])
         sys.exit()
+    if len(sys.argv) == 5:
+        one_fails(*sys.argv[1:])
     try:
         Meeting().run(train_until_told, 2, (sys.argv[1],), cuda=False)
     except StoppedEarly as stopped:
@@ -124,12 +140,13 @@ def test_nobody_is_ended_before_the_slowest_has_saved(children, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_parent_reaches_every_process_and_all_save(children, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_parent_reaches_every_process_and_all_save(children, tmp_path, number):
     job = subprocess.Popen([sys.executable, children.__file__, str(tmp_path)])
     while len(list(tmp_path.glob("started_*"))) < 2:
         assert job.poll() is None
         time.sleep(0.1)
-    job.terminate()
+    job.send_signal(number)
     assert job.wait() == StoppedEarly.exit_code
     assert len(list(tmp_path.glob("saved_*"))) == 2
 
@@ -163,6 +180,18 @@ def test_two_machines_do_the_same_work_together(children, tmp_path):
         assert first == second and first != start
         assert first[0][0][1] == pytest.approx(start[0][0][1] - 0.1, abs=1e-6)  # ranks 0 and 1
     assert [(tmp_path / f"last_{rank}").read_text() for rank in (0, 1)] == ["end", "end"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", ["0", "1"])
+def test_a_failure_on_one_machine_ends_the_other_at_once(children, failing):
+    port = str(free_port())
+    words = [[sys.executable, children.__file__, rank, port, failing, ""] for rank in "01"]
+    machines = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for each in words]
+    said = [machine.communicate()[1] for machine in machines]
+    assert all(machine.returncode for machine in machines)
+    assert "no such image" in said[int(failing)]
+    assert f"machine {failing} has failed" in said[1 - int(failing)] or "has left" in said[0]
 
 
 @pytest.mark.parametrize(
