@@ -8,6 +8,7 @@ TRANSFER = [  # Detectron2 itself: see the Makefile (`setup`, `detectron2-main`)
     "faster-coco-eval>=1.6",
     "cityscapesscripts>=2.2",
     "shapely>=2",
+    "jinja2>=3.1",
     "matplotlib>=3.7",
     "pandas>=2",
     "tabulate",
@@ -30,7 +31,7 @@ setup(
     packages=find_packages(include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]),
     package_data={
         "configs": ["**/*.yaml", "**/*.txt"],
-        "d2_transfer": ["**/*.csv"],
+        "d2_transfer": ["**/*.csv", "**/*.yaml", "**/*.j2"],
     },
     install_requires=[
         "torch>=2.4",

@@ -4,11 +4,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -82,26 +82,42 @@ def load(path: str | os.PathLike) -> Record:
     if path.is_dir():
         path = path / FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no trial record") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a trial record: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} is not a trial record: it holds a {type(values).__name__}")
     _check(values, path)
     values["metrics"] = {
-        name: math.nan if value is None else float(value)
+        name: math.nan if value is None else _finite(value, name, path)
         for name, value in values["metrics"].items()
     }
     return Record(**values, folder=path.parent)
 
 
-def collect(dirs: Iterable[str | os.PathLike]) -> list[Record]:
+def _finite(value: int | float, name: str, path: Path) -> float:
+    try:
+        if math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer that no float holds
+        pass
+    raise InputError(f"{path}: 'metrics.{name}' is not finite; an undefined metric is null")
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON; an undefined metric is null")
+
+
+def collect(
+    dirs: Iterable[str | os.PathLike], skip: Callable[[InputError], object] | None = None
+) -> list[Record]:
     """All records in and below the folders (or files), each once.
 
     In the order of ``dirs``, and by path within one. Raises InputError for a folder that does not
-    exist; an empty list means that none was found.
+    exist, and for a damaged or foreign ``result.json``; where ``skip`` is given it gets that error
+    instead, and the file is left out. An empty list means that none was found.
     """
     files: dict[Path, None] = {}  # a set that keeps its order
     for place in map(Path, dirs):
@@ -109,7 +125,15 @@ def collect(dirs: Iterable[str | os.PathLike]) -> list[Record]:
             raise InputError(f"{place}: no such folder")
         found = [place] if place.is_file() else sorted(place.rglob(FILE))
         files |= dict.fromkeys(path.resolve() for path in found)
-    return [load(path) for path in files]
+    records = []
+    for path in files:
+        try:
+            records.append(load(path))
+        except InputError as error:
+            if skip is None:
+                raise
+            skip(error)
+    return records
 
 
 def config_fingerprint(config: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""``densessl table DIR…``: the paper-style table of the trials in and below the folders."""
+"""``densessl table [DIR…]``: paper-style tables of trials, and of the papers themselves."""
 
 import logging
 import sys
@@ -7,45 +7,118 @@ from pathlib import Path
 from rich.console import Console
 
 from console import log
-from console.errors import InputError
+from console.errors import InputError, nearest
 from console.files import write_text
 from console.parser import Parser
 
-from ..results import collect
-from . import model, render
+from ..results import Record, collect
+from . import from_paper, from_records, layouts, render
+from .model import Table
+
+logger = logging.getLogger("densessl")
+
+DESCRIPTION = """\
+Print the tables of all trial records in and below the folders, or write them to a file.
+With --paper, a results table of a paper in its own layout: the published numbers, marked as such,
+and ours beside them where records exist; without folders the published numbers alone.
+"""
 
 
 def main(argv: list[str]) -> int:
-    """Print the tables of all trial records in the folders, or write them to a file."""
+    """Run the verb; returns the exit code. Raises InputError for what is wrong with ``argv``."""
     args = _parser().parse_args(argv)
-    records = collect(args.dirs)
-    if not records:
-        places = ", ".join(str(Path(place)) for place in args.dirs)
-        raise InputError(
-            f"no trial_<k>/result.json in or below {places}. Trials make them: "
-            "densessl transfer WEIGHTS --protocol voc_det_c4 --trials 5 -o DIR"
-        )
-    tables = model.build(records, args.metric, args.baseline)
-    to_screen = args.output is None and sys.stdout.isatty()
-    if (args.format or ("terminal" if to_screen else "md")) == "md":
-        text = render.markdown(tables)
+    if args.list_papers:
+        sys.stdout.write(listing())
+        return 0
+    if not logger.handlers:  # a caller's log stays where it is
+        log.setup()
+    form = _format(args.format, args.output)
+    tables = _paper(args) if args.paper else _records(args)
+    if form == "terminal" and args.output is None and sys.stdout.isatty():
+        text = render.terminal.render(tables, Console())
     else:
-        console = Console() if to_screen else Console(width=160, no_color=True)
-        with console.capture() as captured:
-            console.print(render.terminal(tables))
-        text = captured.get()
+        text = render.FORMATS[form](tables)
     if args.output is None:
         sys.stdout.write(text)
     else:
         write_text(args.output, text)
-        log.setup()
-        logging.getLogger("densessl").info("wrote %s", args.output)
+        logger.info("wrote %s", args.output)
     return 0
 
 
+def listing() -> str:
+    """A line for each table of a paper: its name and its title."""
+    width = max(map(len, layouts.names()))
+    return "".join(f"{name:{width}s}  {layouts.find(name).title}\n" for name in layouts.names())
+
+
+def _records(args) -> list[Table]:
+    if not args.dirs:
+        raise InputError(
+            "no folder is named: densessl table DIR…; or a paper's table: --paper NAME, see "
+            "--list-papers"
+        )
+    if args.variant:
+        raise InputError(f"--variant {args.variant} is for --paper; records have a table each")
+    return from_records.build(_collect(args.dirs), args.metric, args.baseline)
+
+
+def _paper(args) -> list[Table]:
+    for option in ("metric", "baseline"):
+        if getattr(args, option):
+            raise InputError(f"--{option} is for tables of records; --paper has its own")
+    layout = layouts.find(args.paper, args.variant)
+    records = _collect(args.dirs) if args.dirs else []
+    table, placed = from_paper.build(layout, records)
+    for message in placed.messages:
+        logger.warning("%s", message)
+    for protocol, count in placed.elsewhere.items():
+        logger.info("%d record(s) of %s are not part of %s", count, protocol, args.paper)
+    if records and not any(row.cells for row in table.rows):
+        logger.warning("no record belongs to %s: the published numbers alone", args.paper)
+    return [table]
+
+
+def _collect(dirs: list[str]) -> list[Record]:
+    """The records of the folders; damaged and foreign files are named and skipped."""
+    skipped: list[InputError] = []
+    records = collect(dirs, skipped.append)
+    for error in skipped:
+        logger.warning("skipped: %s", error)
+    if not records:
+        places = ", ".join(str(Path(place)) for place in dirs)
+        but = f" ({len(skipped)} files of that name are no records)" if skipped else ""
+        raise InputError(
+            f"no trial_<k>/result.json in or below {places}{but}. Trials make them: "
+            "densessl transfer WEIGHTS --protocol voc_det_c4 --trials 5 -o DIR"
+        )
+    return records
+
+
+def _format(named: str | None, output: str | None) -> str:
+    """What ``--format`` names, else what the file's suffix means, else what suits the screen."""
+    if named:
+        return named
+    if output is None:
+        return "terminal" if sys.stdout.isatty() else "md"
+    suffix = Path(output).suffix.lower()
+    if suffix not in render.SUFFIXES:
+        near = nearest(suffix, render.SUFFIXES)
+        raise InputError(
+            f"-o {output}: '{suffix}' names no format.{f' Did you mean {near}?' if near else ''} "
+            f"Allowed: {', '.join(render.SUFFIXES)}, or any with --format"
+        )
+    return render.SUFFIXES[suffix]
+
+
 def _parser() -> Parser:
-    parser = Parser(prog="densessl table", description=main.__doc__)
-    parser.add_argument("dirs", nargs="+", metavar="DIR", help="folders that hold trials")
+    parser = Parser(prog="densessl table", description=DESCRIPTION)
+    parser.add_argument("dirs", nargs="*", metavar="DIR", help="folders that hold trials")
+    parser.add_argument("--paper", metavar="NAME", help="a paper's table, e.g. setsim/table4")
+    parser.add_argument("--list-papers", action="store_true", help="print their names, and stop")
+    parser.add_argument(
+        "--variant", metavar="NAME", help="with --paper: our trials' variant of its protocols"
+    )
     parser.add_argument("--baseline", metavar="METHOD", help="show the differences from this one")
     parser.add_argument(
         "--metric",
@@ -55,7 +128,9 @@ def _parser() -> Parser:
         help="a column, e.g. bbox/AP; repeat it for more (default: what papers print)",
     )
     parser.add_argument(
-        "--format", choices=("md", "terminal"), help="default: terminal on a terminal, else md"
+        "--format",
+        choices=tuple(render.FORMATS),
+        help="default: by the suffix of -o; terminal on a terminal, else md",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write there, not to the screen")
     return parser

@@ -1,13 +1,16 @@
 """What a checkpoint tells of the data and the length of its run."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from .. import config
 from ..views import ImageSource
 from . import distributed
+from .resume import FREE
 
 
 def data_facts(
@@ -22,6 +25,31 @@ def data_facts(
         "steps": steps,
         "batch_size": cfg.SOLVER.BATCH_SIZE,
         "processes": distributed.world_size(),
+        "config_name": config_names(cfg),
+    }
+
+
+def config_names(cfg: CfgNode) -> list[str]:
+    """The built-in configs that ask for this very run, but for its seed and where it runs.
+
+    Tables know by them which row of a paper a record belongs to. None for a run of one's own;
+    several where papers give one run several rows.
+    """
+    asked = _experiment(cfg)
+    return [name for name, options in _built_in().items() if options == asked]
+
+
+@lru_cache
+def _built_in() -> dict[str, dict[str, Any]]:
+    return {name: _experiment(config.load(name)) for name in config.built_in()}
+
+
+def _experiment(cfg: CfgNode) -> dict[str, Any]:
+    """The options that make the run what it is; of the data, which classes."""
+    return {
+        key: value
+        for key, value in config.flat(cfg).items()
+        if key == "DATA.CLASSES" or not (key in FREE or key == "SEED" or key.startswith("KNN."))
     }
 
 

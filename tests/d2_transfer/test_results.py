@@ -95,6 +95,32 @@ def test_collect_finds_records_below_a_folder_once(tmp_path):
         results.collect([tmp_path / "nowhere"])
 
 
+def test_collect_gives_damaged_files_to_who_asks_and_goes_on(tmp_path):
+    results.save(tmp_path / "trial_1", record())
+    (tmp_path / "trial_2").mkdir()
+    (tmp_path / "trial_2" / "result.json").write_text("{half")
+    with pytest.raises(InputError, match="trial_2"):
+        results.collect([tmp_path])
+    skipped = []
+    assert [each.seed for each in results.collect([tmp_path], skipped.append)] == [1]
+    assert len(skipped) == 1 and "trial_2" in str(skipped[0])
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
+def test_a_metric_that_is_not_finite_is_refused(tmp_path, number):
+    path = results.save(tmp_path, record(metrics={"bbox/AP": 57.5}))
+    path.write_text(path.read_text().replace("57.5", number))
+    with pytest.raises(InputError, match="undefined metric is null") as error:
+        results.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_nesting_without_end_is_no_record(tmp_path):
+    (tmp_path / "result.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not a trial record"):
+        results.load(tmp_path)
+
+
 def test_the_fingerprint_ignores_what_may_differ_and_sees_everything_else():
     def config(**changes):
         cfg = CfgNode({"OUTPUT_DIR": "a", "SEED": 1})

@@ -1,5 +1,9 @@
-"""Tables: numbers by hand, and everything that must not be averaged."""
+"""Tables of records: numbers by hand, and everything that must not be averaged."""
 
+import csv
+import io
+import json
+import logging
 import math
 
 import pytest
@@ -8,8 +12,11 @@ from rich.console import Console
 
 from console.errors import InputError
 from d2_transfer import results
+from d2_transfer.tables import from_records
 from d2_transfer.tables import main as verb
-from d2_transfer.tables import model, render
+from d2_transfer.tables.render import FORMATS, terminal
+
+markdown = FORMATS["md"]
 
 METHODS = {"random": "", "moco": "aa" * 32, "setsim": "bb" * 32}
 
@@ -44,7 +51,7 @@ def trial(tmp_path):
 
 
 def tables(tmp_path, **options):
-    return model.build(results.collect([tmp_path]), **options)
+    return from_records.build(results.collect([tmp_path]), **options)
 
 
 def test_mean_standard_deviation_and_n_by_hand(tmp_path, trial):
@@ -61,9 +68,10 @@ def test_mean_standard_deviation_and_n_by_hand(tmp_path, trial):
 def test_columns_are_those_of_the_papers_in_their_order(tmp_path, trial):
     trial("moco", 1)
     (table,) = tables(tmp_path)
-    assert table.metrics == ["bbox/AP", "bbox/AP50", "bbox/AP75"]
+    assert [column.metric for column in table.columns] == ["bbox/AP", "bbox/AP50", "bbox/AP75"]
+    assert [column.group for column in table.columns] == [""] * 3  # one task needs no group
     (table,) = tables(tmp_path, metrics=["bbox/APs"])
-    assert table.metrics == ["bbox/APs"]
+    assert [column.metric for column in table.columns] == ["bbox/APs"]
     with pytest.raises(InputError, match="Did you mean 'bbox/APs'"):
         tables(tmp_path, metrics=["bbox/APsmall"])
 
@@ -73,12 +81,13 @@ def test_the_best_is_bold_and_the_baseline_is_first_and_compared(tmp_path, trial
         trial("setsim", seed, metrics={"bbox/AP": 59.0 + seed, "bbox/AP50": 80.04})
         trial("moco", seed, metrics={"bbox/AP": 57.0 + seed, "bbox/AP50": 80.0})
         trial("random", seed, metrics={"bbox/AP": 33.0 + seed, "bbox/AP50": 60.0})
-    text = render.markdown(tables(tmp_path, baseline="random"))
+    text = markdown(tables(tmp_path, baseline="random"))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == "| method | data | epochs | n | AP | AP50 |"
     assert rows[2] == "| random | – | – | 2 | 34.5 ± 0.7 | 60.0 ± 0.0 |"
     # Means that print alike are both best.
-    assert rows[3] == "| moco | scenes | 200 | 2 | 58.5 ± 0.7 (+24.0) | **80.0 ± 0.0 (+20.0)** |"
+    second = "<u>58.5 ± 0.7 (+24.0)</u>"
+    assert rows[3] == f"| moco | scenes | 200 | 2 | {second} | **80.0 ± 0.0 (+20.0)** |"
     assert rows[4].endswith("| **60.5 ± 0.7 (+26.0)** | **80.0 ± 0.0 (+20.0)** |")
     assert "In brackets: over random." in text and "seeds 1, 2" in text
     with pytest.raises(InputError, match="unknown baseline 'rnadom'.*Did you mean 'random'"):
@@ -87,14 +96,22 @@ def test_the_best_is_bold_and_the_baseline_is_first_and_compared(tmp_path, trial
 
 def test_a_single_row_or_trial_claims_neither_best_nor_deviation(tmp_path, trial):
     trial("moco", 1)
-    text = render.markdown(tables(tmp_path))
+    text = markdown(tables(tmp_path))
     assert "**" not in text and "±" not in text and "one fine-tuning a row" in text
+
+
+def test_of_two_rows_the_lower_is_no_second(tmp_path, trial):
+    trial("setsim", 1, metrics={"bbox/AP": 59.0})
+    trial("moco", 1, metrics={"bbox/AP": 57.0})
+    (table,) = tables(tmp_path)
+    cells = [row.cells["bbox/AP"] for row in table.rows]
+    assert [(cell.best, cell.second) for cell in cells] == [(False, False), (True, False)]
 
 
 def test_where_all_are_equal_none_is_best(tmp_path, trial):
     for method in ("moco", "setsim"):
         trial(method, 1, metrics={"bbox/AP": 0.0})
-    assert "**" not in render.markdown(tables(tmp_path))
+    assert "**" not in markdown(tables(tmp_path))
 
 
 def test_trials_of_different_configs_are_refused_with_keys_and_values(tmp_path, trial):
@@ -119,7 +136,7 @@ def test_rows_of_different_configs_stand_side_by_side_with_a_warning(tmp_path, t
     trial("moco", 1)
     trial("setsim", 1, config={"SOLVER": {"BASE_LR": 0.01, "STEPS": [1, 2]}})
     (table,) = tables(tmp_path)
-    assert "SOLVER.BASE_LR is 0.02 and 0.01" in render.markdown([table])
+    assert "SOLVER.BASE_LR is 0.02 and 0.01" in markdown([table])
 
 
 def test_a_seed_counts_once(tmp_path, trial):
@@ -147,27 +164,28 @@ def test_variants_and_miniatures_have_tables_of_their_own(tmp_path, trial):
     trial("moco", 1, folder="a", variant="moco2fc", **fpn)
     trial("moco", 2, folder="b", variant="4conv1fc", **fpn)
     trial("moco", 3, folder="c", variant="4conv1fc", mini=True, **fpn)
-    text = render.markdown(tables(tmp_path))
+    text = markdown(tables(tmp_path))
     assert text.count("| moco |") == 3
     assert "### coco_mask_fpn_1x, variant moco2fc\n" in text
     assert "### coco_mask_fpn_1x, variant 4conv1fc (miniature)\n" in text
     assert text.count("not comparable with published numbers") == 1
-    assert "| bbox AP | segm AP |" in text
+    assert "| Object Det. AP | Instance Seg. AP |" in text
 
 
 def test_a_miniature_prints_two_decimals_and_a_best_that_they_tell_apart(tmp_path, trial):
     trial("moco", 1, mini=True, metrics={"bbox/AP": 0.124})
     trial("setsim", 1, mini=True, metrics={"bbox/AP": 0.136})
     trial("random", 1, mini=True, metrics={"bbox/AP": 0.1})
-    text = render.markdown(tables(tmp_path, baseline="moco"))
-    assert "| 0.12 |" in text and "| **0.14 (+0.01)** |" in text
+    text = markdown(tables(tmp_path, baseline="moco"))
+    assert "| <u>0.12</u> |" in text and "| **0.14 (+0.01)** |" in text
+    assert "(−0.02)" in text
 
 
 def test_n_stands_in_the_cells_where_it_differs(tmp_path, trial):
     trial("moco", 1, metrics={"bbox/AP": 50.0, "bbox/AP50": math.nan})
     trial("moco", 2, metrics={"bbox/AP": 51.0, "bbox/AP50": 80.0})
     trial("random", 1, metrics={"bbox/AP": 30.0})
-    rows = render.markdown(tables(tmp_path)).splitlines()
+    rows = markdown(tables(tmp_path)).splitlines()
     assert "| moco | scenes | 200 | **50.5 ± 0.7 [n=2]** | 80.0 [n=1] |" in rows
     assert "| random | – | – | 30.0 [n=1] | – |" in rows
 
@@ -192,8 +210,84 @@ def test_a_terminal_of_80_columns_shows_all_of_a_usual_table(tmp_path, trial):
         for seed, more in ((1, 0.0), (2, 0.3)):
             metrics = {"bbox/AP": 57.2, "bbox/AP50": 82.5 + more, "bbox/AP75": 63.0}
             trial(method, seed, metrics=metrics)
-    console = Console(width=80)
-    with console.capture() as captured:
-        console.print(render.terminal(tables(tmp_path, baseline="random")))
-    drawn = captured.get()
+    drawn = terminal.render(tables(tmp_path, baseline="random"), Console(width=80))
     assert "…" not in drawn and drawn.count("82.7 ± 0.2") == 3 and drawn.count("(+0.0)") == 6
+
+
+@pytest.fixture
+def said():
+    """What the verb logs, as a list of texts."""
+    texts = []
+    handler = logging.Handler()
+    handler.emit = lambda record: texts.append(record.getMessage())
+    logger = logging.getLogger("densessl")
+    logger.addHandler(handler)
+    yield texts
+    logger.removeHandler(handler)
+
+
+def test_damaged_and_foreign_files_are_named_and_skipped(tmp_path, trial, capsys, said):
+    trial("moco", 1)
+    for name, text in (("half", "{"), ("other", '{"accuracy": 1}'), ("list", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(text)
+    (tmp_path / "bytes").mkdir()
+    (tmp_path / "bytes" / "result.json").write_bytes(b"\xff\xfe")
+    assert verb.main([str(tmp_path)]) == 0
+    assert "| moco |" in capsys.readouterr().out
+    assert len(said) == 4 and all(text.startswith("skipped: ") for text in said)
+    for name in ("half", "other", "list", "bytes"):
+        assert any(str(tmp_path / name / "result.json") in text for text in said)
+
+
+def test_where_only_damaged_files_are_found_it_is_an_error(tmp_path):
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(InputError, match=r"no trial_<k>/result.json .*1 files of that name"):
+        verb.main([str(tmp_path)])
+
+
+def test_csv_has_every_number_in_full(tmp_path, trial):
+    for seed, ap in ((1, 1 / 3), (2, 57.0)):
+        trial("moco", seed, metrics={"bbox/AP": ap})
+    trial("random", 1, metrics={"bbox/AP": 0.1, "segm/AP": 7})
+    text = FORMATS["csv"](tables(tmp_path, baseline="random"))
+    lines = {(row["row"], row["metric"]): row for row in csv.DictReader(io.StringIO(text))}
+    assert set(lines) == {("random", "bbox/AP"), ("random", "segm/AP"), ("moco", "bbox/AP")}
+    moco = lines["moco", "bbox/AP"]
+    assert float(moco["mean"]) == (1 / 3 + 57.0) / 2 and moco["n"] == "2"
+    assert float(moco["over_baseline"]) == float(moco["mean"]) - 0.1
+    assert moco["kind"] == "measured" and moco["published"] == "" and moco["protocol"]
+    assert lines["random", "bbox/AP"]["std"] == lines["random", "bbox/AP"]["low_95"] == ""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "begins"),
+    [("md", "### "), ("tex", "% needs"), ("html", "<!DOCTYPE html>"), ("csv", "table,")],
+)
+def test_the_file_s_suffix_is_the_format(tmp_path, trial, suffix, begins):
+    trial("moco", 1)
+    file = tmp_path / f"table.{suffix}"
+    assert verb.main([str(tmp_path), "-o", str(file)]) == 0
+    assert file.read_text().startswith(begins)
+    verb.main([str(tmp_path), "-o", str(file), "--format", "md"])
+    assert file.read_text().startswith("### ")
+
+
+def test_a_suffix_of_no_format_is_refused_before_any_reading(tmp_path):
+    with pytest.raises(InputError, match=r"'.htlm' names no format. Did you mean .htm"):
+        verb.main([str(tmp_path / "nowhere"), "-o", "table.htlm"])
+
+
+def test_a_caller_s_log_is_left_as_it_is(tmp_path, trial, said):
+    trial("moco", 1)
+    before = list(logging.getLogger("densessl").handlers)
+    verb.main([str(tmp_path), "-o", str(tmp_path / "table.md")])
+    assert logging.getLogger("densessl").handlers == before and said[-1].startswith("wrote ")
+
+
+def test_facts_of_any_kind_do_no_harm(tmp_path, trial):
+    facts = {"dataset": ["a", 1], "epochs": {"x": None}}
+    path = trial("moco", 1, pretrain=facts) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    for render in FORMATS.values():
+        assert "moco" in render(tables(tmp_path))

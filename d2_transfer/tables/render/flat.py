@@ -1,0 +1,52 @@
+"""Tables as CSV: a line for each cell, numbers in full precision."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from ..model import Column, Row, Table
+from .sheet import clean
+
+HEADS = (
+    *("table", "section", "row", "kind", "method", "data", "epochs"),
+    *("protocol", "variant", "metric", "mean", "std", "n", "low_95", "high_95", "over_baseline"),
+    *("published", "published_over_baseline", "suspect", "published_variants"),
+    *("ours_minus_published", "published_within", "notes"),
+)
+
+
+def render(tables: Sequence[Table]) -> str:
+    """All cells of all tables; what is not known is empty, truth is 1 or 0."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(HEADS)
+    for table in tables:
+        for row in table.rows:
+            for column in table.columns:
+                if column.key in row.cells or column.key in row.published:
+                    writer.writerow(_values(table, row, column))
+    return stream.getvalue()
+
+
+def _values(table: Table, row: Row, column: Column) -> list[str]:
+    ours, theirs = row.cells.get(column.key), row.published.get(column.key)
+    low, high = (ours and ours.interval) or (None, None)
+    texts = (table.title, table.sections[row.section], row.label)
+    kind = "both" if ours and theirs else "measured" if ours else "published"
+    return [
+        *map(clean, (*texts, kind, row.method, row.data, row.epochs)),
+        *map(clean, (column.protocol, column.variant, column.metric)),
+        *(map(_number, (ours.mean, ours.std, ours.n)) if ours else [""] * 3),
+        *map(_number, (low, high, ours and ours.delta)),
+        *(map(_number, (theirs.mean, theirs.delta, theirs.suspect)) if theirs else [""] * 3),
+        clean("/".join(theirs.variants if theirs else ())),
+        *map(_number, (ours and ours.difference, ours and ours.within)),
+        clean(" | ".join((theirs.notes if theirs else ()) + (row.notes if ours else ()))),
+    ]
+
+
+def _number(value: float | bool | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(int(value)) if isinstance(value, bool | int) else repr(value)

@@ -1,0 +1,103 @@
+"""Tables as a page of HTML that needs nothing else; ``fragment`` is a table for another page."""
+
+from collections.abc import Sequence
+from html import escape
+
+from ..model import Table
+from .sheet import Entry, Line, Sheet, sheet
+
+STYLE = """\
+.densessl { margin: 0 0 2.5rem; }
+.densessl .scroll { overflow-x: auto; }
+.densessl table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.densessl caption { font-weight: 600; text-align: left; padding: .4rem 0; }
+.densessl th, .densessl td { padding: .2rem .6rem; text-align: left; white-space: nowrap; }
+.densessl .number { text-align: right; }
+.densessl thead { border-top: 2px solid; border-bottom: 1px solid; }
+.densessl .group { text-align: center; border-bottom: 1px solid; }
+.densessl tbody { border-bottom: 1px solid; }
+.densessl tbody:last-of-type { border-bottom: 2px solid; }
+.densessl .section th { font-style: italic; font-weight: normal; }
+.densessl tbody th { font-weight: normal; min-width: 7rem; }
+.densessl tbody th[scope="row"] { white-space: normal; }
+.densessl .published { opacity: .75; }
+.densessl .difference { font-style: italic; font-size: .9em; }
+.densessl .second { text-decoration: underline; }
+.densessl .notes { font-size: .85em; margin: .4rem 0; max-width: 60rem; }
+.densessl .notes p { margin: .15rem 0; }"""
+PAGE_STYLE = """\
+:root { color-scheme: light dark; }
+body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; }
+"""
+
+
+def render(tables: Sequence[Table]) -> str:
+    """A page with all tables: one file, no scripts, light and dark."""
+    title = escape(sheet(tables[0]).title) if len(tables) == 1 else "Tables"
+    body = "\n".join(map(fragment, tables))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>\n{PAGE_STYLE}{STYLE}\n</style>\n</head>\n<body>\n"
+        f"{body}\n</body>\n</html>\n"
+    )
+
+
+def fragment(table: Table) -> str:
+    """One table in a ``div`` of class ``densessl``, for a page that has ``STYLE``."""
+    page = sheet(table)
+    lines = ['<div class="densessl">', '<div class="scroll">', "<table>"]
+    lines.append(f"<caption>{escape(page.title)}</caption>")
+    lines += ["<thead>", *_head(page), "</thead>"]
+    for section, title in enumerate(page.sections):
+        inside = [line for line in page.lines if line.section == section]
+        if not inside:
+            continue
+        lines.append("<tbody>")
+        if title:
+            width = len(page.numeric)
+            lines.append(f'<tr class="section"><th colspan="{width}">{escape(title)}</th></tr>')
+        lines += [_line(line, page) for line in inside] + ["</tbody>"]
+    lines += ["</table>", "</div>", *_notes(page), "</div>"]
+    return "\n".join(lines)
+
+
+def _head(page: Sheet) -> list[str]:
+    lines = []
+    left = 1 + len(page.facts)
+    if page.groups:
+        groups = "".join(
+            f'<th class="group" colspan="{width}" scope="colgroup">{escape(title)}</th>'
+            for title, width in page.groups
+        )
+        lines.append(f'<tr><td colspan="{left}"></td>{groups}</tr>')
+    heads = zip((page.first, *page.facts, *page.heads), page.numeric, strict=True)
+    cells = (f'<th{_class(number)} scope="col">{escape(head)}</th>' for head, number in heads)
+    return [*lines, f"<tr>{''.join(cells)}</tr>"]
+
+
+def _class(number: bool, *more: str) -> str:
+    names = [*(["number"] if number else []), *filter(None, more)]
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+def _line(line: Line, page: Sheet) -> str:
+    facts = zip(line.facts, page.numeric[1:], strict=False)
+    cells = [f'<th scope="row">{_entry(line.label)}</th>']
+    cells += [f"<td{_class(number)}>{escape(fact)}</td>" for fact, number in facts]
+    for entry in line.cells:
+        cells.append(f"<td{_class(True, 'second' * entry.second)}>{_entry(entry)}</td>")
+    return f'<tr class="{line.kind}">{"".join(cells)}</tr>'
+
+
+def _entry(entry: Entry) -> str:
+    text = escape(entry.text)
+    if entry.best:
+        text = f"<b>{text}</b>"
+    return text + (f"<sup>{entry.marks}</sup>" if entry.marks else "")
+
+
+def _notes(page: Sheet) -> list[str]:
+    said = [f"<p>{escape(note)}</p>" for note in page.notes]
+    said += [f"<p><sup>{letter}</sup> {escape(text)}</p>" for letter, text in page.footnotes]
+    return ['<div class="notes">', *said, "</div>"] if said else []

@@ -1,0 +1,191 @@
+"""What all formats print alike: a table as lines of text with marks, nothing escaped yet."""
+
+import math
+import unicodedata
+from dataclasses import dataclass
+
+from ..model import Cell, Column, PublishedCell, Row, Table
+
+NOTHING = "–"
+PUBLISHED = "†"
+NUMBERS = ("epochs", "n", "Epochs", "Batch")
+LETTERS = "abcdefghijklmnoprstuvwxyz"  # those that have a superscript of their own
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The text of a cell; ``marks`` are the letters of its footnotes."""
+
+    text: str
+    marks: str = ""
+    best: bool = False
+    second: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A printed line. ``kind``: published, measured, or difference (ours − published)."""
+
+    kind: str
+    section: int
+    label: Entry
+    facts: tuple[str, ...]
+    cells: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as text. ``groups``: titles over the columns with their widths; empty without any."""
+
+    title: str
+    first: str
+    facts: tuple[str, ...]
+    heads: tuple[str, ...]
+    groups: tuple[tuple[str, int], ...]
+    sections: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    footnotes: tuple[tuple[str, str], ...]
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns are numbers: the label is not, facts may be."""
+        facts = (head in NUMBERS for head in self.facts)
+        return (False, *facts, *(True for _ in self.heads))
+
+
+def sheet(table: Table) -> Sheet:
+    """Lay a table out. Control characters of names are replaced; nothing else is changed."""
+    notes = _Footnotes(table)
+    counts = {id(row): {cell.n for cell in row.cells.values()} for row in table.rows}
+    n_column = not table.cite and all(len(n) <= 1 for n in counts.values())
+    facts = (*table.facts, *(("n",) if n_column else ()))
+    lines = []
+    for row in table.rows:
+        n = counts[id(row)]
+        if row.published and not row.repeats:
+            lines.append(_published(table, row, notes))
+        if row.cells:
+            lines.append(_measured(table, row, notes, n, n_column))
+        if any(cell.difference is not None for cell in row.cells.values()):
+            lines.append(_difference(table, row))
+    groups: list[tuple[str, int]] = []
+    for column in table.columns:
+        if groups and groups[-1][0] == column.group:
+            groups[-1] = (column.group, groups[-1][1] + 1)
+        else:
+            groups.append((column.group, 1))
+    return Sheet(
+        title=clean(table.title),
+        first=clean(table.first),
+        facts=facts,
+        heads=tuple(clean(column.head) for column in table.columns),
+        groups=tuple((clean(title), n) for title, n in groups) if any(g for g, _ in groups) else (),
+        sections=tuple(map(clean, table.sections)),
+        lines=tuple(lines),
+        notes=tuple(map(clean, [*table.notes, *notes.common])),
+        footnotes=tuple((letter, clean(text)) for text, letter in notes.letters.items()),
+    )
+
+
+def clean(text: str) -> str:
+    """One line without what steers a terminal, or the direction of text, or cannot be encoded."""
+    text = " ".join(str(text).split())
+    return "".join("\ufffd" if unicodedata.category(each)[0] == "C" else each for each in text)
+
+
+class _Footnotes:
+    """Letters for the notes of published cells and of rows; what all share needs no letter."""
+
+    def __init__(self, table: Table):
+        cells = [cell for row in table.rows for cell in row.published.values()]
+        self.common: list[str] = []
+        if len(cells) > 1 and not any(cell.suspect for cell in cells):
+            shared = set(cells[0].notes).intersection(*(cell.notes for cell in cells))
+            self.common = [note for note in cells[0].notes if note in shared]
+        self.letters: dict[str, str] = {}
+
+    def marks(self, notes) -> str:
+        """The letters of these notes."""
+        return "".join(self._letter(note) for note in notes if note not in self.common)
+
+    def _letter(self, note: str) -> str:
+        if note not in self.letters:
+            times, which = divmod(len(self.letters), len(LETTERS))
+            self.letters[note] = LETTERS[which] * (times + 1)
+        return self.letters[note]
+
+
+def _published(table: Table, row: Row, notes: _Footnotes) -> Line:
+    """The published line; what all its numbers share is said at the label."""
+    cells = list(row.published.values())
+    shared = [note for note in cells[0].notes if all(note in cell.notes for cell in cells)]
+    entries = []
+    for column in table.columns:
+        cell = row.published.get(column.key)
+        if cell is None:
+            entries.append(Entry(NOTHING))
+            continue
+        own = [note for note in cell.notes if note not in shared]
+        text = _published_text(cell, table.decimals)
+        entries.append(Entry(text, notes.marks(own), cell.best, cell.second))
+    name = clean(row.published_as or row.label)
+    label = Entry(f"{name} {PUBLISHED}", notes.marks(shared))
+    return Line("published", row.section, label, _facts(table, row), tuple(entries))
+
+
+def _published_text(cell: PublishedCell, decimals: int) -> str:
+    text = NOTHING if math.isnan(cell.mean) else f"{cell.mean:.1f}"
+    if cell.delta is not None:
+        text += f" ({_signed(cell.delta, decimals)})"
+    return text
+
+
+def _measured(table: Table, row: Row, notes: _Footnotes, n: set[int], n_column: bool) -> Line:
+    one = len(n) == 1
+    label = clean(row.label)
+    if table.cite:
+        label += f" (ours, n = {next(iter(n))})" if one else " (ours)"
+    in_cells = not n_column and not (table.cite and one)
+    entries = tuple(
+        _measured_entry(row.cells.get(column.key), table.decimals, in_cells)
+        for column in table.columns
+    )
+    facts = _facts(table, row)
+    if n_column:
+        facts += (str(next(iter(n), 0)),)
+    return Line("measured", row.section, Entry(label, notes.marks(row.notes)), facts, entries)
+
+
+def _measured_entry(cell: Cell | None, decimals: int, show_n: bool) -> Entry:
+    if cell is None:
+        return Entry(NOTHING)
+    text = f"{cell.mean:.{decimals}f}"
+    if not math.isnan(cell.std):
+        text += f" ± {cell.std:.{decimals}f}"
+    if cell.delta is not None:
+        text += f" ({_signed(cell.delta, decimals)})"
+    if show_n:
+        text += f" [n={cell.n}]"
+    return Entry(text, best=cell.best, second=cell.second)
+
+
+def _difference(table: Table, row: Row) -> Line:
+    def entry(column: Column) -> Entry:
+        cell = row.cells.get(column.key)
+        if cell is None or cell.difference is None:
+            return Entry(NOTHING)
+        inside = {True: " in", False: " out", None: ""}[cell.within]
+        return Entry(_signed(cell.difference, table.decimals) + inside)
+
+    facts = ("",) * len(table.facts)
+    entries = tuple(map(entry, table.columns))
+    return Line("difference", row.section, Entry("ours − published"), facts, entries)
+
+
+def _facts(table: Table, row: Row) -> tuple[str, ...]:
+    return tuple(clean(row.facts.get(name) or NOTHING) for name in table.facts)
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")  # no −0.0
