@@ -26,6 +26,8 @@ def data_facts(
         "batch_size": cfg.SOLVER.BATCH_SIZE,
         "processes": distributed.world_size(),
         "config_name": config_names(cfg),
+        "local_crops": cfg.VIEWS.LOCAL_CROPS,
+        **({"setsim_threshold": cfg.SETSIM.THRESHOLD} if cfg.METHOD.NAME == "setsim" else {}),
     }
 
 

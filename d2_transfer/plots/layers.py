@@ -1,0 +1,119 @@
+"""k-NN accuracy by stage of the backbone (SCFS, Figure 4)."""
+
+import logging
+import re
+from collections.abc import Sequence
+
+from console.errors import InputError, unknown
+
+from ..classification.config import C
+from ..compare.selection import of_one_kind
+from ..results import Record, config_of
+from ..tables.experiments import by_model, number, short_sum
+from ..tables.matching import config_names
+from .model import Line, Panel, Plot, line_of
+from .trials import Choice, check, labels, notes
+
+logger = logging.getLogger("densessl")
+
+STAGE = re.compile(r"((?:res|block)\d+)_k(\d+)")
+METRICS = ("knn/top1", "knn/top5")
+
+Accuracies = dict[tuple[str, int], float]  # by stage and k
+
+
+def layers(records: Sequence[Record], choice: Choice, k: int | None = None) -> Plot:
+    """A line for each model, from records of ``--protocol knn --variant stages``.
+
+    ``choice.metric``: ``knn/top1`` (default) or ``knn/top5``. ``k``: how many neighbours vote;
+    default: the records' KNN.K. Other records are left out with a warning. Raises InputError where
+    none is left, for another metric, for a ``k`` that was not measured, for stages of different
+    networks, and for records that do not compare or have no average.
+    """
+    metric = choice.metric or METRICS[0]
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS, "--metric")
+    told = [record for record in records if accuracies(record, metric)]
+    if not told:
+        raise InputError(
+            f"no record has {metric} by stage; measure it: densessl transfer WEIGHTS --protocol "
+            "knn --variant stages --trials 1 -o DIR"
+        )
+    if len(told) < len(records):
+        logger.warning(
+            "%d of %d records are left out: they have no %s by stage",
+            *(len(records) - len(told), len(records), metric),
+        )
+    found = of_one_kind(told, choice.protocol, choice.variant)
+    k = _usual_k(found) if k is None else k
+    stages = _stages(found, metric, k)
+    models = by_model(found)
+    lines = [
+        _line(label, trials, metric, stages, k, choice.spread)
+        for label, trials in zip(
+            labels([_names(trials[0]) for trials in models]), models, strict=True
+        )
+    ]
+    name = metric.rpartition("/")[2].replace("top", "top-")
+    mini = " (miniature)" if found[0].mini else ""
+    panel = Panel("stage", f"k-NN {name} (%), k = {k}{mini}", lines, tuple(stages))
+    return Plot([panel], notes(lines, models, choice.spread))
+
+
+def accuracies(record: Record, metric: str) -> Accuracies:
+    """The record's values of a metric by stage and k, as ``knn/top1_res4_k20`` names them."""
+    found = {}
+    for name, value in record.metrics.items():
+        told = STAGE.fullmatch(name.removeprefix(f"{metric}_"))
+        if told and value == value:  # not NaN
+            found[told[1], int(told[2])] = value
+    return found
+
+
+def _usual_k(records: Sequence[Record]) -> int:
+    """The k whose accuracy the records' ``knn/top1`` is."""
+    told = {(config_of(record) or {}).get("KNN.K", C.KNN.K) for record in records}
+    if len(told) > 1:
+        raise InputError(
+            f"the records' KNN.K are {', '.join(sorted(map(str, told)))}; name one: --k"
+        )
+    return told.pop()
+
+
+def _stages(records: Sequence[Record], metric: str, k: int) -> list[str]:
+    """All stages in the order of the network."""
+    measured = {id(record): accuracies(record, metric) for record in records}
+    for record in records:
+        ks = sorted({each for _, each in measured[id(record)]})
+        if k not in ks:
+            raise InputError(
+                f"k is {k}, but {record.folder} has {metric} at k = {', '.join(map(str, ks))}"
+            )
+    stages = {stage for found in measured.values() for stage, at in found if at == k}
+    if len({stage.rstrip("0123456789") for stage in stages}) > 1:
+        raise InputError(
+            f"the records are of ResNets and of vision transformers ({', '.join(sorted(stages))}), "
+            "whose stages do not compare; name the folders of one kind"
+        )
+    return sorted(stages, key=lambda stage: int(re.search(r"\d+", stage)[0]))
+
+
+def _line(
+    label: str, trials: list[Record], metric: str, stages: list[str], k: int, spread: str
+) -> Line:
+    check(trials)
+    points: dict[float, list[float]] = {}
+    for trial in trials:
+        for (stage, at), value in accuracies(trial, metric).items():
+            if at == k:
+                points.setdefault(stages.index(stage), []).append(value)
+    return line_of(label, points, spread)
+
+
+def _names(record: Record) -> tuple[str, ...]:
+    """What to call a model, from short to complete."""
+    config = next(iter(config_names(record.pretrain)), record.method)
+    epochs = number(record.pretrain.get("epochs"))
+    facts = [config, str(record.pretrain.get("dataset") or ""), epochs and f"{epochs} epochs"]
+    complete = ", ".join(filter(None, facts))
+    return record.method, config, complete, f"{complete} [{short_sum(record)}]"

@@ -1,0 +1,70 @@
+"""What a record tells of an option of its pretraining."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+import configs
+
+from ..results import Record
+from ..tables.matching import config_names
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of pretraining that a figure is drawn over.
+
+    ``key``: its name in the configs of pretraining; ``fact``: in the ``pretrain`` facts of a
+    record; ``ending``: what the names of the papers' configs say of it.
+    """
+
+    key: str
+    fact: str
+    ending: re.Pattern
+
+    def of(self, record: Record) -> float | None:
+        """Its value: the record's fact, else what the config says that the record names."""
+        told = record.pretrain.get(self.fact)
+        for name in config_names(record.pretrain):  # of equal options, if there are several
+            told = built_in(name).get(self.key) if told is None else told
+        numeric = isinstance(told, int | float) and not isinstance(told, bool)
+        return float(told) if numeric else None
+
+    def family(self, record: Record) -> str:
+        """The config's name without the option, which a sweep has in common; else the method."""
+        found = {self.ending.sub("", name) for name in config_names(record.pretrain)}
+        return min(found, key=lambda name: (len(name), name), default=record.method)
+
+
+THRESHOLD = Option("SETSIM.THRESHOLD", "setsim_threshold", re.compile(r"_threshold\d+"))
+CROPS = Option("VIEWS.LOCAL_CROPS", "local_crops", re.compile(r"_crops\d+"))
+
+
+@cache
+def built_in(name: str) -> Mapping[str, object]:
+    """The options that a config of pretraining which comes with DenseSSL sets, flat.
+
+    Empty for any other name: a record's text never becomes a path.
+    """
+    file = _files().get(name)
+    return _flat(CfgNode.load_yaml_with_base(str(file))) if file else {}
+
+
+@cache
+def _files() -> dict[str, Path]:
+    return {file.stem: file for file in (configs.FOLDER / "pretrain").glob("*.yaml")}
+
+
+def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        found |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
+    return found

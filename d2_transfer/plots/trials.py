@@ -1,0 +1,52 @@
+"""What the papers' figures have in common: whose trials are drawn, their names, what is said."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..results import Record
+from ..tables.experiments import difference, require_different_seeds, require_one_experiment
+from .model import SPREADS, Line
+
+logger = logging.getLogger("densessl")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of the records is drawn; None: what there is, or what the figure usually has."""
+
+    protocol: str | None = None
+    variant: str | None = None
+    metric: str | None = None
+    spread: str = "std"
+
+
+def check(trials: Sequence[Record]) -> None:
+    """InputError for trials of one model that have no average."""
+    require_one_experiment(trials)
+    require_different_seeds(trials)
+
+
+def labels(names: Sequence[tuple[str, ...]]) -> list[str]:
+    """Of each one's names, from short to complete, the shortest that tells all apart."""
+    for nth in zip(*names, strict=True):
+        if len(set(nth)) == len(nth):
+            return list(nth)
+    return [own[-1] for own in names]
+
+
+def y_label(metric: str, record: Record) -> str:
+    """The metric, and what it was measured with."""
+    measured = f"{record.protocol}, {record.variant}" if record.variant else record.protocol
+    return f"{metric} ({measured}{', miniature' if record.mini else ''})"
+
+
+def notes(lines: Sequence[Line], models: Sequence[Sequence[Record]], spread: str) -> list[str]:
+    """What stands below the plot: the bars, and what was not measured alike."""
+    found = []
+    if any(line.low for line in lines):
+        found.append(f"points: mean of n trials; bars: {SPREADS[spread]}")
+    if different := difference([trials[0] for trials in models]):
+        found.append("not all measured under one config")
+        logger.warning("not all points were measured under one config: %s", different)
+    return found

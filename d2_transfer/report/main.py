@@ -1,0 +1,205 @@
+"""``densessl report DIR``: one page that a stranger understands, in one file."""
+
+import base64
+import logging
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from console import files, log
+from console.errors import InputError
+from console.parser import Parser
+from d2_transfer import results
+from d2_transfer.tables import from_records
+from d2_transfer.tables.render import html
+
+from . import curves, health
+from .collect import Found, Pretraining, find
+
+STYLES = {health.GOOD: "good", health.LOOK: "look", health.BAD: "bad"}
+TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
+
+logger = logging.getLogger("densessl")
+
+
+def main(argv: list[str]) -> int:
+    """Write one self-contained page: results, curves, signs of collapse, pictures, commands.
+
+    It takes what lies in and below the folders: trial records, pretrainings, pictures and graphs of
+    jobs. The page needs no network and no other file.
+    """
+    parser = Parser(prog="densessl report", description=main.__doc__)
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="with runs in or below it")
+    parser.add_argument("-o", "--output", default="report.html", metavar="FILE")
+    parser.add_argument("--title", metavar="TEXT", help="default: the folder's name")
+    parser.add_argument("--baseline", metavar="METHOD", help="show the differences from this one")
+    args = parser.parse_args(argv)
+    folders = [Path(each) for each in args.folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder")
+    log.setup()
+    records = results.collect(folders, skip=lambda error: logger.warning("left out: %s", error))
+    found = find(folders)
+    if not records and not found.pretrainings:
+        places = ", ".join(map(str, folders))
+        raise InputError(
+            f"nothing to report in {places}: no trial_<k>/result.json of 'densessl transfer' and "
+            "no metrics.jsonl of 'densessl pretrain'"
+        )
+    title = args.title or f"DenseSSL: {folders[0].resolve().name}"
+    text = page(title, folders, records, found, args.baseline)
+    files.write_text(args.output, text)
+    logger.info("wrote %s (%.1f MB)", args.output, len(text.encode()) / 1e6)
+    return 0
+
+
+def page(
+    title: str,
+    folders: Sequence[Path],
+    records: Sequence[results.Record],
+    found: Found,
+    baseline: str | None = None,
+) -> str:
+    """The page as HTML; every text in it is escaped by the template."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    tables = from_records.build(records, baseline=baseline) if records else []
+    runs = [_run(run) for run in found.pretrainings]
+    values = {
+        "title": title,
+        "made": results.now().replace("T", " ").removesuffix("+00:00") + " UTC",
+        "folders": ", ".join(map(str, folders)),
+        "table_style": _safe(html.STYLE),
+        "summary": summary(records, found, runs),
+        "warnings": _warnings(records, runs),
+        "tables": [_safe(html.fragment(table)) for table in tables],
+        "runs": runs,
+        "pictures": [_picture(path, folders) for path in found.pictures],
+        "left_out": found.left_out,
+        "versions": _versions(records),
+        "commands": _commands(found),
+    }
+    shown = {
+        "Results": "tables",
+        "Pretraining": "runs",
+        "Pictures": "pictures",
+        "Environment": "versions",
+        "Commands": "commands",
+    }
+    sections = [("Summary", "summary")]
+    sections += [(name, name.lower()) for name, key in shown.items() if values[key]]
+    return environment.get_template("page.html.j2").render(**values, sections=sections)
+
+
+def _safe(text: str):
+    """What the renderer of tables wrote, and has escaped."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def summary(
+    records: Sequence[results.Record], found: Found, runs: Sequence[dict[str, Any]]
+) -> list[str]:
+    """What there is, in a few lines."""
+    lines = []
+    for run in runs:
+        counts = Counter(verdict["state"] for verdict in run["verdicts"])
+        signs = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
+        lines.append(f"Pretraining {run['title']}: {run['state']}; signs: {signs or 'none logged'}")
+    by_protocol: dict[tuple, set[str]] = {}
+    for record in records:
+        key = (record.protocol, record.variant, record.mini)
+        by_protocol.setdefault(key, set()).add(record.method)
+    for (protocol, variant, mini), methods in by_protocol.items():
+        trials = sum(r.protocol == protocol and r.variant == variant for r in records)
+        name = protocol + (f", {variant}" if variant else "") + (" in miniature" if mini else "")
+        lines.append(f"{name}: {trials} trials of {', '.join(sorted(methods))}")
+    if found.pictures:
+        lines.append(f"{len(found.pictures)} pictures")
+    return lines
+
+
+def _warnings(records: Sequence[results.Record], runs: Sequence[dict[str, Any]]) -> list[str]:
+    warnings = []
+    if any(record.mini for record in records):
+        warnings.append(
+            "Some results are miniatures: they show that the way works, compare with nothing "
+            "published, and say nothing about the methods."
+        )
+    for run in runs:
+        bad = [verdict["title"] for verdict in run["verdicts"] if verdict["state"] == health.BAD]
+        if bad:
+            warnings.append(f"{run['title']}: {', '.join(bad)} is bad; see below.")
+    return warnings
+
+
+def _run(run: Pretraining) -> dict[str, Any]:
+    last = run.last
+    finished = (run.folder / "backbone_final.pth").is_file()
+    about = [
+        f"{run.method} with {run.option('BACKBONE.NAME', '?')} on {run.option('DATA.PATH', '?')}",
+        f"{run.step} steps of {run.option('SOLVER.BATCH_SIZE', '?')} images",
+    ]
+    if "seconds" in last:
+        about.append(f"{last['seconds']:.0f} s of training")
+    if "knn/top1" in last:
+        about.append(f"k-NN {last['knn/top1']:.1f} %")
+    if run.unreadable_lines:
+        about.append(f"{run.unreadable_lines} lines of its metrics.jsonl cannot be read")
+    return {
+        "title": run.folder.name,
+        "state": f"finished after {run.step} steps"
+        if finished
+        else f"not finished, at step {run.step}",
+        "about": "; ".join(about),
+        "verdicts": [_verdict(each) for each in health.judge(run)],
+        "curves": [
+            {"title": title, "source": _data("image/svg+xml", image.encode())}
+            for title, image in curves.draw(run)
+        ],
+    }
+
+
+def _verdict(verdict: health.Verdict) -> dict[str, str]:
+    band = verdict.band
+    normal = "" if band is None else f"{band[0]:.3g} to {band[1]:.3g}"
+    return {
+        "title": verdict.indicator.title,
+        "why": verdict.indicator.why,
+        "value": f"{verdict.value:.3g}",
+        "band": "0" if band == (0.0, 0.0) else normal,
+        "state": verdict.state,
+        "style": STYLES[verdict.state],
+    }
+
+
+def _picture(path: Path, folders: Sequence[Path]) -> dict[str, str]:
+    inside = next(folder for folder in folders if path.is_relative_to(folder))
+    name = str(path.relative_to(inside).with_suffix(""))
+    return {"name": name, "source": _data(TYPES[path.suffix.lower()], path.read_bytes())}
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _versions(records: Sequence[results.Record]) -> list[tuple[str, str]]:
+    """Of all records; several values where trials ran with different software."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, value in record.versions.items():
+            values.setdefault(name, {})[str(value)] = None
+    return [(name, ", ".join(each)) for name, each in values.items()]
+
+
+def _commands(found: Found) -> list[str]:
+    graph = [shlex.join(["densessl", *job["argv"]]) for job in found.jobs]
+    return graph or found.commands

@@ -1,0 +1,216 @@
+"""The report: what it finds, how it judges, and that a browser shows it."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+from PIL import Image
+
+from console.errors import InputError
+from d2_transfer import results
+from d2_transfer.report import collect, health, main
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NASTY = "<script>alert('1')</script>"
+
+
+def pretraining(folder, method="moco", finished=True, **columns):
+    """A run folder whose lines have the given columns, by step."""
+    folder.mkdir(parents=True)
+    config = {
+        "METHOD": {"NAME": method},
+        "MOCO": {"QUEUE": 1023},
+        "DINO": {"PROTOTYPES": 64},
+        "BACKBONE": {"NAME": "resnet50"},
+        "DATA": {"PATH": f"images {NASTY}"},
+        "SOLVER": {"BATCH_SIZE": 32},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    count = max(map(len, columns.values()))
+    lines = []
+    for n in range(count):
+        values = {key: column[n] for key, column in columns.items() if n < len(column)}
+        lines.append(json.dumps({"iteration": 10 * (n + 1), **values}))
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    command = f"densessl pretrain --config {method} DATA.PATH 'images {NASTY}'"
+    (folder / "log.txt").write_text(f"2026-01-01 10:00:00,000 INFO $ {command}\n")
+    if finished:
+        (folder / "backbone_final.pth").touch()
+    return folder
+
+
+def record(folder, seed, ap, method="moco", mini=False):
+    folder.mkdir(parents=True)
+    results.save(
+        folder,
+        results.Record(
+            method=method,
+            weights={"path": f"{method}.pkl", "sha256": method.ljust(64, "0")},
+            pretrain={"dataset": "imagenet", "epochs": 200},
+            protocol="voc_det_c4",
+            variant="",
+            seed=seed,
+            metrics={"bbox/AP": ap, "bbox/AP50": ap + 20, "bbox/AP75": ap + 5},
+            config_sha256="0" * 64,
+            versions={"torch": "2.11.0", "gpu": NASTY},
+            started=results.now(),
+            finished=results.now(),
+            mini=mini,
+        ),
+    )
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two pretrainings, of which one collapsed, four trials, a picture, a graph of jobs."""
+    falling = [7.0 - 0.1 * n for n in range(30)]
+    well = {"loss": falling, "loss/image": falling, "stat/feature_std": [0.95] * 30}
+    pretraining(tmp_path / "pretrain" / "moco", **well, data_wait=[0.01] * 30, skipped=[0] * 30)
+    collapsed = {"loss": [-1.0] * 30, "stat/feature_std": [0.9 / (n + 1) for n in range(30)]}
+    pretraining(tmp_path / "pretrain" / "simsiam", "simsiam", finished=False, **collapsed)
+    for method in ("moco", "random"):
+        for seed in (1, 2):
+            folder = tmp_path / "transfer" / method / f"trial_{seed}"
+            record(folder, seed, 50.0 + seed, method)
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (64, 48), "orange").save(tmp_path / "pictures" / "views.png")
+    jobs = [{"name": "pretrain-moco", "argv": ["pretrain", "--config", "moco_v2", "A B"]}]
+    (tmp_path / "graph.json").write_text(json.dumps({"jobs": jobs, "settings": {}}))
+    return tmp_path
+
+
+@pytest.fixture
+def written(runs, tmp_path):
+    out = tmp_path / "report.html"
+    assert main.main([str(runs), "-o", str(out), "--baseline", "random"]) == 0
+    return out
+
+
+class Page(HTMLParser):
+    """The tags that are open, the text by section, and all addresses."""
+
+    VOID = {"meta", "img", "br", "hr", "link"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.text, self.addresses, self.tags = [], "", [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.text += data
+
+
+def test_the_page_is_whole_and_needs_nothing_else(written):
+    page = Page(written.read_text())
+    assert not page.open and "script" not in page.tags
+    assert all(each.startswith(("data:", "#")) for each in page.addresses)
+    ids = set(re.findall(r'id="(\w+)"', written.read_text()))
+    assert {each[1:] for each in page.addresses if each.startswith("#")} == ids
+    assert ids == {"summary", "results", "pretraining", "pictures", "environment", "commands"}
+    for text in (
+        "voc_det_c4: 4 trials of moco, random",
+        "51.5",
+        "densessl pretrain --config moco_v2",
+    ):
+        assert text in page.text
+    assert NASTY in page.text  # as text, and nowhere as a tag
+    assert "simsiam: spread of the embeddings is bad" in page.text
+
+
+def test_a_picture_too_large_is_left_out_and_counted(runs, monkeypatch):
+    monkeypatch.setattr(collect, "PICTURE", 10)
+    found = collect.find([runs])
+    assert not found.pictures and found.left_out == 1
+
+
+def test_lines_of_a_run_are_read_once_and_damaged_ones_counted(tmp_path):
+    folder = pretraining(tmp_path / "run", loss=[3.0, 2.0])
+    with open(folder / "metrics.jsonl", "a") as stream:
+        stream.write('{"iteration": 20, "loss": 1.5}\n{"iteration": 30, "loss": "x"}\n{"cut')
+    (run,) = collect.find([tmp_path, tmp_path]).pretrainings
+    assert run.series("loss") == ([10, 20], [3.0, 1.5])
+    assert run.unreadable_lines == 1
+
+
+@pytest.mark.parametrize(
+    "key, values, state",
+    [
+        ("stat/feature_std", [0.01] * 9 + [0.9], health.GOOD),  # the end decides
+        ("stat/feature_std", [0.9] * 9 + [0.3], health.LOOK),
+        ("stat/feature_std", [0.9] * 9 + [0.05], health.BAD),
+        ("loss/image", [math.log(1024) - 0.1] * 10, health.GOOD),
+        ("loss/image", [math.log(1024) + 0.1] * 10, health.LOOK),
+        ("stat/teacher_entropy", [0.5 * math.log(64)] * 10, health.GOOD),
+        ("stat/teacher_entropy", [0.0] * 10, health.BAD),
+        ("stat/teacher_entropy", [math.log(64)] * 10, health.BAD),
+        ("data_wait", [0.2] * 10, health.LOOK),
+        ("skipped", [0] * 10, health.GOOD),
+        ("unreadable", [3] * 10, health.LOOK),
+    ],
+)
+def test_the_end_of_a_run_is_judged_beside_what_is_normal(tmp_path, key, values, state):
+    pretraining(tmp_path / "run", **{key: values})
+    (run,) = collect.find([tmp_path]).pretrainings
+    (verdict,) = health.judge(run)
+    assert (verdict.indicator.key, verdict.state) == (key, state)
+
+
+def test_a_damaged_record_is_named_and_left_out(runs, tmp_path, capsys):
+    broken = runs / "transfer" / "moco" / "trial_3"
+    broken.mkdir()
+    (broken / "result.json").write_text("{")
+    assert main.main([str(runs), "-o", str(tmp_path / "r.html")]) == 0
+    assert "left out" in capsys.readouterr().err
+    assert "voc_det_c4: 4 trials" in (tmp_path / "r.html").read_text()
+
+
+def test_nothing_to_report_is_one_message(tmp_path):
+    with pytest.raises(InputError, match="nothing to report"):
+        main.main([str(tmp_path), "-o", str(tmp_path / "r.html")])
+    with pytest.raises(InputError, match="is not a folder"):
+        main.main([str(tmp_path / "no"), "-o", str(tmp_path / "r.html")])
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_every_image_and_has_no_complaint(written, tmp_path, width):
+    counting = """<script>addEventListener("load", () => {
+      const images = [...document.images];
+      const wide = document.documentElement.scrollWidth > innerWidth;
+      document.title = images.filter(image => image.naturalWidth).length + " of " + images.length
+        + (wide ? ", too wide" : "");
+    });</script></body>"""
+    page = tmp_path / "counting.html"
+    page.write_text(written.read_text().replace("</body>", counting))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    options += [f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}"]
+    shot = tmp_path / "shot.png"
+    command = [CHROMIUM, *options, "--virtual-time-budget=5000"]
+    done = subprocess.run(
+        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True
+    )
+    assert re.search("<title>(.*)</title>", done.stdout)[1] == "7 of 7"
+    assert "CONSOLE" not in done.stderr
+    subprocess.run(
+        [*command, f"--screenshot={shot}", page.as_uri()], capture_output=True, check=True
+    )
+    with Image.open(shot) as image:
+        assert image.size == (width, 900)
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 20  # something is drawn
