@@ -10,7 +10,6 @@ TRANSFER = [  # Detectron2 itself: see the Makefile (`setup`, `detectron2-main`)
     "shapely>=2",
     "jinja2>=3.1",
     "matplotlib>=3.7",
-    "pandas>=2",
     "tabulate",
     "termcolor>=1.1",
     "tqdm",

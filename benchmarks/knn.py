@@ -22,6 +22,7 @@ ours predicts other classes than the full matrix.
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -128,7 +129,9 @@ def resident(name: str) -> float:
 
 def run(options: dict) -> dict:
     command = [sys.executable, __file__, "--measure", json.dumps(options)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(options["threads"]))
+    environment = os.environ | threads  # torch's own number is nothing to scikit-learn
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -10,7 +10,8 @@ from fvcore.common.config import CfgNode
 from console.errors import InputError
 from d2_transfer.datasets.checks import VARIABLE, root_folder
 
-from .folders import labelled, read_folders
+from .configuration import combinations
+from .folders import SEEDED, labelled, read_folders, remark_on_list
 from .images import Images, draw_of_each_class
 from .small_sets import SETS, read_small
 from .voc_objects import EXPECTED, read_voc_objects
@@ -24,8 +25,8 @@ logger = logging.getLogger("densessl")
 def check_data(cfg: CfgNode, data: str | os.PathLike | None = None) -> Path:
     """The folder that holds the data sets; InputError with what is missing, and where it must be.
 
-    Looks at all file names, and opens an image of each split; a number of images that is not the
-    real data set's is a warning.
+    Looks at all file names and at the list of labelled images, and opens an image of each split; a
+    number of images that is not the real data set's, or not the protocol's, is a warning.
     """
     root, named_by = root_folder(data)
     try:
@@ -39,6 +40,9 @@ def check_data(cfg: CfgNode, data: str | os.PathLike | None = None) -> Path:
             f"Name the folder with --data DIR or {VARIABLE}=DIR. Without the real data, 'densessl "
             "scenes DIR' writes a small stand-in for --mini (finetune_cls: --variant voc_objects)."
         ) from None
+    train = training_images(cfg, splits[0], root)
+    if combinations(cfg):
+        hold_out(train, cfg.SEARCH.HELD_OUT, cfg.SEED)
     sizes = tuple(map(len, splits))
     official = _official(cfg)
     if official and sizes != official:
@@ -46,6 +50,8 @@ def check_data(cfg: CfgNode, data: str | os.PathLike | None = None) -> Path:
             "%s has %d training and %d test images, not %d and %d: metrics compare with no paper's",
             *(_title(cfg), *sizes, *official),
         )
+    if cfg.DATASETS.LIST not in ("", SEEDED):
+        remark_on_list(train, splits[0], cfg.DATASETS.LIST, cfg.DATASETS.SHARE)
     return root
 
 

@@ -122,16 +122,18 @@ def labelled(train: Images, wanted: str, share: float, folder: Path, seed: int) 
             f"{share:.0%} of each class by the seed; such numbers are not the papers'"
         )
     names = [line.split()[0] for line in _lines(file, "DATASETS.LIST", wanted)]
-    chosen = _find(train, list(dict.fromkeys(names)), file)
+    return train.subset(_find(train, list(dict.fromkeys(names)), file))
+
+
+def remark_on_list(chosen: Images, train: Images, wanted: str, share: float) -> None:
+    """Warn of a list that is not the protocol's: another share, or classes without an image."""
     if abs(len(chosen) / len(train) - share) > 0.1 * share:
         logger.warning(
             "%s lists %d of %d training images, which is not the %g %% of the protocol",
-            *(file, len(chosen), len(train), 100 * share),
+            *(wanted, len(chosen), len(train), 100 * share),
         )
-    missing = len(train.classes) - len(np.unique(train.labels[chosen]))
-    if missing:
-        logger.warning("%s lists no image of %d classes", file, missing)
-    return train.subset(chosen)
+    if missing := len(train.classes) - len(np.unique(chosen.labels)):
+        logger.warning("%s lists no image of %d classes", wanted, missing)
 
 
 def _find(train: Images, names: list[str], file: Path) -> np.ndarray:

@@ -83,7 +83,7 @@ def _score(
 ) -> float:
     """The accuracy of one setting on the held-out images; 0 for one that diverges."""
     place = folder / f"{number:03d}"
-    result = place / "result.json"
+    result = place / "score.json"
     if result.is_file():
         return json.loads(result.read_text())["top1"]
     if rank() == 0:

@@ -33,12 +33,19 @@ def prepare(named: str, folder: str | os.PathLike, cfg: CfgNode) -> Weights:
         )
     sha256 = files.sha256(source)
     out = Path(folder) / f"weights_{sha256[:12]}.pth"  # never in the place of another run's
-    if _source_of(out) != sha256:
+    held_already = _source_of(out) == sha256
+    if not held_already:
         method = SUPERVISED if supervised else None
         report = convert.convert(source, out, force=True, method=method)
         files.write_text(out.with_suffix(".txt"), f"{report}\n")
     facts = convert.read_checkpoint(out).densessl
-    _check(cfg, facts)
+    try:
+        _check(cfg, facts)
+    except InputError:
+        if not held_already:
+            for file in (out, out.with_suffix(".txt")):
+                file.unlink()
+        raise
     return Weights(
         str(out.absolute()),
         str(source.absolute()),

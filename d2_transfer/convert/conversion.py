@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def convert(
     force: bool = False,
     method: str | None = None,
     branch: str | None = None,
+    pretrain: dict[str, Any] | None = None,
 ) -> Report:
     """Write a checkpoint's backbone (and FPN) for ``target`` and prove it by running both networks.
 
@@ -38,7 +40,8 @@ def convert(
     both to safetensors (timm's names, which for a ResNet are torchvision's). ``target`` 'auto'
     follows the ending of ``out``, and for .pth the network: torchvision for a ResNet, timm for a
     ViT. ``source`` is a layout of ``layouts.LAYOUTS``, 'CONTAINER:PREFIX' or 'auto'; ``branch``
-    chooses between a file's two networks; ``method`` names the method where the layout cannot tell.
+    chooses between a file's two networks; ``method`` names the method where the layout cannot tell,
+    ``pretrain`` the facts of a pretraining that the file does not tell (``dataset``, ``epochs``).
     The proof is made on what is read back from the disk, before the file takes its name. Raises
     InputError when the checkpoint is not understood, when ``out`` exists with other contents
     (unless ``force``) and when the proof fails (ProofFailed); nothing is then written.
@@ -47,6 +50,10 @@ def convert(
     _check_target(checkpoint, out, target)
     held = reading.read_checkpoint(checkpoint)
     found = recognise(held, source, str(checkpoint), branch)
+    if pretrain and found.pretrain:
+        told = ", ".join(f"{key} {value}" for key, value in found.pretrain.items())
+        raise InputError(f"--pretrain: {checkpoint} says itself what it was pretrained on ({told})")
+    found = replace(found, pretrain=found.pretrain or pretrain or {})
     target = _target(target, out, found)
     if found.is_vit and target == "detectron2":
         raise InputError(

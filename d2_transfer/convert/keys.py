@@ -101,7 +101,13 @@ def detectron2_names(depth: int) -> dict[str, str]:
 
 def depth_of(names) -> int | None:
     """The depth of the ResNet with these torchvision names; None when it is not one of ours."""
+    return BLOCKS.get((*blocks_of(names), "layer1.0.conv3.weight" in names))
+
+
+def blocks_of(names) -> tuple[int, ...]:
+    """How many blocks the stages layer1 to layer4 have, by these torchvision names."""
     found = [re.match(r"layer([1-4])\.(\d+)\.conv1\.weight$", name) for name in names]
     blocks = [(int(match[1]), int(match[2])) for match in found if match]
-    counts = [1 + max((b for s, b in blocks if s == stage), default=-1) for stage in range(1, 5)]
-    return BLOCKS.get((*counts, "layer1.0.conv3.weight" in names))
+    return tuple(
+        1 + max((block for s, block in blocks if s == stage), default=-1) for stage in range(1, 5)
+    )

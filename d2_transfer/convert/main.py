@@ -1,6 +1,9 @@
 """``densessl convert CKPT -o OUT``: a checkpoint to weights, proved by running both networks."""
 
+import math
+
 from console import log
+from console.errors import InputError, unknown
 from console.parser import Parser
 
 
@@ -31,8 +34,47 @@ def main(argv: list[str]) -> int:
         help=f"of a file with two networks: {branches} (the trained one, its average)",
     )
     parser.add_argument("--method", help="the method's name, where the layout cannot tell it")
+    parser.add_argument(
+        "--pretrain",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="what foreign weights were pretrained on, for records and tables: dataset=imagenet "
+        "epochs=200",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing, different OUT")
     arguments = parser.parse_args(argv)
+    arguments.pretrain = _facts(arguments.pretrain or [])
     log.setup()
     print(conversion.convert(**vars(arguments)))
     return 0
+
+
+def _facts(pairs: list[str]) -> dict[str, str | float]:
+    """``["dataset=imagenet", "epochs=200"]`` as facts; InputError for what is none."""
+    facts: dict[str, str | float] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not value:
+            raise InputError(f"--pretrain is '{pair}'; allowed: KEY=VALUE, as dataset=imagenet")
+        if key not in PRETRAIN:
+            raise unknown("fact", key, PRETRAIN, "--pretrain")
+        facts[key] = PRETRAIN[key](pair, value)
+    return facts
+
+
+def _number(pair: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise InputError(f"--pretrain is '{pair}'; allowed: a positive number")
+    return int(number) if number.is_integer() else number
+
+
+PRETRAIN = {  # the facts that may be given, and how their values are read
+    "dataset": lambda pair, value: value,
+    "epochs": _number,
+    "images": _number,
+    "batch_size": _number,
+}

@@ -272,9 +272,10 @@ def _resnet(state: dict[str, Any], where: str, notes: list[str]) -> tuple[str, d
     """The network's name, its tensors, and how many counters of batches were added to them."""
     depth = keys.depth_of(state)
     if depth is None:
+        counted = ", ".join(map(str, keys.blocks_of(state)))
         raise InputError(
-            f"{where}: the network is not a ResNet of depth {', '.join(map(str, keys.DEPTHS))} "
-            "(blocks per stage are counted from its names)"
+            f"{where}: the network is not a ResNet of depth {', '.join(map(str, keys.DEPTHS))}: by "
+            f"its names layer1 to layer4 have {counted} blocks (ResNet-50: 3, 4, 6, 3)"
         )
     variants = "a variant (deep or CIFAR stem, wider, ResNeXt, SE) does not fit Detectron2's ResNet"
     wanted = keys.expected(depth)

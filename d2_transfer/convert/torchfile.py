@@ -45,9 +45,11 @@ def read_zip(stream: BinaryIO) -> Any:
         names = archive.namelist()
         pickles = [name for name in names if re.fullmatch("([^/]+/)?data.pkl", name)]
         if any(name.endswith("constants.pkl") for name in names):
-            raise InputError("is a TorchScript archive, a program; save its state_dict() instead")
+            raise InputError(
+                "it is a TorchScript archive, a program; save its state_dict() instead"
+            )
         if len(pickles) != 1:
-            raise InputError("is a zip archive of other things than torch.save writes; unpack it")
+            raise InputError("it is a zip archive of other things than torch.save writes")
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in names:
             _check_byte_order(archive.read(f"{folder}byteorder").decode("latin1"))

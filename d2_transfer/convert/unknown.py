@@ -43,6 +43,8 @@ def explain(checkpoint: Any, where: str, asked: str) -> str:
     """Why nothing was taken from ``checkpoint``; ``asked``: the layout that people named, or ''."""
     if not isinstance(checkpoint, dict):
         return f"{where} holds a {type(checkpoint).__name__}, not a dict of tensors"
+    if not checkpoint:
+        return f"{where} holds nothing"
     networks = networks_in(checkpoint)
     layout = f"the layout '{asked}'" if asked else "a known layout"
     message = f"{where} holds no ViT and no ResNet in {layout}"

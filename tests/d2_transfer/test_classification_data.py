@@ -17,6 +17,9 @@ def picture(file, color=0, size=(20, 16)):
     Image.new("RGB", size, (color % 256, 100, 50)).save(file)
 
 
+NO_SEARCH = ["SEARCH.BASE_LR", "()", "SEARCH.HEAD_LR_FACTOR", "()"]
+
+
 @pytest.fixture
 def root(tmp_path):
     """imagenet/ with classes a, b, c: 5, 10 and 15 training images, 2 of each to validate."""
@@ -103,11 +106,21 @@ def test_a_list_of_labelled_images_in_either_form(root, caplog):
     (root / "imagenet/10percent.txt").write_text("b_3.JPEG\na/a_1.JPEG 0\nb_3.JPEG\nc_14.JPEG\n")
     found = labelled(root)
     assert [found.name(n) for n in range(3)] == ["a/a_1.JPEG", "b/b_3.JPEG", "c/c_14.JPEG"]
-    assert found.labels.tolist() == [0, 1, 2] and not caplog.text
+    assert found.labels.tolist() == [0, 1, 2]
+    check_data(config("semisup_10pct", None, *NO_SEARCH), root)
+    assert "10percent.txt" not in caplog.text
     (root / "imagenet/10percent.txt").write_text("c_0.JPEG\nc_1.JPEG\n")
-    labelled(root)
-    assert "2 of 30 training images, which is not the 10 %" in caplog.text
+    check_data(config("semisup_10pct"), root)
+    assert "lists 2 of 30 training images, which is not the 10 %" in caplog.text
     assert "no image of 2 classes" in caplog.text
+
+
+def test_the_check_looks_at_the_list_and_at_what_can_be_held_out(root):
+    with pytest.raises(InputError, match="^DATASETS.LIST: there is no .*10percent.txt"):
+        check_data(config("semisup_10pct"), root)
+    (root / "imagenet/10percent.txt").write_text("a_0.JPEG\nb_1.JPEG\nc_2.JPEG\n")
+    with pytest.raises(InputError, match="no class has labelled images to hold out"):
+        check_data(config("semisup_10pct"), root)
 
 
 def test_a_missing_or_wrong_list_is_refused(root):

@@ -152,6 +152,21 @@ def test_weights_and_config_must_agree(converted, tmp_path, named, overrides, sa
     named = str(converted[0]) if named == "CHECKPOINT" else named
     with pytest.raises(InputError, match=says):
         classification.prepare(named, tmp_path, config("knn", *overrides))
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_checkpoints_in_one_folder_keep_their_files(tmp_path, our_checkpoint):
+    first, second = (
+        classification.prepare(
+            str(our_checkpoint(tmp_path / name, iteration=n)), tmp_path, config()
+        )
+        for n, name in enumerate(("a.pth", "b.pth"))
+    )
+    for weights in (first, second):
+        assert weights.file == str(tmp_path / f"weights_{weights.sha256[:12]}.pth")
+        held = networks.convert.read_checkpoint(weights.file).densessl
+        assert held["source_sha256"] == weights.sha256
+    assert first.file != second.file
 
 
 def test_words_for_stages():

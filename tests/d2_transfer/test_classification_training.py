@@ -243,8 +243,8 @@ def test_a_stopped_search_does_not_train_the_finished_settings_again(
     setting, told, built = searching(cfg, objects, tmp_path)
     whole, of_whole, _ = searching(cfg, objects, tmp_path / "whole")
     assert (setting, told) == (whole, of_whole) and len(built) == 3
-    assert (tmp_path / "001/result.json").read_text() == (
-        tmp_path / "whole/001/result.json"
+    assert (tmp_path / "001/score.json").read_text() == (
+        tmp_path / "whole/001/score.json"
     ).read_text()
 
 

@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+import densessl
 from console.errors import EnvironmentLacks, InputError, StoppedEarly
 from d2_transfer import classification, results, trials
 from d2_transfer.classification import features
@@ -178,7 +180,7 @@ def test_a_search_is_shared_by_the_trials(tmp_path, scenes, protocol, variant):
         assert math.isfinite(record.metrics["cls/mean_class"])
         written = results.config_fingerprint(results.config_of(record))
         assert written == results.config_fingerprint(trials.as_dict(cfg))
-    assert len(list((tmp_path / "search").glob("*/00*/result.json"))) == 2
+    assert len(list((tmp_path / "search").glob("*/00*/score.json"))) == 2
 
 
 def test_a_finished_trial_is_not_run_again_and_another_config_is_refused(tmp_path, scenes):
@@ -193,19 +195,33 @@ def test_a_finished_trial_is_not_run_again_and_another_config_is_refused(tmp_pat
         finish(run, cfg)
 
 
-def test_a_stopped_trial_is_known_as_begun(tmp_path, scenes, monkeypatch):
-    run, cfg = begin(tmp_path, scenes, "linear", steps=5)
+@pytest.mark.parametrize(
+    "protocol, variant", [("linear", None), ("semisup_1pct", None), ("finetune_cls", "voc_objects")]
+)
+def test_a_stopped_trial_is_known_as_begun_and_goes_on_bit_for_bit(
+    tmp_path, scenes, monkeypatch, protocol, variant
+):
+    def again(folder, *overrides):
+        words = ["SEARCH.BASE_LR", "()", "SOLVER.BASE_LR", "0.02", *overrides]
+        return begin(folder, scenes, protocol, *words, variant=variant, steps=5)
+
+    run, cfg = again(tmp_path)
     asked = iter([False, True])
     monkeypatch.setattr(StopRequest, "asked", classmethod(lambda cls: next(asked)))
     with pytest.raises(StoppedEarly, match="stopped at step 2 of 5"):
         finish(run, cfg)
     monkeypatch.undo()
-    other, its_cfg = begin(tmp_path, scenes, "linear", "SOLVER.BASE_LR", "0.5", steps=5)
     with pytest.raises(InputError, match="holds another run"):
-        finish(other, its_cfg)
+        finish(*again(tmp_path, "SOLVER.BASE_LR", "0.5"))
     (record,) = finish(run, cfg)
-    whole, cfg = begin(tmp_path / "whole", scenes, "linear", steps=5)
+    whole, cfg = again(tmp_path / "whole")
     assert finish(whole, cfg)[0].metrics == record.metrics
+    ends = [
+        torch.load(each.trial_folder(1) / "model_final.pth", weights_only=True)["model"]
+        for each in (run, whole)
+    ]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 def test_the_vit_runs_every_protocol(tmp_path, scenes):
@@ -216,6 +232,24 @@ def test_the_vit_runs_every_protocol(tmp_path, scenes):
         assert all(0 <= v <= 100 for name, v in record.metrics.items() if "top" in name)
     held = torch.load(tmp_path / "linear/trial_1/model_final.pth", weights_only=True)["model"]
     assert held["layers.0.weight"].shape == (8, 4 * 192)
+
+
+@pytest.mark.parametrize(
+    "protocol, overrides, says",
+    [
+        ("knn", [], "VOC's objects is missing .*VOC2007/ImageSets/Main/trainval.txt is not there"),
+        ("semisup_1pct", ["DATASETS.LIST", "mine.txt"], "VOC's objects is missing"),
+        ("finetune_cls", [], "CIFAR-10 is missing .*expected: .*Name the folder with --data DIR"),
+    ],
+)
+def test_missing_data_is_one_message_and_leaves_nothing(
+    tmp_path, capsys, protocol, overrides, says
+):
+    words = ["transfer", "random", "--protocol", protocol, "--mini", "--data", str(tmp_path)]
+    assert densessl.main([*words, "-o", str(tmp_path / "out"), *overrides]) == 2
+    said = capsys.readouterr()
+    assert re.search(says, said.err, re.DOTALL) and "Traceback" not in said.err and not said.out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -243,44 +277,3 @@ def test_two_processes_do_what_one_does(tmp_path, scenes, weights, monkeypatch):
     )
     (record,) = finish(run, cfg)
     assert 0 <= record.metrics["cls/top1"] <= 100
-
-
-# ---- the miniatures learn ----
-
-
-@pytest.fixture(scope="module")
-def more_scenes(tmp_path_factory):
-    from pretrain.scenes import main as scenes_verb
-
-    folder = tmp_path_factory.mktemp("more") / "scenes"
-    options = ["--train", "160", "--val", "80", "--size", "64", "--seed", "1", "--workers", "1"]
-    assert not scenes_verb.main([str(folder), *options])
-    return folder
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "protocol, variant",
-    [(row.name, None) for row in classification.PROTOCOLS[:-1]]
-    + [("linear", "moco"), ("finetune_cls", "voc_objects")],
-)
-def test_every_miniature_beats_chance(tmp_path, more_scenes, protocol, variant):
-    """From a random start: the share of the largest class, and three standard errors above it."""
-    torch.set_num_threads(1)
-    cfg = classification.resolve(
-        *(protocol, variant),
-        mini=True,
-        overrides=["MODEL.BACKBONE", "resnet18"],
-        cuda=False,
-    )
-    run = trials.Run(
-        *(tmp_path, protocol, variant or "", True),
-        classification.prepare("random", tmp_path, cfg),
-        classification.check_data(cfg, more_scenes),
-    )
-    (record,) = finish(run, cfg)
-    _, test = read(cfg, more_scenes)
-    chance = np.bincount(test.labels).max() / len(test)
-    margin = 3 * math.sqrt(chance * (1 - chance) / len(test))
-    name = next(row.metrics[0] for row in classification.PROTOCOLS if row.name == protocol)
-    assert record.metrics[name] > 100 * (chance + margin)

@@ -289,6 +289,7 @@ def test_without_its_momentum_network_a_module_has_one_branch(resnets):
     assert (found.layout, found.branch, found.other) == ("solo_learn", "", "")
 
 
+@pytest.mark.slow
 def test_deep_networks_of_timm_and_torchvision(random_resnet, tmp_path):
     resnet = random_resnet(101)
     torch.save(resnet | heads("fc.weight"), tmp_path / "resnet101.pth")

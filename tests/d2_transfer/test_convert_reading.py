@@ -198,12 +198,12 @@ def test_what_is_no_checkpoint(tmp_path, capsys, data, words):
 def test_other_zip_archives(tmp_path):
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("weights/resnet50.pth", b"")
-    with pytest.raises(InputError, match="zip archive of other things"):
+    with pytest.raises(InputError, match="c.zip: it is a zip archive of other"):
         read_checkpoint(tmp_path / "c.zip")
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("script/data.pkl", b"")
         archive.writestr("script/constants.pkl", b"")
-    with pytest.raises(InputError, match="is a TorchScript archive"):
+    with pytest.raises(InputError, match="script.pt: it is a TorchScript"):
         read_checkpoint(tmp_path / "script.pt")
 
 
@@ -211,6 +211,7 @@ def test_what_is_no_backbone_is_told_by_its_names(random_resnet):
     deep = {"conv1.0.weight": torch.zeros(1), **random_resnet(18)}
     del deep["conv1.weight"]
     for file, words in (
+        ({}, "file.pth holds nothing$"),
         ({"state": {0: {"step": 3}}, "param_groups": []}, "state of an optimizer and no weights"),
         ({"optimizer": {"state": {}, "param_groups": []}, "epoch": 3}, "state of an optimizer"),
         ({"state_dict": deep}, "deep stem"),

@@ -6,7 +6,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from console.errors import InputError
-from d2_transfer.convert import ProofFailed, convert, prove_timm, read_checkpoint, read_weights
+from d2_transfer.convert import (
+    ProofFailed,
+    convert,
+    main,
+    prove_timm,
+    read_checkpoint,
+    read_weights,
+)
 from d2_transfer.convert.prove import STAGES
 from d2_transfer.convert.recognise import recognise
 
@@ -42,6 +49,30 @@ def test_the_ending_decides(checkpoint, resnet, tmp_path, out, target):
     assert report.target == target and report.method == "setsim"
     assert [stage.name for stage in report.stages] == ["input", *STAGES]
     assert_same(recognise(read_checkpoint(tmp_path / out)).backbone, resnet)
+
+
+def test_foreign_weights_get_the_facts_that_are_given(random_resnet, tmp_path):
+    torch.save(random_resnet(18), tmp_path / "official.pth")
+    words = [str(tmp_path / "official.pth"), "-o", str(tmp_path / "w.pkl"), "--method", "infomin"]
+    assert main.main([*words, "--pretrain", "dataset=imagenet", "epochs=200"]) == 0
+    facts = read_weights(tmp_path / "w.pkl")["densessl"]
+    assert facts["pretrain"] == {"dataset": "imagenet", "epochs": 200}
+    assert facts["method"] == "infomin"
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (["epochs"], "'epochs'; allowed: KEY=VALUE"),
+        (["epoch=200"], "'epoch'.*epochs"),
+        (["epochs=many"], "'epochs=many'; allowed: a positive number"),
+        (["epochs=200"], "says itself what it was pretrained on"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused(checkpoint, tmp_path, given, says):
+    with pytest.raises(InputError, match=says):
+        main.main([str(checkpoint), "-o", str(tmp_path / "w.pkl"), "--pretrain", *given])
+    assert not (tmp_path / "w.pkl").exists()
 
 
 def test_to_timm(random_resnet, tmp_path):

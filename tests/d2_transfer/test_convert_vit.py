@@ -176,6 +176,7 @@ def test_the_smallest_of_twins(tiny, tmp_path):
     assert_same(eval(report.next_command, {"timm": timm}).state_dict(), tiny)
 
 
+@pytest.mark.slow
 def test_vit_base_fits_torchvisions_own(base, tmp_path):
     torch.save(ours(base), tmp_path / "c.pth")
     report = convert(tmp_path / "c.pth", tmp_path / "w.pth", target="torchvision")
