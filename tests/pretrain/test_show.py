@@ -1,4 +1,11 @@
-"""The pictures of a checkpoint: what is drawn is what the correspondences say."""
+"""``densessl show``: arguments, files, and that pictures show what was computed."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -8,106 +15,234 @@ from PIL import Image
 from console.errors import InputError
 from pretrain import config, show
 from pretrain.backbones import build_backbone
+from pretrain.show.checkpoint import load
+from pretrain.show.look import look_at, views_of
+from pretrain.show.main import images_of
+from pretrain.show.methods import METHODS, chosen
 from pretrain.views import NORMALIZATION
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
+def save(path, backbone="resnet18", method="setsim", **views):
+    """A checkpoint of ``densessl pretrain`` that was never trained."""
     cfg = config.defaults()
-    cfg.BACKBONE.NAME = "resnet18"
-    cfg.VIEWS.SIZE = 96
-    torch.manual_seed(0)
-    saved = {
-        "backbone": build_backbone("resnet18", norm="BN").state_dict(),
-        "config": cfg.dump(),
-        "method": "setsim",
-        "iteration": 7,
-        "normalization": NORMALIZATION | {"channel_order": "RGB"},
-    }
-    torch.save(saved, tmp_path / "backbone_final.pth")
-    return tmp_path / "backbone_final.pth"
-
-
-@pytest.fixture
-def image(tmp_path):
-    path = tmp_path / "scene.png"
-    pixels = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def test_one_picture_an_image_and_the_same_again_for_a_seed(tmp_path, checkpoint, image):
-    (tmp_path / "other").mkdir()
-    same_name = tmp_path / "other" / "scene.png"
-    same_name.write_bytes(image.read_bytes())
-    out = tmp_path / "pictures"
-    assert show.main([str(checkpoint), str(image), str(same_name), "-o", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["scene.png", "scene_1.png"]
-    first, second = (np.asarray(Image.open(out / name)) for name in ("scene.png", "scene_1.png"))
-    assert first.shape[0] > 500 and (first == second).all()
-    show.main([str(checkpoint), str(image), "-o", str(tmp_path / "seed"), "--seed", "1"])
-    assert (np.asarray(Image.open(tmp_path / "seed" / "scene.png")) != first).any()
-
-
-def test_views_are_those_of_the_checkpoint_and_the_pixels_come_back(checkpoint, image):
-    model = show.load(str(checkpoint))
-    assert model.method == "setsim" and model.iteration == 7 and not model.backbone.training
-    views = show.views_of(model, image, 96, seed=0)
-    assert [tuple(view.image.shape) for view in views] == [(1, 3, 96, 96)] * 2
-    assert views[0].size.tolist() == [[120, 90]]
-    pixels = show.pixels_of(views[0], model)
-    again = (torch.from_numpy(pixels).permute(2, 0, 1) - torch.tensor(model.mean).view(3, 1, 1)) / (
-        torch.tensor(model.std).view(3, 1, 1)
-    )
-    torch.testing.assert_close(again, views[0].image[0], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(("backbone", "level"), [("resnet18", "layer3"), ("vit_tiny", "block8")])
-def test_a_multi_crop_checkpoint_shows_its_search_too(tmp_path, image, backbone, level):
-    cfg = config.load("dino_scenes", ["BACKBONE.NAME", backbone, "VIEWS.LOCAL_CROPS", "6"])
+    cfg.BACKBONE.NAME, cfg.METHOD.NAME = backbone, method
+    for name, value in {"SIZE": 96, "LOCAL_SIZE": 48, **views}.items():
+        cfg.VIEWS[name] = value
     torch.manual_seed(0)
     saved = {
         "backbone": build_backbone(backbone, norm="BN").state_dict(),
         "config": cfg.dump(),
+        "method": method,
+        "iteration": 7,
         "normalization": NORMALIZATION | {"channel_order": "RGB"},
     }
-    torch.save(saved, tmp_path / "teacher.pth")
-    out = tmp_path / "pictures"
-    show.main([str(tmp_path / "teacher.pth"), str(image), "-o", str(out), "--level", level])
-    assert sorted(path.name for path in out.iterdir()) == ["scene.png", "scene_search.png"]
-    assert np.asarray(Image.open(out / "scene_search.png")).std() > 20
+    torch.save(saved, path)
+    return path
 
 
-def test_a_position_is_drawn_at_the_centre_of_its_cell():
-    # 2 × 3 cells of 50 × 40 pixels; pixel centres are whole numbers, so edges are at −0.5
-    assert show._centre(0, (2, 3), 100, 120) == (19.5, 24.5)
-    assert show._centre(5, (2, 3), 100, 120) == (99.5, 74.5)
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("run") / "backbone_final.pth")
+
+
+@pytest.fixture
+def image(tmp_path):
+    return picture_file(tmp_path / "scene.png")
+
+
+def picture_file(path, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def run(*argv):
+    return show.main([*map(str, argv)])
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("format", ["png", "svg", pytest.param("pdf", marks=pytest.mark.slow)])
+def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path, checkpoint, image, format):
+    def drawn(name, seed):
+        out = tmp_path / name
+        options = ("--seed", seed, "--format", format, "--method", "vader", "--dpi", 30)
+        assert run(checkpoint, image, "-o", out, *options) == 0
+        (file,) = out.iterdir()
+        assert file.name == f"scene.{format}"
+        return file.read_bytes()
+
+    first = drawn("first", 3)
+    assert first == drawn("again", 3) != drawn("other", 4)
+
+
+def test_images_of_one_name_get_a_picture_each(tmp_path, checkpoint):
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder, name in zip(folders, ("scene.png", "scene.png", "scene_1.png"), strict=True):
+        folder.mkdir()
+        picture_file(folder / name)
+    out = tmp_path / "out"
+    run(checkpoint, *folders, "-o", out, "--method", "vader", "--dpi", 30)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "scene.png",
+        "scene_1.png",
+        "scene_1_2.png",
+    ]
+
+
+def test_a_folder_stands_for_its_first_images(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("densessl"), "propagate", True)
+    for name in ("c.PNG", "a.png", "b.png", ".hidden.png"):
+        picture_file(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "below").mkdir()
+    picture_file(tmp_path / "below" / "d.png")
+    names = [path.name for path in images_of([str(tmp_path)], limit=24)]
+    assert names == ["a.png", "b.png", "c.PNG"]
+    with caplog.at_level(logging.INFO, logger="densessl"):
+        assert [path.name for path in images_of([str(tmp_path)], limit=2)] == names[:2]
+    assert "the first 2 of its 3 images" in caplog.text
+
+
+def test_a_sheet_has_a_row_an_image(tmp_path, checkpoint):
+    for number in range(3):
+        picture_file(tmp_path / f"{number}.png", number)
+    heights = []
+    for limit in (1, 3):
+        out = tmp_path / f"out_{limit}"
+        options = ("--sheet", "--limit", limit, "--method", "resim", "--dpi", 30)
+        run(checkpoint, tmp_path, "-o", out, *options)
+        assert [path.name for path in out.iterdir()] == ["sheet.png"]
+        heights.append(Image.open(out / "sheet.png").height)
+    assert 2 * heights[0] < heights[1] < 3 * heights[0]
+
+
+def test_every_method_at_once_and_odd_file_names(tmp_path, checkpoint):
+    image = picture_file(tmp_path / "a $x_1$ 你好 name.png")
+    run(checkpoint, image, "-o", tmp_path / "out", "--method", "all", "--dpi", 30)
+    picture = np.asarray(Image.open(tmp_path / "out" / image.name))
+    assert picture.shape[0] > 3 * picture.shape[1] * 0.9 and picture.std() > 20
+
+
+# ------------------------------------------------------------------------------- views and methods
+
+
+def test_the_method_is_the_checkpoints_own_unless_another_is_asked_for():
+    assert chosen("auto", "houghcl") == ("houghcl",)
+    assert chosen("auto", "dino") == ("scfs",)
+    assert chosen("auto", "moco") == chosen("auto", "mine.py:Mine") == ("setsim",)
+    assert chosen("resim", "houghcl") == ("resim",)
+    assert chosen("all", "houghcl") == METHODS
+
+
+def test_views_are_those_of_the_checkpoint_and_the_pixels_come_back(checkpoint, image):
+    model = load(str(checkpoint))
+    assert (model.method, model.iteration, model.backbone.training) == ("setsim", 7, False)
+    look = look_at(model, image, None, 0, "layer3", ("setsim",))
+    assert [tuple(view.image.shape) for view in look.views] == [(1, 3, 96, 96)] * 2
+    assert look.views[0].size.tolist() == [[120, 90]]
+    assert look.grid == (6, 6) and look.local == []
+    with torch.no_grad():
+        torch.testing.assert_close(look.key, model.backbone(look.views[1].image)["layer3"])
+    pixels = look.pixels(look.views[0]).permute(2, 0, 1)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (model.mean, model.std))
+    torch.testing.assert_close((pixels - mean) / std, look.views[0].image[0], atol=1e-5, rtol=0)
+
+
+def test_local_crops_keep_their_share_of_the_views_and_leave_these_alone(checkpoint, image):
+    model = load(str(checkpoint))
+    look = look_at(model, image, 192, 5, "layer4", ("scfs",))
+    assert [tuple(view.image.shape) for view in look.local] == [(1, 3, 96, 96)] * 6
+    plain = views_of(model, image, 192, 5)
+    for view, other in zip(look.views, plain, strict=True):
+        assert torch.equal(view.image, other.image) and torch.equal(view.box, other.box)
+    with torch.no_grad():
+        mean = model.backbone(look.local[2].image)["layer4"].mean((2, 3))
+    torch.testing.assert_close(look.crops[:, 2], mean)
+
+
+@pytest.mark.slow  # timm alone takes seconds
+def test_a_vit_shows_a_block(tmp_path, image):
+    checkpoint = save(tmp_path / "vit.pth", "vit_tiny", "dino", SIZE=64)
+    run(checkpoint, image, "-o", tmp_path / "out", "--level", "block8", "--dpi", 40)
+    assert np.asarray(Image.open(tmp_path / "out" / "scene.png")).std() > 20
+    with pytest.raises(InputError, match="patches of 16 pixels; nearest: 64 or 80"):
+        run(checkpoint, image, "-o", tmp_path / "out", "--size", 70)
+
+
+# --------------------------------------------------------------------------------------- bad input
 
 
 def test_wrong_input_is_named_before_any_work(tmp_path, checkpoint, image):
     def message(*argv):
         with pytest.raises(InputError) as error:
-            show.main([*map(str, argv), "-o", str(tmp_path / "out")])
+            run(*argv, "-o", tmp_path / "out")
         assert not (tmp_path / "out").exists()
         return str(error.value)
 
     assert "no such image" in message(checkpoint, tmp_path / "none.jpg")
     assert "no such checkpoint" in message(tmp_path / "none.pth", image)
-    assert "not a checkpoint" in message(image, image)
-    torch.save({"state_dict": {}}, tmp_path / "other.pth")
-    assert "it has no 'backbone'" in message(tmp_path / "other.pth", image)
     assert "layer4" in message(checkpoint, image, "--level", "layer5")
+    assert "Did you mean 'houghcl'" in message(checkpoint, image, "--method", "hough")
+    assert "unknown format 'jpg'" in message(checkpoint, image, "--format", "jpg")
+    assert "32 to 1024" in message(checkpoint, image, "--size", 0)
+    assert "--seed" in message(checkpoint, image, "--seed", -1)
+    assert "--limit" in message(checkpoint, image, "--limit", 0)
+    assert "--dpi" in message(checkpoint, image, "--dpi", 1)
+    (tmp_path / "empty").mkdir()
+    assert "has no images" in message(checkpoint, tmp_path / "empty")
     (tmp_path / "text.png").write_text("no image")
     assert "cannot be read" in message(checkpoint, tmp_path / "text.png")
-    assert "--size" in message(checkpoint, image, "--size", "0")
+    truncated = tmp_path / "cut.png"
+    truncated.write_bytes(image.read_bytes()[:500])
+    assert "cut.png cannot be read" in message(checkpoint, truncated)
+    many = [image] * 41
+    assert "at most 40 rows" in message(checkpoint, *many, "--sheet")
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, image):
-    class Trap:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "sprung"), "w"))
+def test_a_level_that_does_not_fit_a_method_is_named(tmp_path, checkpoint, image):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="one position, and houghcl compares positions"):
+        run(checkpoint, image, "-o", out, "--size", 32, "--method", "houghcl")
+    with pytest.raises(InputError, match="56 × 56|80 × 80 positions, too many"):
+        run(checkpoint, image, "-o", out, "--size", 320, "--level", "layer1")
+    assert not out.exists()
+    run(checkpoint, image, "-o", out, "--size", 32, "--method", "resim", "--dpi", 30)
+    assert (out / "scene.png").is_file()
 
-    torch.save({"backbone": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(InputError, match="not a checkpoint"):
-        show.main([str(tmp_path / "trap.pth"), str(image), "-o", str(tmp_path / "out")])
-    assert not (tmp_path / "sprung").exists()
+
+def test_no_picture_replaces_an_image(tmp_path, checkpoint, image):
+    before = image.read_bytes()
+    with pytest.raises(InputError, match="would replace what it is made of"):
+        run(checkpoint, image, "-o", tmp_path)
+    assert image.read_bytes() == before
+    with pytest.raises(InputError, match="is a file"):
+        run(checkpoint, image, "-o", image)
+
+
+# ----------------------------------------------------------------------------------------- stopping
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_nothing_behind(tmp_path, image):
+    from torchvision.models import resnet18
+
+    torch.save(resnet18().state_dict(), tmp_path / "foreign.pth")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = ("show", tmp_path / "foreign.pth", image, "-o", tmp_path / "out")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "densessl", *map(str, words)],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any(temporary.glob("densessl_show_*")):  # the conversion begins
+        assert child.poll() is None
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)
+    _, told = child.communicate()
+    assert child.returncode == 130 and "Traceback" not in told
+    assert list(temporary.glob("densessl_show_*")) == [] and not (tmp_path / "out").exists()

@@ -1,0 +1,161 @@
+"""A backbone from any checkpoint: our own as it is, another's through ``densessl convert``."""
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from console.errors import EnvironmentLacks, InputError
+
+OURS = ("backbone", "config", "normalization")  # keys of a checkpoint of densessl pretrain
+ZIP = b"PK\x03\x04"  # how the files of torch.save begin
+
+
+@dataclass
+class Pretrained:
+    """A backbone in evaluation mode, where it comes from, its options and normalisation.
+
+    The backbone takes RGB images in [0, 1], less ``mean``, over ``std``. ``iteration`` is 0 where
+    the file does not tell; ``cfg`` has the defaults for what was not trained here.
+    """
+
+    backbone: Any  # nn.Module
+    name: str  # of the file
+    network: str
+    method: str
+    iteration: int
+    cfg: Any  # CfgNode
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load(path: str) -> Pretrained:
+    """The backbone of a checkpoint; InputError for a file that nothing is known to do with.
+
+    A file that ``densessl pretrain`` did not write is converted first, by a process of its own.
+    Nothing in a file is run.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    saved = read(path)
+    if isinstance(saved, dict) and all(key in saved for key in OURS):
+        return _ours(path, saved)
+    with tempfile.TemporaryDirectory(prefix="densessl_show_") as folder:
+        weights = Path(folder) / "weights.pth"
+        _convert(path, weights)
+        return converted(path, read(weights))
+
+
+def read(path: str | Path) -> Any:
+    """What ``torch.save`` wrote, or None where that cannot be read without running anything."""
+    import pickle
+
+    import torch
+
+    try:
+        with open(path, "rb") as stream:
+            if stream.read(len(ZIP)) != ZIP:  # not of today's torch.save
+                return None
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError):
+        return None  # the conversion says why, in better words
+
+
+def _ours(path: str, saved: dict[str, Any]) -> Pretrained:
+    import yaml
+
+    from pretrain import config
+    from pretrain.backbones import build_backbone
+
+    cfg = config.defaults()
+    try:
+        config.merge(cfg, yaml.safe_load(saved["config"]), f"the config in {path}")
+        backbone = build_backbone(cfg.BACKBONE.NAME, norm="BN")
+        backbone.load_state_dict(saved["backbone"])
+        mean, std = (tuple(map(float, saved["normalization"][key])) for key in ("mean", "std"))
+    except (yaml.YAMLError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {_first_line(error)}") from None
+    return Pretrained(
+        backbone=backbone.eval(),
+        name=Path(path).name,
+        network=cfg.BACKBONE.NAME,
+        method=str(saved.get("method", cfg.METHOD.NAME)),
+        iteration=int(saved.get("iteration", 0)),
+        cfg=cfg,
+        mean=mean,
+        std=std,
+    )
+
+
+def _convert(path: str, weights: Path) -> None:
+    """Run ``densessl convert`` to torchvision's names (a ViT: timm's); its message is ours.
+
+    Between the two packages only files pass.
+    """
+    command = [sys.executable, "-m", "densessl", "convert", str(path), "-o", str(weights)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return
+    *_, told = done.stderr.rpartition("densessl convert: ")
+    told = told.strip() if "densessl convert: " in done.stderr else _last_line(done.stderr)
+    told = told.removeprefix(str(path)).lstrip(": ")
+    kind = EnvironmentLacks if done.returncode == EnvironmentLacks.exit_code else InputError
+    raise kind(f"{path} is not of densessl pretrain, and densessl convert refuses it: {told}")
+
+
+def converted(path: str, state: dict[str, Any]) -> Pretrained:
+    """The backbone of a state dict that ``densessl convert`` wrote, by the facts that it carries.
+
+    A network for BGR images becomes one for RGB, its first convolution's channels reversed.
+    """
+    from pretrain import config
+
+    facts = state.densessl
+    backbone = _network(facts["network"])
+    tensors = dict(state)
+    mean, std = (
+        [value / 255 for value in facts["normalization"][key]]
+        for key in ("pixel_mean", "pixel_std")
+    )
+    if facts["channel_order"] == "BGR":
+        first = "conv1.weight" if "conv1.weight" in tensors else "patch_embed.proj.weight"
+        tensors[first] = tensors[first].flip(1)
+        mean, std = mean[::-1], std[::-1]
+    backbone.load_state_dict(tensors)
+    if facts.get("stride_in_1x1"):
+        for layer in (backbone.layer2, backbone.layer3, backbone.layer4):
+            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    return Pretrained(
+        backbone=backbone.eval(),
+        name=Path(path).name,
+        network=facts["network"],
+        method=str(facts["method"]),
+        iteration=0,
+        cfg=config.defaults(),
+        mean=tuple(mean),
+        std=tuple(std),
+    )
+
+
+def _network(name: str) -> Any:
+    """A backbone by torchvision's name, also of a depth that pretraining does not offer."""
+    from torchvision.models import resnet
+
+    from pretrain.backbones import BACKBONES, build_backbone
+    from pretrain.backbones.resnet import ResNet
+
+    if name in BACKBONES:
+        return build_backbone(name, norm="BN")
+    return ResNet(getattr(resnet, name)())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1]

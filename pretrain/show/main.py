@@ -1,0 +1,188 @@
+"""The verb: arguments, their checks, one picture after the other."""
+
+import inspect
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from console import log
+from console.errors import EnvironmentLacks, InputError, unknown
+from console.parser import Parser
+from console.progress import track
+
+from .methods import CHOICES, chosen
+
+FORMATS = ("png", "svg", "pdf")
+LEAST_SIZE, MOST_SIZE = 32, 1024  # pixels, the side of a view
+LEAST_DPI, MOST_DPI = 30, 300
+SHEET_ROWS = 40
+SHEET = "sheet"
+
+
+def main(argv: list[str]) -> int:
+    """Draw two views of every image, and what a method compares in them.
+
+    'setsim': attention, salient sets, nearest neighbours and geometry. 'houghcl': Hough voting,
+    with the most and the least confident matches. 'densecl': nearest neighbours. 'pixpro': the
+    positions that geometry pairs; 'vader': points. 'resim': the same windows in both views.
+    'scfs': where local crops find themselves. 'auto' takes what fits the checkpoint's method.
+    """
+    args = _parser().parse_args(argv)
+    _check(args)
+    _require_matplotlib()
+    log.setup()
+    jobs = _jobs(images_of(args.images, args.limit), args)
+    from .checkpoint import load
+    from .look import look_at
+    from .picture import draw_picture, draw_sheet
+
+    model = load(args.checkpoint)
+    level = args.level or list(model.backbone.channels)[-1]
+    if level not in model.backbone.channels:
+        raise unknown("level", level, model.backbone.channels, "--level")
+    methods = chosen(args.method, model.method)
+
+    def look(image: Path):
+        return look_at(model, image, args.size, args.seed, level, methods)
+
+    if args.sheet:
+        looks = [look(job.image) for job in track(jobs, "images")]
+        draw_sheet(looks, methods, jobs[0].out, args.format, args.dpi)
+    else:
+        for job in track(jobs, "pictures"):
+            draw_picture(look(job.image), methods, job.out, args.format, args.dpi)
+    told = f"{jobs[0].out}" if args.sheet else f"{len(jobs)} pictures to {args.output}"
+    logging.getLogger("densessl").info("wrote %s (%s)", told, ", ".join(methods))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="densessl show", description=inspect.cleandoc(main.__doc__))
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", help="of densessl pretrain, or any that convert takes"
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, or a folder of them")
+    parser.add_argument("-o", "--output", default="pictures", metavar="DIR")
+    parser.add_argument("--method", default="auto", help=", ".join(CHOICES))
+    parser.add_argument("--level", help="whose features, as layer3 or block8 (default: the last)")
+    parser.add_argument("--size", type=int, help="side of a view (default: as in the pretraining)")
+    parser.add_argument("--seed", type=int, default=0, help="of the views")
+    parser.add_argument(
+        "--sheet", action="store_true", help="one picture of all images, a row each, instead"
+    )
+    parser.add_argument("--format", default="png", help=", ".join(FORMATS))
+    parser.add_argument("--dpi", type=int, help="dots an inch, of 13 (default: 110, of a sheet 80)")
+    parser.add_argument(
+        "--limit", type=int, default=24, help="at most so many images of a folder, by name"
+    )
+    return parser
+
+
+def _check(args) -> None:
+    if args.method not in CHOICES:
+        raise unknown("method", args.method, CHOICES, "--method")
+    if args.format not in FORMATS:
+        raise unknown("format", args.format, FORMATS, "--format")
+    if args.size is not None and not LEAST_SIZE <= args.size <= MOST_SIZE:
+        raise InputError(f"--size is {args.size}; allowed: {LEAST_SIZE} to {MOST_SIZE} pixels")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; it must be 0 or more")
+    if args.dpi is not None and not LEAST_DPI <= args.dpi <= MOST_DPI:
+        raise InputError(f"--dpi is {args.dpi}; allowed: {LEAST_DPI} to {MOST_DPI}")
+    if args.limit < 1:
+        raise InputError(f"--limit is {args.limit}; it must be 1 or more")
+    if Path(args.output).exists() and not Path(args.output).is_dir():
+        raise InputError(f"-o {args.output} is a file; give a folder for the pictures")
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise EnvironmentLacks(
+            "matplotlib is not installed, and pictures need it; mend it with: "
+            "pip install 'matplotlib>=3.7'"
+        ) from None
+
+
+# ----------------------------------------------------------------------------------------- images
+
+
+def images_of(places: list[str], limit: int) -> list[Path]:
+    """The readable images that the arguments name: a folder stands for its first ``limit``.
+
+    Those of a folder come sorted by name, without those of folders below it. Raises InputError for
+    what is not there, is no image, or is a folder without one.
+    """
+    images = []
+    for place in map(Path, places):
+        if place.is_dir():
+            images += _of_folder(place, limit)
+        elif place.is_file():
+            images.append(place)
+        else:
+            raise InputError(f"{place}: no such image or folder of images")
+    for image in images:
+        _require_readable(image)
+    return images
+
+
+def _of_folder(folder: Path, limit: int) -> list[Path]:
+    from pretrain.views.sources import SUFFIXES
+
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    )
+    if not found:
+        raise InputError(f"{folder} has no images itself ({', '.join(SUFFIXES[:4])}, … files)")
+    if len(found) > limit:
+        told = "%s: the first %d of its %d images (--limit %d)"
+        logging.getLogger("densessl").info(told, folder, limit, len(found), limit)
+    return found[:limit]
+
+
+def _require_readable(image: Path) -> None:
+    from PIL import Image
+
+    from pretrain.views.crop import decode
+
+    try:
+        decode(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{image} cannot be read as an image: {error}") from None
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image, and the picture that it goes into."""
+
+    image: Path
+    out: Path
+
+
+def _jobs(images: list[Path], args) -> list[Job]:
+    """Every image with its picture: its stem, numbered where another image has it already."""
+    folder = Path(args.output)
+    if args.sheet and len(images) > SHEET_ROWS:
+        raise InputError(
+            f"--sheet of {len(images)} images; a sheet has at most {SHEET_ROWS} rows: give fewer "
+            f"images, or a folder with --limit {SHEET_ROWS}"
+        )
+    jobs: list[Job] = []
+    for number, image in enumerate(images):
+        taken = {job.out.name for job in jobs}
+        stem = SHEET if args.sheet else image.stem
+        name = f"{stem}.{args.format}"
+        while name in taken and not args.sheet:
+            stem = f"{stem}_{number}"
+            name = f"{stem}.{args.format}"
+        jobs.append(Job(image, folder / name))
+    sources = {image.resolve() for image in images} | {Path(args.checkpoint).resolve()}
+    for job in jobs:
+        if job.out.resolve() in sources:
+            raise InputError(f"-o {folder}: the picture {job.out} would replace what it is made of")
+    return jobs
