@@ -163,12 +163,27 @@ def _engine_defaults() -> types.ModuleType:
     original = defaults.create_ddp_model
 
     def on_any_device(model, **kwargs):
-        if next(model.parameters()).device.type == "cpu":
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        if on_cpu:
             kwargs.setdefault("device_ids", None)
-        return original(model, **kwargs)
+        made = original(model, **kwargs)
+        if on_cpu:
+            sort_buckets(made)
+        return made
 
     defaults.create_ddp_model = on_any_device  # DefaultTrainer.__init__ calls it by this name
     return defaults
+
+
+def sort_buckets(model) -> None:
+    """Have DDP sort its gradients into buckets now, not after its first step.
+
+    With three processes and more other buckets are another order of sums, and a trial that goes on
+    would differ from the undisturbed one in its first step. Nothing happens without DDP.
+    """
+    if reducer := getattr(model, "reducer", None):
+        reducer._push_all_rebuilt_params()
+        reducer._rebuild_buckets()
 
 
 def create_local_groups(machines: int, processes: int) -> None:

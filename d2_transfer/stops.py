@@ -4,7 +4,10 @@ import signal
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM asks for a stop; the second ends at once."""
+    """While entered, the first SIGINT or SIGTERM asks for a stop; a second Ctrl-C ends at once.
+
+    A second SIGTERM does not: a cluster may send one to every process and to its parent.
+    """
 
     _asked = False
 
@@ -27,6 +30,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _ask(self, number, frame) -> None:
-        if StopRequest._asked:
+        if StopRequest._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         StopRequest._asked = True

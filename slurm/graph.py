@@ -134,7 +134,10 @@ class Finished:
         marker = self._marker(name)
         if marker is None:
             return [self._key(name)]
-        sums = [_sum(Path(path), state) for path, state in marker["outputs"].items()]
+        noted = marker["outputs"].values()  # of other paths where the folder has moved since
+        sums = [
+            _sum(Path(p), state) for p, state in zip(self.jobs[name].outputs, noted, strict=False)
+        ]
         return sums if all(sums) and sums else [marker["key"]]
 
 

@@ -100,7 +100,7 @@ def _run(job: Job, done: Finished, board: Board, stops: list[int], lock: int):
         stops.append(code)
         ended("stopped")
         return None
-    last = _lines(log, start)[-TAIL:]
+    last = last_lines(log, start)[-TAIL:]
     ended("failed", "\n".join(last))
     why = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
     return JobFailed(
@@ -114,7 +114,7 @@ def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]
     """Wait for the child, show its last line, and hand on every stop that comes in."""
     handed_on = 0
     while child.poll() is None:
-        board.show(job.name, next(iter(_lines(log, start)[-1:]), ""))
+        board.show(job.name, next(iter(last_lines(log, start)[-1:]), ""))
         for number in stops[handed_on:]:
             if handed_on < 2:
                 child.send_signal(number)
@@ -128,7 +128,7 @@ def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]
     return child.returncode
 
 
-def _lines(log: Path, start: int) -> list[str]:
+def last_lines(log: Path, start: int) -> list[str]:
     """The last lines, at most 16 KiB, that the log has from ``start`` on."""
     with open(log, "rb") as stream:
         end = stream.seek(0, os.SEEK_END)

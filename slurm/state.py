@@ -22,9 +22,10 @@ from pathlib import Path
 from console.errors import InputError
 from console.files import write_json, write_text
 
-from .graph import Job, Resources
+from .graph import Job, Resources, in_order
 
 GRAPH = "graph.json"
+BEGUN = ("jobs", "cluster", "state")  # one of these has a file of a job that was begun
 
 
 def now() -> str:
@@ -63,11 +64,33 @@ class Submission:
 
 
 def write_graph(folder: Path, jobs: Sequence[Job], settings: dict) -> None:
-    """Keep the graph and the cluster's settings, from which ``retry`` submits again."""
+    """Keep the graph and the cluster's settings, from which ``retry`` submits again.
+
+    Jobs of an earlier graph in the folder that were begun are kept: two tables may share it.
+    """
+    jobs = [*jobs, *_of_earlier_graphs(folder, {job.name for job in jobs})]
     values = [asdict(job) | {"outputs": [str(path) for path in job.outputs]} for job in jobs]
     for value in values:
         value["argv"] = [str(part) for part in value["argv"]]
-    write_json(folder / GRAPH, {"jobs": values, "settings": settings})
+    graph = {"jobs": values, "settings": settings}
+    path = folder / GRAPH
+    text = json.dumps(graph, indent=2) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def _of_earlier_graphs(folder: Path, names: set[str]) -> list[Job]:
+    """The jobs of the folder's graph with other names that were begun, with all before them."""
+    try:
+        earlier = in_order(read_graph(folder)[0])
+    except (InputError, ValueError):
+        return []
+    kept: list[Job] = []
+    for job in earlier:
+        begun = any((folder / part / f"{job.name}.json").exists() for part in BEGUN)
+        if job.name not in names and begun and {*job.before} <= names | {j.name for j in kept}:
+            kept.append(job)
+    return kept
 
 
 def read_graph(folder: str | os.PathLike) -> tuple[list[Job], dict]:

@@ -189,7 +189,7 @@ def _since(started: str) -> float | None:
 
 def drawn(rows: list[Row]) -> Group:
     """The rows for a rich console, and the sums below."""
-    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     for name in ("job", "state", "step", "left", "images/s", "time"):
         right = name not in ("job", "state")
         grid.add_column(name, no_wrap=True, justify="right" if right else "left")

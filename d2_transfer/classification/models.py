@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from d2_transfer import compat
+
 from .networks import Backbone
 from .processes import world
 from .settings import Setting
@@ -29,6 +31,8 @@ class Model(nn.Module):
         if world() > 1:
             ids = [device.index] if device.type == "cuda" else None
             wrapped = nn.parallel.DistributedDataParallel(self.trained, ids)
+            if ids is None:
+                compat.sort_buckets(wrapped)
             self.__dict__["_ddp"] = wrapped  # not a submodule: it holds the same parameters again
 
     def parameter_groups(self) -> list[dict]:

@@ -50,10 +50,7 @@ def convert(
     _check_target(checkpoint, out, target)
     held = reading.read_checkpoint(checkpoint)
     found = recognise(held, source, str(checkpoint), branch)
-    if pretrain and found.pretrain:
-        told = ", ".join(f"{key} {value}" for key, value in found.pretrain.items())
-        raise InputError(f"--pretrain: {checkpoint} says itself what it was pretrained on ({told})")
-    found = replace(found, pretrain=found.pretrain or pretrain or {})
+    found = _with_facts(found, pretrain or {})
     target = _target(target, out, found)
     if found.is_vit and target == "detectron2":
         raise InputError(
@@ -102,6 +99,14 @@ def _says_why(out: Path):
         yield
     except OSError as error:
         raise EnvironmentLacks(f"cannot write {out}: {error.strerror or error}") from None
+
+
+def _with_facts(found: Source, given: dict[str, Any]) -> Source:
+    """The facts given beside those that the file tells, which count where both do."""
+    told = found.pretrain or {}
+    other = [f"{key} {told[key]}" for key in given if key in told and told[key] != given[key]]
+    notes = [f"the file says itself: {', '.join(other)}; --pretrain is not taken"] if other else []
+    return replace(found, pretrain=given | told, notes=[*found.notes, *notes])
 
 
 def _check_target(checkpoint: Path, out: Path, target: str) -> None:

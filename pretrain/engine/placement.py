@@ -28,7 +28,10 @@ def distribute(method: nn.Module, device: torch.device) -> nn.Module:
     """``method``, behind DDP when there are several processes.
 
     Queues are left out of DDP's broadcasts: every process enqueues the same gathered keys. Batch
-    norm statistics follow the first process, as in the official runs.
+    norm statistics follow the first process, as in the official runs. On the CPU a run that goes on
+    is the undisturbed one bit for bit with any number of processes: DDP sorts its gradients into
+    other buckets after its first step, which for three processes and more is another order of sums,
+    so there it does that before the first.
     """
     if distributed.world_size() == 1:
         return method
@@ -36,7 +39,11 @@ def distribute(method: nn.Module, device: torch.device) -> nn.Module:
         method, list(method.ddp_ignored())
     )
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True)
+    model = DistributedDataParallel(method, device_ids=ids, gradient_as_bucket_view=True)
+    if device.type == "cpu":
+        model.reducer._push_all_rebuilt_params()
+        model.reducer._rebuild_buckets()
+    return model
 
 
 def check_disk(folder: Path, checkpoint_bytes: int, files: int) -> None:

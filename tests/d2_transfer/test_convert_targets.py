@@ -66,13 +66,20 @@ def test_foreign_weights_get_the_facts_that_are_given(random_resnet, tmp_path):
         (["epochs"], "'epochs'; allowed: KEY=VALUE"),
         (["epoch=200"], "'epoch'.*epochs"),
         (["epochs=many"], "'epochs=many'; allowed: a positive number"),
-        (["epochs=200"], "says itself what it was pretrained on"),
     ],
 )
 def test_facts_that_cannot_be_are_refused(checkpoint, tmp_path, given, says):
     with pytest.raises(InputError, match=says):
         main.main([str(checkpoint), "-o", str(tmp_path / "w.pkl"), "--pretrain", *given])
     assert not (tmp_path / "w.pkl").exists()
+
+
+def test_what_a_file_tells_itself_counts(checkpoint, tmp_path, capsys):
+    words = [str(checkpoint), "-o", str(tmp_path / "w.pkl")]
+    assert main.main([*words, "--pretrain", "epochs=7", "batch_size=9"]) == 0
+    facts = read_weights(tmp_path / "w.pkl")["densessl"]["pretrain"]
+    assert (facts["epochs"], facts["batch_size"]) == (200, 9)
+    assert "the file says itself: epochs 200; --pretrain is not taken" in capsys.readouterr().out
 
 
 def test_to_timm(random_resnet, tmp_path):

@@ -139,3 +139,22 @@ def test_two_processes_are_one_run_stopped_or_not(tiny, check_same_run, pictures
     done = subprocess.run(**command(parts, *launcher))
     assert done.returncode == 0, done.stderr
     check_same_run(parts.OUTPUT_DIR, two.OUTPUT_DIR)
+
+
+@pytest.mark.slow
+def test_four_processes_that_were_stopped_are_the_same_run(tiny, check_same_run, tmp_path):
+    # With two, no order of sums can differ.
+    options = ("BACKBONE.GROUP_SIZE", 2, "LOG.PERIOD", 1, "CHECKPOINT.STEPS", 100)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ("torch.distributed.run", "--nproc_per_node=4", f"--master_port={port}", "-m")
+    whole = tiny("moco", tmp_path / "whole", *options)
+    done = subprocess.run(**command(whole, *launcher))
+    assert done.returncode == 0, done.stderr
+    parts = tiny("moco", tmp_path / "parts", *options)
+    code, said = stopped_by(signal.SIGTERM, parts, *launcher)
+    assert code != 0 and 0 < len(column(parts, "loss")) < 9, said
+    done = subprocess.run(**command(parts, *launcher))
+    assert done.returncode == 0, done.stderr
+    check_same_run(parts.OUTPUT_DIR, whole.OUTPUT_DIR)

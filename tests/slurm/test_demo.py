@@ -1,6 +1,7 @@
 """The graph of the demo: what runs after what, and what the children are told."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,34 +12,63 @@ from slurm.graph import in_order
 from slurm.local import run_local
 
 
-def test_every_start_is_fine_tuned_on_the_scenes_and_the_table_comes_last(tmp_path):
-    graph = {job.name: job for job in in_order(demo.jobs(tmp_path, trials=2))}
-    assert list(graph)[0] == "scenes" and list(graph)[-1] == "table"
+def graph_of(folder, **changes):
+    return {job.name: job for job in in_order(demo.load(folder, gpus=0, **changes).jobs)}
+
+
+def test_every_start_is_fine_tuned_on_the_scenes_and_the_table_comes_at_the_end(tmp_path):
+    graph = graph_of(tmp_path)
+    assert list(graph)[0] == "scenes" and list(graph)[-2:] == ["table", "report"]
+    scenes = str(tmp_path / "scenes")
     for start in ("random", "moco", "setsim"):
         job = graph[f"transfer-{start}"]
-        assert job.env["DETECTRON2_DATASETS"] == str(tmp_path / "scenes")
-        assert ("--mini" in job.argv) and job.argv[job.argv.index("--trials") + 1] == 2
-        assert job.name in graph["table"].needs
+        assert job.argv[job.argv.index("--data") + 1] == scenes
+        assert ("--mini" in job.argv) and job.argv[job.argv.index("--trials") + 1] == "2"
+        assert job.name in graph["table"].before and "scenes" in job.needs
     assert graph["transfer-random"].needs == ("scenes",)
-    assert graph["transfer-moco"].needs == ("convert-moco",)
-    for job in graph.values():  # what a job reads of the graph's is written by one that it needs
+    assert "convert-moco" in graph["transfer-moco"].needs
+    assert graph["detections"].env["DETECTRON2_DATASETS"] == scenes
+    for job in graph.values():  # what a job reads of the graph's is written by one before it
         before = closure(graph, job)
         written = {output for name in before for output in graph[name].outputs}
-        read = {each for other in graph.values() for each in other.outputs} & set(job.argv)
+        every = {each for other in graph.values() for each in other.outputs}
+        read = every & set(map(Path, job.argv))
         assert read - set(job.outputs) <= written, job.name
 
 
 def closure(graph, job):
-    return {name for need in job.needs for name in {need} | closure(graph, graph[need])}
+    return {name for need in job.before for name in {need} | closure(graph, graph[need])}
+
+
+def test_the_jobs_and_their_folders(tmp_path):
+    graph = graph_of(tmp_path)
+    outputs = {
+        name: " ".join(str(output.relative_to(tmp_path)) for output in job.outputs)
+        for name, job in graph.items()
+    }
+    assert outputs == {
+        "scenes": "scenes/densessl_scenes.json",
+        "pretrain-moco": "pretrain/moco/backbone_final.pth",
+        "pretrain-setsim": "pretrain/setsim/backbone_final.pth",
+        "convert-moco": "weights/moco.pkl",
+        "convert-setsim": "weights/setsim.pkl",
+        "views-moco": "pictures/views_moco/000003.png",
+        "views-setsim": "pictures/views_setsim/000003.png",
+        "transfer-random": "transfer/random/summary.json",
+        "transfer-moco": "transfer/moco/summary.json",
+        "transfer-setsim": "transfer/setsim/summary.json",
+        "detections": "pictures/detections_setsim.png",
+        "report": "report.html",
+        "table": "table.md",
+    }
 
 
 def test_overrides_reach_their_verbs(tmp_path):
-    graph = demo.jobs(
-        tmp_path, trials=1, pretrain=("SOLVER.MAX_STEPS", 2), transfer=("SOLVER.MAX_ITER", 3)
-    )
-    for job in graph:
+    changes = {"pretrain": ("SOLVER.MAX_STEPS", "2"), "transfer": ("SOLVER.MAX_ITER", "3")}
+    for job in graph_of(tmp_path, trials=1, scenes={"train": 16}, **changes).values():
         assert ("SOLVER.MAX_STEPS" in job.argv) == job.name.startswith("pretrain")
         assert ("SOLVER.MAX_ITER" in job.argv) == job.name.startswith("transfer")
+        assert ("16" in job.argv) == (job.name == "scenes")
 
 
 def test_too_little_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
@@ -51,25 +81,26 @@ def test_too_little_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_whole_way_runs_and_is_not_run_twice(tmp_path):
-    graph = demo.jobs(
-        tmp_path,
-        trials=1,
-        train=16,
-        val=4,
-        size=96,
-        pretrain=("SOLVER.MAX_STEPS", 1, "SOLVER.BATCH_SIZE", 8, "VIEWS.SIZE", 64),
-        transfer=("SOLVER.MAX_ITER", 2, "TEST.PRECISE_BN.NUM_ITER", 1),
-    )
-    run_local(graph, tmp_path)
+    small = {
+        "trials": 1,
+        "scenes": {"train": 16, "val": 4, "size": 96},
+        "pretrain": ("SOLVER.MAX_STEPS", "1", "SOLVER.BATCH_SIZE", "8", "VIEWS.SIZE", "64"),
+        "transfer": ("SOLVER.MAX_ITER", "2", "TEST.PRECISE_BN.NUM_ITER", "1"),
+    }
+    run_local(demo.load(tmp_path, gpus=0, **small).jobs, tmp_path)
     records = results.collect([tmp_path / "transfer"])
     assert {record.method for record in records} == {"random", "moco", "setsim"}
     assert all(record.mini and record.protocol == "voc_det_c4" for record in records)
     table = (tmp_path / "table.md").read_text()
     assert table.count("\n| ") == 5 and "not comparable with published numbers" in table
+    assert "voc_det_c4 in miniature: 3 trials" in (tmp_path / "report.html").read_text()
     for name in ("detections_setsim.png", "views_moco/000003.png", "views_setsim/000003.png"):
         assert (tmp_path / "pictures" / name).stat().st_size > 50_000
 
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+    of_the_last_run = (".lock", "graph.json")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    files = [path for path in files if path.name not in of_the_last_run]
     before = {path: path.stat().st_mtime_ns for path in files}
-    run_local(graph, tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in files} == before
+    run_local(demo.load(tmp_path, gpus=0, **small).jobs, tmp_path)  # found by what is there now
+    after = {path: path.stat().st_mtime_ns for path in files}
+    assert after == before

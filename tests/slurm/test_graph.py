@@ -14,6 +14,7 @@ from slurm.graph import Job, in_order
 from slurm.local import JobFailed, run_local
 
 ROOT = Path(__file__).parents[2]
+PYTHON = (sys.executable, "-c")
 
 
 def python(name, code, *needs, outputs=(), **options):
@@ -122,6 +123,19 @@ def test_content_decides_where_it_is_given(tmp_path):
     assert ran(tmp_path) == ["first"]
     run_local(graph(("another sum",)), tmp_path)
     assert ran(tmp_path) == ["first", "first"]
+
+
+def test_a_folder_that_was_moved_is_still_finished(tmp_path):
+    def graph(folder):
+        code = f"open({str(folder / 'weights')!r}, 'w').write('w')"
+        first = Job("first", (code,), outputs=(folder / "weights",), content=("a",), program=PYTHON)
+        note = f"open({str(tmp_path / 'ran')!r}, 'a').write('second ')"
+        return [first, Job("second", (note,), ("first",), content=("b",), program=PYTHON)]
+
+    run_local(graph(tmp_path / "there"), tmp_path / "there")
+    (tmp_path / "there").rename(tmp_path / "here")
+    run_local(graph(tmp_path / "here"), tmp_path / "here")
+    assert ran(tmp_path) == ["second"]
 
 
 def test_what_comes_after_a_failed_job_still_runs(tmp_path):

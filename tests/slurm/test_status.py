@@ -66,6 +66,18 @@ def test_a_graph_is_read_back_as_it_was_written(tmp_path):
     assert folder_state.read_graph(folder) == (jobs, {"partition": "p"})
 
 
+def test_two_graphs_share_a_folder(tmp_path):
+    first = [job("pretrain"), job("a", "pretrain"), job("never", "pretrain")]
+    folder = folder_of(tmp_path, *first)
+    for name in ("pretrain", "a"):
+        folder_state.write_state(folder, name, State("done"))
+    folder_state.write_graph(folder, [job("pretrain"), job("b", "pretrain")], {})
+    assert [each.name for each in folder_state.read_graph(folder)[0]] == ["pretrain", "b", "a"]
+    written = (folder / "graph.json").stat().st_mtime_ns
+    folder_state.write_graph(folder, [job("pretrain"), job("b", "pretrain")], {})
+    assert (folder / "graph.json").stat().st_mtime_ns == written
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"jobs": [{"name": 1}], "settings": {}}'])
 def test_what_is_no_graph_is_one_message(tmp_path, text):
     with pytest.raises(InputError, match="there is no graph.json in it"):

@@ -1,0 +1,295 @@
+"""The jobs of a pipeline file, row by row; :func:`expansion.expand` puts them together."""
+
+import re
+import shlex
+import string
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from console.errors import InputError
+from console.files import sha256
+from d2_transfer.tables import layouts
+
+from . import jobs as making
+from .data import Data, folders_of
+from .graph import Job
+from .pipeline import RANDOM, FreeJob, Protocol, Row, Spec
+
+TWIN = "_scenes"
+SCENES = {"train": 256, "val": 64, "size": 128, "seed": 0}
+STAND_IN = "imagenet/train"  # of the scenes, for whatever a pretraining reads
+VARIABLE = "DETECTRON2_DATASETS"
+MINI_VARIANT = {"finetune_cls": "voc_objects"}  # what scenes have
+
+
+class Builder:
+    """Collects the jobs of a pipeline by their kind; one that is there already is shared.
+
+    ``call`` is an :class:`expansion.Call`. ``drawn`` names the job that draws the scenes, if any.
+    """
+
+    def __init__(self, spec: Spec, call):
+        self.spec, self.call = spec, call
+        self.folder = call.folder.absolute()
+        self.mini = spec.mini or call.mini
+        kinds = ("scenes", "pretrain", "convert", "show", "transfer", "free", "table")
+        self.jobs: dict[str, dict[str, Job]] = {kind: {} for kind in kinds}
+        self.sums: dict[Path, str] = {}  # of the config that a folder of this graph is for
+        self.left_out: list[Row] = []
+        self.results: dict[Path, None] = {}
+        self.reads: dict[str, None] = {}
+        self.configs: dict[str, Any] = {}  # that read real data, by sum
+        self.data, self.drawn = call.data, ()
+        if spec.scenes is not None or self.mini:
+            self._draw_scenes()
+
+    def add_row(self, row: Row) -> None:
+        """The row's jobs, or a note that it has none."""
+        if (given := self.call.weights.get(row.method)) is not None:
+            start, needs, key = self._given(row, given)
+        elif row.start == RANDOM:
+            start, needs, key = RANDOM, self.drawn, RANDOM
+        elif row.pretrain:
+            start, needs, key = self._pretrained(row)
+        else:
+            self.left_out.append(row)
+            return
+        for protocol in self.spec.protocols:
+            if protocol.name in (row.protocols or [protocol.name]):
+                self._measure(row, protocol, start, needs, key)
+
+    def add_free(self, free: FreeJob) -> None:
+        """A command of the file's own."""
+
+        def words(text: str) -> list[str]:
+            places = {"dir": str(self.folder), "data": str(self.data.home)}
+            try:
+                return [string.Template(word).substitute(places) for word in shlex.split(text)]
+            except (KeyError, ValueError) as error:
+                raise InputError(
+                    f"the job '{free.name}' of {self.spec.name} has '{text}' ({error}); allowed: "
+                    "words with $dir and $data, quoted as for a shell"
+                ) from None
+
+        outputs = tuple(Path(word) for text in free.outputs for word in words(text))
+        env, program = {VARIABLE: str(self.data.home)}, (sys.executable, "-m", free.module)
+        argv = tuple(words(free.run))
+        self._add("free", Job(free.name, argv, free.needs, outputs, env, program))
+
+    def add_table(self) -> None:
+        """The last job; a miniature's table stands beside no paper's numbers."""
+        if self.spec.paper:
+            layouts.find(self.spec.paper)
+        told = dict(self.spec.table or {})
+        name = (self.spec.paper or self.spec.name).replace("/", "_") + self._of_mini()
+        job = making.table_job(
+            self.results,
+            self.folder / told.pop("output", f"tables/{name}.md"),
+            paper=None if self.mini else self.spec.paper or None,
+            after=tuple(self.jobs["transfer"]),
+            name="table" if "output" in (self.spec.table or {}) else f"table-{name}",
+            options=_words(told, "--"),
+        )
+        self._add("table", job)
+
+    def _draw_scenes(self) -> None:
+        if self.data.named:
+            raise InputError(f"--data names {', '.join(self.data.named)}, but scenes are drawn")
+        root = self.folder / "scenes"
+        self.data, self.drawn = Data(root, root), ("scenes",)
+        numbers = SCENES | dict(self.spec.scenes or {}) | dict(self.call.scenes)
+        argv = ("scenes", str(root), *_words(numbers, "--"))
+        self._add("scenes", Job("scenes", argv, outputs=(root / "densessl_scenes.json",)))
+
+    def _given(self, row: Row, file: str) -> tuple[str, tuple[str, ...], str]:
+        """Weights from elsewhere, converted: their file, the jobs to wait for, their name."""
+        if not Path(file).is_file():
+            raise InputError(f"--weights: the file '{file}' of '{row.method}' is not there")
+        place = Path(file).absolute()
+        key = f"{row.name or _slug(row.method)}-{sha256(place)[:8]}"
+        ending = ".pth" if self._classifies() else ".pkl"  # .pth: of a ViT, too
+        facts = _facts(self.spec.paper, row.method)
+        return self._converted(key, place, (), ending, _known_as(row.method), facts)
+
+    def _converted(self, key: str, source: Path, needs: tuple, ending: str, *told):
+        output = self.folder / "weights" / f"{key}{ending}"
+        method, facts = told or (None, None)
+        job = making.convert_job(
+            source, output, name=f"convert-{key}", needs=needs, method=method, facts=facts
+        )
+        return str(output), (self._add("convert", job), *self.drawn), key
+
+    def _pretrained(self, row: Row) -> tuple[str, tuple[str, ...], str]:
+        """The row's pretraining, and what comes of it."""
+        job, vit = self._pretrain(row, row.pretrain, row.options, row.name)
+        key = job.outputs[0].parent.name
+        if self.spec.show:
+            self._show(key, job)
+        return self._converted(key, job.outputs[0], (job.name,), ".pth" if vit else ".pkl")
+
+    def _pretrain(
+        self, row: Row, config: str, options: Mapping[str, Any], name: str
+    ) -> tuple[Job, bool]:
+        """The job of a pretraining, and whether it is of a ViT."""
+        from pretrain import config as pretraining
+
+        needs, start = self.drawn, None
+        if row.start_from and config == row.pretrain:
+            before, _ = self._pretrain(row, row.start_from, {}, "")
+            needs, start = (*needs, before.name), before.outputs[0]
+        words, key = _words(options), name or _slug(Path(config).stem)
+        reads = row.data or self.spec.data
+        nodes, gpus = self.call.nodes, self.call.gpus
+        if self.mini:
+            words, reads = [*_sizes(config), *words], STAND_IN
+            config, key = f"{config}{TWIN}", name or f"{key}{TWIN}"
+            nodes, gpus = 1, min(gpus, 1)
+        if not self.drawn:
+            self.reads[reads] = None
+        words = ["DATA.PATH", str(self.data.home / reads), *words, *self.call.pretrain]
+
+        def made(place: Path) -> Job:
+            how = {"nodes": nodes, "gpus": gpus, "local": self.call.local}
+            how |= {"name": f"pretrain-{place.name}", "needs": needs, "start": start}
+            return making.pretrain_job(config, words, place, **how)
+
+        def sum_of(saved: Mapping) -> str:
+            return making.pretraining_sum(saved, made_here=start is not None)
+
+        first = self.folder / "pretrain" / key
+        place = self._own(first, made(first).content[-1], sum_of)
+        self._add("pretrain", made(place))
+        vit = pretraining.load(config, words).BACKBONE.NAME.startswith("vit")
+        return made(place), vit
+
+    def _show(self, key: str, job: Job) -> None:
+        """Pictures of two views of an image, and of what the network makes of them."""
+        told = dict(self.spec.show or {})
+        image = self.data.home / told.pop("image")
+        place = self.folder / "pictures" / f"views_{key}"
+        argv = ("show", str(job.outputs[0]), str(image), "-o", str(place), *_words(told, "--"))
+        outputs = (place / f"{image.stem}.png",)
+        self._add("show", Job(f"views-{key}", argv, needs=(job.name,), outputs=outputs))
+
+    def _measure(self, row: Row, protocol: Protocol, start: str, needs: tuple, key: str) -> None:
+        """The trials of a row under a protocol."""
+        mini = self.mini or protocol.mini
+        variant = MINI_VARIANT.get(protocol.name, protocol.variant) if mini else protocol.variant
+        options = {**protocol.options, **row.transfer}
+        if mini:
+            options.pop("DATASETS.CLASSES", None)  # scenes have classes of their own
+        words = [*_words(options), *self.call.transfer]
+        gpus = min(self.call.gpus, 1) if mini else self.call.gpus
+        places = {key: str(Path(place).absolute()) for key, place in protocol.own_data.items()}
+        own = making.read_own(places, protocol.name)
+        told = making.resolved(protocol.name, variant, words, 1, gpus, mini, False, own)
+        if not self.drawn:
+            self.reads |= dict.fromkeys(folders_of(told.cfg))
+            self.configs[told.sum] = told.cfg
+        under = protocol.folder
+        if under is None:
+            under = "_".join(filter(None, (protocol.name, told.variant)))
+            under += "".join(
+                f"-{_slug(name.split('.')[-1])}_{_slug(options[name])}" for name in options
+            )
+            under += self._of_mini()
+        place = self.folder / "transfer" / under / key
+        place = self._own(place, told.sum, making.transfer_sum)
+        if place in self.results:
+            return  # in miniature, two protocols may be one
+        self.results[place] = None
+        trials = making.transfer_jobs(
+            *(start, protocol.name, told.variant or None, self._trials(protocol), place),
+            name="-".join(filter(None, ("transfer", under, place.name))),
+            options=words,
+            gpus=gpus,
+            needs=needs,
+            data=self.data.home,
+            mini=mini,
+            own_data=places,
+            together=protocol.together,
+        )
+        for job in trials:
+            self._add("transfer", job)
+
+    def _trials(self, protocol: Protocol) -> int:
+        if self.call.trials is not None:
+            return self.call.trials
+        return 1 if self.call.mini else protocol.trials
+
+    def _classifies(self) -> bool:
+        """Whether no protocol needs Detectron2's weights."""
+        from d2_transfer.classification import NAMES
+
+        return all(protocol.name in NAMES for protocol in self.spec.protocols)
+
+    def _of_mini(self) -> str:
+        return "-mini" if self.mini else ""
+
+    def _add(self, kind: str, job: Job) -> str:
+        there = [jobs[job.name] for jobs in self.jobs.values() if job.name in jobs]
+        if there and there != [job]:
+            raise InputError(
+                f"{self.spec.name}: two different jobs are called '{job.name}': "
+                f"{shlex.join(map(str, there[0].argv))} and {shlex.join(map(str, job.argv))}"
+            )
+        self.jobs[kind][job.name] = job
+        return job.name
+
+    def _own(self, place: Path, total: str, sum_of: Callable[[Mapping], str]) -> Path:
+        """``place``, or ``place-SUM`` where another config has taken or begun it.
+
+        ``sum_of`` gives the sum of what a run's ``config.yaml`` holds.
+        """
+        taken = self.sums.get(place)
+        if taken is None and (place / "config.yaml").is_file():
+            try:
+                taken = sum_of(yaml.safe_load((place / "config.yaml").read_text("utf-8")))
+            except (yaml.YAMLError, KeyError, AttributeError, TypeError):
+                taken = "unreadable"
+        if taken not in (None, total):
+            place = place.with_name(f"{place.name}-{total[:8]}")
+        self.sums[place] = total
+        return place
+
+
+def _sizes(config: str) -> list[str]:
+    """What the twin of a config keeps of it, as ``KEY VALUE``: a detector takes no other sizes."""
+    from pretrain import config as pretraining
+
+    full = pretraining.flat(pretraining.load(config))
+    kept = [] if full["BACKBONE.NAME"].startswith("vit") else ["BACKBONE.NAME"]
+    kept += ["RESIM.FPN_DIM"] if full["METHOD.NAME"] == "resim" else []
+    return _words({key: full[key] for key in kept})
+
+
+def _known_as(method: str) -> str | None:
+    """The name that records have for a paper's name of a method; None where there is none."""
+    return layouts.aliases()["methods"].get(method)
+
+
+def _facts(paper: str | None, method: str) -> dict[str, Any]:
+    """What a paper's row was pretrained on, as records say it; nothing where it has no such row."""
+    rows = layouts.find(paper).rows if paper else ()
+    for row in (row for row in rows if row.method == method):
+        data = layouts.aliases()["data"].get(row.data)
+        if data is None:
+            continue
+        classes = f" ({data['classes']})" if "classes" in data else ""
+        epochs = {"epochs": row.epochs} if row.epochs else {}
+        return {"dataset": f"{data['names'][0]}{classes}", **epochs}
+    return {}
+
+
+def _words(values: Mapping[str, Any], before: str = "") -> list[str]:
+    """``KEY VALUE`` of each, or with ``--`` before it, flags."""
+    return [word for key, value in values.items() for word in (f"{before}{key}", str(value))]
+
+
+def _slug(text: Any) -> str:
+    """Of a text, what a folder may be called: small letters, digits, ``_``, ``-``."""
+    return re.sub(r"[^a-z0-9_.-]+", "_", str(text).lower()).strip("_")

@@ -1,0 +1,121 @@
+"""Where a pipeline's data sets are: one folder that holds all, or a folder named for each."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from console.errors import InputError, unknown
+
+LINKS = "data"  # in the folder of a run: a link to each data set that was named by itself
+FOLDERS = {  # the start of a data set's name in Detectron2: its folders
+    "voc_2007": ("VOC2007",),
+    "voc_2012_aug_semseg": ("VOC2012", "voc_aug"),
+    "voc_2012_semseg": ("VOC2012", "voc_aug"),
+    "voc_2012": ("VOC2012",),
+    "coco": ("coco",),
+    "keypoints_coco": ("coco",),
+    "cityscapes": ("cityscapes",),
+    "ade20k": ("ADEChallengeData2016",),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """``root`` holds the data sets under their names, but for those that ``named`` has elsewhere.
+
+    ``home`` is where the jobs find them: ``root``, or the folder of links.
+    """
+
+    root: Path
+    home: Path
+    named: dict[str, Path] = field(default_factory=dict)
+
+    def actual(self, relative: str) -> Path:
+        """Where ``imagenet/train`` is."""
+        name, _, rest = relative.partition("/")
+        return self.named.get(name, self.root / name) / rest
+
+    def missing(self, relatives: Iterable[str]) -> list[str]:
+        """Those that are not there, each with its place."""
+        places = {each: self.actual(each) for each in dict.fromkeys(relatives)}
+        return [f"{each}: {place}" for each, place in places.items() if not place.exists()]
+
+    def check_names(self, relatives: Iterable[str]) -> None:
+        """InputError where a data set was named that no job reads."""
+        used = {each.partition("/")[0] for each in relatives}
+        for name in self.named:
+            if name not in used:
+                raise unknown("data set", name, used, "--data")
+
+    def link(self, relatives: Iterable[str]) -> None:
+        """Make the folder of links, where there is to be one."""
+        if self.home == self.root:
+            return
+        self.home.mkdir(parents=True, exist_ok=True)
+        for name in {each.partition("/")[0] for each in relatives}:
+            place, link = self.actual(name).absolute(), self.home / name
+            if not place.exists() or (link.is_symlink() and Path(os.readlink(link)) == place):
+                continue
+            if link.is_symlink():
+                link.unlink()
+            elif link.exists():
+                raise InputError(f"{link} is in the way: the link to {place} goes there")
+            link.symlink_to(place)
+
+
+def parse(words: Sequence[str], folder: Path) -> Data:
+    """What ``--data`` says: ``DIR`` for all, ``NAME=DIR`` for one; InputError.
+
+    What is not said is below DETECTRON2_DATASETS, else ``./datasets``.
+    """
+    from d2_transfer.datasets.checks import root_folder
+
+    roots = [word for word in words if "=" not in word]
+    if len(roots) > 1:
+        raise InputError(f"--data has two folders for all data sets: '{roots[0]}', '{roots[1]}'")
+    named = {}
+    for word in words:
+        name, equals, place = word.partition("=")
+        if equals and not (name and place):
+            raise InputError(f"--data '{word}' is not NAME=DIR, such as imagenet=/data/imagenet")
+        if equals:
+            named[name] = Path(place).expanduser().absolute()
+    root, _ = root_folder(roots[0] if roots else None)
+    return Data(root, folder / LINKS if named else root, named)
+
+
+def folders_of(cfg) -> tuple[str, ...]:
+    """The folders that a protocol's config reads, below that of the data sets."""
+    if not is_classification(cfg):
+        sets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+        return tuple(dict.fromkeys(folder for name in sets for folder in _folders(name)))
+    from d2_transfer.classification.small_sets import SETS
+
+    sets = cfg.DATASETS
+    if sets.NAME == "folder":
+        return tuple(f"{sets.FOLDER}/{split}" for split in (sets.TRAIN, sets.VAL))
+    return ("VOC2007", "VOC2012") if sets.NAME == "voc_objects" else (SETS[sets.NAME].folder,)
+
+
+def check(cfgs: Iterable, home: Path) -> None:
+    """What ``densessl transfer`` checks of its data, for all the protocols; InputError."""
+    from d2_transfer import classification, datasets
+
+    cfgs = list(cfgs)
+    for cfg in filter(is_classification, cfgs):
+        classification.check_data(cfg, home)
+    detection = [cfg.DATASETS for cfg in cfgs if not is_classification(cfg)]
+    names = dict.fromkeys(name for sets in detection for name in (*sets.TRAIN, *sets.TEST))
+    datasets.check(names, home)
+
+
+def is_classification(cfg) -> bool:
+    """Whether a protocol's config is one of classification, not Detectron2's."""
+    return "TASK" in cfg
+
+
+def _folders(name: str) -> tuple[str, ...]:
+    """Of the longest start that fits; a data set of one's own has none."""
+    fitting = [start for start in FOLDERS if name.startswith(start)]
+    return FOLDERS[max(fitting, key=len)] if fitting else ()

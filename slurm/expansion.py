@@ -1,0 +1,134 @@
+"""From a pipeline file to its jobs: pretrainings, conversions, trials and the table.
+
+In the folder of a run: ``pretrain/NAME``, ``weights/NAME.pkl``, ``transfer/PROTOCOL/NAME/trial_k``
+and ``tables/``, NAME being that of the pretraining's config. So the tables of one folder share what
+they have in common. A folder that another config of that name has begun is left alone: the new
+one's is ``NAME-SUM``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from console.errors import InputError, unknown
+
+from .building import Builder
+from .data import Data, check
+from .graph import Finished, Job, in_order
+from .pipeline import Row, Spec
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the call adds to a pipeline file.
+
+    ``weights``: a file by the row's method. ``trials`` (None: as the file says) and ``mini`` are
+    for all protocols. ``gpus`` of each of ``nodes`` pretrain, of one node fine-tune; 0: the CPU.
+    ``local``: the jobs run here. ``pretrain`` and ``transfer`` are further ``KEY VALUE`` pairs of
+    these verbs, ``scenes`` other numbers of images.
+    """
+
+    folder: Path
+    data: Data
+    weights: Mapping[str, str] = field(default_factory=dict)
+    trials: int | None = None
+    mini: bool = False
+    nodes: int = 1
+    gpus: int = 8
+    local: bool = False
+    pretrain: Sequence[str] = ()
+    transfer: Sequence[str] = ()
+    scenes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline file's jobs in a folder.
+
+    ``left_out`` are the rows that have no job: their numbers are published alone. ``reads`` are the
+    data sets (``imagenet/train``, ``VOC2007``), ``configs`` those of the fine-tunings that read
+    them, ``results`` the folders of trials.
+    """
+
+    spec: Spec
+    folder: Path
+    jobs: tuple[Job, ...]
+    data: Data
+    reads: tuple[str, ...]
+    left_out: tuple[Row, ...]
+    configs: tuple[Any, ...]
+    results: tuple[Path, ...]
+    mini: bool
+
+    def prepare(self) -> None:
+        """Check the data and make the folders that jobs take for granted.
+
+        One InputError says everything that is missing, another what is wrong with what is there.
+        """
+        if missing := self.data.missing(self.reads):
+            raise InputError(missing_data(missing))
+        self.data.link(self.reads)
+        if not all(map(self.is_done(), (job.name for job in self.jobs))):
+            check(self.configs, self.data.home)
+        for place in self.results:  # the table names them, also those of failed trials
+            place.mkdir(parents=True, exist_ok=True)
+
+    def is_done(self) -> Callable[[str], bool]:
+        """Which jobs are finished."""
+        finished = Finished(self.jobs, self.folder)
+        return lambda name: finished.seconds(name) is not None
+
+
+def missing_data(missing: Sequence[str]) -> str:
+    """One message on all data sets that are not there."""
+    return (
+        "data sets are missing:\n  "
+        + "\n  ".join(missing)
+        + "\nName the folder that holds all with --data DIR, or one with --data NAME=DIR "
+        "(docs/data.md says what lies in each); --mini needs none"
+    )
+
+
+def expand(spec: Spec, call: Call) -> Pipeline:
+    """The jobs of ``spec``, in the order pretraining, conversion, trials, table.
+
+    Raises InputError for what is wrong with any config, option, weights file or label.
+    """
+    for method in call.weights:
+        if method not in (known := [row.method for row in spec.rows]):
+            raise unknown("row", method, known, "--weights METHOD=FILE")
+    build = Builder(spec, call)
+    for row in spec.rows:
+        build.add_row(row)
+    for each in spec.jobs:
+        build.add_free(each)
+    if build.results:
+        build.add_table()
+    jobs = tuple(job for kind in build.jobs.values() for job in kind.values())
+    _check_needs(jobs, spec)
+    build.data.check_names(build.reads)
+    return Pipeline(
+        spec=spec,
+        folder=build.folder,
+        jobs=jobs,
+        data=build.data,
+        reads=tuple(build.reads),
+        left_out=tuple(build.left_out),
+        configs=tuple(build.configs.values()),
+        results=tuple(build.results),
+        mini=build.mini,
+    )
+
+
+def _check_needs(jobs: Sequence[Job], spec: Spec) -> None:
+    """InputError for a job of one's own that waits for one that is not there, or for itself."""
+    names = [job.name for job in jobs]
+    for free in spec.jobs:
+        for need in free.needs:
+            if need not in names:
+                raise unknown("job", need, names, f"needs of '{free.name}' in {spec.name}")
+    try:
+        in_order(jobs)
+    except ValueError as error:
+        raise InputError(f"{spec.name}: {error}") from None

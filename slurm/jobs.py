@@ -1,0 +1,294 @@
+"""The jobs that graphs are made of: a pretraining, a conversion, the trials of a protocol, a table.
+
+What is wrong with a config or an option is an InputError here, before any job runs.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import configs
+from console.errors import InputError
+from console.files import sha256
+
+from . import cost
+from .graph import Job, Resources
+
+RANDOM = "random"
+SUPERVISED = "supervised:"
+
+
+def pretrain_job(
+    config: str,
+    overrides: Sequence[str],
+    folder: Path,
+    *,
+    name: str = "pretrain",
+    nodes: int = 1,
+    gpus: int = 8,
+    needs: Sequence[str] = (),
+    start: Path | None = None,
+    local: bool = False,
+) -> Job:
+    """``densessl pretrain`` into ``folder``, one process a GPU.
+
+    ``config`` is a file or the name of a built-in one, ``overrides`` its ``KEY VALUE`` pairs;
+    ``gpus`` of each of ``nodes`` (0: one process on the CPU). ``start``: the weights that it starts
+    from and that a job of ``needs`` makes. ``local``: for this machine, where the job itself starts
+    the processes. Raises InputError for what pretrain would refuse.
+    """
+    from pretrain import config as pretraining
+
+    config, words = _place(config), list(map(str, overrides))
+    added = {"BACKBONE.WEIGHTS": start} if start else {}
+    for key, value in (added | {"OUTPUT_DIR": folder}).items():
+        if key in words[::2]:
+            raise InputError(f"{key} is given twice: '{words[words.index(key) + 1]}' and {value}")
+        words += [key, str(value)]
+    cfg = pretraining.load(config, words)
+    pretraining.validate(cfg, nodes * max(gpus, 1))
+    program = Job.program
+    if local and gpus > 1:
+        launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus))
+        program = (sys.executable, "-m", *launcher, "-m", "densessl")
+    return Job(
+        name,
+        ("pretrain", "--config", config, *words),
+        needs=tuple(needs),
+        outputs=(Path(folder) / "backbone_final.pth",),
+        program=program,
+        content=("pretrain", pretraining_sum(cfg, made_here=start is not None)),
+        resources=Resources(nodes, gpus, "gpu", cost.of_pretraining(config, words, nodes * gpus)),
+    )
+
+
+def pretraining_sum(cfg: Mapping[str, Any], made_here: bool = False) -> str:
+    """The sum of a pretraining's options, less those that do not change what comes out.
+
+    ``cfg`` may come from a run's ``config.yaml``. Data count by the last two parts of their path,
+    as records name them: they may have moved, and pretrain itself compares their images. Weights to
+    start from count by their content, unless a job of the same graph makes them (``made_here``).
+    """
+    from pretrain import config as pretraining
+    from pretrain.engine.resume import FREE
+
+    options = pretraining.flat(pretraining.defaults()) | pretraining.flat(cfg)
+    weights, places = options["BACKBONE.WEIGHTS"], str(options["DATA.PATH"]).split(os.pathsep)
+    free = set(FREE) - {"DATA.CLASSES"}
+    kept = {key: value for key, value in options.items() if key not in free}
+    kept["DATA.PATH"] = [Path(place).absolute().parts[-2:] for place in places]
+    if weights and not made_here:
+        kept["BACKBONE.WEIGHTS"] = sha256(weights) if Path(weights).is_file() else weights
+    return _sum(kept)
+
+
+def convert_job(
+    weights: Path,
+    output: Path,
+    *,
+    name: str = "convert",
+    needs: Sequence[str] = (),
+    method: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Job:
+    """``densessl convert``: a checkpoint to weights, proved; ``output`` ends in .pkl (a ViT: .pth).
+
+    The checkpoint is what a job of ``needs`` makes; without ``needs`` it must be there, and counts
+    by its content. ``method`` is its name and ``facts`` what it was pretrained on (``dataset``,
+    ``epochs``), where the file cannot tell them.
+    """
+    told = [f"{key}={value}" for key, value in (facts or {}).items()]
+    content = ["convert", Path(output).suffix, method or "", *told]
+    if not needs:
+        content.append(_sum_of_file(weights))
+    named = (*(("--method", method) if method else ()), *(("--pretrain", *told) if told else ()))
+    return Job(
+        name,
+        ("convert", str(weights), "-o", str(output), *named, "--force"),
+        needs=tuple(needs),
+        outputs=(Path(output),),
+        content=tuple(content),
+    )
+
+
+def transfer_jobs(
+    weights: str | Path,
+    protocol: str,
+    variant: str | None,
+    trials: int,
+    folder: Path,
+    *,
+    name: str = "transfer",
+    options: Sequence[str] = (),
+    nodes: int = 1,
+    gpus: int = 8,
+    needs: Sequence[str] = (),
+    data: str | Path | None = None,
+    seed: int = 1,
+    mini: bool = False,
+    keep_batch: bool = False,
+    own_data: Mapping[str, str] | None = None,
+    together: bool = False,
+) -> list[Job]:
+    """``densessl transfer``: a job for each of ``trials``, ``NAME-1``, ``NAME-2``, …, one array.
+
+    ``weights`` is ``random``, ``supervised:FILE`` or a file: one that a job of ``needs`` makes, or,
+    without ``needs``, one that is there and counts by its content. ``options`` are ``KEY VALUE``
+    pairs, ``gpus`` of each of ``nodes`` (0: the CPU), ``own_data`` the four files and folders of a
+    custom protocol (``train_json``, …). ``together``: one job, ``NAME``, for all trials. Raises
+    InputError for what transfer would refuse.
+    """
+    if trials < 1:
+        raise InputError(f"the trials of {protocol} are {trials}; allowed: 1 or more")
+    own = read_own(own_data, protocol)
+    told = resolved(protocol, variant, options, nodes, gpus, mini, keep_batch, own)
+    words = ["--protocol", protocol, *(["--variant", told.variant] if told.variant else [])]
+    words += ["--gpus", str(gpus)] if gpus else []
+    words += ["--mini"] if mini else []
+    words += ["--keep-batch"] if keep_batch else []
+    words += ["--data", str(data)] if data else []
+    for key, value in (own_data or {}).items():
+        words += ["--" + key.replace("_", "-"), str(value)]
+    words += ["--seed", str(seed)] if seed != 1 else []
+    words += ["-o", str(folder), *map(str, options)]
+    content = ["transfer", protocol, told.variant, told.sum]
+    if str(weights) == RANDOM:
+        content.append(RANDOM)
+    elif not needs:
+        content.append(_sum_of_file(str(weights).removeprefix(SUPERVISED)))
+    hours = None if mini else cost.of_fine_tuning(told.file, options, nodes * gpus)
+    resources = Resources(nodes, gpus, "node", hours and hours * (trials if together else 1))
+
+    def job(name: str, output: str, *which: str, **more) -> Job:
+        argv = ("transfer", str(weights), "--trials", str(trials), *which, *words)
+        outputs = (Path(folder) / output,)
+        return Job(name, argv, tuple(needs), outputs, resources=resources, **more)
+
+    if together:
+        return [job(name, "summary.json", content=(*content, f"{seed} to {seed + trials - 1}"))]
+    return [
+        job(
+            f"{name}-{trial}",
+            f"trial_{trial}/result.json",
+            *("--trial", str(trial)),
+            content=(*content, str(seed + trial - 1)),
+            array=name,
+        )
+        for trial in range(1, trials + 1)
+    ]
+
+
+class Resolved(NamedTuple):
+    """A protocol's config for some GPUs, its variant, its file, and the sum that records hold."""
+
+    cfg: Any
+    variant: str
+    file: Path
+    sum: str
+
+
+def resolved(
+    protocol: str,
+    variant: str | None = None,
+    options: Sequence[str] = (),
+    nodes: int = 1,
+    gpus: int = 8,
+    mini: bool = False,
+    keep_batch: bool = False,
+    custom: Any = None,
+) -> Resolved:
+    """The config of a protocol as its trials will have it; ``gpus`` 0: on the CPU. InputError."""
+    words = tuple(map(str, options))
+    how = (protocol, variant, words, nodes * max(gpus, 1), gpus > 0, mini, keep_batch)
+    return _resolve_once(*how) if custom is None else _resolve(*how, custom)
+
+
+def _resolve(
+    protocol: str,
+    variant: str | None,
+    options: tuple[str, ...],
+    processes: int,
+    cuda: bool,
+    mini: bool,
+    keep_batch: bool,
+    custom: Any = None,
+) -> Resolved:
+    from d2_transfer import classification, protocols, resolve
+
+    found, variant = protocols.find(protocol, variant)
+    if protocol in classification.NAMES:
+        if keep_batch:
+            raise InputError(f"--keep-batch is for detection and segmentation, not for {protocol}")
+        cfg = classification.resolve(protocol, variant, processes, mini, options, cuda)
+    else:
+        how = {"gpus": processes, "cuda": cuda, "mini": mini, "keep_batch": keep_batch}
+        cfg = resolve.resolve(protocol, variant, overrides=options, custom=custom, **how)
+    return Resolved(
+        cfg, variant, configs.FOLDER / "transfer" / found.configs[variant], transfer_sum(cfg)
+    )
+
+
+_resolve_once = lru_cache(maxsize=None)(_resolve)  # a table asks for the same one for every row
+
+
+def transfer_sum(cfg) -> str:
+    """The sum of a protocol's config (or of a ``config.yaml`` read), as records hold it."""
+    from d2_transfer import results, run
+
+    return results.config_fingerprint(run.as_dict(cfg) if hasattr(cfg, "dump") else cfg)
+
+
+def table_job(
+    folders: Iterable[Path],
+    output: Path,
+    *,
+    paper: str | None = None,
+    after: Sequence[str] = (),
+    needs: Sequence[str] = (),
+    name: str = "table",
+    options: Sequence[str] = (),
+) -> Job:
+    """``densessl table`` of the trials below ``folders``, beside the numbers of a paper's table.
+
+    It comes ``after`` its trials, also of failed ones: the table says how many there are.
+    """
+    words = [*map(str, folders), *(("--paper", paper) if paper else ()), *options]
+    return Job(
+        name,
+        ("table", *words, "-o", str(output)),
+        needs=tuple(needs),
+        after=tuple(after),
+        outputs=(Path(output),),
+        content=("table", paper or "", *map(str, options)),
+    )
+
+
+def read_own(own_data: Mapping[str, str] | None, protocol: str):
+    """The user's own data, read and checked; None where there are none."""
+    if not own_data:
+        return None
+    from d2_transfer.datasets import custom
+
+    names = ("train_json", "train_images", "val_json", "val_images")
+    return custom.read(*(own_data[name] for name in names), need_masks=protocol == "custom_mask")
+
+
+def _place(config: str) -> str:
+    """A config's file as an absolute path (a job may run elsewhere), a built-in one's name."""
+    return str(Path(config).absolute()) if Path(config).is_file() else str(config)
+
+
+def _sum_of_file(path: str | Path) -> str:
+    if not Path(path).is_file():
+        raise InputError(f"the weights '{path}' are not a file")
+    return sha256(path)
+
+
+def _sum(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

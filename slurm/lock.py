@@ -1,0 +1,112 @@
+"""One job, one run: a file that names who runs it, taken over when that one is gone."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from console.errors import DenseSSLError, InputError
+from console.files import write_json
+
+from .queue import read_queue
+
+WAIT = 30  # seconds for an earlier run to end
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who runs a job: SLURM's number (empty outside of it), host, process and when that began."""
+
+    slurm_job: str
+    host: str
+    process: int
+    began: int  # clock ticks after the machine's start, so that a number used again is told apart
+
+    @classmethod
+    def me(cls, slurm_job: str) -> "Owner":
+        return cls(slurm_job, socket.gethostname(), os.getpid(), _began(os.getpid()))
+
+    def is_gone(self, slurm_job: str) -> bool:
+        """Whether it runs no more, as ``slurm_job`` sees it; False where that cannot be told."""
+        if self.host == socket.gethostname():
+            return _began(self.process) != self.began
+        if self.slurm_job and self.slurm_job == slurm_job:
+            return True  # SLURM queued us again: it ended the earlier run first
+        if not self.slurm_job:
+            return False
+        try:
+            queue = read_queue()
+        except DenseSSLError:
+            return False
+        return queue is not None and self.slurm_job not in queue
+
+
+@contextmanager
+def held(file: Path, slurm_job: str, *, wait: float = WAIT) -> Iterator[None]:
+    """Hold the lock ``file`` for this process; InputError where another one keeps holding it."""
+    me = Owner.me(slurm_job)
+    deadline = time.monotonic() + wait
+    while (other := _take(file, me)) is not None:
+        if time.monotonic() > deadline:
+            job = f"SLURM's job {other.slurm_job}, " if other.slurm_job else ""
+            raise InputError(
+                f"'{file.stem}' is being run by {job}process {other.process} on {other.host}; "
+                f"where that is long gone, delete {file}"
+            )
+        time.sleep(1)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if _read(file) == me:
+                file.unlink()
+
+
+def _take(file: Path, me: Owner) -> Owner | None:
+    """Take the lock; the other one where it is held."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with alone(file.with_name(f".{file.name}.guard")):
+        other = _read(file)
+        if other is not None and other != me and not other.is_gone(me.slurm_job):
+            return other
+        write_json(file, asdict(me))
+    return None
+
+
+def _read(file: Path) -> Owner | None:
+    try:
+        return Owner(**json.loads(file.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _began(process: int) -> int:
+    """When a process of this machine began; 0 where there is none."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return 0
+    state, *_ = after = text.rpartition(")")[2].split()
+    return 0 if state in "ZX" else int(after[19])
+
+
+@contextmanager
+def alone(file: Path, busy: Callable[[], str] | None = None) -> Iterator[None]:
+    """Hold a lock of the file system; wait for it, or InputError where ``busy()`` says why.
+
+    File systems without locks are used without.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a") as stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise InputError(busy()) from None
+        except OSError:
+            pass
+        yield

@@ -1,0 +1,201 @@
+"""``densessl submit``: the same work as SLURM jobs."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from console import log
+from console.errors import InputError, nearest
+from console.parser import Parser
+
+from . import flags, jobs, state
+from .graph import Job
+from .settings import Cluster
+
+OWN_DATA = ("train_json", "train_images", "val_json", "val_images")
+USAGE = """\
+usage: densessl submit {pretrain,transfer,pipeline,retry} …
+
+The same work as SLURM jobs: each saves before its time limit and is queued again.
+
+  pretrain --config C [-o DIR] [KEY VALUE …]    a pretraining, one process a GPU
+  transfer WEIGHTS --protocol P -o DIR          its trials as a job array
+  pipeline FILE -o DIR                          a graph of jobs (as densessl reproduce)
+  retry DIR                                     what failed, was stopped or was never submitted
+
+'densessl submit VERB --help' says more of each; docs/cluster.md tells the whole way.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Submit a verb's work, or what is left of it."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if argv else 2
+    verb, *rest = argv
+    if verb not in VERBS:
+        hint = nearest(verb, VERBS)
+        meant = f" Did you mean '{hint}'?" if hint else ""
+        raise InputError(f"unknown work '{verb}'.{meant} Allowed: {', '.join(VERBS)}")
+    return VERBS[verb](rest)
+
+
+def pretrain(argv: list[str]) -> int:
+    """Submit a pretraining, one process a GPU.
+
+    Found unfinished, it goes on. KEY VALUE pairs change options of the config file, as in
+    'SOLVER.EPOCHS 100 DATA.WORKERS 8'.
+    """
+    parser = Parser(prog="densessl submit pretrain", description=pretrain.__doc__)
+    parser.add_argument("--config", metavar="FILE", help="a YAML file, or a built-in config")
+    parser.add_argument(
+        "-o", "--output-dir", metavar="DIR", help="OUTPUT_DIR, unless that is given"
+    )
+    flags.add(parser)
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="options by name")
+    args = parser.parse_intermixed_args(argv)
+    if not args.config:
+        raise InputError("--config is missing: a YAML file, or a name of densessl pretrain --list")
+    cluster = flags.read(args)
+    folder, overrides = _output_dir(args)
+    work = [jobs.pretrain_job(args.config, overrides, folder, nodes=args.nodes, gpus=args.gpus)]
+
+    def config() -> str:
+        from pretrain import config as pretraining
+
+        return pretraining.load(args.config, [*overrides, "OUTPUT_DIR", str(folder)]).dump()
+
+    return _send(work, folder, cluster, args.dry_run, config)
+
+
+def _output_dir(args) -> tuple[Path, list[str]]:
+    """Where the run goes, and the overrides without it."""
+    from pretrain import config as pretraining
+
+    cfg = pretraining.load(args.config, args.overrides)
+    words = args.overrides
+    pairs = list(zip(words[::2], words[1::2], strict=True))
+    given = [value for key, value in pairs if key == "OUTPUT_DIR"]
+    if given and args.output_dir:
+        raise InputError(f"-o {args.output_dir} and OUTPUT_DIR {given[-1]}: give one of them")
+    left = [word for pair in pairs if pair[0] != "OUTPUT_DIR" for word in pair]
+    return Path(args.output_dir or cfg.OUTPUT_DIR).absolute(), left
+
+
+def transfer(argv: list[str]) -> int:
+    """Submit the trials of a protocol as a job array; a finished trial is not run again.
+
+    WEIGHTS is what 'densessl transfer' takes. A checkpoint is converted by a job that comes before.
+    KEY VALUE pairs change options of the protocol's config.
+    """
+    parser = Parser(prog="densessl submit transfer", description=transfer.__doc__)
+    parser.add_argument("weights", metavar="WEIGHTS", help="a checkpoint, or 'random'")
+    parser.add_argument("--protocol", required=True, metavar="NAME", help="of transfer --list")
+    parser.add_argument("--variant", metavar="NAME", help="where the protocol has several")
+    parser.add_argument("--trials", type=int, default=5, metavar="K", help="how many")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the first trial")
+    parser.add_argument("-o", "--output-dir", required=True, metavar="DIR", help="of the trials")
+    parser.add_argument("--data", metavar="DIR", help="of the data sets")
+    parser.add_argument("--mini", action="store_true", help="the protocol in miniature")
+    parser.add_argument("--keep-batch", action="store_true", help="as densessl transfer")
+    parser.add_argument("--method", metavar="NAME", help="of a checkpoint that cannot tell it")
+    for name in OWN_DATA:
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, metavar="PATH", help="custom_*: as densessl transfer")
+    flags.add(parser)
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="options by name")
+    args = parser.parse_intermixed_args(argv)
+    cluster = flags.read(args)
+    own = {name: str(Path(getattr(args, name)).absolute()) for name in OWN_DATA if vars(args)[name]}
+    if own and len(own) < len(OWN_DATA):
+        raise InputError(f"one's own data are {', '.join(OWN_DATA)}; given: {', '.join(own)}")
+    folder = Path(args.output_dir).absolute()
+    weights, work = _converted(args, folder)
+    trials = jobs.transfer_jobs(
+        weights,
+        args.protocol,
+        args.variant,
+        args.trials,
+        folder,
+        options=args.overrides,
+        nodes=args.nodes,
+        gpus=args.gpus,
+        needs=[job.name for job in work],
+        data=Path(args.data).absolute() if args.data else None,
+        seed=args.seed,
+        mini=args.mini,
+        keep_batch=args.keep_batch,
+        own_data=own or None,
+    )
+
+    def config() -> str:
+        given = (args.overrides, args.nodes, args.gpus, args.mini, args.keep_batch)
+        read = jobs.read_own(own or None, args.protocol)
+        return jobs.resolved(args.protocol, args.variant, *given, read)[0].dump()
+
+    return _send([*work, *trials], folder, cluster, args.dry_run, config)
+
+
+def _converted(args, folder: Path) -> tuple[str | Path, list[Job]]:
+    """What the trials start from, and the job that makes it, if one must."""
+    from d2_transfer import classification
+
+    if args.weights == jobs.RANDOM:
+        return args.weights, []
+    if args.weights.startswith(jobs.SUPERVISED):
+        file = Path(args.weights.removeprefix(jobs.SUPERVISED)).absolute()
+        return f"{jobs.SUPERVISED}{file}", []
+    given = Path(args.weights).absolute()
+    if given.suffix == ".pkl":  # converted already
+        return given, []
+    suffix = ".pth" if args.protocol in classification.NAMES else ".pkl"
+    output = folder / f"weights{suffix}"
+    return output, [jobs.convert_job(given, output, method=args.method)]
+
+
+def _send(work, folder: Path, cluster: Cluster, dry_run: bool, config: Callable[[], str]) -> int:
+    if dry_run:
+        sys.stdout.write(flags.preview(work, folder, cluster))
+        sys.stdout.write(f"\n# the resolved config\n{config()}")
+        return 0
+    log.setup()
+    flags.submit(work, folder, cluster)
+    return 0
+
+
+def retry(argv: list[str]) -> int:
+    """Submit again what failed, was stopped or cancelled, or was never submitted, and what waits
+    for it. What is finished, queued or running is left alone.
+    """
+    parser = Parser(prog="densessl submit retry", description=retry.__doc__)
+    parser.add_argument("folder", metavar="DIR", help="of a submission")
+    folder = Path(parser.parse_args(argv).folder).absolute()
+    work, settings = state.read_graph(folder)
+    if not settings:
+        raise InputError(
+            f"the jobs of {folder} ran on this machine, not on a cluster; run the same command "
+            "again to go on"
+        )
+    log.setup()
+    flags.submit(work, folder, Cluster.from_dict(settings))
+    return 0
+
+
+def pipeline(argv: list[str]) -> int:
+    """Submit a pipeline file's jobs: ``densessl reproduce``, with batch files in its dry run."""
+    from . import reproduce
+
+    args = reproduce.parser().parse_args(argv)
+    code = reproduce.main(argv)
+    if args.dry_run and not args.local:
+        found = reproduce.load(args)
+        sys.stdout.write("\n" + flags.preview(found.jobs, found.folder, flags.read(args)))
+    return code
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "pretrain": pretrain,
+    "transfer": transfer,
+    "pipeline": pipeline,
+    "retry": retry,
+}

@@ -1,0 +1,184 @@
+"""``densessl reproduce PAPER/TABLE``: every job behind a published table, as one graph."""
+
+import logging
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from console import log
+from console.errors import EnvironmentLacks, InputError
+from console.parser import Parser
+from console.progress import duration
+
+from . import cost, data, expansion, flags, pipeline
+from .expansion import Call, Pipeline
+from .graph import Job, in_order
+from .local import run_local
+
+DESCRIPTION = """\
+Run every job behind a published table: the pretrainings, their proved conversions, the trials, and
+the table with the published numbers beside ours. Run again, what is finished is not run again,
+and what it says first is what the rest costs. Tables that share a folder share what they have in
+common. TABLE is one of --list, or a pipeline file of your own (docs/reproduce.md).
+
+The jobs go to SLURM, or run here one after the other with --local; --dry-run only shows them.
+"""
+
+
+def parser() -> Parser:
+    made = Parser(prog="densessl reproduce", description=DESCRIPTION)
+    made.add_argument("table", nargs="?", metavar="TABLE", help="such as setsim/table4, or a file")
+    made.add_argument("--list", action="store_true", help="print the tables, and stop")
+    made.add_argument(
+        "-o", "--output-dir", default="reproduce", metavar="DIR", help="for all of it"
+    )
+    made.add_argument("--local", action="store_true", help="on this machine, without SLURM")
+    made.add_argument("--mini", action="store_true", help="in miniature, on drawn scenes")
+    made.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="the folder of all data sets (else DETECTRON2_DATASETS), or of one, as imagenet=DIR",
+    )
+    made.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="METHOD=FILE",
+        help="a checkpoint for a row, instead of its pretraining or of none",
+    )
+    made.add_argument("--trials", type=int, metavar="K", help="of every protocol")
+    flags.add(made)
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb; see DESCRIPTION."""
+    args = parser().parse_args(argv)
+    if args.list:
+        sys.stdout.write(listing())
+        return 0
+    if not args.table:
+        raise InputError(f"TABLE is missing: one of {', '.join(pipeline.built_in())}, or a file")
+    if args.trials is not None and args.trials < 1:
+        raise InputError(f"--trials is {args.trials}; allowed: 1 or more")
+    if not (args.local or args.dry_run or shutil.which("sbatch")):
+        raise EnvironmentLacks(
+            "there is no SLURM here (no sbatch): run the same command on a cluster's login node, "
+            "or with --local to run the jobs on this machine (--dry-run shows them)"
+        )
+    cluster = flags.read(args)
+    found = load(args)
+    if args.dry_run:
+        sys.stdout.write(describe(found))
+        return 0
+    if args.local and found.spec.paper and not (found.mini or gpus_here()):
+        raise InputError(
+            f"{args.table} needs GPUs, and this machine has none: submit it to a cluster, or see "
+            "how it goes with --mini"
+        )
+    found.prepare()
+    print(cost.summary(found.jobs, found.is_done()), file=sys.stderr)
+    if args.local:
+        return run_here(found)
+    log.setup()
+    flags.submit(found.jobs, found.folder, cluster)
+    return 0
+
+
+def load(args) -> Pipeline:
+    """The jobs that the parsed arguments name; InputError."""
+    folder = Path(args.output_dir).absolute()
+    weights = {}
+    for word in args.weights:
+        method, equals, file = word.rpartition("=")
+        if not (equals and method and file):
+            raise InputError(f"--weights '{word}' is not METHOD=FILE")
+        weights[method] = file
+    call = Call(
+        folder,
+        data.parse(args.data, folder),
+        weights,
+        trials=args.trials,
+        mini=args.mini,
+        nodes=1 if args.local else args.nodes,
+        gpus=gpus_here() if args.local else args.gpus,
+        local=args.local,
+    )
+    return expansion.expand(pipeline.read(args.table), call)
+
+
+def run_here(found: Pipeline) -> int:
+    """All jobs on this machine, one after the other, then the table."""
+    from d2_transfer.tables import main as table
+
+    log.setup(found.folder)
+    run_local(found.jobs, found.folder)
+    for job in found.jobs:
+        if job.argv[0] == "table":
+            table.main([str(word) for word in job.argv[1:-2]])  # without -o: to the screen
+            logging.getLogger("densessl").info("the table is %s", job.outputs[0])
+    return 0
+
+
+def listing() -> str:
+    """A line for each built-in table: its name, and what its head says it is."""
+    lines = []
+    for name in pipeline.built_in():
+        said = pipeline.read(name).head.splitlines()[1:]
+        text = " ".join(line for line in said if not line.startswith("Cost:"))
+        lines.append(f"{name:22s} {text}\n")
+    return "".join(lines)
+
+
+def describe(found: Pipeline) -> str:
+    """The jobs in their order with what they wait for, what is missing, and the cost."""
+    is_done = found.is_done()
+    lines = [f"{found.spec.name}: {len(found.jobs)} jobs in {found.folder}", ""]
+    groups: dict[str, list[Job]] = {}
+    for job in in_order(found.jobs):
+        groups.setdefault(job.array or job.name, []).append(job)
+    for name, group in groups.items():
+        lines += _of_group(name, group, sum(is_done(job.name) for job in group))
+    if found.left_out:
+        methods = [row.method for row in found.left_out]
+        given = shlex.quote(f"{methods[0]}=FILE")
+        lines += ["", f"published alone: {', '.join(methods)}", f"  (--weights {given} adds one)"]
+    if missing := found.data.missing(found.reads):
+        lines += ["", f"warning: {expansion.missing_data(missing)}"]
+    return "\n".join([*lines, "", cost.summary(found.jobs, is_done)]) + "\n"
+
+
+def _of_group(name: str, group: Sequence[Job], done: int) -> list[str]:
+    """Two lines on a job, or on an array of them."""
+    first = group[0]
+    state = "done" if done == len(group) else f"{done} of {len(group)} done" if done else "to do"
+    count = f" x {len(group)}" if len(group) > 1 else ""
+    waits = f" needs {', '.join(first.needs)}" if first.needs else ""
+    waits += f" after {_in_short(first.after)}" if first.after else ""
+    size, hours = first.resources, first.resources.hours
+    on = f" on {size.nodes} x {size.gpus} GPUs" if size.gpus else ""
+    on += f", about {duration(3600 * hours)}" if hours else ""
+    name = name if count else first.name
+    return [f"[{state}] {name}{count}{on}{waits}", f"    {command(first)}"]
+
+
+def _in_short(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"
+
+
+def command(job: Job) -> str:
+    """The job's command line, as one types it."""
+    if job.program == Job.program:
+        return shlex.join(["densessl", *map(str, job.argv)])
+    return shlex.join(["python", *job.program[1:], *map(str, job.argv)])
+
+
+def gpus_here() -> int:
+    """How many GPUs this machine has."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,0 +1,441 @@
+"""Pipeline files: what is wrong with one, the jobs that it becomes, and which of them run again."""
+
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+import configs
+from console.errors import InputError
+from pretrain import config as pretraining
+from slurm import data, expansion, pipeline
+from slurm.building import VARIABLE
+from slurm.graph import in_order
+from slurm.local import run_local
+
+BASE = configs.FOLDER / "pretrain" / "moco_v2_r50_in100_200ep.yaml"
+FILE = """\
+# densessl reproduce mine.yaml
+# What it is.
+data: imagenet/train
+rows:
+  - {method: Random, start: random}
+  - {method: Supervised, start: supervised}
+  - {method: MoCo-v2, pretrain: CONFIG}
+  - {method: Their own, weights: official}
+  - {method: Numbers alone, published: true}
+protocols:
+  - {name: voc_det_c4, trials: 2}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config of the user's own."""
+    file = tmp_path / "mine_moco.yaml"
+    file.write_text(f"# mine\n_BASE_: {BASE}\nSOLVER:\n  EPOCHS: 100\n")
+    return file
+
+
+def expanded(tmp_path, text=FILE, folder="run", words=(), **call):
+    """The jobs of a file with that text; CONFIG in it is the config of the fixture."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace("CONFIG", str(tmp_path / "mine_moco.yaml")))
+    where = tmp_path / folder
+    told = expansion.Call(where, data.parse(words, where), **call)
+    return expansion.expand(pipeline.read(str(file)), told)
+
+
+def by_name(found):
+    return {job.name: job for job in found.jobs}
+
+
+# ------------------------------------------------------------------------------ the language
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("protocols:", "protocol:", "unknown key 'protocol'.*Did you mean 'protocols'"),
+        ("start: random", "begin: random", "unknown key 'begin' in 'Random' of rows"),
+        ("start: random", "start: randon", "Did you mean 'random'"),
+        ("start: random", "start: random, published: true", "needs one of"),
+        ("weights: official", "weights: file.pth", "weights is 'file.pth'"),
+        ("trials: 2", "trials: two", "trials in .* is 'two'; it must be a whole number"),
+        ("trials: 2", "trials: 0", "trials of voc_det_c4 are 0"),
+        ("trials: 2", "options: [A, B]", "options in .* must be a group of keys"),
+        ("published: true", "published: 3", "must be true or false"),
+        ("name: voc_det_c4", "name: voc_det_c5", "Did you mean 'voc_det_c4'"),
+        ("name: voc_det_c4", "name: knn, variant: first", "variant"),
+        ("pretrain: CONFIG", "pretrain: moco_v3_r50", "unknown config"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, options: {SOLVER.EPOC: 3}", "SOLVER.EPOCHS"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, protocols: [knn]", "unknown protocol 'knn'"),
+        ("method: MoCo-v2", "method: Random", "'Random' stands there twice"),
+        ("data: imagenet/train\n", "", "neither it nor the file says 'data'"),
+        ("rows:\n", "rows: 3\njobs:\n", "rows in .* is a list of entries"),
+        ("rows:\n", "rows:\n  - MoCo\n", "is a group of keys, not 'MoCo'"),
+        ("rows:\n", "rows:\n  - {start: random}\n", "has no 'method'"),
+        ("data: imagenet/train\n", "data: a\nscenes: {images: 3}\n", "'images' in scenes"),
+        ("data: imagenet/train\n", "data: [\n", "is not YAML"),
+        ("protocols:\n  - {name: voc_det_c4, trials: 2}\n", "", "has nothing to do"),
+        ("trials: 2", "options: {SOLVER.BASE_LRR: 1}", "SOLVER.BASE_LR"),
+        ("data: imagenet/train\n", "data: a\nname: mine\n", "unknown key 'name'"),
+        ("data: imagenet/train\n", "data: a\npaper: setsim/table44\n", "Did you mean 'setsim/tab"),
+        ("data: imagenet/train\n", "data: a\nshow: {size: 3}\n", "has no 'image'"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, name: a/b", "'a/b' among rows"),
+        ("trials: 2", "folder: ../elsewhere", "'../elsewhere' among protocols"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, config, old, new, message):
+    assert old in FILE
+    with pytest.raises(InputError, match=message):
+        expanded(tmp_path, FILE.replace(old, new))
+
+
+def test_a_pipeline_that_is_nowhere_names_the_nearest():
+    with pytest.raises(
+        InputError, match="unknown table.*'setsim/tabel4'. Did you mean 'setsim/table4'"
+    ):
+        pipeline.read("setsim/tabel4")
+
+
+# ------------------------------------------------------------------------------ the jobs
+
+
+def test_the_jobs_come_in_the_order_pretraining_conversion_trials_table(tmp_path, config):
+    found = expanded(tmp_path)
+    assert [job.name for job in found.jobs] == [
+        *("pretrain-mine_moco", "convert-mine_moco"),
+        *("transfer-voc_det_c4-random-1", "transfer-voc_det_c4-random-2"),
+        *("transfer-voc_det_c4-mine_moco-1", "transfer-voc_det_c4-mine_moco-2"),
+        "table-mine",
+    ]
+    assert [row.method for row in found.left_out] == ["Supervised", "Their own", "Numbers alone"]
+    jobs, run = by_name(found), tmp_path / "run"
+    assert jobs["convert-mine_moco"].needs == ("pretrain-mine_moco",)
+    assert jobs["transfer-voc_det_c4-mine_moco-2"].needs == ("convert-mine_moco",)
+    assert jobs["transfer-voc_det_c4-random-1"].needs == ()
+    assert jobs["table-mine"].after == tuple(job.name for job in found.jobs[2:6])
+    assert str(run / "transfer/voc_det_c4/mine_moco") in jobs["table-mine"].argv
+    written = {output: job.name for job in found.jobs for output in job.outputs}
+    for job in found.jobs:  # what a job reads of another's it needs
+        for word in job.argv[1:]:
+            maker = written.get(Path(word))
+            assert maker in (None, job.name, *job.before), (job.name, word)
+
+
+def test_equal_pretrainings_of_several_rows_are_one(tmp_path, config):
+    text = FILE.replace(
+        "rows:\n",
+        "rows:\n  - {method: Same, pretrain: CONFIG, transfer: {SOLVER.BASE_LR: 0.01}}\n"
+        "  - {method: Longer, pretrain: CONFIG, options: {SOLVER.EPOCHS: 200}}\n",
+    )
+    jobs = by_name(expanded(tmp_path, text))
+    pretrainings = [name for name in jobs if name.startswith("pretrain")]
+    assert len(pretrainings) == 2 and pretrainings[0] == "pretrain-mine_moco"
+    assert pretrainings[1].startswith("pretrain-mine_moco-")  # another config of that name
+    assert "transfer-voc_det_c4-base_lr_0.01-mine_moco-1" in jobs
+    assert f"transfer-voc_det_c4-{pretrainings[1].removeprefix('pretrain-')}-1" in jobs
+
+
+def test_a_pretraining_may_start_from_another(tmp_path, config):
+    row = "{method: VADeR, pretrain: vader, from: CONFIG}"
+    only = FILE[: FILE.index("  - {method: Random")] + f"  - {row}\n"
+    jobs = by_name(expanded(tmp_path, only + FILE[FILE.index("protocols:") :]))
+    assert jobs["pretrain-vader"].needs == ("pretrain-mine_moco",)
+    start = str(jobs["pretrain-mine_moco"].outputs[0])
+    assert jobs["pretrain-vader"].argv[-4:-2] == ("BACKBONE.WEIGHTS", start)
+    assert "convert-mine_moco" not in jobs  # no row of it
+
+
+def test_weights_named_at_the_call_take_the_place_of_a_row(tmp_path, config):
+    file = tmp_path / "ckpt.pth"
+    file.write_text("one")
+    weights = {"MoCo-v2": str(file), "Supervised": str(file), "Their own": str(file)}
+    found = expanded(tmp_path, weights=weights)
+    names = [job.name for job in found.jobs if job.name.startswith(("pretrain", "convert"))]
+    assert [name.split("-")[1] for name in names] == ["supervised", "moco", "their_own"]
+    jobs = by_name(found)
+    assert jobs[names[0]].argv[-3:] == ("--method", "supervised", "--force")
+    assert "--method" not in jobs[names[2]].argv
+    assert [row.method for row in found.left_out] == ["Numbers alone"]
+    knn = by_name(expanded(tmp_path, FILE.replace("voc_det_c4", "knn"), weights=weights))
+    assert knn[names[0]].outputs[0].suffix == ".pth"  # holds ViTs, too
+    assert jobs[names[0]].outputs[0].suffix == ".pkl"
+    file.write_text("two")  # another file of that name has another place
+    assert not set(names) & set(by_name(expanded(tmp_path, weights=weights)))
+    with pytest.raises(InputError, match="not there"):
+        expanded(tmp_path, weights={"MoCo-v2": "nowhere.pth"})
+    with pytest.raises(InputError, match="Did you mean 'MoCo-v2'"):
+        expanded(tmp_path, weights={"MoCov2": str(file)})
+
+
+def test_the_gpus_and_nodes_of_the_call(tmp_path, config):
+    jobs = by_name(expanded(tmp_path, nodes=2, gpus=4))
+    pretrain, transfer = jobs["pretrain-mine_moco"], jobs["transfer-voc_det_c4-random-1"]
+    assert (pretrain.resources.nodes, pretrain.resources.gpus) == (2, 4)
+    assert (transfer.resources.nodes, transfer.resources.gpus) == (1, 4)
+    assert transfer.argv[transfer.argv.index("--gpus") + 1] == "4"
+    assert (
+        "torch.distributed.run"
+        in by_name(expanded(tmp_path, gpus=4, local=True))["pretrain-mine_moco"].program
+    )
+
+
+def test_in_miniature_everything_is_small_and_on_scenes(tmp_path):
+    text = FILE.replace("CONFIG", "resim_fpn_r50_in1k_200ep").replace(
+        "{name: voc_det_c4, trials: 2}",
+        "{name: coco_mask_fpn_1x, variant: 4conv1fc}\n"
+        "  - {name: knn, options: {DATASETS.CLASSES: imagenet100}}\n"
+        "  - {name: finetune_cls, variant: cars}\n  - {name: finetune_cls, variant: pets}",
+    )
+    found = expanded(tmp_path, text, mini=True, gpus=0)
+    jobs, scenes = by_name(found), str(tmp_path / "run" / "scenes")
+    assert found.reads == () and list(jobs)[0] == "scenes"
+    pretrain = jobs["pretrain-resim_fpn_r50_in1k_200ep_scenes"]
+    assert pretrain.needs == ("scenes",)
+    assert pretrain.argv[2:5] == (
+        *("resim_fpn_r50_in1k_200ep_scenes", "DATA.PATH"),
+        f"{scenes}/imagenet/train",
+    )
+    kept = pretrain.argv[5:-2]  # what Detectron2's heads expect
+    assert kept == ("BACKBONE.NAME", "resnet50", "RESIM.FPN_DIM", "256")
+    transfers = [job for job in found.jobs if job.argv[0] == "transfer"]
+    assert len(transfers) == 6  # two rows; cars and pets are one: what scenes have
+    for job in transfers:
+        assert "--mini" in job.argv and job.argv[job.argv.index("--data") + 1] == scenes
+        assert "scenes" in job.needs and "imagenet100" not in job.argv
+    assert any("voc_objects" in job.argv for job in transfers)
+    assert "--paper" not in found.jobs[-1].argv
+    assert not set(jobs) & set(by_name(expanded(tmp_path, FILE.replace("CONFIG", "moco_v2"))))
+
+
+def test_the_files_and_the_calls_trials(tmp_path, config):
+    def count(**call):
+        names = [job.name for job in expanded(tmp_path, **call).jobs if job.argv[0] == "transfer"]
+        return len(names) // 2
+
+    assert (count(), count(trials=4), count(mini=True, gpus=0)) == (2, 4, 1)
+    assert count(mini=True, trials=3, gpus=0) == 3
+
+
+def test_commands_of_ones_own(tmp_path, config):
+    jobs = """\
+jobs:
+  - name: pictures
+    run: "show $dir/pretrain/mine_moco/backbone_final.pth '$data/a picture.jpg' -o $dir/pictures"
+    needs: [pretrain-mine_moco]
+    outputs: [$dir/pictures]
+  - {name: other, module: d2_transfer.pictures, run: --help}
+"""
+    found = by_name(expanded(tmp_path, FILE + jobs, words=["/datasets"]))
+    run = tmp_path / "run"
+    weights = str(run / "pretrain/mine_moco/backbone_final.pth")
+    pictures = found["pictures"]
+    assert pictures.argv == ("show", weights, "/datasets/a picture.jpg", "-o", f"{run}/pictures")
+    assert pictures.outputs == (run / "pictures",) and pictures.needs == ("pretrain-mine_moco",)
+    assert pictures.env == {VARIABLE: "/datasets"}
+    assert found["other"].program[-1] == "d2_transfer.pictures"
+    wrong = {
+        "pretrain-mine_moco]": ("pretrain-mine_moko]", "Did you mean 'pretrain-mine_moco'"),
+        "$dir/pretrain": ("$folder/pretrain", r"words with \$dir and \$data"),
+        "name: other": ("name: pictures", "stands there twice"),
+        "name: pictures": ("name: table-mine", "two different jobs are called 'table-mine'"),
+        "needs: [pre": ("needs: [pictures, pre", "wait for each other"),
+    }
+    for old, (new, message) in wrong.items():
+        with pytest.raises(InputError, match=message):
+            expanded(tmp_path, FILE + jobs.replace(old, new))
+
+
+def test_a_file_of_commands_alone(tmp_path):
+    found = expanded(tmp_path, "jobs:\n  - {name: help, run: --help}\n")
+    assert [job.name for job in found.jobs] == ["help"]
+    run_local(found.jobs, found.folder)
+    assert "usage: densessl" in (found.folder / "logs" / "help.txt").read_text()
+
+
+def test_the_example_of_the_docs_and_every_key_that_they_name(tmp_path, config):
+    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text()
+    text = page.split("```yaml\n")[1].split("```")[0]
+    found = expanded(tmp_path, text.replace("configs/ours.yaml", "CONFIG"))
+    assert len(found.jobs) == 3 + 3 + 2 * 3 * 4 + 1 and found.left_out == ()
+    assert (found.folder / "pretrain/threshold065") in {
+        job.outputs[0].parent for job in found.jobs if job.argv[0] == "pretrain"
+    }
+    table = page[page.index("| key | |") :]
+    for kind in (pipeline.Spec, pipeline.Row, pipeline.Protocol, pipeline.FreeJob):
+        for each in fields(kind):
+            name = "from" if each.name == "start_from" else each.name
+            assert name in ("name", "head") or f"`{name}" in table, name
+
+
+# ------------------------------------------------------------------------------ the data
+
+
+def test_data_are_named_for_all_or_one_by_one(tmp_path, config, monkeypatch):
+    found = expanded(tmp_path, words=[str(tmp_path / "all")])
+    jobs = by_name(found)
+    assert str(tmp_path / "all/imagenet/train") in jobs["pretrain-mine_moco"].argv
+    assert found.reads == ("VOC2007", "VOC2012", "imagenet/train")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "environment"))
+    jobs = by_name(expanded(tmp_path))
+    assert str(tmp_path / "environment/imagenet/train") in jobs["pretrain-mine_moco"].argv
+
+    found = expanded(tmp_path, words=["imagenet=/scratch/ilsvrc", str(tmp_path / "all")])
+    jobs, links = by_name(found), tmp_path / "run" / "data"
+    assert str(links / "imagenet/train") in jobs["pretrain-mine_moco"].argv
+    transfer = jobs["transfer-voc_det_c4-random-1"].argv
+    assert transfer[transfer.index("--data") + 1] == str(links)
+    assert found.data.missing(found.reads) == [
+        f"VOC2007: {tmp_path}/all/VOC2007",
+        f"VOC2012: {tmp_path}/all/VOC2012",
+        "imagenet/train: /scratch/ilsvrc/train",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["imagenet="], "not NAME=DIR"),
+        (["a", "b"], "two folders for all"),
+        (["imagnet=/x"], "Did you mean 'imagenet'"),
+    ],
+)
+def test_what_is_wrong_with_the_data_that_are_named(tmp_path, config, words, message):
+    with pytest.raises(InputError, match=message):
+        expanded(tmp_path, words=words)
+
+
+def test_scenes_are_drawn_and_not_named(tmp_path, config):
+    with pytest.raises(InputError, match="scenes are drawn"):
+        expanded(tmp_path, words=["imagenet=/x"], mini=True, gpus=0)
+
+
+def test_missing_data_are_one_message_before_anything(tmp_path, config):
+    found = expanded(tmp_path, words=[str(tmp_path / "all")])
+    with pytest.raises(InputError, match="(?s)imagenet/train.*VOC2012.*|VOC2012.*imagenet/train"):
+        found.prepare()
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_named_by_themselves_are_linked(tmp_path):
+    for place in ("mine/train", "all/coco"):
+        (tmp_path / place).mkdir(parents=True)
+    found = data.parse([f"imagenet={tmp_path}/mine", f"{tmp_path}/all"], tmp_path / "run")
+    found.link(["imagenet/train", "coco", "VOC2007"])
+    links = {link.name: link.resolve() for link in (tmp_path / "run" / "data").iterdir()}
+    assert links == {"imagenet": tmp_path / "mine", "coco": tmp_path / "all/coco"}
+    (tmp_path / "other").mkdir()
+    data.parse([f"imagenet={tmp_path}/other"], tmp_path / "run").link(["imagenet"])
+    assert (tmp_path / "run/data/imagenet").resolve() == tmp_path / "other"
+    (tmp_path / "run/data/imagenet").unlink()
+    (tmp_path / "run/data/imagenet").mkdir()
+    with pytest.raises(InputError, match="in the way"):
+        found.link(["imagenet"])
+
+
+def test_every_data_set_of_the_protocols_has_its_folders():
+    from d2_transfer.datasets.layouts import LAYOUTS
+
+    assert all(data._folders(name) for name in LAYOUTS)
+
+
+# ------------------------------------------------------------------------------ what runs again
+
+# Stands in for every verb: notes the job's name, and writes its outputs, which depend on the
+# config of a pretraining (not on its comments) and on the files that the others read.
+STUB = """
+import hashlib, os, pathlib, sys
+note, name, config, outputs, *argv = sys.argv[1:]
+with open(note, "a") as stream:
+    stream.write(name + " ")
+outputs = [pathlib.Path(each) for each in outputs.split(":")]
+for output in outputs:
+    output.parent.mkdir(parents=True, exist_ok=True)
+told = argv[0] + config
+if argv[0] == "pretrain":
+    (outputs[0].parent / "config.yaml").write_text(config)
+else:
+    files = [pathlib.Path(word) for word in argv if os.path.isfile(word)]
+    told += "".join(file.read_text() for file in files if file not in outputs)
+for output in outputs:
+    output.write_text(hashlib.sha256(told.encode()).hexdigest())
+"""
+
+
+def run(tmp_path, found):
+    """Run the jobs with the stand-in; the names of those that ran."""
+    (tmp_path / "stub.py").write_text(STUB)
+    note = tmp_path / "ran"
+    note.write_text("")
+    made = []
+    for job in found.jobs:
+        said = job.argv[0] == "pretrain"
+        config = pretraining.load(job.argv[2], list(job.argv[3:])).dump() if said else ""
+        outputs = ":".join(map(str, job.outputs))
+        words = (str(tmp_path / "stub.py"), str(note), job.name, config, outputs)
+        made.append(replace(job, program=(sys.executable, *words)))
+    run_local(made, found.folder)
+    return note.read_text().split()
+
+
+ALL = ["transfer-voc_det_c4-random-1", "transfer-voc_det_c4-random-2"]
+MOCO = ["pretrain-mine_moco", "convert-mine_moco"] + [
+    f"transfer-voc_det_c4-mine_moco-{k}" for k in (1, 2)
+]
+
+
+def test_a_second_run_does_nothing_and_neither_does_an_edited_comment(tmp_path, config):
+    assert sorted(run(tmp_path, expanded(tmp_path))) == sorted([*ALL, *MOCO, "table-mine"])
+    assert run(tmp_path, expanded(tmp_path)) == []
+    config.write_text(config.read_text().replace("# mine", "# another head comment"))
+    assert run(tmp_path, expanded(tmp_path, FILE.replace("What it is", "Other words"))) == []
+    moved = expanded(tmp_path, words=["/elsewhere"], nodes=2)  # data moved; more machines
+    assert run(tmp_path, moved) == []
+
+
+def test_an_edited_config_runs_again_what_depends_on_it_and_beside_the_old(tmp_path, config):
+    run(tmp_path, expanded(tmp_path))
+    before = config.read_text()
+    config.write_text(before.replace("EPOCHS: 100", "EPOCHS: 101"))
+    found = expanded(tmp_path)
+    again = run(tmp_path, found)
+    assert len(again) == 5 and not set(again) & {*ALL, *MOCO}
+    assert sum(name.startswith("transfer-voc_det_c4-mine_moco-") for name in again) == 2
+    assert (tmp_path / "run/pretrain/mine_moco/backbone_final.pth").is_file()  # days of work
+    other = FILE.replace("data: imagenet/train", "data: coco/train2017")
+    names = {job.name for job in expanded(tmp_path, other).jobs}
+    assert names & {*again, *MOCO} == {"table-mine"}  # other data, too
+    assert run(tmp_path, expanded(tmp_path)) == []
+    config.write_text(before)  # taken back: only the table has other rows again
+    assert run(tmp_path, expanded(tmp_path)) == ["table-mine"]
+
+
+def test_weights_that_came_out_the_same_run_nothing_again(tmp_path, config):
+    run(tmp_path, expanded(tmp_path))
+    (tmp_path / "run/pretrain/mine_moco/backbone_final.pth").unlink()
+    assert run(tmp_path, expanded(tmp_path)) == ["pretrain-mine_moco"]
+
+
+def test_more_trials_and_another_protocol_add_to_what_is_there(tmp_path, config):
+    run(tmp_path, expanded(tmp_path))
+    third = [f"transfer-voc_det_c4-{name}-3" for name in ("random", "mine_moco")]
+    assert sorted(run(tmp_path, expanded(tmp_path, trials=3))) == sorted([*third, "table-mine"])
+    other = FILE.replace("name: voc_det_c4, trials: 2", "name: cityscapes_inst, trials: 1")
+    again = run(tmp_path, expanded(tmp_path, other))
+    assert sorted(again) == [
+        "table-mine",
+        *(f"transfer-cityscapes_inst-{name}-1" for name in ("mine_moco", "random")),
+    ]
+
+
+def test_what_a_run_left_and_its_protocols_options_keep_their_own_folders(tmp_path, config):
+    found = expanded(tmp_path)
+    place = tmp_path / "run/transfer/voc_det_c4/random"
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text("SOLVER: {BASE_LR: 1}\n")  # somebody else's
+    names = {job.name for job in expanded(tmp_path).jobs} - {job.name for job in found.jobs}
+    assert len(names) == 2 and all("voc_det_c4-random-" in name for name in names)
+    assert in_order(found.jobs)
