@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from .collect import Pretraining
 
-GOOD, LOOK, BAD = "as usual", "worth a look", "bad"
+GOOD, EARLY, LOOK, BAD = "as usual", "too early to tell", "worth a look", "bad"
+STEPS = 500  # before them a network has not yet left its random start, where embeddings are alike
 SHARE = 0.1  # of the lines, at the end, are judged by their mean
 
 
@@ -22,6 +23,7 @@ class Indicator:
     why: str
     band: Callable[[Pretraining], tuple[float, float] | None]
     alarm: Callable[[Pretraining], tuple[float, float] | None]
+    learnt: bool = False  # it says something only once the network has learnt something
 
 
 def _fixed(low: float, high: float):
@@ -51,6 +53,7 @@ INDICATORS = (
         "the queue, then falls below",
         _contrast,
         lambda run: None,
+        learnt=True,
     ),
     Indicator(
         "stat/feature_std",
@@ -58,6 +61,7 @@ INDICATORS = (
         "1 is an even spread over the sphere; near 0 all images have one embedding: collapse",
         _fixed(0.5, 1.1),
         _fixed(0.1, math.inf),
+        learnt=True,
     ),
     Indicator(
         "stat/teacher_entropy",
@@ -65,6 +69,7 @@ INDICATORS = (
         "0 is one output for all images, log K all outputs alike; either end is collapse",
         _entropy(0.02, 0.98),
         _entropy(0.001, 0.9999),
+        learnt=True,
     ),
     Indicator(
         "stat/empty_images",
@@ -121,5 +126,7 @@ def judge(run: Pretraining) -> list[Verdict]:
             state = LOOK
         if alarm and not alarm[0] <= value <= alarm[1]:
             state = BAD
+        if state != GOOD and indicator.learnt and run.step < STEPS:
+            state = EARLY
         verdicts.append(Verdict(indicator, value, band, state))
     return verdicts

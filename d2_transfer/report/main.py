@@ -18,7 +18,7 @@ from d2_transfer.tables.render import html
 from . import curves, health
 from .collect import Found, Pretraining, find
 
-STYLES = {health.GOOD: "good", health.LOOK: "look", health.BAD: "bad"}
+STYLES = {health.GOOD: "good", health.EARLY: "soft", health.LOOK: "look", health.BAD: "bad"}
 TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 logger = logging.getLogger("densessl")

@@ -35,7 +35,7 @@ def pretraining(folder, method="moco", finished=True, **columns):
     lines = []
     for n in range(count):
         values = {key: column[n] for key, column in columns.items() if n < len(column)}
-        lines.append(json.dumps({"iteration": 10 * (n + 1), **values}))
+        lines.append(json.dumps({"iteration": 100 * (n + 1), **values}))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     command = f"densessl pretrain --config {method} DATA.PATH 'images {NASTY}'"
     (folder / "log.txt").write_text(f"2026-01-01 10:00:00,000 INFO $ {command}\n")
@@ -141,9 +141,9 @@ def test_a_picture_too_large_is_left_out_and_counted(runs, monkeypatch):
 def test_lines_of_a_run_are_read_once_and_damaged_ones_counted(tmp_path):
     folder = pretraining(tmp_path / "run", loss=[3.0, 2.0])
     with open(folder / "metrics.jsonl", "a") as stream:
-        stream.write('{"iteration": 20, "loss": 1.5}\n{"iteration": 30, "loss": "x"}\n{"cut')
+        stream.write('{"iteration": 200, "loss": 1.5}\n{"iteration": 300, "loss": "x"}\n{"cut')
     (run,) = collect.find([tmp_path, tmp_path]).pretrainings
-    assert run.series("loss") == ([10, 20], [3.0, 1.5])
+    assert run.series("loss") == ([100, 200], [3.0, 1.5])
     assert run.unreadable_lines == 1
 
 
@@ -168,6 +168,13 @@ def test_the_end_of_a_run_is_judged_beside_what_is_normal(tmp_path, key, values,
     (run,) = collect.find([tmp_path]).pretrainings
     (verdict,) = health.judge(run)
     assert (verdict.indicator.key, verdict.state) == (key, state)
+
+
+def test_a_short_run_is_too_early_to_tell(tmp_path):
+    pretraining(tmp_path / "run", **{"stat/feature_std": [0.01] * 4, "data_wait": [0.9] * 4})
+    (run,) = collect.find([tmp_path]).pretrainings
+    spread, waiting = health.judge(run)
+    assert (spread.state, waiting.state) == (health.EARLY, health.LOOK)
 
 
 def test_a_damaged_record_is_named_and_left_out(runs, tmp_path, capsys):
