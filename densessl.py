@@ -5,8 +5,8 @@ import logging
 import os
 import sys
 
-from console import log
-from console.errors import DenseSSLError, nearest
+from console import command
+from console.errors import DenseSSLError, InputError, nearest
 
 VERBS = {  # verb: (module whose main(argv) does it, one line of help)
     "pretrain": ("pretrain.main", "train a backbone without labels; goes on by itself"),
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Threads that spin while they wait starve each other where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    log.set_command(["densessl", *argv])
+    command.set_words(["densessl", *argv])
     try:
         code = run(argv)
         sys.stdout.flush()
@@ -48,6 +48,11 @@ def main(argv: list[str] | None = None) -> int:
     except DenseSSLError as error:
         print(f"densessl {argv[0]}: {error}", file=sys.stderr)
         return error.exit_code
+    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        if error.filename is None:
+            raise
+        print(f"densessl {argv[0]}: {error.filename}: {error.strerror.lower()}", file=sys.stderr)
+        return InputError.exit_code
     except BrokenPipeError:  # `densessl … | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

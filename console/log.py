@@ -2,19 +2,16 @@
 
 import logging
 import os
-import shlex
 import sys
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
 
-FORMAT = "%(asctime)s %(levelname)s %(message)s"
-COMMAND = "$ "  # begins the line of log.txt that says which command wrote what follows
+from . import command
 
-_command: list[str] = []
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 @lru_cache
@@ -49,15 +46,6 @@ def setup(
         file = logging.FileHandler(Path(output_dir) / name, encoding="utf-8")
         file.setFormatter(logging.Formatter(FORMAT))
         logger.addHandler(file)
-        if _command:
-            file.handle(logger.makeRecord("", logging.INFO, "", 0, _line(), (), None))
+        if line := command.line():
+            file.handle(logger.makeRecord("", logging.INFO, "", 0, line, (), None))
     return logger
-
-
-def set_command(words: Sequence[str]) -> None:
-    """Name the command that this process runs; every ``log.txt`` that it writes begins with it."""
-    _command[:] = words
-
-
-def _line() -> str:
-    return COMMAND + shlex.join(_command)

@@ -1,6 +1,7 @@
 """Argument parsing with one clear message and exit code 2, naming the nearest known flag."""
 
 import argparse
+import inspect
 import re
 import textwrap
 from typing import NoReturn
@@ -25,7 +26,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("formatter_class", Formatter)
         if description := kwargs.get("description"):  # often a docstring
-            description = description.replace("``", "'")
+            description = inspect.cleandoc(description).replace("``", "'")
             kwargs["description"] = (
                 description if "\n" in description else textwrap.fill(description, WIDTH)
             )

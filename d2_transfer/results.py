@@ -94,6 +94,8 @@ def load(path: str | os.PathLike) -> Record:
         name: math.nan if value is None else _finite(value, name, path)
         for name, value in values["metrics"].items()
     }
+    for name in ("method", "protocol", "variant"):  # shown in terminals, pages and pictures
+        values[name] = "".join(c if c.isprintable() else "\ufffd" for c in values[name])
     return Record(**values, folder=path.parent)
 
 

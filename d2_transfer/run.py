@@ -86,6 +86,21 @@ def finished(run: Run, cfg, trial: int, seed: int) -> results.Record | None:
     return record
 
 
+def check_trials(run: Run, cfg, trials: int, seed: int) -> None:
+    """Refuse a folder whose finished or begun trials are not this run's, before one more runs."""
+    for trial in range(1, trials + 1):
+        if finished(run, cfg, trial, seed + trial - 1) is None:
+            _check_seed(run, trial, seed + trial - 1)
+
+
+def _check_seed(run: Run, trial: int, seed: int) -> None:
+    folder = run.trial_folder(trial)
+    if (folder / "last_checkpoint").is_file():
+        begun = yaml.safe_load((folder / "config.yaml").read_text())["SEED"]
+        if begun != seed:
+            raise _other_run(folder, [f"seed {begun} there, {seed} here"])
+
+
 def check_folder(run: Run, cfg) -> None:
     """Refuse a folder that another run has begun: other weights, another protocol or config."""
     facts = run.folder / "run.json"
@@ -135,8 +150,5 @@ def begin_trial(run: Run, cfg, trial: int, seed: int) -> None:
     own.SEED = seed
     own.OUTPUT_DIR = str(folder.absolute())
     own.MODEL.WEIGHTS = run.weights.file
-    if (folder / "last_checkpoint").is_file():
-        begun = yaml.safe_load((folder / "config.yaml").read_text())["SEED"]
-        if begun != seed:
-            raise _other_run(folder, [f"seed {begun} there, {seed} here"])
+    _check_seed(run, trial, seed)
     files.write_text(folder / "config.yaml", own.dump())

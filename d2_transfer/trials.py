@@ -16,7 +16,15 @@ from d2_transfer import compat, datasets, results
 from d2_transfer.datasets import custom
 from d2_transfer.datasets.custom import Custom
 from d2_transfer.launch import Meeting
-from d2_transfer.run import Run, as_dict, begin_folder, begin_trial, check_folder, finished
+from d2_transfer.run import (
+    Run,
+    as_dict,
+    begin_folder,
+    begin_trial,
+    check_folder,
+    check_trials,
+    finished,
+)
 from d2_transfer.stops import StopRequest
 from d2_transfer.summary import summary
 
@@ -43,6 +51,7 @@ def run_trials(
     with Meeting(run.machines) as meeting:
         if run.machines.first:
             check_folder(run, cfg)
+            check_trials(run, cfg, trials, seed)
             begin_folder(run, cfg)
         began, done_now = time.monotonic(), 0
         for trial in [run.only] if run.only else range(1, trials + 1):

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from console.errors import InputError
+from console.errors import InputError, unknown
 from console.files import sha256
 from d2_transfer.tables import layouts
 
@@ -40,7 +40,7 @@ class Builder:
         self.jobs: dict[str, dict[str, Job]] = {kind: {} for kind in kinds}
         self.sums: dict[Path, str] = {}  # of the config that a folder of this graph is for
         self.left_out: list[Row] = []
-        self.results: dict[Path, None] = {}
+        self.results: dict[Path, str] = {}  # the folder of trials, and the method of its row
         self.reads: dict[str, None] = {}
         self.configs: dict[str, Any] = {}  # that read real data, by sum
         self.data, self.drawn = call.data, ()
@@ -85,16 +85,24 @@ class Builder:
         if self.spec.paper:
             layouts.find(self.spec.paper)
         told = dict(self.spec.table or {})
+        self._check_baseline(told.get("baseline"))
         name = (self.spec.paper or self.spec.name).replace("/", "_") + self._of_mini()
+        on_paper = None if self.mini else self.spec.paper or None
+        labels = [word for at, to in self.results.items() for word in ("--label", f"{at}={to}")]
         job = making.table_job(
             self.results,
             self.folder / told.pop("output", f"tables/{name}.md"),
-            paper=None if self.mini else self.spec.paper or None,
+            paper=on_paper,
             after=tuple(self.jobs["transfer"]),
             name="table" if "output" in (self.spec.table or {}) else f"table-{name}",
-            options=_words(told, "--"),
+            options=(*_words(told, "--"), *([] if on_paper else labels)),
         )
         self._add("table", job)
+
+    def _check_baseline(self, name: str | None) -> None:
+        """InputError for one that no row of the table will have."""
+        if name is not None and name not in (known := [*dict.fromkeys(self.results.values())]):
+            raise unknown("baseline", name, known, f"table of {self.spec.name}")
 
     def _draw_scenes(self) -> None:
         if self.data.named:
@@ -113,7 +121,7 @@ class Builder:
         key = f"{row.name or _slug(row.method)}-{sha256(place)[:8]}"
         ending = ".pth" if self._classifies() else ".pkl"  # .pth: of a ViT, too
         facts = _facts(self.spec.paper, row.method)
-        return self._converted(key, place, (), ending, _known_as(row.method), facts)
+        return self._converted(key, place, (), ending, layouts.known_as(row.method), facts)
 
     def _converted(self, key: str, source: Path, needs: tuple, ending: str, *told):
         output = self.folder / "weights" / f"{key}{ending}"
@@ -201,7 +209,7 @@ class Builder:
         place = self._own(place, told.sum, making.transfer_sum)
         if place in self.results:
             return  # in miniature, two protocols may be one
-        self.results[place] = None
+        self.results[place] = row.method
         trials = making.transfer_jobs(
             *(start, protocol.name, told.variant or None, self._trials(protocol), place),
             name="-".join(filter(None, ("transfer", under, place.name))),
@@ -265,11 +273,6 @@ def _sizes(config: str) -> list[str]:
     kept = [] if full["BACKBONE.NAME"].startswith("vit") else ["BACKBONE.NAME"]
     kept += ["RESIM.FPN_DIM"] if full["METHOD.NAME"] == "resim" else []
     return _words({key: full[key] for key in kept})
-
-
-def _known_as(method: str) -> str | None:
-    """The name that records have for a paper's name of a method; None where there is none."""
-    return layouts.aliases()["methods"].get(method)
 
 
 def _facts(paper: str | None, method: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from console import log
-from console.errors import DenseSSLError, EnvironmentLacks
+from console.errors import DenseSSLError, EnvironmentLacks, InputError
 from console.parser import Parser
 
 from . import state
@@ -20,15 +20,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folder", metavar="DIR", help="of a submission")
     folder = Path(parser.parse_args(argv).folder)
     jobs, _ = state.read_graph(folder)
+    submissions = (state.read_submission(folder, job.name) for job in jobs)
+    submitted = [each for each in submissions if each]
+    if not submitted:
+        raise InputError(
+            f"the jobs of {folder} ran on this machine, not on a cluster; a run ends by Ctrl-C"
+        )
     queue = read_queue()
     if queue is None:
         raise EnvironmentLacks(
-            f"there is no squeue here, so no jobs of {folder} to cancel; log in where SLURM is "
-            "(a run on this machine ends by Ctrl-C)"
+            f"there is no squeue here, so no jobs of {folder} to cancel; log in where SLURM is"
         )
     state.cancel(folder)  # first: what stops now must not queue itself again
-    submitted = (state.read_submission(folder, job.name) for job in jobs)
-    numbers = [each.slurm_job for each in submitted if each and each.slurm_job in queue]
+    numbers = [each.slurm_job for each in submitted if each.slurm_job in queue]
     if numbers:
         answer = subprocess.run(["scancel", *numbers], capture_output=True, text=True)
         if answer.returncode:

@@ -5,9 +5,10 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from console.errors import DenseSSLError
+from console.errors import DenseSSLError, EnvironmentLacks
 
 FIELDS = "%i|%T|%r|%S"
+UNCONFIGURED = "configuration source"  # of squeue's words where there is no slurm.conf
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "TIMEOUT"}
 ENDED |= {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "SPECIAL_EXIT"}
 
@@ -29,7 +30,8 @@ def read_queue() -> dict[str, Queued] | None:
     """This user's jobs that have not ended, by number (``123``, in arrays ``123_4``).
 
     None where there is no SLURM on this machine. Raises DenseSSLError when squeue fails three
-    times, as it does while the controller is busy.
+    times, as it does while the controller is busy, and EnvironmentLacks where this machine does not
+    know any controller, which does not pass by itself.
     """
     if not shutil.which("squeue"):
         return None
@@ -38,7 +40,14 @@ def read_queue() -> dict[str, Queued] | None:
         answer = subprocess.run(command, capture_output=True, text=True)
         if answer.returncode == 0:
             return parse(answer.stdout)
-    raise DenseSSLError(f"squeue failed: {answer.stderr.strip() or answer.returncode}")
+    said = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+    last = said[-1] if said else f"exit code {answer.returncode}"
+    if UNCONFIGURED in answer.stderr:
+        raise EnvironmentLacks(
+            f"squeue is here, but knows no SLURM controller ({last}): run this on a login node of "
+            "the cluster, or see whether SLURM_CONF is set"
+        )
+    raise DenseSSLError(f"squeue failed: {last}")
 
 
 def parse(text: str) -> dict[str, Queued]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from console.errors import DenseSSLError, EnvironmentLacks, InputError
+from console.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
 
 from . import commands, lock, state
 from .batch import Batch
@@ -197,9 +197,13 @@ def _queue() -> Mapping[str, Queued]:
     for delay in (*commands.BACKOFF, None):
         try:
             return read_queue() or {}
+        except EnvironmentLacks:
+            raise
         except DenseSSLError as error:
             if delay is None:
-                raise
+                raise StoppedEarly(
+                    f"{error}, again and again; run the same command later to go on"
+                ) from None
             logger.warning("%s; again in %d s", error, delay)
             time.sleep(delay)
     return {}

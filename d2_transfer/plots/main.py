@@ -37,6 +37,9 @@ def main(argv: list[str]) -> int:
     if not logger.handlers:  # a caller's log stays where it is
         log.setup()
     output = check_format(args.output)
+    for label in getattr(args, "label", None) or []:
+        if not label.isprintable():
+            raise InputError(f"--label {label!r} has characters that cannot be drawn")
     plot = _curves(args) if kind == "curves" else _figure(kind, args)
     draw(plot, output, args.wide)
     logger.info("wrote %s", output)

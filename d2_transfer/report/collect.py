@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from console.command import MARK
 from console.errors import InputError
-from console.log import COMMAND
 from d2_transfer.plots import runs
 
 METRICS, CONFIG, LOG, GRAPH = runs.FILE, "config.yaml", "log*.txt", "graph.json"
@@ -118,7 +118,7 @@ def _pretraining(path: Path) -> Pretraining | None:
 
 def _commands(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    places = (line.partition(f" INFO {COMMAND}") for line in lines)
+    places = (line.partition(f" INFO {MARK}") for line in lines)
     return list(dict.fromkeys(after for _, found, after in places if found))
 
 

@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--baseline", metavar="METHOD", help="show the differences from this one")
     args = parser.parse_args(argv)
     folders = [Path(each) for each in args.folders]
+    if Path(args.output).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"-o {args.output}: a report is HTML; allowed: FILE.html")
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder")
@@ -49,11 +51,15 @@ def main(argv: list[str]) -> int:
             f"nothing to report in {places}: no trial_<k>/result.json of 'densessl transfer' and "
             "no metrics.jsonl of 'densessl pretrain'"
         )
-    title = args.title or f"DenseSSL: {folders[0].resolve().name}"
+    title = args.title or f"DenseSSL: {', '.join(folder.resolve().name for folder in folders)}"
     text = page(title, folders, records, found, args.baseline)
     files.write_text(args.output, text)
-    logger.info("wrote %s (%.1f MB)", args.output, len(text.encode()) / 1e6)
+    logger.info("wrote %s (%s)", args.output, _size(len(text.encode())))
     return 0
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def page(
@@ -121,10 +127,14 @@ def summary(
     for (protocol, variant, mini), methods in by_protocol.items():
         trials = sum(r.protocol == protocol and r.variant == variant for r in records)
         name = protocol + (f", {variant}" if variant else "") + (" in miniature" if mini else "")
-        lines.append(f"{name}: {trials} trials of {', '.join(sorted(methods))}")
+        lines.append(f"{name}: {_count(trials, 'trial')} of {', '.join(sorted(methods))}")
     if found.pictures:
-        lines.append(f"{len(found.pictures)} pictures")
+        lines.append(_count(len(found.pictures), "picture"))
     return lines
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
 
 
 def _warnings(records: Sequence[results.Record], runs: Sequence[dict[str, Any]]) -> list[str]:

@@ -78,6 +78,11 @@ def aliases() -> dict[str, dict]:
     return yaml.safe_load((FOLDER / "names.yaml").read_text(encoding="utf-8"))
 
 
+def known_as(method: str) -> str:
+    """What records call a paper's method: a name of ours, else the paper's in small letters."""
+    return aliases()["methods"].get(method) or re.sub(r"[^a-z0-9]+", "_", method.lower()).strip("_")
+
+
 def find(name: str, variant: str | None = None) -> Layout:
     """The table of that name, its columns measured with ``variant`` where the protocol has it.
 
@@ -180,7 +185,7 @@ def _row(told: dict, section: int, numbers: list[Published], heads: dict[str, st
     return PaperRow(
         label=told.get("label", told["method"]),
         method=told["method"],
-        known_as=aliases()["methods"].get(told["method"], ""),
+        known_as=known_as(told["method"]),
         data=data,
         epochs=epochs,
         configs=(config,) if isinstance(config, str) else tuple(config),

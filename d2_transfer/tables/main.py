@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -60,11 +61,12 @@ def _records(args) -> list[Table]:
         )
     if args.variant:
         raise InputError(f"--variant {args.variant} is for --paper; records have a table each")
-    return from_records.build(_collect(args.dirs), args.metric, args.baseline)
+    records = _labelled(_collect(args.dirs), args.label)
+    return from_records.build(records, args.metric, args.baseline)
 
 
 def _paper(args) -> list[Table]:
-    for option in ("metric", "baseline"):
+    for option in ("metric", "baseline", "label"):
         if getattr(args, option):
             raise InputError(f"--{option} is for tables of records; --paper has its own")
     layout = layouts.find(args.paper, args.variant)
@@ -95,6 +97,25 @@ def _collect(dirs: list[str]) -> list[Record]:
     return records
 
 
+def _labelled(records: list[Record], labels: list[str]) -> list[Record]:
+    """The records with what ``--label DIR=NAME`` calls the trials below DIR."""
+    named = {}
+    for label in labels:
+        place, equals, name = label.rpartition("=")
+        if not equals or not place or not name:
+            raise InputError(f"--label is '{label}'; allowed: DIR=NAME")
+        named[Path(place).resolve()] = name
+    unused = set(named)
+    for index, record in enumerate(records):
+        for place in named:
+            if record.folder.resolve().is_relative_to(place):
+                records[index] = replace(record, method=named[place])
+                unused.discard(place)
+    for place in sorted(unused):
+        logger.warning("--label: there is no record below %s", place)
+    return records
+
+
 def _format(named: str | None, output: str | None) -> str:
     """What ``--format`` names, else what the file's suffix means, else what suits the screen."""
     if named:
@@ -120,6 +141,13 @@ def _parser() -> Parser:
         "--variant", metavar="NAME", help="with --paper: our trials' variant of its protocols"
     )
     parser.add_argument("--baseline", metavar="METHOD", help="show the differences from this one")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="DIR=NAME",
+        help="call the trials below DIR so, instead of by their method; repeat it for more",
+    )
     parser.add_argument(
         "--metric",
         action="append",

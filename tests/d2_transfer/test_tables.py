@@ -54,6 +54,18 @@ def tables(tmp_path, **options):
     return from_records.build(results.collect([tmp_path]), **options)
 
 
+def test_trials_are_called_what_a_label_says(tmp_path, trial, capsys):
+    for folder in ("a", "b"):
+        for seed in (1, 2):
+            trial("moco", seed, folder=folder, weights={"path": folder, "sha256": folder * 64})
+    labels = [word for folder in "ab" for word in ("--label", f"{tmp_path / folder}=MoCo {folder}")]
+    assert verb.main([str(tmp_path), *labels, "--baseline", "MoCo a", "--format", "md"]) == 0
+    shown = capsys.readouterr().out
+    assert "| MoCo a |" in shown and "| MoCo b |" in shown and "[" not in shown.split("bbox")[0]
+    with pytest.raises(InputError, match="--label is 'x'; allowed: DIR=NAME"):
+        verb.main([str(tmp_path), "--label", "x"])
+
+
 def test_mean_standard_deviation_and_n_by_hand(tmp_path, trial):
     for seed, ap in ((1, 56.0), (2, 57.0), (3, 59.0)):
         trial("moco", seed, metrics={"bbox/AP": ap, "bbox/AP50": 82.0})

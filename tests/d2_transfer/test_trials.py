@@ -150,6 +150,15 @@ with locked(Path({str(tmp_path / "trial_1")!r}), "x", "y"):
     assert not (tmp_path / "trial_1" / "config.yaml").exists()
 
 
+def test_a_seed_of_another_trial_is_refused_before_any_runs(tmp_path, scenes, capsys):
+    words = transfer("random", tmp_path, scenes, tiny(1), "--trials", "2", "--seed", "5")
+    assert main.main([*words, "--trial", "2"]) == 0
+    words = transfer("random", tmp_path, scenes, tiny(1), "--trials", "2", "--seed", "7")
+    with pytest.raises(InputError, match="seed 6 there, 8 here"):
+        main.main(words)
+    assert not (tmp_path / "trial_1").exists()
+
+
 @pytest.mark.parametrize("trial", ["0", "3"])
 def test_a_trial_beyond_the_number_of_trials_is_refused(tmp_path, trial):
     words = transfer("random", tmp_path / "out", tmp_path, [], "--trials", "2", "--trial", trial)

@@ -149,6 +149,18 @@ def test_a_pretraining_may_start_from_another(tmp_path, config):
     assert "convert-mine_moco" not in jobs  # no row of it
 
 
+def test_a_table_calls_rows_as_the_file_does_and_knows_its_baseline(tmp_path, config):
+    (table,) = (job for job in expanded(tmp_path).jobs if job.argv[0] == "table")
+    folders, options = table.argv[1:3], table.argv[3:]
+    labels = [word for pair in zip(folders, ("Random", "MoCo-v2"), strict=True) for word in pair]
+    labels = [f"{folder}={name}" for folder, name in zip(labels[::2], labels[1::2], strict=True)]
+    assert [word for word in options if "=" in word] == labels
+    good = FILE + "table: {baseline: Random}\n"
+    assert "--baseline" in expanded(tmp_path, good).jobs[-1].argv
+    with pytest.raises(InputError, match="unknown baseline 'Randon'.*Did you mean 'Random'"):
+        expanded(tmp_path, good.replace("baseline: Random", "baseline: Randon"))
+
+
 def test_weights_named_at_the_call_take_the_place_of_a_row(tmp_path, config):
     file = tmp_path / "ckpt.pth"
     file.write_text("one")
@@ -158,7 +170,7 @@ def test_weights_named_at_the_call_take_the_place_of_a_row(tmp_path, config):
     assert [name.split("-")[1] for name in names] == ["supervised", "moco", "their_own"]
     jobs = by_name(found)
     assert jobs[names[0]].argv[-3:] == ("--method", "supervised", "--force")
-    assert "--method" not in jobs[names[2]].argv
+    assert jobs[names[2]].argv[-3:] == ("--method", "their_own", "--force")
     assert [row.method for row in found.left_out] == ["Numbers alone"]
     knn = by_name(expanded(tmp_path, FILE.replace("voc_det_c4", "knn"), weights=weights))
     assert knn[names[0]].outputs[0].suffix == ".pth"  # holds ViTs, too

@@ -172,6 +172,21 @@ def test_a_killed_run_on_this_machine_does_not_run(tmp_path):
     assert states(folder) == {"a": "stopped"}
 
 
+def test_a_run_on_this_machine_is_not_for_cancel(tmp_path):
+    run_local([job("a")], tmp_path)
+    with pytest.raises(InputError, match="ran on this machine"):
+        cancel.main([str(tmp_path)])
+
+
+def test_a_machine_that_knows_no_controller_is_said(answers, tmp_path):
+    (tmp_path / "bin" / "squeue").write_text(
+        "#!/bin/sh\necho 'squeue: error: fetch_config' >&2\n"
+        "echo 'squeue: fatal: Could not establish a configuration source' >&2\nexit 1\n"
+    )
+    with pytest.raises(EnvironmentLacks, match="knows no SLURM controller"):
+        read_queue()
+
+
 def test_squeue_that_fails_is_said(answers):
     answers("slurm_load_jobs error", code=1)
     with pytest.raises(Exception, match="squeue failed"):
@@ -190,7 +205,7 @@ def test_only_what_is_queued_or_runs_is_cancelled(tmp_path, answers):
 
 
 def test_without_slurm_there_is_nothing_to_cancel(tmp_path, monkeypatch):
-    folder = folder_of(tmp_path, job("a"))
+    folder = folder_of(tmp_path, job("a"), submitted={"a": "1"})
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvironmentLacks, match="no squeue"):
         cancel.main([str(folder)])
