@@ -149,10 +149,10 @@ class _Run:
         """The command's exit code (negative: the signal that ended it); where its log begins."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = self._command()
-        with open(self.log, "ab") as stream:
-            stream.write(f"$ {shlex.join(command)}\n".encode())
-            stream.flush()
-            start = stream.tell()
+        with open(self.log, "ab", buffering=0) as stream:
+            with suppress(OSError):  # a full disk is for the command to meet, and to say
+                stream.write(f"$ {shlex.join(command)}\n".encode())
+            start = os.fstat(stream.fileno()).st_size
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -379,3 +379,45 @@ def test_a_lock_of_another_machine_is_slurms_to_judge(node):
     (node.folder / "squeue").write_text("")
     assert end(process) == 0
     assert node.state().state == "done"
+
+
+FILLS = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+try:
+    with open(folder / 'large', 'wb', buffering=0) as stream:
+        while stream.write(bytes(4096)):
+            pass
+except OSError as error:
+    sys.exit(f'no checkpoint: {error}')
+(folder / 'out').touch()
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 400 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root can make a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_job_and_once_there_is_room_it_runs(node, small_disk):
+    there = Node(small_disk)
+    job = there.job("job", FILLS, small_disk, outputs=(small_disk / "out",))
+    task = there.start(job)
+    said = task.communicate()[1]
+    assert task.returncode == 1 and "failed: process 0 ended with exit code 1" in said
+    assert "could not be written" in said  # the state; the folder still says that the job runs
+    assert there.state().state == "running" and not there.state().error
+    task = there.start(job)  # SLURM starts it again, and not even its log can be written
+    said = task.communicate()[1]
+    assert task.returncode == 1 and "failed: process 0" in said and "Traceback" not in said
+    (small_disk / "large").unlink()
+    again = there.job("job", "import sys; open(sys.argv[1], 'w')", small_disk / "out")
+    assert there.run(again) == 0
+    assert there.state().state == "done"
