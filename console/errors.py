@@ -7,6 +7,8 @@ traceback.
 import difflib
 from collections.abc import Iterable
 
+MOST = 40  # names that a message lists; of more it shows those that are near
+
 
 class DenseSSLError(Exception):
     """An error with a message for people and an exit code for scripts."""
@@ -48,6 +50,8 @@ def unknown(what: str, value: str, allowed: Iterable[str], where: str = "") -> I
     place = f" in {where}" if where else ""
     hint = nearest(value, allowed)
     meant = f" Did you mean '{hint}'?" if hint else ""
-    return InputError(
-        f"unknown {what} '{value}'{place}.{meant} Allowed: {', '.join(sorted(allowed))}"
-    )
+    shown = sorted(allowed)
+    if len(shown) > MOST:  # nobody reads a hundred names
+        near = difflib.get_close_matches(value, shown, MOST // 4, cutoff=0.3)
+        shown = [*sorted(near or shown[: MOST // 4]), f"… ({len(allowed)} in all)"]
+    return InputError(f"unknown {what} '{value}'{place}.{meant} Allowed: {', '.join(shown)}")

@@ -1,7 +1,8 @@
 """``densessl submit``: the same work as SLURM jobs."""
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from console import log
@@ -9,6 +10,7 @@ from console.errors import InputError, nearest
 from console.parser import Parser
 
 from . import flags, jobs, state
+from .data import Data, folders_of
 from .graph import Job
 from .settings import Cluster
 
@@ -60,12 +62,12 @@ def pretrain(argv: list[str]) -> int:
     folder, overrides = _output_dir(args)
     work = [jobs.pretrain_job(args.config, overrides, folder, nodes=args.nodes, gpus=args.gpus)]
 
-    def config() -> str:
-        from pretrain import config as pretraining
+    from pretrain import config as pretraining
 
-        return pretraining.load(args.config, [*overrides, "OUTPUT_DIR", str(folder)]).dump()
-
-    return _send(work, folder, cluster, args.dry_run, config)
+    cfg = pretraining.load(args.config, [*overrides, "OUTPUT_DIR", str(folder)])
+    paths = [cfg.DATA.PATH] if Path(cfg.DATA.PATH).exists() else cfg.DATA.PATH.split(os.pathsep)
+    missing = [f"DATA.PATH {path or '(empty)'}" for path in paths if not Path(path).exists()]
+    return _send(work, folder, cluster, args.dry_run, cfg, missing)
 
 
 def _output_dir(args) -> tuple[Path, list[str]]:
@@ -128,12 +130,13 @@ def transfer(argv: list[str]) -> int:
         own_data=own or None,
     )
 
-    def config() -> str:
-        given = (args.overrides, args.nodes, args.gpus, args.mini, args.keep_batch)
-        read = jobs.read_own(own or None, args.protocol)
-        return jobs.resolved(args.protocol, args.variant, *given, read)[0].dump()
-
-    return _send([*work, *trials], folder, cluster, args.dry_run, config)
+    given = (args.overrides, args.nodes, args.gpus, args.mini, args.keep_batch)
+    read = jobs.read_own(own or None, args.protocol)
+    cfg = jobs.resolved(args.protocol, args.variant, *given, read)[0]
+    home = Path(args.data or os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    # a miniature takes what scenes have in place of what is not there
+    missing = [] if own or args.mini else Data(home, home).missing(folders_of(cfg))
+    return _send([*work, *trials], folder, cluster, args.dry_run, cfg, missing)
 
 
 def _converted(args, folder: Path) -> tuple[str | Path, list[Job]]:
@@ -153,12 +156,15 @@ def _converted(args, folder: Path) -> tuple[str | Path, list[Job]]:
     return output, [jobs.convert_job(given, output, method=args.method)]
 
 
-def _send(work, folder: Path, cluster: Cluster, dry_run: bool, config: Callable[[], str]) -> int:
+def _send(work, folder: Path, cluster: Cluster, dry_run: bool, cfg, missing: Sequence[str]) -> int:
+    """Submit, or print what would be; data that are missing here may be on the nodes."""
+    logger = log.setup()
+    for each in missing:
+        logger.warning("%s is not on this machine; the jobs need it on theirs", each)
     if dry_run:
         sys.stdout.write(flags.preview(work, folder, cluster))
-        sys.stdout.write(f"\n# the resolved config\n{config()}")
+        sys.stdout.write(f"\n# the resolved config\n{cfg.dump()}")
         return 0
-    log.setup()
     flags.submit(work, folder, cluster)
     return 0
 

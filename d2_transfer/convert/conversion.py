@@ -97,6 +97,8 @@ def _says_why(out: Path):
     """A full disk or a folder without permission is the environment's fault, in one line."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise InputError(f"-o {out}: a part of its path is a file, or it is a folder") from None
     except OSError as error:
         raise EnvironmentLacks(f"cannot write {out}: {error.strerror or error}") from None
 

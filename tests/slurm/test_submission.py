@@ -10,7 +10,7 @@ import pytest
 
 import densessl
 from console.errors import EnvironmentLacks, InputError, StoppedEarly
-from slurm import batch, commands, flags, state, submission
+from slurm import batch, commands, flags, main, state, submission
 from slurm.graph import Finished, Job, Resources
 from slurm.settings import Cluster
 from slurm.state import Submission
@@ -350,3 +350,15 @@ def test_a_job_of_slurm_can_submit_others(slurm, graph, cluster, tmp_path, monke
     assert {"SLURM_CONF", "SBATCH_ACCOUNT"} <= set(names)
     assert not {"SLURM_JOB_ID", "SLURM_NTASKS"} & set(names)
     assert os.environ["SLURM_NTASKS"] == "8"
+
+
+def test_data_that_are_not_here_are_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["pretrain", "--config", "setsim_paper", "-o", "out", "--dry-run", "DATA.PATH"]
+    assert main.main([*words, "no/train"]) == 0
+    assert "DATA.PATH no/train is not on this machine" in capsys.readouterr().err
+    assert main.main([*words, str(tmp_path)]) == 0
+    assert "not on this machine" not in capsys.readouterr().err
+    words = ["transfer", "random", "--protocol", "voc_det_c4", "-o", "voc", "--dry-run"]
+    assert main.main([*words, "--data", "no"]) == 0
+    assert "VOC2007: no/VOC2007 is not on this machine" in capsys.readouterr().err
