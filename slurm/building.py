@@ -48,7 +48,13 @@ class Builder:
             self._draw_scenes()
 
     def add_row(self, row: Row) -> None:
-        """The row's jobs, or a note that it has none."""
+        """The row's jobs, or a note that it has none; InputError that names the row."""
+        try:
+            self._add_row(row)
+        except InputError as error:
+            raise InputError(f"row '{row.method}' of {self.spec.name}: {error}") from None
+
+    def _add_row(self, row: Row) -> None:
         if (given := self.call.weights.get(row.method)) is not None:
             start, needs, key = self._given(row, given)
         elif row.start == RANDOM:
