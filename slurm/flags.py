@@ -76,7 +76,8 @@ def submit(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> 
 
 
 def tell(placed: Sequence[Placed], folder: str | os.PathLike, cluster: Cluster) -> None:
-    """A line for each job or array, on a terminal a table, and the next commands."""
+    """What became of each job or array, and the next commands: a table on a terminal; elsewhere a
+    line each, but for those that were submitted now, which has been said."""
     rows = list(_rows(placed))
     if console().is_terminal:
         grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -86,10 +87,9 @@ def tell(placed: Sequence[Placed], folder: str | os.PathLike, cluster: Cluster) 
             grid.add_row(*(Text(part) for part in row))
         console().print(grid)
     else:
-        for name, number, became, waits in rows:
-            after = f", waits for {waits}" if waits else ""
+        for name, number, became, _ in (row for row in rows if row[2] != "submitted"):
             numbered = f" as job {number}" if number else ""
-            logging.getLogger("densessl").info("%s: %s%s%s", name, became, numbered, after)
+            logging.getLogger("densessl").info("%s: %s%s", name, became, numbered)
     times = dict.fromkeys(cluster.of(each.job).time for each in placed)
     for time in filter(None, times):
         logging.getLogger("densessl").info("time limit: %s", settings.understood(time))
