@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,6 +20,8 @@ logger = logging.getLogger("densessl")
 HOST = "127.0.0.1"
 TIMEOUT = timedelta(minutes=30)  # of one collective; as detectron2.engine.launch
 HEAR = 2.0  # seconds between two looks whether another machine has failed
+WORD = 10.0  # seconds that a machine may take to say why it failed
+CONNECTION = re.compile("connection|socket|gloo|nccl", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,13 @@ class Meeting:
                     self._tell(message)
                 raise error from None
             if not stops:
-                self._tell(str(ended).strip().splitlines()[-1])
+                problem = str(ended).strip().splitlines()[-1]
+                deadline = time.monotonic() + WORD
+                broken = self.machines.count > 1 and CONNECTION.search(problem)
+                while broken and time.monotonic() < deadline:
+                    self._hear([])  # the machine whose end broke the connection says why
+                    time.sleep(0.2)
+                self._tell(problem)
             if stops:  # a child that had not yet set out to save when the signal came
                 raise errors.StoppedEarly(
                     "stopped; the same command goes on from what is saved"
