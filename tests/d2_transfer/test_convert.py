@@ -280,8 +280,10 @@ def test_a_wrong_ending_is_refused_with_the_right_one(checkpoint, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_message(checkpoint, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentLacks, match="cannot write"):
+    with pytest.raises(InputError, match="w.pkl: a part of its path is a file"):
         convert(checkpoint, tmp_path / "file" / "w.pkl")
+    with pytest.raises(EnvironmentLacks, match="cannot write /proc/none/w.pkl"):
+        convert(checkpoint, "/proc/none/w.pkl")
 
 
 def test_command_line(checkpoint, tmp_path, capsys):
