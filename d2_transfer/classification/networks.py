@@ -11,7 +11,7 @@ from console.errors import InputError, unknown
 from d2_transfer import convert
 from d2_transfer.convert.prove import stride_as_caffe
 from d2_transfer.convert.prove_timm import timms
-from d2_transfer.convert.vit import BLOCKS, IMAGE, SIZES
+from weight_files.vit import BLOCKS, IMAGE, SIZES
 
 RESNET_STAGES = ("res2", "res3", "res4", "res5")  # Detectron2's names: torchvision's layer1 … 4
 VIT_STAGES = tuple(f"block{number}" for number in range(1, BLOCKS + 1))

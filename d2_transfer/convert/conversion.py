@@ -8,12 +8,13 @@ from typing import Any
 
 from console import files
 from console.errors import EnvironmentLacks, InputError, unknown
+from weight_files import keys, reading, safetensors, vit
+from weight_files.recognise import Source, recognise
 
-from . import keys, reading, safetensors, vit, weights
+from . import weights
 from .prove import Stage, prove
 from .prove_timm import prove_timm
 from .prove_vit import prove_vit
-from .recognise import Source, recognise
 from .report import Report, images_told
 
 TARGETS = {  # the first ending is the one that messages name

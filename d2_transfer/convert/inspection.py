@@ -11,14 +11,14 @@ from typing import Any
 
 from console.errors import InputError
 from console.parser import Parser
+from weight_files import facts, reading
+from weight_files.layouts import BY_NAME
+from weight_files.recognise import Source, recognise
+from weight_files.unknown import networks_in
+from weight_files.unpickle import Held
 
-from . import facts, reading
 from .conversion import TARGETS
-from .layouts import BY_NAME
-from .recognise import Source, recognise
 from .report import images_told, pretrain_told
-from .unknown import networks_in
-from .unpickle import Held
 
 ARGUMENTS = ("arch", "epochs", "batch_size", "lr", "base_lr", "dataset", "data", "data_path")
 ENTRIES = 12  # that are shown of a file's top level

@@ -8,8 +8,9 @@ from console.parser import Parser
 
 
 def main(argv: list[str]) -> int:
+    from weight_files.layouts import BRANCHES, LAYOUTS
+
     from . import conversion
-    from .layouts import BRANCHES, LAYOUTS
 
     known = ", ".join(f"{row.name} ({row.of})" for row in LAYOUTS)
     endings = ", ".join(f"{name} ({' '.join(ends)})" for name, ends in conversion.TARGETS.items())

@@ -7,7 +7,8 @@ with itself.
 
 from typing import Any
 
-from . import vit
+from weight_files import vit
+
 from .prove import (
     SEED,
     ProofFailed,

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import vit
+from weight_files import vit
+
 from .prove import Stage
 
 STRIDES = (  # torchvision's and timm's networks as Caffe has them

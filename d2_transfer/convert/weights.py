@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from console.errors import InputError
-
-from .reading import read_checkpoint
+from weight_files.reading import read_checkpoint
 
 AUTHOR = "DenseSSL"
 

@@ -8,8 +8,8 @@ import densessl
 from console.errors import EnvironmentLacks, InputError
 from d2_transfer import compat
 from d2_transfer.convert import ProofFailed, convert, prove, read_weights
-from d2_transfer.convert.keys import detectron2_names
 from d2_transfer.convert.prove import STAGES
+from weight_files.keys import detectron2_names
 
 
 def sha256(path):
@@ -236,7 +236,7 @@ def test_the_stride_in_another_convolution(random_resnet):
 
 def test_a_failed_proof_writes_nothing(checkpoint, tmp_path, monkeypatch):
     """A wrong mapping (two batch norms of a block exchanged) is caught on the file read back."""
-    from d2_transfer.convert import keys
+    from weight_files import keys
 
     wrong = dict(detectron2_names(18))
     a, b = "layer3.1.bn1.weight", "layer3.1.bn2.weight"

@@ -15,8 +15,8 @@ import torchvision
 import densessl
 from console.errors import InputError
 from d2_transfer.convert import convert, read_weights
-from d2_transfer.convert.keys import detectron2_names
-from d2_transfer.convert.recognise import recognise
+from weight_files.keys import detectron2_names
+from weight_files.recognise import recognise
 
 HEAD = torch.full((2, 2), 7.0)  # stands for every head: its shape is of no matter
 LIGHTNING = {"pytorch-lightning_version": "2.1.2", "epoch": 399, "global_step": 100}

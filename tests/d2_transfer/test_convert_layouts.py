@@ -9,9 +9,9 @@ import torch
 
 from console.errors import InputError
 from d2_transfer.convert import convert, read_weights
-from d2_transfer.convert.keys import detectron2_names
-from d2_transfer.convert.layouts import BRANCHES, BY_NAME, LAYOUTS
-from d2_transfer.convert.recognise import recognise
+from weight_files.keys import detectron2_names
+from weight_files.layouts import BRANCHES, BY_NAME, LAYOUTS
+from weight_files.recognise import recognise
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "keys"
 FILES = {  # of the golden key list: the layout that 'auto' takes, and the method it tells

@@ -15,7 +15,7 @@ from d2_transfer.convert import (
     read_weights,
 )
 from d2_transfer.convert.prove import STAGES
-from d2_transfer.convert.recognise import recognise
+from weight_files.recognise import recognise
 
 NORMALIZATION = {"mean": [0.5] * 3, "std": [0.25] * 3, "channel_order": "RGB"}
 

@@ -19,7 +19,7 @@ import torch
 import densessl
 from console.errors import InputError
 from d2_transfer.convert import convert, read_checkpoint
-from d2_transfer.convert.unpickle import HISTORY, Held
+from weight_files.unpickle import HISTORY, Held
 
 TENSOR = torch.arange(6.0).reshape(2, 3)
 

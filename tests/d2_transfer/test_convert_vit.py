@@ -9,10 +9,11 @@ import torchvision
 
 import densessl
 from console.errors import EnvironmentLacks, InputError
-from d2_transfer.convert import ProofFailed, convert, prove_vit, vit
+from d2_transfer.convert import ProofFailed, convert, prove_vit
 from d2_transfer.convert.prove_vit import STAGES
-from d2_transfer.convert.recognise import recognise
-from d2_transfer.convert.vit import expected, to_timm, torchvision_names
+from weight_files import vit
+from weight_files.recognise import recognise
+from weight_files.vit import expected, to_timm, torchvision_names
 
 WIDTHS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768}
 NORMALIZATION = {

@@ -5,7 +5,7 @@ import pytest
 from configs import FOLDER
 from console.errors import InputError
 from d2_transfer import compat
-from d2_transfer.convert.keys import detectron2_names
+from weight_files.keys import detectron2_names
 
 compat.setup()
 import torch  # noqa: E402

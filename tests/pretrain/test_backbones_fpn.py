@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from d2_transfer.convert import keys
 from pretrain.backbones import FPN
+from weight_files import keys
 
 CHANNELS = {"layer2": 6, "layer3": 8, "layer4": 10}
 
