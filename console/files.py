@@ -1,6 +1,8 @@
-"""Files that are either whole or not there: written beside their place, then renamed."""
+"""Files that are either whole or not there: written beside their place, then renamed; and the
+reading of texts in whichever form of Unicode they are."""
 
 import hashlib
+import io
 import json
 import os
 import socket
@@ -45,6 +47,31 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON atomically; NaN and infinities are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_text(path: str | os.PathLike, errors: str = "strict") -> str:
+    """The text of a file that a person made: UTF-8, UTF-16 or UTF-32, with a byte order mark or
+    without, any ends of lines; :func:`decode` says how. Raises OSError and UnicodeDecodeError."""
+    return decode(Path(path).read_bytes(), errors)
+
+
+def decode(data: bytes, errors: str = "strict") -> str:
+    """Bytes as text, each end of a line as ``\\n``.
+
+    The form is that of the byte order mark; without one, that of the zero bytes of the first two
+    characters, which are taken to be ASCII, as in RFC 4627; else UTF-8. ``errors``: as of
+    ``bytes.decode``.
+    """
+    form = json.detect_encoding(data[:4])
+    return io.TextIOWrapper(io.BytesIO(data), encoding=form, errors=errors).read()
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The value of a JSON file, read as :func:`read_text` does.
+
+    Raises OSError, and ValueError for what is no text or no JSON.
+    """
+    return json.loads(read_text(path))
 
 
 def sha256(path: str | os.PathLike) -> str:

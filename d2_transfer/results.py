@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from console.errors import InputError
-from console.files import write_json
+from console.files import read_text, write_json
 
 SCHEMA = 1
 FILE = "result.json"
@@ -82,7 +82,7 @@ def load(path: str | os.PathLike) -> Record:
     if path.is_dir():
         path = path / FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        values = json.loads(read_text(path), parse_constant=_no_number)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no trial record") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ A config file names only what differs (``_BASE_: other.yaml`` inherits); ``KEY V
 command line come last. ``NAME_scenes`` is the twin of a built-in config, small enough for a CPU.
 """
 
+import io
 import math
 import os
 from pathlib import Path
@@ -13,10 +14,19 @@ from fvcore.common.config import CfgNode
 
 import configs
 from console.errors import InputError, unknown
+from console.files import read_text
 
 from .options import ABOVE_ZERO, CHOICES, PATCH, RANGES, STRIDE, C
 
 TWIN = "_scenes"
+
+
+class _ConfigFile(CfgNode):
+    """Config files and their bases in any form of Unicode."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> io.StringIO:
+        return io.StringIO(read_text(filename))
 
 
 def defaults() -> CfgNode:
@@ -57,7 +67,7 @@ def load(path: str | os.PathLike = "", overrides: list[str] | None = None) -> Cf
 
 def _merge_file(cfg: CfgNode, file: Path) -> None:
     try:
-        merge(cfg, CfgNode.load_yaml_with_base(str(file)), str(file))
+        merge(cfg, _ConfigFile.load_yaml_with_base(str(file)), str(file))
     except InputError:
         raise
     except Exception as error:  # PyYAML and fvcore raise many kinds

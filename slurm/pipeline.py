@@ -15,6 +15,7 @@ import yaml
 
 import configs
 from console.errors import InputError, unknown
+from console.files import read_text
 
 PAPERS = configs.FOLDER / "papers"
 RANDOM = "random"
@@ -139,10 +140,10 @@ def read(name: str) -> Spec:
     """The pipeline file of that name, or at that path; InputError that names the place."""
     file = find(name)
     known = {path: each for each, path in built_in().items()}
-    text = file.read_text(encoding="utf-8")
     try:
+        text = read_text(file)
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{file} must hold keys (rows, protocols, …), not '{values}'")

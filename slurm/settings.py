@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from console.errors import InputError, unknown
+from console.files import read_text
 
 from .graph import Job
 
@@ -134,7 +135,7 @@ def find() -> Path | None:
 
 def _read(file: Path) -> dict:
     try:  # every value as it is written: YAML would make seconds of 24:00:00
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
+        values = yaml.load(read_text(file), Loader=yaml.BaseLoader)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values or {}, dict):

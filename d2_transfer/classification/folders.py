@@ -8,6 +8,7 @@ import numpy as np
 
 from configs import FOLDER
 from console.errors import InputError, nearest
+from console.files import read_text
 
 from .images import Images, draw_of_each_class, packed
 
@@ -86,7 +87,7 @@ def class_list(classes: str) -> list[str]:
 
 def _lines(file: Path, option: str, given: str, shipped=()) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         hint = nearest(given, shipped) if shipped else None
         meant = f" Did you mean '{hint}'?" if hint else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from console.errors import EnvironmentLacks, InputError
+from console.files import read_text
 
 from .images import Images, packed
 
@@ -165,7 +166,7 @@ def _splits(root: Path, chosen, classes: list[str]) -> tuple[Images, Images]:
 
 def _text(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file).splitlines()
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{file} is not there, or is no text") from None
     return [line for line in lines if line.strip() and not line.startswith("#")]

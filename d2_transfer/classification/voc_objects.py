@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from console.errors import InputError
+from console.files import read_text
 
 from .images import Images, packed
 
@@ -43,9 +44,11 @@ def _rows(root: Path, year: str, split: str) -> list[tuple[str, str, list[float]
     """(image below ``root``, class, square) of each object."""
     listed = root / year / "ImageSets" / "Main" / f"{split}.txt"
     try:
-        names = listed.read_text().split()
+        names = read_text(listed).split()
     except OSError:
         raise InputError(f"the list {listed} is not there") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"the list {listed} is no text: {error}") from None
     rows = []
     for name in names:
         file = root / year / "Annotations" / f"{name}.xml"

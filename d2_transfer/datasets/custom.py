@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from console.errors import InputError
-from d2_transfer import compat
 
 from .custom_reading import Annotations
 from .custom_reading import read as read_annotations
@@ -123,10 +122,7 @@ def _shared(train: Annotations, val: Annotations) -> list[str]:
 
 def register(custom: Custom) -> None:
     """Register ``custom_train`` and ``custom_val`` in Detectron2's catalogs, anew each time."""
-    compat.setup()
-    from detectron2.data.datasets import register_coco_instances
-
-    from .registration import forget
+    from .registration import register_coco
 
     about_classes = {
         "thing_classes": list(custom.names),
@@ -138,8 +134,7 @@ def register(custom: Custom) -> None:
         (TRAIN, custom.train_json, custom.train_images),
         (VAL, custom.val_json, custom.val_images),
     ):
-        forget(name)
-        register_coco_instances(name, about_classes, file, images)
+        register_coco(name, about_classes, file, images)
 
 
 def apply(custom: Custom, cfg) -> None:

@@ -2,11 +2,16 @@
 
 import json
 import mmap
-import os
 import re
 import xml.etree.ElementTree as ElementTree
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from console.files import read_text
+from d2_transfer import compat
 
 from .inspection import Inspection, Layout, some
 
@@ -19,6 +24,8 @@ COCO_ABSENT = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # of 1 to 90; the other 
 COCO_CATEGORIES = frozenset(range(1, 91)) - COCO_ABSENT
 PERSON = frozenset({1})
 LONGEST_LIST = 1 << 20  # bytes; COCO's list of categories has 4 kB
+
+Text = mmap.mmap | bytes
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,38 @@ class VocLayout(Layout):
         xml = [annotations / f"{name}.xml" for name in names]
         found.look([file for file in xml if file.name in (held[annotations] or ())], _voc_problem)
         return found
+
+
+def voc_records(folder: Path, split: str) -> list[dict]:
+    """The images of a VOC split with their objects, as Detectron2's ``load_voc_instances`` gives
+    them; but the list may be in any form of Unicode, and of one image."""
+    compat.setup()
+    from detectron2.structures import BoxMode
+
+    records = []
+    for name in read_text(folder / "ImageSets" / "Main" / f"{split}.txt").split():
+        tree = ElementTree.parse(folder / "Annotations" / f"{name}.xml")
+        objects = []
+        for item in tree.iter("object"):
+            sides = ("xmin", "ymin", "xmax", "ymax")
+            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}")) for side in sides)
+            objects.append(
+                {
+                    "category_id": VOC_CLASSES.index(item.findtext("name")),
+                    "bbox": [x1 - 1, y1 - 1, x2, y2],  # VOC counts pixels from 1, both included
+                    "bbox_mode": BoxMode.XYXY_ABS,
+                }
+            )
+        records.append(
+            {
+                "file_name": str(folder / "JPEGImages" / f"{name}.jpg"),
+                "image_id": name,
+                "height": int(tree.findtext("size/height")),
+                "width": int(tree.findtext("size/width")),
+                "annotations": objects,
+            }
+        )
+    return records
 
 
 def _voc_problem(path: Path) -> str | None:
@@ -91,14 +130,11 @@ class CocoLayout(Layout):
         if there is not None and not there:
             found.problems.append(f"{folder} is empty")
         try:
-            if problem := _not_whole(file):
-                found.problems.append(problem)
-                return found
-            with (
-                open(file, "rb") as stream,
-                mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text,
-            ):
-                self._inspect_json(found, file, text, folder, there)
+            with _utf8(file) as text:
+                if problem := _not_whole(file, text):
+                    found.problems.append(problem)
+                else:
+                    self._inspect_json(found, file, text, folder, there)
         except FileNotFoundError:
             found.problems.append(f"{file} is not there")
         except (OSError, ValueError) as error:
@@ -106,7 +142,7 @@ class CocoLayout(Layout):
         return found
 
     def _inspect_json(
-        self, found: Inspection, file: Path, text: mmap.mmap, folder: Path, there: set[str] | None
+        self, found: Inspection, file: Path, text: Text, folder: Path, there: set[str] | None
     ) -> None:
         names = _file_names(text)
         found.images = len(names)
@@ -125,24 +161,34 @@ class CocoLayout(Layout):
             found.problems.append(f"{file} has no annotation with 'num_keypoints'")
 
 
-def _not_whole(file: Path) -> str | None:
-    """Whether a file begins and ends as a JSON object does, looking at its ends only."""
+@contextmanager
+def _utf8(file: Path) -> Iterator[Text]:
+    """The bytes of a file, mapped; those of one that is UTF-16 or UTF-32 as UTF-8."""
     with open(file, "rb") as stream:
-        if not stream.read(64).lstrip().startswith(b"{"):
-            return f"{file} is not a JSON object of annotations"
-        stream.seek(-min(64, os.path.getsize(file)), os.SEEK_END)
-        if not stream.read().rstrip().endswith(b"}"):
-            return f"{file} is cut short: it does not end as a JSON object does"
+        start = stream.read(4)
+        if not start or not json.detect_encoding(start).startswith("utf-8"):
+            yield read_text(file).encode()
+            return
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            yield text
+
+
+def _not_whole(file: Path, text: Text) -> str | None:
+    """Whether a file begins and ends as a JSON object does, looking at its ends only."""
+    if not text[:64].removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
+        return f"{file} is not a JSON object of annotations"
+    if not text[-64:].rstrip().endswith(b"}"):
+        return f"{file} is cut short: it does not end as a JSON object does"
     return None
 
 
-def _file_names(text: mmap.mmap) -> list[str]:
+def _file_names(text: Text) -> list[str]:
     """Every value of "file_name": one an image, in COCO's files."""
     raw = re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', text)
     return [json.loads(name) for name in raw]
 
 
-def _category_ids(text: mmap.mmap) -> set[int]:
+def _category_ids(text: Text) -> set[int]:
     """The ids in the list of categories; empty where there is none that can be read."""
     start = text.find(b"[", text.rfind(b'"categories"'))
     if start < 0:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from console.files import read_text
+
 Item = TypeVar("Item")
 SAMPLE = 64  # files that a check opens, spread evenly over the list
 NAMED = 3  # names that a message gives of many
@@ -33,7 +35,7 @@ class Inspection:
     def names(self, path: Path) -> list[str]:
         """The names that a text file lists; empty, and a problem, where there are none."""
         try:
-            listed = path.read_text(encoding="utf-8").split()
+            listed = read_text(path).split()
         except FileNotFoundError:
             self.problems.append(f"{path} is not there")
             return []

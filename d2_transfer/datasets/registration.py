@@ -9,9 +9,9 @@ from pathlib import Path
 
 from d2_transfer import compat
 
-from . import cityscapes, cityscapes_objects
+from . import cityscapes, cityscapes_objects, coco_content
 from .cityscapes import CityscapesInstances
-from .detection import VOC_CLASSES, CocoLayout, VocLayout
+from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records
 from .inspection import Layout
 from .label_images import VOID
 from .layouts import LAYOUTS
@@ -35,18 +35,43 @@ def register(root: Path) -> None:
         about_classes = {key: known[key] for key in ABOUT_CLASSES if key in known}
         forget(name)
         if isinstance(layout, VocLayout):
-            from detectron2.data.datasets.pascal_voc import register_pascal_voc
-
-            register_pascal_voc(name, str(root / layout.folder), layout.split, layout.year)
-            MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+            _register_voc(name, layout, root / layout.folder)
         elif isinstance(layout, CocoLayout):
-            from detectron2.data.datasets import register_coco_instances
-
-            json_file, images = str(root / layout.annotations), str(root / layout.images)
-            register_coco_instances(name, about_classes, json_file, images)
+            if layout.keypoints:  # Detectron2 knows it from the file only
+                about_classes["thing_dataset_id_to_contiguous_id"] = dict.fromkeys(PERSON, 0)
+            register_coco(name, about_classes, root / layout.annotations, root / layout.images)
         else:
             DatasetCatalog.register(name, _reader(layout, root))
             MetadataCatalog.get(name).set(**(about_classes | _facts(layout, root)))
+
+
+def _register_voc(name: str, layout: VocLayout, folder: Path) -> None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    DatasetCatalog.register(name, lambda: voc_records(folder, layout.split))
+    MetadataCatalog.get(name).set(
+        thing_classes=list(VOC_CLASSES),
+        dirname=str(folder),
+        year=layout.year,
+        split=layout.split,
+        evaluator_type="pascal_voc",
+    )
+
+
+def register_coco(name: str, about_classes: dict, file: Path | str, images: Path | str) -> None:
+    """Register COCO's annotations, anew each time, with a reader for files as people have them.
+
+    ``about_classes``: ``thing_classes`` and ``thing_dataset_id_to_contiguous_id`` at least.
+    """
+    compat.setup()
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    classes = about_classes["thing_dataset_id_to_contiguous_id"]
+    forget(name)
+    DatasetCatalog.register(name, lambda: coco_content.records(file, images, classes))
+    MetadataCatalog.get(name).set(
+        json_file=str(file), image_root=str(images), evaluator_type="coco", **about_classes
+    )
 
 
 def forget(name: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from console.files import read_text
+
 from . import label_images, voc_masks
 from .inspection import Inspection, Layout, prepare_command, some, stems
 from .label_images import VOID, BadLabels
@@ -82,7 +84,7 @@ class VocSemantic(SemanticLayout):
 
     def pairs(self, root: Path) -> list[Pair]:
         base = root / VOC_FOLDER
-        names = (base / f"{self.split}.txt").read_text(encoding="utf-8").split()
+        names = read_text(base / f"{self.split}.txt").split()
         images, labels = root / "VOC2012" / "JPEGImages", base / "labels"
         return [Pair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]
 
@@ -104,7 +106,7 @@ class VocSemantic(SemanticLayout):
                 found.need(listed, names, there, folder, ending)
         held_out = base / "val.txt"
         if self.split != "val" and held_out.is_file():
-            unseen = set(held_out.read_text(encoding="utf-8").split())
+            unseen = set(read_text(held_out).split())
             if both := sorted(unseen & set(names)):
                 found.problems.append(f"{listed} and {held_out} share {some(both)}")
         if not found.problems:

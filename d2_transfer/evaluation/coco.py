@@ -10,6 +10,7 @@ import numpy as np
 from console import files
 from console.errors import EnvironmentLacks, InputError
 from d2_transfer import compat
+from d2_transfer.datasets.coco_content import no_garbage_collection, numbered, ordered
 
 compat.setup()
 from detectron2.data import MetadataCatalog  # noqa: E402
@@ -36,11 +37,11 @@ class CocoEvaluator(DatasetEvaluator):
     two on random detections and on crowds, empty images and absent categories. As with Detectron2's
     evaluator: NaN where the ground truth has nothing to measure on (no small object, a category
     without objects), ``AP-<category>`` beside the means. Unlike there, a model that detects nothing
-    has an AP of 0 in each of its tasks, and the annotations may be numbered from 0 and may leave
-    ``iscrowd`` out.
+    has an AP of 0 in each of its tasks, the ids of images, categories and annotations may be any
+    numbers and texts, and ``iscrowd`` and ``area`` may be left out.
 
-    ``output_dir`` takes the detections as ``coco_instances_results.json``. ``oks_sigmas``: one a
-    keypoint; empty means COCO's own 17.
+    ``output_dir`` takes the detections as ``coco_instances_results.json``, with the ids of the
+    data set. ``oks_sigmas``: one a keypoint; empty means COCO's own 17.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class CocoEvaluator(DatasetEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         self._name, self._json_file = dataset_name, Path(metadata.json_file)
         numbers = metadata.get("thing_dataset_id_to_contiguous_id")
-        self._category = {ours: theirs for theirs, ours in numbers.items()} if numbers else None
+        self._categories = sorted(numbers, key=numbers.get) if numbers else None
         self._file = Path(output_dir) / FILE if output_dir else None
         self._dataset_class, self._judge_class = _library(fast)
         self._oks_sigmas = tuple(oks_sigmas)
@@ -73,23 +74,31 @@ class CocoEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         found = list(chain(*(each for each, _ in gathered)))
-        if self._category is not None:
-            number = self._category
-            found = [{**each, "category_id": number[each["category_id"]]} for each in found]
+        if (ids := self._categories) is not None:
+            found = [{**each, "category_id": ids[each["category_id"]]} for each in found]
         if self._file:
             files.write_text(self._file, json.dumps(found))
-        truth = self._truth()
+        truth, found = self._numbered(found)
         tasks = sorted(set().union(*(each for _, each in gathered)))
         return {task: self._metrics(task, truth, found) for task in tasks}
 
-    def _truth(self):
-        """The ground truth, its annotations numbered from 1: COCOeval takes a match with number 0
-        for none."""
-        content = json.loads(self._json_file.read_text(encoding="utf-8"))
-        for number, each in enumerate(content["annotations"], 1):
-            each["id"] = number
-            each.setdefault("iscrowd", 0)
-        return self._dataset(content)
+    def _numbered(self, found: list[dict]) -> tuple[object, list[dict]]:
+        """The ground truth and the detections, with numbers of our own for the data set's ids."""
+        with no_garbage_collection():
+            content = files.read_json(self._json_file)
+        categories = self._categories
+        if categories is None:
+            categories = ordered(each["id"] for each in content["categories"])
+        truth, images, kinds = numbered(content, categories)
+        found = [
+            {
+                **each,
+                "image_id": images[each["image_id"]],
+                "category_id": kinds[each["category_id"]],
+            }
+            for each in found
+        ]
+        return self._dataset(truth), found
 
     def _dataset(self, content: dict):
         made = self._dataset_class()

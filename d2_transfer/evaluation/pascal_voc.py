@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from console.files import read_text
 from d2_transfer import compat
 
 compat.setup()
@@ -51,7 +52,7 @@ class OccurringClassesVOCEvaluator(DatasetEvaluator):
         gathered = comm.gather(self._found, dst=0)
         if not comm.is_main_process():
             return None
-        names = self._list.read_text().split()
+        names = read_text(self._list).split()
         truth = read_objects(self._annotations, names, self._classes)
         found = _joined(list(chain(*gathered)), names)
         precisions = []

@@ -1,7 +1,6 @@
 """Where images come from: folder trees, list files, COCO's JSON, shards. No labels are read."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from configs import FOLDER
 from console.errors import InputError, nearest, unknown
+from console.files import read_json, read_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
@@ -185,7 +185,7 @@ def class_folders(classes: str) -> list[str]:
     """The folder names of a class list: a shipped one, or a text file of one a line."""
     file = CLASS_LISTS.get(classes) or Path(classes).expanduser()
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = read_text(file, errors="surrogateescape")
     except OSError as error:
         hint = nearest(classes, CLASS_LISTS)
         meant = f" Did you mean '{hint}'?" if hint else ""
@@ -234,7 +234,7 @@ def _list(path: Path) -> ImageSource:
     if path.is_dir():
         raise InputError(f"DATA.PATH: {path} is a folder; DATA.SOURCE list takes a text file")
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = read_text(path, errors="surrogateescape")
     except OSError as error:
         raise InputError(f"DATA.PATH: cannot read {path}: {error.strerror}") from None
     lines = [line.strip() for line in text.splitlines()]
@@ -277,7 +277,7 @@ def _coco(paths: list[Path], data: CfgNode) -> list[ImageSource]:
 def _images_of(file: Path, path: Path) -> ImageSource:
     """The images that a COCO JSON names, in the folder ``path``."""
     try:
-        names = sorted(image["file_name"] for image in json.loads(file.read_bytes())["images"])
+        names = sorted(image["file_name"] for image in read_json(file)["images"])
         if not all(isinstance(name, str) for name in names):
             raise TypeError("a file_name is no text")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -57,10 +57,13 @@ def test_classes_can_be_chosen_by_a_list(root):
     assert np.bincount(train.labels).tolist() == [5, 15]
 
 
-def test_imagenet100_is_shipped():
+def test_imagenet100_is_shipped(tmp_path):
     from d2_transfer.classification.folders import class_list
 
     names = class_list("imagenet100")
+    for form in ("utf-8-sig", "utf-16", "utf-32"):
+        (tmp_path / "classes.txt").write_text("\r\n".join(names), encoding=form)
+        assert class_list(str(tmp_path / "classes.txt")) == names
     assert len(names) == 100 and all(name[0] == "n" and len(name) == 9 for name in names)
 
 

@@ -160,6 +160,48 @@ def test_what_is_registered(scenes, name, count, evaluator, things, stuff):
         assert len(meta.thing_dataset_id_to_contiguous_id) == things
 
 
+def test_records_are_those_of_detectron2s_own_readers(scenes):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.datasets import load_coco_json, load_voc_instances
+
+    datasets.register(scenes)
+    for name in ("coco_2017_val", "keypoints_coco_2017_train"):
+        meta = MetadataCatalog.get(name)
+        MetadataCatalog.get(f"{name}_again").set(thing_classes=meta.thing_classes)
+        theirs = load_coco_json(meta.json_file, meta.image_root, f"{name}_again")
+        assert DatasetCatalog.get(name) == theirs
+        numbers = MetadataCatalog.get(f"{name}_again").thing_dataset_id_to_contiguous_id
+        assert numbers == meta.thing_dataset_id_to_contiguous_id
+        MetadataCatalog.remove(f"{name}_again")
+    meta = MetadataCatalog.get("voc_2007_test")
+    theirs = load_voc_instances(meta.dirname, "test", meta.thing_classes)
+    assert DatasetCatalog.get("voc_2007_test") == theirs
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-32"])
+def test_lists_and_annotations_may_be_in_any_form_of_unicode(scenes, tmp_path, form):
+    from detectron2.data import DatasetCatalog
+
+    root = tmp_path / "data"
+    shutil.copytree(scenes, root)
+    names = ("voc_2007_test", "coco_2017_val", "keypoints_coco_2017_val", "voc_2012_semseg_val")
+    datasets.register(scenes)
+    expected = [[each["image_id"] for each in DatasetCatalog.get(name)] for name in names]
+    for file in (
+        "VOC2007/ImageSets/Main/test.txt",
+        "coco/annotations/instances_val2017.json",
+        "coco/annotations/person_keypoints_val2017.json",
+        "voc_aug/val.txt",
+    ):
+        text = (root / file).read_text()
+        (root / file).unlink()
+        (root / file).write_text(text, encoding=form)
+    assert datasets.check(names, root, stand_in=True) == root
+    datasets.register(root)
+    found = [[each["image_id"] for each in DatasetCatalog.get(name)] for name in names]
+    assert found == expected
+
+
 def test_semantic_records_hold_the_labels_and_the_size(scenes):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 

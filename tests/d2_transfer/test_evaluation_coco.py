@@ -4,11 +4,14 @@ import copy
 import itertools
 import json
 import math
+import random
 import sys
+import uuid
 
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 
 from console.errors import EnvironmentLacks, InputError
 from d2_transfer import compat
@@ -243,6 +246,151 @@ def test_annotations_may_be_numbered_from_0_and_leave_iscrowd_out(data_set):
         each["id"] -= 1
         del each["iscrowd"]
     assert_same(both(data_set(content), found), expected)
+
+
+# Ids as people have them --------------------------------------------------------------------------
+
+
+def renamed(content: dict, found: list[tuple], images, categories=None, annotations=None) -> tuple:
+    """The same data with other ids: each a function of the place, from 0, in the file."""
+    content, numbers = copy.deepcopy(content), {}
+    for kind, name in (("images", images), ("categories", categories)):
+        numbers[kind] = {
+            each["id"]: name(place) if name else each["id"]
+            for place, each in enumerate(content[kind])
+        }
+        for each in content[kind]:
+            each["id"] = numbers[kind][each["id"]]
+    for place, each in enumerate(content["annotations"]):
+        each["id"] = annotations(place) if annotations else each["id"]
+        each["image_id"] = numbers["images"][each["image_id"]]
+        each["category_id"] = numbers["categories"][each["category_id"]]
+    return content, [
+        ({"image_id": numbers["images"][entry["image_id"]]}, each) for entry, each in found
+    ]
+
+
+def uuids(place: int) -> str:
+    """Random, but in the order of the places."""
+    return f"{place:04x}{uuid.UUID(int=random.Random(place).getrandbits(128))}"
+
+
+IDS = {  # of a place
+    "beyond 2^53": lambda n: 2**53 + n,
+    "beyond 2^60": lambda n: 2**60 + n,
+    "beyond 2^70": lambda n: 2**70 + n,
+    "from 0": lambda n: n,
+    "negative": lambda n: n - 100,
+    "fractions": lambda n: n + 0.5,
+    "floats": float,
+    "texts": lambda n: f"{n:06d}",
+    "UUIDs": uuids,
+    "mixed": lambda n: n if n % 2 else str(n),
+    "1 beside '1'": lambda n: str(n // 2) if n % 2 else n // 2,
+    "mixed and large": lambda n: (2**53 + n, f"a{n}", n + 0.5)[n % 3],
+}
+
+
+@pytest.mark.parametrize("ids", IDS)
+@pytest.mark.parametrize("keypoints", [False, True])
+def test_any_id_of_json_has_pycocotools_numbers(data_set, ids, keypoints):
+    content = annotations(1, keypoints)
+    found = detections(content, 1, keypoints)
+    expected = detectron2s(data_set(content), found)
+    name = IDS[ids]
+    for places in ((name,), (name, name, name)):
+        other, same = renamed(content, found, *places)
+        assert_same(both(data_set(other), same), expected)
+
+
+def test_ids_that_pycocotools_can_take_have_its_numbers_in_any_order_of_the_file(data_set):
+    """Among equal scores the order of the images decides: it is that of the ids."""
+    content = annotations(2)
+    found = detections(content, 2)
+    order = np.random.default_rng(0).permutation(len(content["images"])).tolist()
+    content, found = renamed(content, found, lambda place: 10 * order[place])
+    assert_same(both(data_set(content), found), detectron2s(data_set(content), found))
+
+
+def test_the_written_detections_have_the_ids_of_the_file(data_set, tmp_path):
+    content = annotations(6)
+    content, found = renamed(content, detections(content, 6), IDS["mixed and large"], uuids)
+    evaluate(CocoEvaluator(data_set(content), str(tmp_path)), found)
+    written = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    assert [each["image_id"] for each in written] == [
+        entry["image_id"] for entry, each in found for _ in range(len(each))
+    ]
+    assert {each["category_id"] for each in written} == {uuids(place) for place in range(4)}
+
+
+# What a file may lack -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crowd", [None, False, 0.0])
+def test_iscrowd_may_be_null_or_false(data_set, crowd):
+    content = annotations(4, crowds=0)
+    found = detections(content, 4)
+    expected = both(data_set(content), found)
+    for each in content["annotations"]:
+        each["iscrowd"] = crowd
+    assert_same(both(data_set(content), found), expected)
+
+
+def test_iscrowd_may_be_true(data_set):
+    content = annotations(4, crowds=0.5)
+    found = detections(content, 4)
+    expected = both(data_set(content), found)
+    for each in content["annotations"]:
+        each["iscrowd"] = bool(each["iscrowd"])
+    assert_same(both(data_set(content), found), expected)
+
+
+@pytest.mark.parametrize("area", [..., None, "493", "large", math.nan, -1.0, True])
+@pytest.mark.parametrize("masks", [True, False])
+def test_an_area_that_is_no_number_is_that_of_the_mask_or_the_box(data_set, masks, area):
+    content = annotations(4)
+    found = detections(content, 4)
+    sizes = {each["id"]: (each["height"], each["width"]) for each in content["images"]}
+    for each in content["annotations"]:
+        size, mask = sizes[each["image_id"]], each["segmentation"]
+        pieces = coco_mask.frPyObjects(mask, *size)
+        whole = coco_mask.merge(pieces) if isinstance(mask, list) else pieces
+        each["area"] = float(coco_mask.decode(whole).sum())
+        if not masks:
+            each["area"] = each["bbox"][2] * each["bbox"][3]
+            del each["segmentation"]
+    if not masks:
+        for _, each in found:
+            each.remove("pred_masks")
+    expected = both(data_set(content), found)
+    for each in content["annotations"]:
+        each["area"] = area
+        if area is ...:
+            del each["area"]
+    assert_same(both(data_set(content), found), expected)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_polygon_of_two_points_is_nothing(data_set, place):
+    """pycocotools would take the whole list for boxes if it came first."""
+    content = annotations(4)
+    found = detections(content, 4)
+    expected = both(data_set(content), found)
+    for each in content["annotations"]:
+        if isinstance(each["segmentation"], list):
+            each["segmentation"].insert(place, [3.0, 3.0, 9.0, 9.0])
+    assert_same(both(data_set(content), found), expected)
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-32-be"])
+def test_the_ground_truth_may_be_in_any_form_of_unicode(data_set, form, tmp_path):
+    content = annotations(4)
+    found = detections(content, 4)
+    name = data_set(content)
+    expected = evaluate(CocoEvaluator(name), found)
+    (file,) = tmp_path.glob("*.json")
+    file.write_text(json.dumps(content), encoding=form)
+    assert_same(evaluate(CocoEvaluator(name), found), expected)
 
 
 def test_the_detections_are_written_with_the_data_sets_numbers(data_set, tmp_path):

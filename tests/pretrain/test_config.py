@@ -24,6 +24,14 @@ def test_the_built_in_configs_are_valid(name):
     config.validate(config.load(name, ["DATA.PATH", "somewhere"]))
 
 
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+def test_a_config_and_its_base_may_be_in_any_form_of_unicode(tmp_path, form):
+    (tmp_path / "base.yaml").write_text("SOLVER:\n  EPOCHS: 7\n", encoding=form)
+    (tmp_path / "é.yaml").write_text("_BASE_: base.yaml  # é\nSEED: 3\n", encoding=form)
+    cfg = config.load(tmp_path / "é.yaml")
+    assert (cfg.SEED, cfg.SOLVER.EPOCHS) == (3, 7)
+
+
 def test_every_option_can_be_set_from_the_command_line_to_its_default():
     for name, value in config.flat(config.defaults()).items():
         assert config.flat(config.load(overrides=[name, str(value)]))[name] == value

@@ -195,6 +195,27 @@ def test_coco_of_two_folders_and_two_jsons(tree):
         source(f"{tree}/n00000000:{tree}/n00000001", "coco", files[0])
 
 
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+def test_lists_classes_and_jsons_may_be_in_any_form_of_unicode(tree, form):
+    expected = [name for name in names(source(tree)) if name.startswith("n00000000")]
+    assert names(source(tree, classes=write(tree.parent / "c", "n00000000\r\n", form))) == expected
+    listed = write(tree / "list", "".join(f"{name} 0\r\n" for name in expected), form)
+    assert names(source(listed, "list")) == expected
+    content = {  # ids as people have them: none is read
+        "images": [
+            {"id": id, "file_name": name}
+            for id, name in zip((2**60, "2", None), expected, strict=True)
+        ]
+    }
+    written = write(tree.parent / "coco.json", json.dumps(content), form)
+    assert names(source(tree, "coco", written)) == expected
+
+
+def write(file, text, form):
+    file.write_bytes(text.encode(form))
+    return file
+
+
 def test_the_fingerprint_of_a_folder_stays_what_it_was(tmp_path):
     for name in ("b.jpg", "a/c.PNG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

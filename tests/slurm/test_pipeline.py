@@ -93,6 +93,20 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, config, old,
         expanded(tmp_path, FILE.replace(old, new))
 
 
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_may_be_in_any_form_of_unicode(tmp_path, config, form):
+    (tmp_path / "one.yaml").write_text(FILE)
+    (tmp_path / "two.yaml").write_text(FILE, encoding=form)
+    one, two = (pipeline.read(str(tmp_path / f"{name}.yaml")) for name in ("one", "two"))
+    assert one.rows == two.rows and one.protocols == two.protocols and one.head == two.head
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "one.yaml").write_bytes(b"rows: \xff\n")
+    with pytest.raises(InputError, match="one.yaml is not YAML"):
+        pipeline.read(str(tmp_path / "one.yaml"))
+
+
 def test_a_pipeline_that_is_nowhere_names_the_nearest():
     with pytest.raises(
         InputError, match="unknown table.*'setsim/tabel4'. Did you mean 'setsim/table4'"

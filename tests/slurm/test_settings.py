@@ -45,6 +45,12 @@ def places(tmp_path, monkeypatch):
     return work, home / "densessl"
 
 
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-32"])
+def test_the_file_may_be_in_any_form_of_unicode(places, form):
+    (places[0] / "slurm.yaml").write_text("account: é\n", encoding=form)
+    assert settings.load().of(PRETRAIN).account == "é"
+
+
 def test_a_file_with_a_section_for_one_verb(places):
     (places[0] / "slurm.yaml").write_text(EXAMPLE)
     cluster = settings.load()

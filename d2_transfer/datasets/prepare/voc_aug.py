@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from console.errors import InputError
+from console.files import read_text
 
 from .. import label_images, voc_masks
 from ..inspection import Inspection, stems
@@ -24,7 +25,7 @@ def plan(root: Path, sbd: Path | None = None) -> Plan:
     if found.problems:
         raise InputError("\n  ".join(["VOC2012 or SBD is not as published:", *found.problems]))
     voc = voc_masks.VocMasks(root)
-    train, val = (voc.listed(split).read_text().split() for split in ("train", "val"))
+    train, val = (read_text(voc.listed(split)).split() for split in ("train", "val"))
     masks |= {name: voc.masks / f"{name}.png" for name in train + val}  # the finer ones
     augmented = sorted(set(masks) - set(val))
     found.need(root / VOC_FOLDER, augmented, found.folder(voc.images) or (), voc.images, ".jpg")
