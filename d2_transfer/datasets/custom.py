@@ -6,6 +6,7 @@ Classes, image sizes and the length of training are read from the annotations.
 import logging
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import numpy as np
 
 from console.errors import InputError
 
-from .custom_reading import Annotations
+from .coco_content import Id, ordered
+from .custom_faults import shown
+from .custom_found import Annotations
 from .custom_reading import read as read_annotations
 from .inspection import some
 
@@ -38,16 +41,16 @@ class Custom:
     """Two annotation files with their folders of images, checked; plain values, so that other
     processes can have it.
 
-    ``categories``: (id, name) by id. ``images``: those with an object to train on, of ``listed``;
-    ``evaluated``: those of validation. ``short_edge``, ``long_edge``: their PERCENTILES over the
-    training images, in pixels. ``bitmasks``: some mask is an RLE.
+    ``categories``: (id, name) by id, groups left out. ``images``: those with an object to train on,
+    of ``listed``; ``evaluated``: those of validation. ``short_edge``, ``long_edge``: their
+    PERCENTILES over the training images, in pixels. ``bitmasks``: some mask is an RLE.
     """
 
     train_json: str
     train_images: str
     val_json: str
     val_images: str
-    categories: tuple[tuple[int, str], ...]
+    categories: tuple[tuple[Id, str], ...]
     images: int
     listed: int
     evaluated: int
@@ -82,11 +85,14 @@ def read(
     train = read_annotations(paths[0], paths[1], need_masks, evaluated=False)
     val = read_annotations(paths[2], paths[3], need_masks, evaluated=True)
     problems = train.problems + val.problems
+    remarks = [*train.remarks, *val.remarks]
     if not problems:
-        problems += _different_categories(train, val)
+        remarks += _leave_out_groups(train, val)
+        problems += _doubled_names(train) + _doubled_names(val) + _different_categories(train, val)
     if problems:
         raise InputError("\n  ".join(["your data cannot be used as they are:", *problems]))
-    for remark in (*train.remarks, *val.remarks, *_shared(train, val)):
+    remarks += _without_objects(train, "to train on") + _without_objects(val, "to evaluate")
+    for remark in (*remarks, *_shared(train, val)):
         logging.getLogger("densessl").warning("%s", remark)
     sizes = np.array(list(train.sizes.values()))
     return Custom(
@@ -102,16 +108,48 @@ def read(
     )
 
 
+def _leave_out_groups(train: Annotations, val: Annotations) -> list[str]:
+    """Take out the categories that are no class but a group of others, as Roboflow's exports begin
+    with: the supercategory of another, without an annotation in either file."""
+    used = {*train.used, *val.used}
+    groups = {
+        id: name
+        for each in (train, val)
+        for id, name in each.names.items()
+        if id not in used
+        and any(above == name and other != id for other, above in each.above.items())
+    }
+    for each in (train, val):
+        for id in groups:
+            each.names.pop(id, None)
+    return [
+        f"category {shown(id)} '{name}' is left out: the group of others, without an annotation"
+        for id, name in groups.items()
+    ]
+
+
+def _doubled_names(found: Annotations) -> list[str]:
+    again = [name for name, n in Counter(found.names.values()).items() if n > 1]
+    return [f"{found.file}: names of categories are there twice: {some(again)}"] if again else []
+
+
+def _without_objects(found: Annotations, purpose: str) -> list[str]:
+    if empty := [name for id, name in found.names.items() if not found.used[id]]:
+        many = f"{len(empty)} of {len(found.names)} categories"
+        return [f"{found.file}: {many} have no object {purpose}: {some(empty)}"]
+    return []
+
+
 def _different_categories(train: Annotations, val: Annotations) -> list[str]:
     """Detectron2 numbers each file's categories by itself: they must be the same."""
     if train.names == val.names:
         return []
     lines = []
-    for id in sorted(train.names.keys() | val.names.keys()):
+    for id in ordered(train.names | val.names):
         here, there = train.names.get(id), val.names.get(id)
         if here != there:
             said = [f"'{name}'" if name is not None else "absent" for name in (here, there)]
-            lines.append(f"{id} is {said[0]} in the first and {said[1]} in the second")
+            lines.append(f"{shown(id)} is {said[0]} in the first and {said[1]} in the second")
     return [f"{train.file} and {val.file} have different categories: {some(lines)}"]
 
 

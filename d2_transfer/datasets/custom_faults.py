@@ -8,16 +8,21 @@ from .inspection import some
 MARGIN = 1.0  # pixels that a box may reach beyond its image without a remark
 
 
+def shown(id: object) -> str:
+    """An id as JSON has it: 1 and '1' are two."""
+    return repr(id)
+
+
 class Faults:
     """Faults of one kind of entry, counted by what is wrong; each is said with its first entry."""
 
     def __init__(self, file: Path, entry: str):
         self.file, self.entry = file, entry
         self.first: dict[str, str] = {}
-        self.ids: dict[str, list] = defaultdict(list)
+        self.ids: dict[str, list[str]] = defaultdict(list)
 
-    def add(self, kind: str, id: object, what: str) -> None:
-        """``what``: a sentence about the entry ``id``, without its subject."""
+    def add(self, kind: str, id: str, what: str) -> None:
+        """``what``: a sentence about the entry ``id`` (as :func:`shown`), without its subject."""
         self.first.setdefault(kind, f"{self.file}: {self.entry} {id} {what}")
         self.ids[kind].append(id)
 

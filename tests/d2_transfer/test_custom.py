@@ -129,6 +129,14 @@ def test_both_files_are_said_when_both_are_absent(data):
         assert f"{data.folder / name}.json is not there" in str(caught.value)
 
 
+NAN = float("nan")
+SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
+
+
+def runs(counts: object) -> dict:
+    return {"size": [HEIGHT, WIDTH], "counts": counts}
+
+
 def change(kind: str, place: int, key: str, value: object):
     """A mutation of the training file: one value of one entry; ``...`` takes the key away."""
 
@@ -147,10 +155,15 @@ def change(kind: str, place: int, key: str, value: object):
     [
         (change("annotations", 2, "bbox", ...), "annotation 3 lacks 'bbox'"),
         (change("annotations", 2, "id", ...), "annotation number 3 lacks 'id'"),
-        (change("annotations", 2, "id", "three"), "annotation three has id 'three'; allowed"),
+        (change("annotations", 2, "id", None), "annotation None has id None; allowed: a number"),
+        (change("annotations", 2, "image_id", [1]), "annotation 3 has image_id [1]; allowed"),
+        (change("annotations", 2, "category_id", True), "annotation 3 has category_id True"),
         (change("annotations", 2, "id", 2), "ids of annotations are there twice: 2"),
         (change("annotations", 2, "image_id", 77), "annotation 3 has image_id 77, which"),
-        (change("annotations", 2, "image_id", "2"), "annotation 3 has image_id '2', which"),
+        (
+            change("annotations", 2, "image_id", "2"),
+            "annotation 3 has image_id '2', which the file does not list (it lists 2)",
+        ),
         (change("annotations", 2, "category_id", 1), "annotation 3 has category_id 1, which"),
         (change("annotations", 2, "bbox", [1, 2, 3]), "annotation 3 has bbox [1, 2, 3]; allowed"),
         (change("annotations", 2, "bbox", [1, 2, 3, "4"]), "four numbers"),
@@ -163,10 +176,54 @@ def change(kind: str, place: int, key: str, value: object):
         (change("annotations", 2, "iscrowd", 2), "annotation 3 has iscrowd 2"),
         (change("annotations", 2, "ignore", 1), "annotation 3 has 'ignore'"),
         (change("annotations", 2, "segmentation", [[1, 2, 3, 4]]), "without any polygon"),
-        (change("annotations", 2, "segmentation", [["a"] * 6]), "without any polygon"),
+        (
+            change("annotations", 2, "segmentation", [["a"] * 6]),
+            "annotation 3 has the polygon ['a'",
+        ),
+        (change("annotations", 2, "segmentation", [SQUARE, [1, 2, 3]]), "a polygon of 3 numbers"),
+        (change("annotations", 2, "segmentation", [SQUARE[:7]]), "a polygon of 7 numbers"),
+        (change("annotations", 2, "segmentation", [SQUARE, [1, 2, 3, 4, 5, NAN]]), "polygon [1, 2"),
+        (change("annotations", 2, "segmentation", SQUARE), "annotation 3 has the polygon 1"),
+        (
+            change("annotations", 2, "segmentation", "none"),
+            "annotation 3 has the segmentation 'none'",
+        ),
+        (
+            change("annotations", 2, "segmentation", runs([10, 5])),
+            "annotation 3 has an RLE whose counts sum to 15, but its image has 2400",
+        ),
+        (change("annotations", 2, "segmentation", runs([2000, 401])), "sum to 2401"),
+        (
+            change("annotations", 2, "segmentation", runs([-1, 2401])),
+            "annotation 3 has an RLE with the count -1",
+        ),
+        (change("annotations", 2, "segmentation", runs([2400.0])), "the count 2400.0"),
+        (change("annotations", 2, "segmentation", runs(["2400"])), "the count '2400'"),
+        (change("annotations", 2, "segmentation", runs([True, 2399])), "the count True"),
+        (change("annotations", 2, "segmentation", runs([])), "sum to 0"),
+        (
+            change("annotations", 2, "segmentation", runs("0T1")),
+            "annotation 3 has an RLE whose counts sum to 36",
+        ),
+        (
+            change("annotations", 2, "segmentation", runs("b'`]2'")),
+            "annotation 3 has an RLE whose counts are \"b'`]2'\"",
+        ),
+        (change("annotations", 2, "segmentation", runs("`]2~")), "no text of pycocotools"),
+        (change("annotations", 2, "segmentation", runs("é")), "no text of pycocotools"),
+        (change("annotations", 2, "segmentation", runs("")), "counts are empty"),
+        (change("annotations", 2, "segmentation", runs("o")), "end in the middle of a number"),
+        (change("annotations", 2, "segmentation", runs("N")), "the count -2"),
         (change("annotations", 3, "segmentation", {"counts": "x", "size": [60, 40]}), "RLE of"),
         (change("annotations", 3, "segmentation", {"size": [40, 60]}), "without 'counts'"),
         (change("images", 1, "id", 1), "ids of images are there twice: 1"),
+        (change("images", 1, "id", 1.0), "ids of images are there twice: 1 and 1.0"),
+        (change("images", 1, "id", None), "image None has id None; allowed: a number or a text"),
+        (change("images", 1, "id", NAN), "image nan has id nan; allowed"),
+        (
+            change("images", 1, "id", "2"),
+            "annotation 3 has image_id 2, which the file does not list (it lists '2')",
+        ),
         (change("images", 1, "width", ...), "image 2 lacks 'width'"),
         (change("images", 1, "width", 0), "image 2 has width 0; allowed: a whole number from 1"),
         (change("images", 1, "width", 60.0), "image 2 has width 60.0"),
@@ -177,13 +234,26 @@ def change(kind: str, place: int, key: str, value: object):
         (change("categories", 0, "id", 3), "ids of categories are there twice: 3"),
         (change("categories", 0, "name", "nut"), "names of categories are there twice: nut"),
         (change("categories", 0, "name", ""), "category 7 has name ''"),
-        (change("categories", 0, "id", "7"), "category 7 has id '7'"),
+        (
+            change("categories", 0, "id", "7"),
+            "annotation 1 has category_id 7, which the file does not list (it lists '7')",
+        ),
     ],
 )
 def test_every_fault_is_named_with_its_file_and_entry(data, spoil, words):
     spoil(data)
     (line,) = [line for line in data.refused().splitlines() if words in line]
     assert str(data.folder / "train.json") in line
+
+
+def test_masks_of_the_second_file_are_checked_too(data):
+    for place, counts in enumerate(([10, 5], "b'`]2'", "00")):
+        data.val["annotations"][2 * place]["segmentation"] = runs(counts)
+    lines = data.refused().splitlines()[1:]
+    assert len(lines) == 2 and all(str(data.folder / "val.json") in line for line in lines)
+    [bytes_] = [line for line in lines if "annotation 3 has an RLE whose counts are" in line]
+    [sums] = [line for line in lines if "annotation 1 has an RLE whose counts sum to 15" in line]
+    assert sums.endswith("the same of 5") and "b'`]2'" in bytes_
 
 
 def test_many_of_a_kind_are_one_line_with_the_first_ids(data):
@@ -199,25 +269,6 @@ def test_faults_of_both_files_come_in_one_message(data):
     data.val["images"][0]["file_name"] = "gone.png"
     message = data.refused()
     assert "lacks 'bbox'" in message and "gone.png" in message
-
-
-@pytest.mark.parametrize("key", ["area", "iscrowd"])
-def test_what_only_the_evaluation_reads_is_asked_of_the_second_file_only(data, key):
-    for each in data.train["annotations"]:
-        if not each["iscrowd"]:
-            del each[key]
-    data.read()
-    del data.val["annotations"][0][key]
-    data.val["annotations"][2]["bbox"] = [5, 5, 0, 5]
-    assert "annotation 3 has bbox [5, 5, 0, 5]" in data.refused()
-    assert f"annotation 1 lacks '{key}'" in data.refused()
-
-
-def test_annotation_0_would_never_count_as_found(data):
-    data.train["annotations"][0]["id"] = 0
-    data.read()
-    data.val["annotations"][0]["id"] = 0
-    assert "annotation 0 is never counted as found" in data.refused()
 
 
 def test_masks_are_needed_for_custom_mask_only(data):
