@@ -18,8 +18,17 @@ from console.files import read_text, write_json
 SCHEMA = 1
 FILE = "result.json"
 
+# Beginnings of metrics' names behind the task: of one class, and of all that are per cent.
+OF_ONE_CLASS = ("AP-", "IoU-")
+PER_CENT = ("AP", "IoU", "mIoU", "fwIoU", "mACC", "pACC", "top1", "top5", "mean_class")
+ROUNDING = 1e-6  # per cent; a sum of eleven precisions may end just above 100
+
 # Options that may differ between trials of one experiment.
 NOT_PART_OF_THE_EXPERIMENT = ("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS")
+
+
+class WrongValue(InputError):
+    """A record of ours with a value that cannot be; a file that is damaged or foreign has none."""
 
 
 @dataclass
@@ -28,10 +37,12 @@ class Record:
 
     ``weights`` has ``path`` and ``sha256`` (the path is ``random`` and the sum empty for a random
     start); ``pretrain`` is free (``dataset``, ``epochs``, ``method``, …; empty where unknown);
-    ``metrics`` is flat, ``bbox/AP`` → per cent, NaN where a metric is undefined; ``started`` and
-    ``finished`` are ISO 8601 times as :func:`now` gives them; ``mini`` marks a miniature, whose
-    numbers compare with nothing but other miniatures of the same configuration. ``folder`` is the
-    trial's folder; it is not written.
+    ``metrics`` is flat, ``bbox/AP`` → per cent, NaN where a metric is undefined, ``bbox/AP-person``
+    for one class (:func:`class_of`); ``started`` and ``finished`` are ISO 8601 times as
+    :func:`now` gives them; ``mini`` marks a miniature, whose numbers compare with nothing but other
+    miniatures of the same configuration. ``evaluated`` has ``path`` and ``sha256`` of the trained
+    model where ``--eval-only`` measured it; it is empty, and not written, for a trial. ``folder``
+    is the trial's folder; it is not written.
     """
 
     method: str
@@ -47,6 +58,7 @@ class Record:
     finished: str
     mini: bool = False
     schema: int = SCHEMA
+    evaluated: dict[str, str] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False, repr=False)
 
 
@@ -63,6 +75,8 @@ def save(trial_dir: str | os.PathLike, record: Record) -> Path:
     path = Path(trial_dir) / FILE
     values = asdict(record)
     del values["folder"]
+    if not record.evaluated:
+        del values["evaluated"]
     _check(values, path)
     values["metrics"] = {
         name: float(value) if math.isfinite(value) else None  # JSON has no NaN
@@ -76,7 +90,8 @@ def load(path: str | os.PathLike) -> Record:
     """The record in a ``result.json`` (or in a trial's folder).
 
     Raises InputError that names the file and the field for a missing or unreadable file, another
-    schema, a missing or unknown field, or a value of the wrong kind.
+    schema, and a missing or unknown field; WrongValue for a value of the wrong kind or one that
+    cannot be (an AP outside 0 to 100, a negative seed).
     """
     path = Path(path)
     if path.is_dir():
@@ -91,21 +106,41 @@ def load(path: str | os.PathLike) -> Record:
         raise InputError(f"{path} is not a trial record: it holds a {type(values).__name__}")
     _check(values, path)
     values["metrics"] = {
-        name: math.nan if value is None else _finite(value, name, path)
+        _printable(name): math.nan if value is None else _number(value, name, path)
         for name, value in values["metrics"].items()
     }
     for name in ("method", "protocol", "variant"):  # shown in terminals, pages and pictures
-        values[name] = "".join(c if c.isprintable() else "\ufffd" for c in values[name])
+        values[name] = _printable(values[name])
     return Record(**values, folder=path.parent)
 
 
-def _finite(value: int | float, name: str, path: Path) -> float:
+def class_of(metric: str) -> tuple[str, str] | None:
+    """Of a metric of one class its kind and the class; None for any other.
+
+    Example: ``class_of("bbox/AP-person") == ("bbox/AP", "person")``
+    """
+    task, _, name = metric.partition("/")
+    if not name.startswith(OF_ONE_CLASS):
+        return None
+    kind, _, found = name.partition("-")
+    return f"{task}/{kind}", found
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
+def _number(value: int | float, name: str, path: Path) -> float:
+    if _is_finite(value):
+        return float(value)
+    raise WrongValue(f"{path}: 'metrics.{name}' is not finite; an undefined metric is null")
+
+
+def _is_finite(value: int | float) -> bool:
     try:
-        if math.isfinite(value):
-            return float(value)
+        return math.isfinite(value)
     except OverflowError:  # an integer that no float holds
-        pass
-    raise InputError(f"{path}: 'metrics.{name}' is not finite; an undefined metric is null")
+        return False
 
 
 def _no_number(name: str) -> NoReturn:
@@ -119,7 +154,8 @@ def collect(
 
     In the order of ``dirs``, and by path within one. Raises InputError for a folder that does not
     exist, and for a damaged or foreign ``result.json``; where ``skip`` is given it gets that error
-    instead, and the file is left out. An empty list means that none was found.
+    instead, and the file is left out. WrongValue is raised in any case: an average without a trial
+    that is there would be another number. An empty list means that none was found.
     """
     files: dict[Path, None] = {}  # a set that keeps its order
     for place in map(Path, dirs):
@@ -131,6 +167,8 @@ def collect(
     for path in files:
         try:
             records.append(load(path))
+        except WrongValue:
+            raise
         except InputError as error:
             if skip is None:
                 raise
@@ -189,7 +227,9 @@ _KINDS = {
     "started": str,
     "finished": str,
     "mini": bool,
+    "evaluated": dict,
 }
+_NOT_IN_ALL = {"evaluated"}  # of a trial, and in records of before
 assert set(_KINDS) == {each.name for each in fields(Record)} - {"folder"}
 
 
@@ -198,24 +238,42 @@ def _check(values: dict[str, Any], path: Path) -> None:
         raise InputError(
             f"{path}: schema is {values.get('schema')!r}; this DenseSSL reads schema {SCHEMA}"
         )
-    for name, kind in _KINDS.items():
-        if name not in values:
-            raise InputError(f"{path}: the field '{name}' is missing")
-        value = values[name]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise InputError(f"{path}: '{name}' is {value!r}, expected {kind.__name__}")
+    if missing := [name for name in _KINDS if name not in values and name not in _NOT_IN_ALL]:
+        raise InputError(f"{path}: the field '{missing[0]}' is missing")
     if surplus := sorted(set(values) - set(_KINDS)):
         raise InputError(f"{path}: unknown field '{surplus[0]}'")
-    for name in ("path", "sha256"):
-        if not isinstance(values["weights"].get(name), str):
-            raise InputError(
-                f"{path}: 'weights.{name}' is {values['weights'].get(name)!r}, expected text"
-            )
+    for name, value in values.items():
+        kind = _KINDS[name]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise WrongValue(f"{path}: '{name}' is {value!r}, expected {kind.__name__}")
+    for of in ("weights", "evaluated"):
+        for name in ("path", "sha256"):
+            value = values[of].get(name) if values.get(of) or of == "weights" else ""
+            if not isinstance(value, str):
+                raise WrongValue(f"{path}: '{of}.{name}' is {value!r}, expected text")
     for name, value in values["metrics"].items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InputError(f"{path}: 'metrics.{name}' is {value!r}, expected a number or null")
+        _check_metric(name, value, path)
+    if values["seed"] < 0:
+        raise WrongValue(f"{path}: 'seed' is {values['seed']}; allowed: 0 or more")
+    for name in ("epochs", "images"):
+        value = values["pretrain"].get(name)
+        if isinstance(value, int | float) and not value >= 0:
+            raise WrongValue(f"{path}: 'pretrain.{name}' is {value!r}; allowed: 0 or more")
     for name in ("started", "finished"):
         try:
             datetime.fromisoformat(values[name])
         except ValueError:
-            raise InputError(f"{path}: '{name}' is '{values[name]}', not an ISO time") from None
+            raise WrongValue(f"{path}: '{name}' is '{values[name]}', not an ISO time") from None
+
+
+def _check_metric(name: str, value: object, path: Path) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongValue(f"{path}: 'metrics.{name}' is {value!r}, expected a number or null")
+    per_cent = (name.partition("/")[2] or name).startswith(PER_CENT)
+    if per_cent and _is_finite(value) and not -ROUNDING <= value <= 100 + ROUNDING:
+        raise WrongValue(
+            f"{path}: 'metrics.{name}' is {value:g}; allowed: 0 to 100 (per cent), or null where "
+            "it is undefined"
+        )

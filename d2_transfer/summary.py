@@ -33,16 +33,22 @@ def table(protocol: str, records: list[Record]) -> str:
     for place, record in enumerate(records, start=1):
         # others may run meanwhile, and those that are finished need not be the first ones
         number = record.folder.name.removeprefix("trial_") if record.folder else place
-        cells = "".join(f"{record.metrics[name]:{width}.2f}" for name in names)
+        values = [record.metrics.get(name, float("nan")) for name in names]
+        cells = "".join(f"{_two_decimals(value):>{width}s}" for value in values)
         lines.append(f"{f'trial {number} (seed {record.seed})':16s}" + cells)
     cells = []
     for name in names:
         average = averages.get(name, {"mean": float("nan"), "std": None})
         spread = "" if average["std"] is None else f" ± {average['std']:.2f}"
-        cells.append(f"{average['mean']:.2f}{spread}")
+        cells.append(f"{_two_decimals(average['mean'])}{spread}")
     count = len(records)
     lines.append(f"{f'mean of {count}':16s}" + "".join(f"{cell:>{width}s}" for cell in cells))
     return "\n".join(lines)
+
+
+def _two_decimals(value: float) -> str:
+    """A dash where it is undefined (NaN)."""
+    return f"{value:.2f}" if value == value else "–"
 
 
 def metric_table(protocol: str, metrics: dict[str, float | None]) -> str:

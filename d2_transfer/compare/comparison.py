@@ -34,7 +34,8 @@ class Side:
 class Comparison:
     """B against A. ``differences``: by metric, the main one first.
 
-    ``left_out``: for each metric what does not count: trials without a partner, or without a value.
+    ``left_out``: for each metric what does not count: trials without a partner, or without a value;
+    the metric itself where a side has none, and then it is not among the ``differences``.
     """
 
     a: Side
@@ -79,9 +80,13 @@ def compare(
         found, without = _difference(a, b, metric)
         if found is not None:
             differences[metric] = found
-            left_out[metric] = without
-        elif metric in metrics or metric == names[0]:
-            raise InputError(f"{metric} is undefined in every trial of {without}")
+        elif metric == names[0]:
+            defined = [each for each in names if _difference(a, b, each)[0] is not None]
+            raise InputError(
+                f"{metric}, which the verdict is on, is {without}; "
+                f"{f'--metric {defined[0]} names another' if defined else 'and so are the others'}"
+            )
+        left_out[metric] = without
     return Comparison(a, b, protocol, variant, a.trials[0].mini, differences, left_out)
 
 
@@ -144,14 +149,15 @@ def _names(folders: Folders, a: list[Record], b: list[Record]) -> tuple[str, str
 
 
 def _difference(a: Side, b: Side, metric: str) -> tuple[Difference | None, str]:
-    """B − A and what was left out; None and whose trials have no value where there is none.
+    """B − A and what was left out; None, and why, where a side has no value.
 
     Paired where more than half of each side's trials have a partner with their seed. Fewer pairs
     would throw away more than they win, so the sides are taken as independent.
     """
     of_a, of_b = values_of(a.trials, metric), values_of(b.trials, metric)
     if not of_a or not of_b:
-        return None, b.name if of_a else a.name
+        whose = " and of ".join(side.name for side, own in ((a, of_a), (b, of_b)) if not own)
+        return None, f"undefined in every trial of {whose}"
     remarks = [
         f"{side.name} has no value with seed {_list(sorted(missing))}"
         for side, own in ((a, of_a), (b, of_b))

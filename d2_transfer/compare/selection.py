@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from console.errors import InputError, unknown
 
 from ..protocols import PROTOCOLS
-from ..results import Record
+from ..results import Record, class_of
 
 
 def of_one_kind(
@@ -63,7 +63,8 @@ def metrics_of(records: Sequence[Record], named: Sequence[str] = ()) -> list[str
             raise unknown("metric", name, known, "--metric")
     protocol = PROTOCOLS.get(records[0].protocol)
     reported = [name for name in protocol.metrics if name in known] if protocol else []
-    return list(dict.fromkeys(named)) or reported or list(known)
+    means = [name for name in known if not class_of(name)]
+    return list(dict.fromkeys(named)) or reported or means or list(known)
 
 
 def values_of(trials: Sequence[Record], metric: str) -> dict[int, float]:

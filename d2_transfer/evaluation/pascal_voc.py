@@ -31,6 +31,7 @@ class OccurringClassesVOCEvaluator(DatasetEvaluator):
     One thing differs: a class without a single (not difficult) object has no AP and does not
     count, where Detectron2 counts it as 0. On the real VOC, where all 20 classes occur, that is
     the same; on a small stand-in it is the only sensible mean. Without any object: NaN.
+    ``AP-<class>`` is there too, NaN for a class without an object.
     """
 
     def __init__(self, dataset_name: str):
@@ -55,17 +56,22 @@ class OccurringClassesVOCEvaluator(DatasetEvaluator):
         names = read_text(self._list).split()
         truth = read_objects(self._annotations, names, self._classes)
         found = _joined(list(chain(*gathered)), names)
-        precisions = []
-        for label in range(len(self._classes)):
+        precisions: dict[str, list[float]] = {}
+        for label, name in enumerate(self._classes):
             objects = truth.of_class(label)
             if objects.counted.any():
                 detections = found.of_class(label)
-                precisions.append(class_precisions(objects, detections, self._eleven_points))
+                precisions[name] = class_precisions(objects, detections, self._eleven_points)
+        undefined = float("nan")
+        of_classes = {
+            f"AP-{name}": float(np.mean(precisions.get(name, undefined))) for name in self._classes
+        }
         if not precisions:
-            return {"bbox": dict.fromkeys(("AP", "AP50", "AP75"), float("nan"))}
-        means = [float(np.mean(column)) for column in zip(*precisions, strict=True)]
+            return {"bbox": dict.fromkeys(("AP", "AP50", "AP75"), undefined) | of_classes}
+        means = [float(np.mean(column)) for column in zip(*precisions.values(), strict=True)]
         at = dict(zip(THRESHOLDS, means, strict=True))
-        return {"bbox": {"AP": float(np.mean(means)), "AP50": at[0.5], "AP75": at[0.75]}}
+        metrics = {"AP": float(np.mean(means)), "AP50": at[0.5], "AP75": at[0.75]}
+        return {"bbox": metrics | of_classes}
 
 
 @dataclass(frozen=True)

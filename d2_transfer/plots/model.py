@@ -15,8 +15,9 @@ class Line:
     """Points from left to right; a ``y`` of NaN is a gap.
 
     ``low`` and ``high``: the spread of the trials at each point, NaN where there is but one trial;
-    both empty where no point has a spread. ``counts``: of the trials at each point; empty for
-    what has none. ``published``: a paper's numbers, not measured here.
+    both empty where no point has a spread. ``counts``: of the trials at each point, 0 in a gap
+    that no trial fills; empty for what has none. ``published``: a paper's numbers, not measured
+    here.
     """
 
     label: str
@@ -80,7 +81,7 @@ def in_legend(lines: Sequence[Line]) -> dict[str, str]:
     """
     counts: dict[str, set[int]] = {}
     for line in lines:
-        counts.setdefault(line.label, set()).update(line.counts)
+        counts.setdefault(line.label, set()).update(filter(None, line.counts))  # not of a gap
     texts = {}
     for label, own in counts.items():
         least, most = min(own, default=1), max(own, default=1)

@@ -63,8 +63,9 @@ def sweep(
     """A line for each series over the option's values, the series, and the metric.
 
     Records that do not tell the option are left out with a warning, and so are series of one point
-    beside longer ones. Raises InputError where nothing is left, for records that do not compare,
-    for two models with one value, and for trials that have no average.
+    beside longer ones, and series whose metric is undefined in every trial; where it is undefined
+    in all trials of a point, the line has a gap there. Raises InputError where nothing is left, for
+    records that do not compare, for two models with one value, and for trials that have no average.
     """
     told = [record for record in records if option.of(record) is not None]
     if not told:
@@ -85,6 +86,7 @@ def sweep(
             logger.warning("%s is left out: it has but one %s", each.names[-1], option.key)
     most = max(len(each.models) for each in series)
     series = [each for each in series if len(each.models) > 1 or most == 1]
+    series = _defined(series, metric)
     lines = [
         _line(label, each, metric, choice.spread)
         for label, each in zip(labels([each.names for each in series]), series, strict=True)
@@ -115,12 +117,26 @@ def _series(records: Sequence[Record], option: Option) -> list[Series]:
     return list(found.values())
 
 
+def _defined(series: Sequence[Series], metric: str) -> list[Series]:
+    """Those with a value somewhere; what is undefined is named. InputError if nothing is left."""
+    found = []
+    for each in series:
+        gaps = sorted(x for x, trials in each.models.items() if not values_of(trials, metric))
+        if len(gaps) < len(each.models):
+            found.append(each)
+        if gaps:
+            places = "" if each not in found else f" at {', '.join(f'{x:g}' for x in gaps)}"
+            logger.warning("%s: %s is undefined in every trial%s", each.names[-1], metric, places)
+    if not found:
+        raise InputError(f"{metric} is undefined in every trial; name another with --metric")
+    return found
+
+
 def _line(label: str, series: Series, metric: str, spread: str) -> Line:
     points = {x: list(values_of(trials, metric).values()) for x, trials in series.models.items()}
-    points = {x: values for x, values in points.items() if values}
-    if not points:
-        raise InputError(f"{series.names[-1]}: {metric} is undefined in every trial")
-    return line_of(label, points, spread)
+    line = line_of(label, {x: values or [math.nan] for x, values in points.items()}, spread)
+    line.counts = [len(points[x]) for x in line.x]
+    return line
 
 
 def _differences() -> tuple[float, dict[float, float]]:
@@ -143,6 +159,8 @@ def _published_on(ours: Line, series: Series) -> Line | None:
         logger.info("no published number is drawn: these are not the paper's data and epochs")
         return None
     level = ours.y[ours.x.index(base)]
+    if math.isnan(level):
+        return None
     places = sorted(x for x in told if x != base)
     label = f"published differences (SetSim's text), from ours at {base:g}"
     return Line(label, places, [level + told[x] for x in places], published=True)

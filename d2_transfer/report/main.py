@@ -12,7 +12,7 @@ from console import files, log
 from console.errors import InputError
 from console.parser import Parser
 from d2_transfer import results
-from d2_transfer.tables import from_records
+from d2_transfer.tables import from_records, per_class
 from d2_transfer.tables.render import html
 
 from . import curves, health
@@ -77,6 +77,7 @@ def page(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
     )
     tables = from_records.build(records, baseline=baseline) if records else []
+    by_class = map(per_class.turned, per_class.build(records, baseline) if records else [])
     runs = [_run(run) for run in found.pretrainings]
     values = {
         "title": title,
@@ -86,6 +87,7 @@ def page(
         "summary": summary(records, found, runs),
         "warnings": _warnings(records, runs),
         "tables": [_safe(html.fragment(table)) for table in tables],
+        "by_class": [(table.title, _safe(html.fragment(table))) for table in by_class],
         "runs": runs,
         "pictures": [_picture(path, folders) for path in found.pictures],
         "left_out": found.left_out,

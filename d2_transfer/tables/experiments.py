@@ -1,12 +1,13 @@
 """Which records are trials of one experiment, and what may not be averaged."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 
 from console.errors import InputError
 
 from ..results import Record, config_of
-from .model import Cell
+from .model import Cell, Row
 from .spread import mean_and_deviation
 
 
@@ -21,10 +22,21 @@ def by_model(records: Iterable[Record]) -> list[list[Record]]:
 
 
 def cell(trials: Sequence[Record], metric: str) -> Cell | None:
-    """Mean, deviation and n of the trials that have a number there; None if none has."""
+    """Mean, deviation and n of the trials that have a number there; None if none has the metric."""
     values = [trial.metrics[metric] for trial in trials if metric in trial.metrics]
+    if not values:
+        return None
     values = [value for value in values if value == value]  # not NaN
-    return Cell(*mean_and_deviation(values), len(values)) if values else None
+    if not values:
+        return Cell(math.nan, math.nan, 0)
+    return Cell(*mean_and_deviation(values), len(values))
+
+
+def undefined(rows: Iterable[Row]) -> list[str]:
+    """What stands under a table with a cell that no trial has a number for."""
+    if all(cell.n for row in rows for cell in row.cells.values()):
+        return []
+    return ["– among our numbers: undefined in every trial, as the data leave nothing to measure."]
 
 
 def short_sum(record: Record) -> str:

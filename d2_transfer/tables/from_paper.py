@@ -170,7 +170,7 @@ def _compare(table: Table) -> None:
 def _notes(table: Table) -> list[str]:
     published = any(row.published for row in table.rows)
     lines = [f"† published ({table.cite}), not measured here; per cent."] if published else []
-    ours = [row for row in table.rows if row.cells]
+    ours = [row for row in table.rows if row.measured]
     if ours:
         seeds = experiments.spans({row.label: row.seeds for row in ours})
         if any(len(row.seeds) > 1 for row in ours):
@@ -194,13 +194,13 @@ def _notes(table: Table) -> list[str]:
     if any(cell.delta is not None for cell in cells) or _printed_deltas(table):
         baselines = " / ".join(dict.fromkeys(filter(None, table.baselines)))
         lines.append(f"In brackets: over {baselines}.")
-    return lines
+    return lines + experiments.undefined(ours)
 
 
 def _is_apart(row: Row, key: str) -> bool:
     """Whether there is a published number beside ours that it is not compared with."""
-    beside = row.published.get(key)
-    return bool(beside and not math.isnan(beside.mean) and row.cells[key].difference is None)
+    beside, ours = row.published.get(key), row.cells[key]
+    return bool(beside and not math.isnan(beside.mean) and ours.n and ours.difference is None)
 
 
 def _printed_deltas(table: Table) -> bool:

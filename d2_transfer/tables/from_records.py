@@ -1,10 +1,10 @@
 """Tables of records alone: one for every protocol, variant, and full or miniature."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from console.errors import InputError, unknown
 
-from ..results import Record
+from ..results import Record, class_of
 from .experiments import (
     by_model,
     cell,
@@ -14,6 +14,7 @@ from .experiments import (
     require_one_experiment,
     short_sum,
     spans,
+    undefined,
 )
 from .model import Column, Row, Table, compare_with_baseline, mark_best
 
@@ -25,13 +26,28 @@ BASELINES_FIRST = ("random", "supervised")
 MINIATURE = "A miniature: not comparable with published numbers."
 
 
+def printed(names: Sequence[str]) -> list[str]:
+    """Of metrics those that papers print, in their order; where none is such, all means."""
+
+    def place(name: str) -> tuple:
+        task, _, metric = name.partition("/")
+        return _place(task, TASKS), task, _place(metric, PRINTED), metric
+
+    known = [name for name in names if name.partition("/")[2] in PRINTED]
+    return sorted(known or (name for name in names if not class_of(name)), key=place)
+
+
 def build(
-    records: Sequence[Record], metrics: Sequence[str] = (), baseline: str | None = None
+    records: Sequence[Record],
+    metrics: Sequence[str] = (),
+    baseline: str | None = None,
+    choose: Callable[[Sequence[str]], list[str]] = printed,
 ) -> list[Table]:
     """One table for every (protocol, variant, full or miniature) among the records.
 
-    ``metrics`` names the columns (default: those that papers print). ``baseline`` is a method (or
-    a row's label) whose means the others are compared with. Raises InputError for trials of one
+    ``metrics`` names the columns; without any, ``choose`` takes them from those that a table's
+    records have. ``baseline`` is a method (or a row's label) whose means the others are compared
+    with. Raises InputError for trials of one
     cell whose configs differ, for a seed that occurs twice in a cell, for an unknown metric and for
     an unknown baseline.
     """
@@ -42,7 +58,7 @@ def build(
     found: dict[tuple, list[Record]] = {}
     for record in records:
         found.setdefault((record.protocol, record.variant, record.mini), []).append(record)
-    tables = [_table(*key, group, metrics) for key, group in found.items()]
+    tables = [_table(*key, group, metrics, choose) for key, group in found.items()]
     if baseline is not None:
         _compare(tables, baseline)
     for table in tables:
@@ -51,12 +67,15 @@ def build(
     return tables
 
 
-def _table(protocol: str, variant: str, mini: bool, records: list[Record], metrics) -> Table:
+def _table(
+    protocol: str, variant: str, mini: bool, records: list[Record], metrics, choose
+) -> Table:
     models = by_model(records)
     for trials in models:
         require_one_experiment(trials)
         require_different_seeds(trials)
-    names = list(metrics) or _printed({name for record in records for name in record.metrics})
+    known = dict.fromkeys(name for record in records for name in record.metrics)
+    names = list(dict.fromkeys(metrics)) or choose(list(known))
     grouped = len({_task(name) for name in names}) > 1
     columns = [
         Column(name, *_heads(name, grouped), protocol, variant, metric=name) for name in names
@@ -74,24 +93,13 @@ def _table(protocol: str, variant: str, mini: bool, records: list[Record], metri
 
 
 def _task(name: str) -> str:
-    return name.rpartition("/")[0]
+    return name.partition("/")[0]
 
 
 def _heads(name: str, grouped: bool) -> tuple[str, str]:
     """A column's head and its group: none where all metrics are of one task."""
-    task, _, metric = name.rpartition("/")
+    task, _, metric = name.partition("/")
     return metric, GROUPS.get(task, task) if grouped else ""
-
-
-def _printed(names: set[str]) -> list[str]:
-    """The metrics that papers print, in their order; all of them where none is such."""
-
-    def place(name: str) -> tuple:
-        task, _, metric = name.rpartition("/")
-        return _place(task, TASKS), task, _place(metric, PRINTED), metric
-
-    known = {name for name in names if name.rpartition("/")[2] in PRINTED}
-    return sorted(known or names, key=place)
 
 
 def _place(name: str, order: Sequence[str]) -> int:
@@ -148,4 +156,4 @@ def _notes(table: Table) -> list[str]:
         lines.append(f"In brackets: over {table.baselines[0]}.")
     if table.columns and table.columns[0].variant:
         lines.append("Variants of a protocol give other numbers for the same weights.")
-    return lines
+    return lines + undefined(table.rows)

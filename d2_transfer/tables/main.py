@@ -13,7 +13,7 @@ from console.files import write_text
 from console.parser import Parser
 
 from ..results import Record, collect
-from . import from_paper, from_records, layouts, render
+from . import from_paper, from_records, layouts, per_class, render
 from .model import Table
 
 logger = logging.getLogger("densessl")
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     if not logger.handlers:  # a caller's log stays where it is
         log.setup()
     form = _format(args.format, args.output)
-    tables = _paper(args) if args.paper else _records(args)
+    tables = _paper(args) if args.paper else _records(args, form)
     if form == "terminal" and args.output is None and sys.stdout.isatty():
         text = render.terminal.render(tables, Console())
     else:
@@ -53,7 +53,7 @@ def listing() -> str:
     return "".join(f"{name:{width}s}  {layouts.find(name).title}\n" for name in layouts.names())
 
 
-def _records(args) -> list[Table]:
+def _records(args, form: str) -> list[Table]:
     if not args.dirs:
         raise InputError(
             "no folder is named: densessl table DIR…; or a paper's table: --paper NAME, see "
@@ -61,14 +61,26 @@ def _records(args) -> list[Table]:
         )
     if args.variant:
         raise InputError(f"--variant {args.variant} is for --paper; records have a table each")
+    if args.per_class and args.metric:
+        raise InputError(f"--metric {args.metric[0]} names a column; --per-class has its own")
     records = _labelled(_collect(args.dirs), args.label)
-    return from_records.build(records, args.metric, args.baseline)
+    if not args.per_class:
+        return from_records.build(records, args.metric, args.baseline)
+    tables = per_class.build(records, args.baseline)
+    if not tables:
+        raise InputError(
+            "no record has the AP or IoU of single classes: those of classification have none, nor "
+            "those of older versions; 'densessl transfer MODEL --eval-only' measures them"
+        )
+    return tables if form == "csv" else [per_class.turned(table) for table in tables]
 
 
 def _paper(args) -> list[Table]:
     for option in ("metric", "baseline", "label"):
         if getattr(args, option):
             raise InputError(f"--{option} is for tables of records; --paper has its own")
+    if args.per_class:
+        raise InputError("--per-class is for tables of records; no paper's table has classes")
     layout = layouts.find(args.paper, args.variant)
     records = _collect(args.dirs) if args.dirs else []
     table, placed = from_paper.build(layout, records)
@@ -76,7 +88,7 @@ def _paper(args) -> list[Table]:
         logger.warning("%s", message)
     for protocol, count in placed.elsewhere.items():
         logger.info("%d record(s) of %s are not part of %s", count, protocol, args.paper)
-    if records and not any(row.cells for row in table.rows):
+    if records and not any(row.measured for row in table.rows):
         logger.warning("no record belongs to %s: the published numbers alone", args.paper)
     return [table]
 
@@ -154,6 +166,9 @@ def _parser() -> Parser:
         default=[],
         metavar="NAME",
         help="a column, e.g. bbox/AP; repeat it for more (default: what papers print)",
+    )
+    parser.add_argument(
+        "--per-class", action="store_true", help="the AP or IoU of each class, a row each"
     )
     parser.add_argument(
         "--format",

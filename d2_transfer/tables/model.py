@@ -28,9 +28,10 @@ class Column:
 class Cell:
     """Mean and sample standard deviation (NaN for one trial) of ``n`` trials of one metric.
 
-    ``delta``: over the baseline's mean. ``difference``: ours − published, None where there is
-    nothing published that may be compared. ``within``: whether the published value lies in the
-    trials' 95 % t interval, None for one trial.
+    ``n`` is 0, and the mean NaN, where the metric is undefined in every trial. ``delta``: over the
+    baseline's mean. ``difference``: ours − published, None where there is nothing published that
+    may be compared. ``within``: whether the published value lies in the trials' 95 % t interval,
+    None for one trial.
     """
 
     mean: float
@@ -48,7 +49,9 @@ class Cell:
         return t_interval(self.mean, self.std, self.n)
 
     def compare(self, published: float) -> None:
-        """Set ``difference`` and ``within`` against a published value."""
+        """Set ``difference`` and ``within`` against a published value, where there is a mean."""
+        if not self.n:
+            return
         self.difference = self.mean - published
         interval = self.interval
         self.within = interval and interval[0] <= published <= interval[1]
@@ -99,9 +102,14 @@ class Row:
     @property
     def kind(self) -> str:
         """published, measured or both."""
-        if self.cells and self.published:
+        if self.measured and self.published:
             return "both"
-        return "measured" if self.cells else "published"
+        return "measured" if self.measured else "published"
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has trials of ours, be their metrics defined or not."""
+        return bool(self.seeds or self.cells)
 
     def is_among(self, section: int) -> bool:
         """Whether the row is compared and ranked with that section's numbers."""
@@ -133,8 +141,9 @@ def compare_with_baseline(rows: Iterable[Row], baseline: Row) -> None:
     """Set the ``delta`` of all measured cells that the baseline has, too, but for its own."""
     for row in rows:
         for key, cell in row.cells.items():
-            if row is not baseline and key in baseline.cells:
-                cell.delta = cell.mean - baseline.cells[key].mean
+            base = baseline.cells.get(key)
+            if row is not baseline and base and base.n and cell.n:
+                cell.delta = cell.mean - base.mean
 
 
 def mark_best(table: Table) -> None:

@@ -278,6 +278,18 @@ def test_unknown_and_undefined_metrics(trials):
         compared(a, b)
 
 
+def test_a_metric_beside_the_main_one_that_a_side_has_not_is_said(trials):
+    values = [{"bbox/AP": value, "bbox/AP50": value + 25} for value in A]
+    without = [{"bbox/AP": value, "bbox/AP50": math.nan} for value in B]
+    found = compared(trials("moco", values), trials("setsim", without))
+    assert list(found.differences) == ["bbox/AP"]
+    assert found.left_out["bbox/AP50"] == "undefined in every trial of setsim"
+    for write in FORMATS.values():
+        assert "bbox/AP50" in write(found) and "NaN" not in write(found)
+    with pytest.raises(InputError, match="bbox/AP50.*undefined.* of d; --metric bbox/AP names"):
+        compared(trials("c", values), trials("d", without), metrics=["bbox/AP50", "bbox/AP"])
+
+
 def test_formats(trials):
     values = [{"bbox/AP": value, "bbox/AP50": value + 25} for value in A]
     better = [{"bbox/AP": value, "bbox/AP50": 81.0} for value in B]

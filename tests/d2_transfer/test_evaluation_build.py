@@ -45,7 +45,7 @@ def test_an_unknown_evaluator_type_is_refused_with_those_there_are():
         build_evaluator("no_such_data_set", "", images=1)
 
 
-def test_a_record_keeps_the_means_and_not_the_single_classes():
+def test_a_record_keeps_the_means_and_the_ap_or_iou_of_single_classes():
     nan = float("nan")
     flat = flat_metrics(
         {
@@ -57,10 +57,12 @@ def test_a_record_keeps_the_means_and_not_the_single_classes():
     assert math.isnan(flat.pop("bbox/APs"))
     assert flat == {
         "bbox/AP": 7.0,
+        "bbox/AP-bird": 3.0,
         "keypoints/AP": 1.0,
         "keypoints/APm": 2.0,
         "sem_seg/mIoU": 4.0,
         "sem_seg/pACC": 5.0,
+        "sem_seg/IoU-sky": 6.0,
     }
     assert all(type(value) is float for value in flat.values())
 

@@ -7,7 +7,8 @@ import yaml
 
 from console.errors import InputError
 from d2_transfer import results
-from d2_transfer.plots import layers, main, options, sweeps
+from d2_transfer.plots import drawing, layers, main, options, sweeps
+from d2_transfer.plots.model import in_legend
 from d2_transfer.plots.trials import Choice
 
 IN100 = {"dataset": "imagenet/train (imagenet100)", "images": 126689, "epochs": 200.0}
@@ -240,6 +241,31 @@ def stages(*top1, k=(10, 20), names=("res2", "res3", "res4", "res5")):
 
 
 KNN = {"protocol": "knn", "variant": "stages"}
+
+
+def test_an_undefined_point_is_a_gap_and_said(tmp_path, model, caplog):
+    for value, metric in ((1, 54.0), (3, math.nan), (7, 56.0)):
+        model(f"a{value}", ap(metric, metric), setsim(value))
+    plot = threshold(tmp_path)
+    line = plot.panels[0].lines[0]
+    assert line.x == [0.1, 0.3, 0.7] and line.y == pytest.approx(
+        [54.0, math.nan, 56.0], nan_ok=True
+    )
+    assert line.counts == [2, 0, 2] and "undefined in every trial at 0.3" in caplog.text
+    drawing.draw(plot, tmp_path / "plot.png")
+    assert in_legend([line])["setsim"] == "setsim (n = 2)"
+
+
+def test_a_line_that_is_undefined_is_left_out_and_alone_it_is_an_error(tmp_path, model, caplog):
+    for value in (1, 7):
+        model(f"nothing{value}", ap(math.nan), setsim(value), method="other")
+    with pytest.raises(InputError, match="bbox/AP is undefined in every trial"):
+        threshold(tmp_path)
+    for value in (1, 7):
+        model(f"a{value}", ap(50.0 + value), setsim(value))
+    lines = threshold(tmp_path).panels[0].lines
+    assert [line.label for line in lines if not line.published] == ["setsim"]
+    assert "other" in caplog.text
 
 
 def by_stage(tmp_path, k=None, **choice):

@@ -44,7 +44,7 @@ def pretraining(folder, method="moco", finished=True, **columns):
     return folder
 
 
-def record(folder, seed, ap, method="moco", mini=False):
+def record(folder, seed, ap, method="moco", mini=False, **more):
     folder.mkdir(parents=True)
     results.save(
         folder,
@@ -55,7 +55,7 @@ def record(folder, seed, ap, method="moco", mini=False):
             protocol="voc_det_c4",
             variant="",
             seed=seed,
-            metrics={"bbox/AP": ap, "bbox/AP50": ap + 20, "bbox/AP75": ap + 5},
+            metrics={"bbox/AP": ap, "bbox/AP50": ap + 20, "bbox/AP75": ap + 5} | more,
             config_sha256="0" * 64,
             versions={"torch": "2.11.0", "gpu": NASTY},
             started=results.now(),
@@ -130,6 +130,18 @@ def test_the_page_is_whole_and_needs_nothing_else(written):
         assert text in page.text
     assert NASTY in page.text  # as text, and nowhere as a tag
     assert "simsiam: spread of the embeddings is bad" in page.text
+
+
+def test_single_classes_and_what_is_undefined_are_on_the_page(tmp_path):
+    for method, ap in (("moco", 50.0), ("random", math.nan)):
+        record(tmp_path / method / "trial_1", 1, ap, method, **{"bbox/AP-cat": ap})
+    assert main.main([str(tmp_path), "-o", str(tmp_path / "r.html")]) == 0
+    text = (tmp_path / "r.html").read_text()
+    page = Page(text)
+    assert not page.open and page.tags.count("details") == 1 and "nan" not in page.text
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr.*?</tr>", text)]
+    assert ["cat", "1", "–", "50.0"] in [row[:1] + row[-3:] for row in rows]
+    assert ["random", "–", "–", "–"] in [row[:1] + row[-3:] for row in rows]
 
 
 def test_a_picture_too_large_is_left_out_and_counted(runs, monkeypatch):

@@ -54,6 +54,14 @@ def test_an_undefined_metric_is_null_in_the_file_and_nan_in_the_record(tmp_path)
         ({"weights": {"path": "x"}}, "weights.sha256"),
         ({"finished": "yesterday"}, "'finished' is 'yesterday'"),
         ({"surprise": 1}, "unknown field 'surprise'"),
+        ({"metrics": {"bbox/AP": 100.1}}, "'metrics.bbox/AP' is 100.1; allowed: 0 to 100"),
+        ({"metrics": {"sem_seg/mIoU": -1}}, "'metrics.sem_seg/mIoU' is -1"),
+        ({"metrics": {"bbox/AP-cat": 101}}, "'metrics.bbox/AP-cat' is 101"),
+        ({"metrics": {"cls/top1": 170}}, "'metrics.cls/top1' is 170"),
+        ({"metrics": {"bbox/AP": True}}, "'metrics.bbox/AP' is True"),
+        ({"seed": -2}, "'seed' is -2; allowed: 0 or more"),
+        ({"pretrain": {"epochs": -200}}, "'pretrain.epochs' is -200"),
+        ({"evaluated": {"path": "x"}}, "evaluated.sha256"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_file(tmp_path, change, named):
@@ -62,6 +70,26 @@ def test_a_wrong_field_is_named_with_its_file(tmp_path, change, named):
     with pytest.raises(InputError) as error:
         results.load(path)
     assert named in str(error.value) and str(path) in str(error.value)
+
+
+def test_what_is_no_share_has_no_bounds_and_a_sum_may_end_above_100(tmp_path):
+    metrics = {"linear/best_lr": 160.0, "search/weight_decay": 0.0, "bbox/AP": 100.00000000000001}
+    path = results.save(tmp_path, record(metrics=metrics))
+    assert results.load(path).metrics == metrics
+
+
+@pytest.mark.parametrize(
+    "metric, found",
+    [
+        ("bbox/AP-person", ("bbox/AP", "person")),
+        ("segm/AP-w/o helmet - 2", ("segm/AP", "w/o helmet - 2")),
+        ("sem_seg/IoU-sky", ("sem_seg/IoU", "sky")),
+        ("bbox/AP", None),
+        ("bbox/AP50", None),
+    ],
+)
+def test_which_metric_is_of_one_class(metric, found):
+    assert results.class_of(metric) == found
 
 
 @pytest.mark.parametrize("field", ["method", "protocol", "variant", "metrics", "config_sha256"])

@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from d2_transfer.tables import main as verb
 from d2_transfer.tables.render import FORMATS, terminal
 
 markdown = FORMATS["md"]
+CASES = Path(__file__).resolve().parents[1] / "cases" / "records"
 
 METHODS = {"random": "", "moco": "aa" * 32, "setsim": "bb" * 32}
 
@@ -303,3 +306,95 @@ def test_facts_of_any_kind_do_no_harm(tmp_path, trial):
     path.write_text(json.dumps(json.loads(path.read_text())))
     for render in FORMATS.values():
         assert "moco" in render(tables(tmp_path))
+
+
+def test_a_method_whose_metrics_are_undefined_stays_in_the_table(tmp_path, trial, capsys):
+    trial("moco", 1)
+    trial("random", 1, metrics={"bbox/AP": 30.0, "bbox/AP50": math.nan, "bbox/AP75": 3.0})
+    shutil.copytree(CASES / "table_all_nan_record", tmp_path / "undefined")
+    assert verb.main([str(tmp_path), "--baseline", "m", "--format", "md"]) == 0
+    shown = capsys.readouterr().out
+    assert "| m | imagenet | 200 | 1 | – | – | – |" in shown
+    assert "| random | – | – | 1 | 30.0 | – | 3.0 |" in shown  # no difference from nothing
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    assert not any("(" in row for row in rows) and "nan " not in shown
+    assert "undefined in every trial" in shown
+    for form in ("latex", "html", "terminal"):
+        assert "nan" not in FORMATS[form](tables(tmp_path)).replace("undefined", "")
+    lines = csv.DictReader(io.StringIO(FORMATS["csv"](tables(tmp_path))))
+    found = {(each["row"], each["metric"]): (each["mean"], each["n"]) for each in lines}
+    assert found["m", "bbox/AP"] == ("", "0") and found["moco", "bbox/AP"] == ("57.0", "1")
+
+
+def test_a_method_without_the_metrics_of_the_others_stays_in_the_table(tmp_path, trial):
+    trial("moco", 1)
+    trial("setsim", 1, metrics={"bbox/AR": 40.0})
+    assert "| setsim | scenes | 200 | 1 | – | – | – |" in markdown(tables(tmp_path))
+
+
+def per_class(ap, **classes):
+    named = {f"bbox/AP-{name}": value for name, value in classes.items()}
+    return {"bbox/AP": ap, **named, "bbox/AP-w/o helmet": ap + 1}
+
+
+def test_classes_have_rows_of_their_own_means_and_ranks(tmp_path, trial, capsys):
+    for seed, more in ((1, 0.0), (2, 1.0)):
+        trial("moco", seed, metrics=per_class(40.0 + more, cat=30.0 + more, dog=math.nan))
+        trial("setsim", seed, metrics=per_class(42.0 + more, cat=28.0 + more, dog=math.nan))
+    words = [str(tmp_path), "--per-class", "--baseline", "moco"]
+    assert verb.main([*words, "--format", "md"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[0] == "| class | n | moco | setsim |" and len(rows) == 5
+    assert rows[2] == "| cat | 2 | **30.5 ± 0.7** | 28.5 ± 0.7 (−2.0) |"
+    assert rows[3] == "| dog | 2 | – | – |"
+    assert rows[4] == "| w/o helmet | 2 | 41.5 ± 0.7 | **43.5 ± 0.7 (+2.0)** |"
+    assert verb.main([*words, "--format", "csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    means = {(each["method"], each["metric"]): each["mean"] for each in lines}
+    assert means["setsim", "bbox/AP-cat"] == "28.5" and means["moco", "bbox/AP-dog"] == ""
+    (plain,) = tables(tmp_path)
+    assert [column.metric for column in plain.columns] == ["bbox/AP"]
+    (named,) = tables(tmp_path, metrics=["bbox/AP-w/o helmet"])
+    assert (named.columns[0].head, named.columns[0].group) == ("AP-w/o helmet", "")
+
+
+def test_classes_of_boxes_and_masks_stand_in_groups(tmp_path, trial, capsys):
+    metrics = {"bbox/AP": 40.0, "segm/AP": 35.0, "bbox/AP-cat": 30.0, "segm/AP-cat": 25.0}
+    trial("moco", 1, metrics=metrics)
+    assert verb.main([str(tmp_path), "--per-class", "--format", "md"]) == 0
+    shown = capsys.readouterr().out
+    assert "| class | n | Object Det. AP moco | Instance Seg. AP moco |" in shown
+    assert "| cat | 1 | 30.0 | 25.0 |" in shown
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--per-class"], "no record has the AP or IoU of single classes"),
+        (["--per-class", "--metric", "bbox/AP"], "--metric bbox/AP"),
+        (["--per-class", "--paper", "setsim/table4"], "--per-class is for tables of records"),
+    ],
+)
+def test_where_there_are_no_classes_that_is_said(tmp_path, trial, words, says):
+    trial("moco", 1)
+    with pytest.raises(InputError, match=says):
+        verb.main([str(tmp_path), *words])
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"metrics": {"bbox/AP": 570.0}}, "metrics.bbox/AP' is 570"),
+        ({"metrics": {"bbox/AP": "57.0"}}, "metrics.bbox/AP' is '57.0'"),
+        ({"seed": -1}, "'seed' is -1"),
+    ],
+)
+def test_a_value_that_cannot_be_ends_the_table_and_is_named(tmp_path, trial, change, says):
+    """Left out with a warning it would make an average of fewer trials."""
+    trial("moco", 1)
+    file = trial("moco", 2) / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(InputError) as error:
+        verb.main([str(tmp_path)])
+    assert says in str(error.value) and str(file) in str(error.value)
+    assert error.value.exit_code == 2

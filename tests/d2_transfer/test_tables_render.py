@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 import shutil
 import subprocess
@@ -159,6 +160,22 @@ def test_csv_reads_back_whole():
     assert labels[:5] == NASTY[:5] and labels[7:] == NASTY[7:]
     kinds = {(line[9], line[3]) for line in lines[1:]}
     assert kinds == {("bbox/AP", "both"), ("segm/AP", "measured")}
+
+
+def test_csv_has_text_that_no_spreadsheet_runs_and_numbers_that_it_reads():
+    nasty = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "＝1+1", "=-0.5"]
+    plain = ["-0.5", "+1.5e-3", "moco", "a=b", "−0.3"]
+    made = table(nasty + plain)
+    made.rows[0].cells["box"].mean = -0.3
+    text = FORMATS["csv"]([made])
+    lines = list(csv.DictReader(io.StringIO(text)))
+    for column in ("row", "method", "data"):
+        found = [line[column] for line in lines if line["metric"] == "bbox/AP"]
+        assert found == [f"'{name.strip()}" for name in nasty] + plain
+    for line in csv.reader(io.StringIO(text)):
+        for value in line:
+            assert not re.match("[=+@＝-]", value) or math.isfinite(float(value))
+    assert (lines[0]["mean"], lines[0]["over_baseline"]) == ("-0.3", "-1.5")
 
 
 def test_latex_has_heads_over_groups_and_no_bare_specials():

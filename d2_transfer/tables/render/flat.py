@@ -1,8 +1,9 @@
-"""Tables as CSV: a line for each cell, numbers in full precision."""
+"""Tables as CSV: a line for each cell, numbers in full precision, text that stays text."""
 
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 
 from ..model import Column, Row, Table
@@ -14,6 +15,8 @@ HEADS = (
     *("published", "published_over_baseline", "suspect", "published_variants"),
     *("ours_minus_published", "published_within", "notes"),
 )
+FORMULA = re.compile("[=+@＝＋－＠-]")  # begins what a spreadsheet would run
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def render(tables: Sequence[Table]) -> str:
@@ -35,15 +38,21 @@ def _values(table: Table, row: Row, column: Column) -> list[str]:
     texts = (table.title, table.sections[row.section], row.label)
     kind = "both" if ours and theirs else "measured" if ours else "published"
     return [
-        *map(clean, (*texts, kind, row.method, row.data, row.epochs)),
-        *map(clean, (column.protocol, column.variant, column.metric)),
+        *map(_text, (*texts, kind, row.method, row.data, row.epochs)),
+        *map(_text, (column.protocol, column.variant, column.metric)),
         *(map(_number, (ours.mean, ours.std, ours.n)) if ours else [""] * 3),
         *map(_number, (low, high, ours and ours.delta)),
         *(map(_number, (theirs.mean, theirs.delta, theirs.suspect)) if theirs else [""] * 3),
-        clean("/".join(theirs.variants if theirs else ())),
+        _text("/".join(theirs.variants if theirs else ())),
         *map(_number, (ours and ours.difference, ours and ours.within)),
-        clean(" | ".join((theirs.notes if theirs else ()) + (row.notes if ours else ()))),
+        _text(" | ".join((theirs.notes if theirs else ()) + (row.notes if ours else ()))),
     ]
+
+
+def _text(text: str) -> str:
+    """Text of a record or a layout, with an apostrophe before what would be a formula."""
+    text = clean(text)
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 
 def _number(value: float | bool | None) -> str:

@@ -57,7 +57,7 @@ class Sheet:
 def sheet(table: Table) -> Sheet:
     """Lay a table out. Control characters of names are replaced; nothing else is changed."""
     notes = _Footnotes(table)
-    counts = {id(row): {cell.n for cell in row.cells.values()} for row in table.rows}
+    counts = {id(row): {cell.n for cell in row.cells.values() if cell.n} for row in table.rows}
     n_column = not table.cite and all(len(n) <= 1 for n in counts.values())
     facts = (*table.facts, *(("n",) if n_column else ()))
     lines = []
@@ -65,7 +65,7 @@ def sheet(table: Table) -> Sheet:
         n = counts[id(row)]
         if row.published and not row.repeats:
             lines.append(_published(table, row, notes))
-        if row.cells:
+        if row.measured:
             lines.append(_measured(table, row, notes, n, n_column))
         if any(cell.difference is not None for cell in row.cells.values()):
             lines.append(_difference(table, row))
@@ -153,12 +153,12 @@ def _measured(table: Table, row: Row, notes: _Footnotes, n: set[int], n_column: 
     )
     facts = _facts(table, row)
     if n_column:
-        facts += (str(next(iter(n), 0)),)
+        facts += (str(next(iter(n), len(row.seeds))),)
     return Line("measured", row.section, Entry(label, notes.marks(row.notes)), facts, entries)
 
 
 def _measured_entry(cell: Cell | None, decimals: int, show_n: bool) -> Entry:
-    if cell is None:
+    if cell is None or not cell.n:
         return Entry(NOTHING)
     text = f"{cell.mean:.{decimals}f}"
     if not math.isnan(cell.std):
