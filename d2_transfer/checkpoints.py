@@ -65,10 +65,3 @@ def steps_done(folder: str | os.PathLike) -> int:
     name = last.read_text().strip() if last.is_file() else ""
     found = re.search(r"model_(\d+)", name) if (last.parent / name).is_file() else None
     return int(found[1]) + 1 if found else 0
-
-
-def keep_model_only(model, folder: str | os.PathLike) -> None:
-    """Leave a finished trial's ``model_final.pth`` without the optimizer's state: half the size."""
-    target = Path(folder) / "model_final.pth"
-    held = {"model": model.state_dict()}
-    files.write_atomic(target, lambda stream: torch.save(held, stream))

@@ -13,6 +13,7 @@ from d2_transfer.launch import Machines
 from d2_transfer.protocols import Protocol
 from d2_transfer.resolve import check_model, describe, describe_scaling, resolve
 from d2_transfer.run import log_name
+from d2_transfer.trained import FINAL
 
 CUSTOM = ("train_json", "train_images", "val_json", "val_images")
 
@@ -68,6 +69,7 @@ def _detect(args, job: Job) -> int:
     used = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     data = own or datasets.check(used, args.data, stand_in=args.mini)
     from d2_transfer import evaluate_only, trials, weights
+    from d2_transfer.evaluation import build_evaluator
 
     logger = _begin(args, job)
     find = evaluate_only.trained if args.eval_only else weights.prepare
@@ -79,8 +81,10 @@ def _detect(args, job: Job) -> int:
         logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
     trials.register(run)
     check_model(cfg)
+    for name in cfg.DATASETS.TEST:  # what an evaluator lacks is said before the training
+        build_evaluator(name, "", images=0, oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS)
     if args.eval_only:
-        return evaluate_only.run(run, cfg)
+        return evaluate_only.run(run, cfg, args.seed)
     if job.machines.first:
         if own:
             logger.info(custom.describe(own))
@@ -150,7 +154,7 @@ def _trials(args, logger, run, cfg, work: Callable | None = None) -> int:
     if failed:
         problems = "; ".join(f"trial {trial}: {problem}" for trial, problem in failed.items())
         raise DenseSSLError(
-            f"{len(failed)} of {args.trials} trials failed; the same command runs them again "
+            f"{len(failed)} of {args.trials} trials failed; the same command takes them up again "
             f"({problems})"
         )
     return 0
@@ -177,13 +181,13 @@ def _devices(wanted: int | None) -> tuple[bool, int]:
 
 
 def _check_disk(folder: Path, protocol, trials: int) -> None:
-    """Finished trials keep their model; the one that runs has two checkpoints at a time."""
+    """Trained trials have their model; the one that runs has two checkpoints at a time."""
     place = folder
     while not place.exists():
         place = place.parent
     model = protocol.parameters * 4e6  # bytes
     if trials > 1:
-        trials -= len(list(folder.glob("trial_*/result.json")))
+        trials -= len(list(folder.glob(f"trial_*/{FINAL}")))
     needed = max(trials, 0) * model + 4 * model + 200e6
     free = shutil.disk_usage(place).free
     if free < needed:

@@ -3,48 +3,113 @@
 import gc
 import json
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from console import files, log
 from console.errors import InputError
-from d2_transfer import compat, results
+from d2_transfer import compat, convert, results
 from d2_transfer.launch import Meeting
-from d2_transfer.run import Run, as_dict
+from d2_transfer.run import Run, as_dict, differences
 from d2_transfer.stops import StopRequest
 from d2_transfer.summary import metric_table
+from d2_transfer.trained import FINAL, measure
 from d2_transfer.trials import detectron2_log, register, versions
 from d2_transfer.weights import Weights
 
 logger = logging.getLogger("densessl")
 FILE = "evaluation.json"
+UNKNOWN = "a trained model"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a trained model: what it was fine-tuned from, how, and with which seed.
+
+    ``protocol``, ``variant`` and ``mini`` are None for a model that no trial of ours left.
+    """
+
+    method: str
+    weights: dict[str, str]
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    protocol: str | None = None
+    variant: str | None = None
+    mini: bool | None = None
+
+
+def origin(model: Path) -> Origin:
+    """From the record beside the model, else from what its trial was begun with, else unknown.
+
+    InputError for a damaged file of these.
+    """
+    if (model.parent / results.FILE).is_file():
+        held = results.load(model.parent)
+        about = (held.protocol, held.variant, held.mini)
+        return Origin(held.method, held.weights, held.pretrain, held.seed, *about)
+    run, config = model.parent.parent / "run.json", model.parent / "config.yaml"
+    if not (run.is_file() and config.is_file() and (model.parent / "last_checkpoint").is_file()):
+        return Origin(UNKNOWN, {"path": str(model), "sha256": files.sha256(model)})
+    try:
+        facts, options = json.loads(run.read_text()), yaml.safe_load(config.read_text())
+        converted = options["MODEL"]["WEIGHTS"]
+        pretrain = {}
+        if converted and Path(converted).is_file():
+            pretrain = convert.read_weights(converted)["densessl"].get("pretrain") or {}
+        return Origin(
+            facts["method"],
+            {"path": facts["weights"], "sha256": facts["weights_sha256"]},
+            pretrain,
+            options["SEED"],
+            *(facts["protocol"], facts["variant"], facts["mini"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{run} and {config} do not tell how {model} was trained: {error!r}"
+        ) from None
 
 
 def trained(named: str, folder: Path, cfg) -> Weights:
     """What ``WEIGHTS`` names: a trial's ``model_final.pth``, or its folder. Raises InputError."""
     source = Path(named)
     if source.is_dir():
-        source = source / "model_final.pth"
+        source = source / FINAL
     if not source.is_file():
         raise InputError(
             f"'{source}' is not a file; --eval-only takes the model_final.pth of a trial, or the "
             "trial's folder"
         )
+    source, sha256 = source.absolute(), files.sha256(source)
     for name in ("run.json", results.FILE, "last_checkpoint"):
-        if (Path(folder) / name).is_file():
+        if (Path(folder) / name).is_file() and not _is_again(Path(folder), sha256):
             raise InputError(f"{folder} holds trials ({name}); name another -o for an evaluation")
-    method = "a trained model"
-    if (source.parent / results.FILE).is_file():
-        method = results.load(source.parent).method
-    return Weights(str(source.absolute()), str(source.absolute()), files.sha256(source), method)
+    return Weights(str(source), str(source), sha256, origin(source).method)
 
 
-def run(run: Run, cfg) -> int:
-    """Evaluate, print the protocol's metrics, and write them all to ``DIR/evaluation.json``."""
+def _is_again(folder: Path, sha256: str) -> bool:
+    """Whether the folder holds an evaluation of the same model, which may be done anew."""
+    held = folder / results.FILE
+    return held.is_file() and results.load(held).evaluated.get("sha256") == sha256
+
+
+def run(run: Run, cfg, seed: int) -> int:
+    """Evaluate, print the protocol's metrics, write them to ``DIR/evaluation.json`` and a record.
+
+    ``seed`` is the record's where the model does not tell the one that it was trained with. Raises
+    InputError for a model of another protocol.
+    """
+    known = origin(Path(run.weights.file))
+    _check_protocol(run, known)
     register(run)
     own = cfg.clone()
     own.defrost()
     own.OUTPUT_DIR = str(run.folder)
+    own.SEED = seed if known.seed is None else known.seed
     if run.machines.first:
+        _compare_configs(run, own)
         files.write_text(run.folder / "config.yaml", own.dump())
     with Meeting(run.machines) as meeting:
         meeting.agree("begun")
@@ -52,18 +117,41 @@ def run(run: Run, cfg) -> int:
     if run.machines.first:
         held = json.loads((run.folder / FILE).read_text())
         print(metric_table(run.protocol, held["metrics"]))
-        logger.info("all metrics in %s", run.folder / FILE)
+        logger.info("all metrics in %s; tables read %s", run.folder / FILE, results.FILE)
     return 0
+
+
+def _check_protocol(run: Run, known: Origin) -> None:
+    """A record under another protocol would tell of a training that was not."""
+    if known.protocol is None:
+        return
+    for flag, there, here in (
+        ("--protocol", known.protocol, run.protocol),
+        ("--variant", known.variant, run.variant),
+        ("--mini", known.mini, run.mini),
+    ):
+        if there != here:
+            raise InputError(
+                f"{run.weights.path} is not a model of this protocol, variant and size: {flag} "
+                f"was {there!r} when it was trained, and is {here!r} here"
+            )
+
+
+def _compare_configs(run: Run, own) -> None:
+    """Say in a line what the model was trained with and is not evaluated with."""
+    beside = Path(run.weights.file).with_name("config.yaml")
+    if not beside.is_file():
+        return
+    there = results.flat(yaml.safe_load(beside.read_text()))
+    if different := differences(there, results.flat(as_dict(own))):
+        some = "; ".join(different[:4]) + ("; …" if len(different) > 4 else "")
+        logger.info("evaluated with other options than the trial had: %s", some)
 
 
 def evaluate(run: Run) -> None:
     """The work of one process (one of ``run.processes``)."""
     compat.setup()
     from detectron2.utils import comm
-
-    from d2_transfer.evaluation import flat_metrics
-    from d2_transfer.sampling import end_workers
-    from d2_transfer.trainer import Trainer
 
     main = comm.is_main_process()
     if comm.get_world_size() > 1:  # this is a process of its own
@@ -72,49 +160,44 @@ def evaluate(run: Run) -> None:
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(run.folder / "config.yaml"), allow_unsafe=False)
     cfg.freeze()
+    started = results.now()
     with StopRequest(), detectron2_log(run.folder / "detectron2.txt", main):
-        model = Trainer.build_model(cfg)
-        _load(model, run.weights.file)
-        try:
-            metrics = flat_metrics(Trainer.test(cfg, model) or {})
-        finally:
-            end_workers()
+        metrics = measure(cfg, run.weights.file)
     if main:
-        files.write_json(
-            run.folder / FILE,
-            {
-                "protocol": run.protocol,
-                "variant": run.variant,
-                "mini": run.mini,
-                "model": {"path": run.weights.path, "sha256": run.weights.sha256},
-                "method": run.weights.method,
-                "metrics": {k: v if v == v else None for k, v in metrics.items()},
-                "config_sha256": results.config_fingerprint(as_dict(cfg)),
-                "versions": versions(),
-                "finished": results.now(),
-            },
-        )
-    del model
+        _write(run, cfg, metrics, started)
     gc.collect()
 
 
-def _load(model, file: str) -> None:
-    """Fill every parameter and buffer of ``model``; InputError where the file is another's."""
-    import torch
-
-    try:
-        held = torch.load(file, map_location="cpu", weights_only=True)
-        state = held["model"]
-    except Exception as error:  # torch raises a dozen kinds for files that are not its own
-        why = "it has no 'model'" if isinstance(error, KeyError) else type(error).__name__
-        raise InputError(f"{file} is not the checkpoint of a trained model ({why})") from None
-    ours = model.state_dict()
-    wrong = sorted(ours.keys() ^ state.keys())
-    wrong += [k for k in ours.keys() & state.keys() if ours[k].shape != state[k].shape]
-    if wrong:
-        some = ", ".join(wrong[:4]) + (", …" if len(wrong) > 4 else "")
-        raise InputError(
-            f"{file} is not a model of this protocol, variant and config: {len(wrong)} tensors "
-            f"are missing, unknown or of another shape ({some})"
-        )
-    model.load_state_dict(state)
+def _write(run: Run, cfg, metrics: dict[str, float], started: str) -> None:
+    known = origin(Path(run.weights.file))
+    model = {"path": run.weights.path, "sha256": run.weights.sha256}
+    record = results.Record(
+        method=known.method,
+        weights=known.weights,
+        pretrain=known.pretrain,
+        protocol=run.protocol,
+        variant=run.variant,
+        seed=cfg.SEED,
+        metrics=metrics,
+        config_sha256=results.config_fingerprint(as_dict(cfg)),
+        versions=versions(),
+        started=started,
+        finished=results.now(),
+        mini=run.mini,
+        evaluated=model,
+    )
+    files.write_json(
+        run.folder / FILE,
+        {
+            "protocol": run.protocol,
+            "variant": run.variant,
+            "mini": run.mini,
+            "model": model,
+            "method": known.method,
+            "metrics": {k: v if v == v else None for k, v in metrics.items()},
+            "config_sha256": record.config_sha256,
+            "versions": record.versions,
+            "finished": record.finished,
+        },
+    )
+    results.save(run.folder, record)

@@ -13,6 +13,8 @@ from d2_transfer.datasets.custom import Custom
 from d2_transfer.launch import Machines
 from d2_transfer.weights import Weights
 
+CUSTOM = "DATASETS.CUSTOM"  # hashes of the user's own annotations: training, validation
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,7 +74,7 @@ def finished(run: Run, cfg, trial: int, seed: int) -> results.Record | None:
     fingerprint = results.config_fingerprint(as_dict(cfg))
     if record.config_sha256 != fingerprint:
         other = results.config_of(record) or {}
-        raise _other_run(folder, _differences(other, results.flat(as_dict(cfg))))
+        raise _other_run(folder, differences(other, results.flat(as_dict(cfg))))
     found = (record.seed, record.weights["sha256"], record.protocol, record.variant)
     wanted = (seed, run.weights.sha256, run.protocol, run.variant)
     names = ("seed", "weights sha256", "protocol", "variant")
@@ -106,15 +108,25 @@ def check_folder(run: Run, cfg) -> None:
     facts = run.folder / "run.json"
     if not facts.is_file():
         return
-    different = _differences(json.loads(facts.read_text()), run.facts())
+    different = differences(json.loads(facts.read_text()), run.facts())
     written = yaml.safe_load((run.folder / "config.yaml").read_text())
-    different += _differences(results.flat(written), results.flat(as_dict(cfg)))
-    begun = [*run.folder.glob("trial_*/last_checkpoint"), *run.folder.glob("trial_*/result.json")]
+    there, here = results.flat(written), results.flat(as_dict(cfg))
+    evaluated = [*run.folder.glob("trial_*/result.json")]
+    if not evaluated and _trained_on(there) == _trained_on(here) is not None:
+        there[CUSTOM] = here[CUSTOM]  # another validation file has changed no number yet
+    different += differences(there, here)
+    begun = [*run.folder.glob("trial_*/last_checkpoint"), *evaluated]
     if different and begun:  # a folder in which nothing came to be saved may be taken over
         raise _other_run(run.folder, different)
 
 
-def _differences(there: dict, here: dict) -> list[str]:
+def _trained_on(options: dict) -> str | None:
+    """The hash of the user's own training annotations; None for other data."""
+    return options.get(CUSTOM, "").partition(" ")[0] or None
+
+
+def differences(there: dict, here: dict) -> list[str]:
+    """Of two flat configs each key that differs, with both values."""
     return [
         f"{key} {there.get(key)!r} there, {here.get(key)!r} here"
         for key in sorted(there.keys() | here.keys())

@@ -8,7 +8,14 @@ from d2_transfer import compat, modeling, solver  # noqa: F401  (modeling regist
 from d2_transfer.checkpoints import AtomicCheckpointer, steps_done
 from d2_transfer.datasets.semantic_mapper import SemanticMapper
 from d2_transfer.evaluation import build_evaluator
-from d2_transfer.hooks import AfterPreciseBN, Progress, RunMetrics, SeedEachStep, StopWhenAsked
+from d2_transfer.hooks import (
+    AfterPreciseBN,
+    Progress,
+    RunMetrics,
+    SaveBeforeEvaluation,
+    SeedEachStep,
+    StopWhenAsked,
+)
 from d2_transfer.sampling import BatchOrder, test_loader, training_loader, wide_images
 from d2_transfer.weights import check_loaded
 
@@ -97,6 +104,9 @@ class Trainer(compat.default_trainer()):
             if isinstance(hook, hooks.PreciseBN):
                 built.insert(place + 1, AfterPreciseBN(hook, self.cfg.TEST.EVAL_PERIOD))
                 break
+        if self.cfg.TEST.EVAL_PERIOD > 0 and comm.is_main_process():
+            place = next(n for n, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
+            built.insert(place, SaveBeforeEvaluation(self.cfg.TEST.EVAL_PERIOD))
         return [Progress(self.trial), SeedEachStep(self.cfg.SEED), *built, StopWhenAsked()]
 
     def build_writers(self):

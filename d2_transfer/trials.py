@@ -27,6 +27,7 @@ from d2_transfer.run import (
 )
 from d2_transfer.stops import StopRequest
 from d2_transfer.summary import summary
+from d2_transfer.trained import final_model, is_whole, keep_model_only, measure
 
 logger = logging.getLogger("densessl")
 
@@ -35,6 +36,8 @@ def run_trials(
     run: Run, cfg, trials: int, seed: int, work: Callable | None = None
 ) -> tuple[list[results.Record], dict[int, str]]:
     """Do the trials that are not finished, with seeds ``seed``, ``seed + 1``, ….
+
+    One that is trained, and whose evaluation failed or was cut off, is evaluated alone.
 
     ``work(run, trial)`` trains and evaluates one in each of its processes and writes the record:
     :func:`run_trial` unless named. ``cfg`` has SEED, OUTPUT_DIR, MODEL.WEIGHTS and MODEL.DEVICE.
@@ -106,15 +109,26 @@ def _one_trial(meeting: Meeting, work: Callable, run: Run, trial: int, cuda: boo
     """Run a trial in all its processes; what went wrong in one line, or nothing."""
     try:
         meeting.run(work, run.gpus, (run, trial), cuda=cuda)
-    except (StoppedEarly, InputError, EnvironmentLacks):
-        raise  # every other trial would end the same way
+    except StoppedEarly:
+        raise
+    except (InputError, EnvironmentLacks) as error:  # every other trial would end the same way
+        raise type(error)(f"{error}{_kept(run, trial)}") from None
     except DenseSSLError as error:
         logger.error("trial %d: %s", trial, error)
-        return str(error)
+        return f"{error}{_kept(run, trial)}"
     except Exception as error:
         logger.exception("trial %d failed", trial)
         said = [line for line in str(error).splitlines() if line.strip()]
-        return f"{type(error).__name__}: {said[-1].strip() if said else 'no message'}"
+        problem = f"{type(error).__name__}: {said[-1].strip() if said else 'no message'}"
+        return f"{problem}{_kept(run, trial)}"
+    return ""
+
+
+def _kept(run: Run, trial: int) -> str:
+    """What the message of a failed evaluation ends in."""
+    model = final_model(run.trial_folder(trial))
+    if model and is_whole(model):
+        return f"; trial {trial} is trained, and its model kept: the same command evaluates it"
     return ""
 
 
@@ -133,11 +147,6 @@ def run_trial(run: Run, trial: int) -> None:
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
-    from d2_transfer.checkpoints import keep_model_only
-    from d2_transfer.evaluation import flat_metrics
-    from d2_transfer.sampling import end_workers
-    from d2_transfer.trainer import Trainer
-
     folder = run.trial_folder(trial)
     main = comm.is_main_process()
     if comm.get_world_size() > 1:  # this is a process of its own
@@ -150,26 +159,54 @@ def run_trial(run: Run, trial: int) -> None:
     with StopRequest(), detectron2_log(folder / "log.txt", main):
         seed_all_rng(cfg.SEED + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        trainer = Trainer(cfg, trial, run.lines)
-        trainer.resume_or_load(resume=True)
-        if main:
-            cut_back(run.lines, trial, trainer.start_iter)
-        try:
-            metrics = flat_metrics(trainer.train())
-        except FloatingPointError as error:
-            raise DenseSSLError(
-                f"{' '.join(str(error).split())}; SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR:g}: a "
-                "lower one may train"
-            ) from None
-        finally:
-            end_workers()
+        model = final_model(folder)
+        metrics = _evaluate(run, cfg, trial, model) if model else _train(run, cfg, trial)
         if main:
             save_record(run, cfg, trial, metrics, started)
-            keep_model_only(trainer.checkpointer.model, folder)
-        del trainer
+            keep_model_only(folder)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _train(run: Run, cfg, trial: int) -> dict[str, float]:
+    """Train from wherever the trial's checkpoint stands, then evaluate: its flat metrics."""
+    from detectron2.utils import comm
+
+    from d2_transfer.evaluation import flat_metrics
+    from d2_transfer.sampling import end_workers
+    from d2_transfer.trainer import Trainer
+
+    trainer = Trainer(cfg, trial, run.lines)
+    trainer.resume_or_load(resume=True)
+    if comm.is_main_process():
+        cut_back(run.lines, trial, trainer.start_iter)
+    try:
+        return flat_metrics(trainer.train())
+    except FloatingPointError as error:
+        raise DenseSSLError(
+            f"{' '.join(str(error).split())}; SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR:g}: a lower "
+            "one may train"
+        ) from None
+    finally:
+        end_workers()
+
+
+def _evaluate(run: Run, cfg, trial: int, model: Path) -> dict[str, float]:
+    """The flat metrics of a trial that is trained, logged as at the end of its training."""
+    from detectron2.utils import comm
+
+    main = comm.is_main_process()
+    if main:
+        logger.info("trial %d is trained already: it is evaluated", trial)
+    metrics = measure(cfg, model, "remove it, and the trial begins anew")
+    if main:
+        cut_back(run.lines, trial, cfg.SOLVER.MAX_ITER)
+        told = {name: value if value == value else None for name, value in metrics.items()}
+        line = {"trial": trial, "iteration": cfg.SOLVER.MAX_ITER + 1, **told}
+        with open(run.lines, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+    return metrics
 
 
 def save_record(run: Run, cfg, trial: int, metrics: dict[str, float], started: str) -> None:

@@ -75,31 +75,37 @@ class Fit:
         self.best = 0.0  # top 1 of the reported classifier, over all evaluations
 
     def run(self) -> Counts:
-        """Train what is left, and evaluate at the end.
+        """Train what is left, then evaluate; raises what :meth:`train_to_the_end` does."""
+        self.train_to_the_end()
+        return self.evaluate()
+
+    def train_to_the_end(self) -> None:
+        """Train what is left, and save it, so that no failure of the evaluation can lose it.
 
         Raises StoppedEarly with all saved when any process was asked to stop, InputError for a
         checkpoint of other data, Diverged for a loss that is not finite.
         """
         self._restore()
         self.model.distribute(self.device)
-        counts, steps = None, self.schedule.steps
+        steps = self.schedule.steps
         if rank() == 0:
             cut_back(self.lines, self.trial, self.step)
         bar = Bar(self.title, steps, self.step) if rank() == 0 else contextlib.nullcontext()
         with bar as shown, self._batches() as batches:
             for images, labels in batches:
-                counts = self._evaluate_if_due() or counts
+                self._evaluate_if_due()
                 self._save_if_due()
                 loss = self._one_step(images, labels)
                 self.step += 1
                 if shown:
                     shown.advance(note=f"loss {loss:.3f}" if loss is not None else None)
                 self._stop_if_asked()
-            counts = self._evaluate_if_due() or counts
-        if counts is None:  # resumed behind the last evaluation
-            counts = self._evaluate()
-        self._save()
-        return counts
+        if self.saved < steps:
+            self._save()
+
+    def evaluate(self) -> Counts:
+        """The accuracy of what was trained, on all test images."""
+        return self._evaluate_if_due() or self._evaluate()
 
     # ---- a step ----
 
@@ -172,16 +178,19 @@ class Fit:
             raise InputError(
                 f"{self.checkpoint} is damaged; remove it, and the trial begins anew"
             ) from None
-        if state["images"] != self._images():
+        if state["images"][0] != self._images()[0]:
             raise InputError(
-                f"{self.checkpoint} belongs to a trial on other images; put those back, or give "
-                "another -o"
+                f"{self.checkpoint} belongs to a trial on other training images; put those back, "
+                "or give another -o"
             )
         self.model.trained.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.evaluated, self.best = state["step"], state["evaluated"], state["best"]
         self.saved = self.step
+        if state["images"] != self._images() and self.evaluated:
+            # the test images were fixed since: which epoch is best on these is not known
+            self.evaluated, self.best = 0, float("nan")
 
     def _save(self) -> None:
         if rank() == 0:

@@ -13,6 +13,7 @@ from console import files, log
 from d2_transfer import results, trials
 from d2_transfer.run import Run, as_dict
 from d2_transfer.stops import StopRequest
+from d2_transfer.trained import FINAL
 
 from . import knn_trial, search
 from .accuracy import Counts, flat_metrics
@@ -24,8 +25,6 @@ from .models import Classifier, LinearProbe, Model
 from .networks import build_backbone
 from .processes import barrier, rank, world
 from .settings import Setting, configured
-
-FINAL = "model_final.pth"
 
 logger = logging.getLogger("densessl")
 
@@ -106,11 +105,11 @@ def _fit(
 ) -> tuple[Fit, Counts]:
     folder = run.trial_folder(trial)
     fit = Fit(cfg, model, setting, train, test, folder, run.lines, trial, f"trial {trial}")
-    counts = fit.run()
+    fit.train_to_the_end()
     if rank() == 0:
         held = {"model": {name: t.cpu() for name, t in model.trained.state_dict().items()}}
         files.write_atomic(folder / FINAL, lambda stream: torch.save(held, stream))
-    return fit, counts
+    return fit, fit.evaluate()
 
 
 def _backbone(cfg: CfgNode):

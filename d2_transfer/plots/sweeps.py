@@ -126,7 +126,8 @@ def _defined(series: Sequence[Series], metric: str) -> list[Series]:
             found.append(each)
         if gaps:
             places = "" if each not in found else f" at {', '.join(f'{x:g}' for x in gaps)}"
-            logger.warning("%s: %s is undefined in every trial%s", each.names[-1], metric, places)
+            name = f"{each.names[0]} ({each.names[-1]})"
+            logger.warning("%s: %s is undefined in every trial%s", name, metric, places)
     if not found:
         raise InputError(f"{metric} is undefined in every trial; name another with --metric")
     return found

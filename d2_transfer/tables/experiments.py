@@ -32,6 +32,12 @@ def cell(trials: Sequence[Record], metric: str) -> Cell | None:
     return Cell(*mean_and_deviation(values), len(values))
 
 
+def remarks(trials: Iterable[Record]) -> tuple[str, ...]:
+    """Footnotes of a row: what its records say of how they came to be."""
+    seeds = sorted(trial.seed for trial in trials if trial.evaluated)
+    return (f"trained models evaluated by --eval-only (seeds {span(seeds)})",) if seeds else ()
+
+
 def undefined(rows: Iterable[Row]) -> list[str]:
     """What stands under a table with a cell that no trial has a number for."""
     if all(cell.n for row in rows for cell in row.cells.values()):
@@ -69,8 +75,14 @@ def require_different_seeds(trials: Sequence[Record]) -> None:
             raise InputError(
                 f"{trial.method} under {trial.protocol}: seed {trial.seed} occurs twice, in "
                 f"{seen[trial.seed].folder} and {trial.folder}; a trial counts once"
+                f"{_is_evaluation(trial, seen[trial.seed])}"
             )
         seen[trial.seed] = trial
+
+
+def _is_evaluation(*records: Record) -> str:
+    folders = [str(record.folder) for record in records if record.evaluated]
+    return f", and {' and '.join(folders)} evaluates a trained model again" if folders else ""
 
 
 def difference(trials: Sequence[Record]) -> str:

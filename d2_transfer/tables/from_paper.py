@@ -122,6 +122,7 @@ def _measure(layout: Layout, row: Row, records: list[Record]) -> None:
             if found := experiments.cell(trials, column.metric):
                 row.cells[column.key] = found
     row.seeds = sorted({record.seed for record in records})
+    row.notes += experiments.remarks(records)
 
 
 def _others(layout: Layout, placed: Placed) -> list[Row]:

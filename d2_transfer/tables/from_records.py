@@ -10,6 +10,7 @@ from .experiments import (
     cell,
     difference,
     number,
+    remarks,
     require_different_seeds,
     require_one_experiment,
     short_sum,
@@ -120,6 +121,7 @@ def _row(trials: list[Record], metrics: list[str], methods: list[str]) -> Row:
         facts={"data": data, "epochs": epochs},
         seeds=sorted(trial.seed for trial in trials),
         cells=cells,
+        notes=remarks(trials),
     )
 
 

@@ -11,8 +11,8 @@ import torch
 
 import densessl
 from console.errors import EnvironmentLacks, InputError, StoppedEarly
-from d2_transfer import classification, results, trials
-from d2_transfer.classification import features
+from d2_transfer import classification, main, results, trials
+from d2_transfer.classification import features, fit
 from d2_transfer.classification.data import read
 from d2_transfer.classification.loading import EvaluationCrops
 from d2_transfer.classification.networks import build_backbone
@@ -222,6 +222,78 @@ def test_a_stopped_trial_is_known_as_begun_and_goes_on_bit_for_bit(
     ]
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize(
+    "protocol, variant", [("linear", None), ("semisup_1pct", None), ("finetune_cls", "voc_objects")]
+)
+def test_a_trial_whose_evaluation_failed_is_evaluated_and_not_trained_again(
+    tmp_path, scenes, monkeypatch, protocol, variant
+):
+    """A broken test image; put right, with another size of file; the verb's own way."""
+    copy = tmp_path / "data"
+    shutil.copytree(scenes, copy)
+    # checked before: the first image alone; the last one is found by the evaluation
+    name = read(begin(tmp_path / "x", copy, protocol, variant=variant)[1], copy)[1]
+    image = copy / name.name(len(name) - 1)
+    whole = image.read_bytes()
+    image.unlink()  # it may be one file with another layout's
+    image.write_bytes(whole[: len(whole) // 2])
+
+    def words(folder, data):
+        options = ["SEARCH.BASE_LR", "()", "SOLVER.BASE_LR", "0.02", "TEST.EVAL_PERIOD", "0.0"]
+        options = options[2 if protocol == "linear" else 0 :]
+        named = ["--variant", variant] if variant else []
+        where = ["--mini", "--trials", "1", "-o", str(folder), "--data", str(data)]
+        steps = ["SOLVER.MAX_ITER", "3"]
+        return ["random", "--protocol", protocol, *named, *where, *SMALL, *steps, *options]
+
+    with pytest.raises(InputError, match="cannot be read.*trial 1 is trained, and its model kept"):
+        main.main(words(tmp_path / "out", copy))
+    trial = tmp_path / "out" / "trial_1"
+    trained = torch.load(trial / "model_final.pth", weights_only=True)["model"]
+    assert not (trial / "result.json").exists()
+    image.write_bytes(whole)
+
+    def trains(self, images, labels):
+        raise AssertionError("a trained model was trained on")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit.Fit, "_one_step", trains)
+        assert main.main(words(tmp_path / "out", copy)) == 0
+    assert main.main(words(tmp_path / "whole", scenes)) == 0
+    record, same = (results.load(tmp_path / each / "trial_1") for each in ("out", "whole"))
+    assert record.metrics == pytest.approx(same.metrics, nan_ok=True, rel=0, abs=0)
+    kept = torch.load(trial / "model_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(kept[name], trained[name]) for name in kept)
+    assert not (trial / "checkpoint.pth").exists()
+
+
+def test_a_trial_is_not_resumed_on_other_training_images(tmp_path, scenes, monkeypatch):
+    copy = tmp_path / "data"
+    shutil.copytree(scenes, copy)
+    overrides = ["SOLVER.BASE_LR", "0.02", "TEST.EVAL_PERIOD", "0.5"]
+    run, cfg = begin(tmp_path / "out", copy, "linear", *overrides, steps=5)
+    asked = iter([False, True])
+    monkeypatch.setattr(StopRequest, "asked", classmethod(lambda cls: next(asked)))
+    with pytest.raises(StoppedEarly, match="stopped at step 2 of 5"):
+        finish(run, cfg)
+    monkeypatch.undo()
+    train, test = read(cfg, copy)
+    for images in (test, train):  # a text after its end is no part of a picture
+        image = images.root / images.name(0)
+        content = image.read_bytes()
+        image.unlink()
+        image.write_bytes(content + b"another")
+        if images is test:
+            kept = {file.name: file.read_bytes() for file in run.trial_folder(1).iterdir()}
+            (record,) = finish(run, cfg)
+            assert 0 <= record.metrics["linear/top1"] <= 100
+            for name, held in kept.items():
+                (run.trial_folder(1) / name).write_bytes(held)
+            (run.trial_folder(1) / "result.json").unlink()
+    with pytest.raises(InputError, match="belongs to a trial on other training images"):
+        finish(run, cfg)
 
 
 def test_the_vit_runs_every_protocol(tmp_path, scenes):

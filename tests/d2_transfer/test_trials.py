@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from console import files
 from console.errors import InputError, StoppedEarly
 from d2_transfer import compat, convert, main, protocols, results, trials
 from d2_transfer import weights as start
@@ -306,6 +308,58 @@ def test_a_trained_model_is_evaluated_again_with_the_same_numbers(
     assert found == pytest.approx(record.metrics, nan_ok=True, rel=0, abs=0)
     assert held["method"] == "setsim" and held["config_sha256"] == record.config_sha256
     assert "bbox/AP" in capsys.readouterr().out
+    assert main.main(words) == 0  # the same one in the same folder is done anew
+    again = results.load(tmp_path / "again")
+    assert again.metrics == pytest.approx(record.metrics, nan_ok=True, rel=0, abs=0)
+    assert again.evaluated == held["model"] and not record.evaluated
+    for name in ("method", "weights", "pretrain", "protocol", "variant", "seed", "mini"):
+        assert getattr(again, name) == getattr(record, name)
+    assert results.config_fingerprint(results.config_of(again)) == record.config_sha256
+    other = transfer(out / "trial_2", tmp_path / "again", scenes, tiny(2), "--eval-only")
+    with pytest.raises(InputError, match="name another -o"):
+        main.main(other)
+
+
+def test_the_record_of_an_evaluation_is_read_by_tables_and_says_what_it_is(
+    finished, scenes, tmp_path, capsys
+):
+    from d2_transfer.tables.main import main as table_verb
+
+    out, *_ = finished
+    trial = tmp_path / "run" / "trial_1"
+    shutil.copytree(out / "trial_1", trial)
+    (trial / "result.json").unlink()  # as an evaluation that failed leaves it
+    shutil.copy(out / "run.json", trial.parent)
+    words = transfer(trial, tmp_path / "evals" / "1", scenes, tiny(2), "--eval-only")
+    assert main.main(words) == 0
+    shutil.copytree(out / "trial_2", tmp_path / "evals" / "trial_2")
+    capsys.readouterr()
+    assert table_verb([str(tmp_path / "evals"), "--format", "md"]) == 0
+    shown = capsys.readouterr().out
+    rows = [line for line in shown.splitlines() if line.startswith("| setsim")]
+    assert len(rows) == 1 and "| imagenet100 | 200 | 2 |" in rows[0]  # one model, two trials
+    assert "evaluated by --eval-only (seeds 5)" in shown
+    with pytest.raises(InputError, match="seed 5 occurs twice.*evaluates a trained model again"):
+        table_verb([str(tmp_path / "evals"), str(out)])
+
+
+def test_a_model_that_no_trial_left_is_evaluated_too(finished, scenes, tmp_path):
+    out, *_ = finished
+    model = tmp_path / "model.pth"
+    shutil.copy(out / "trial_1" / "model_final.pth", model)
+    words = transfer(model, tmp_path / "again", scenes, tiny(2), "--eval-only", "--seed", "7")
+    assert main.main(words) == 0
+    record = results.load(tmp_path / "again")
+    assert record.seed == 7 and record.weights == record.evaluated and record.pretrain == {}
+
+
+def test_a_model_of_another_protocol_gets_no_record_of_this_one(finished, scenes, tmp_path):
+    out, *_ = finished
+    words = transfer(out / "trial_1", tmp_path / "again", scenes, tiny(2), "--eval-only")
+    words[words.index("coco_mask_fpn_1x")] = "coco_mask_fpn_2x"  # of the same tensors
+    with pytest.raises(InputError, match="--protocol was 'coco_mask_fpn_1x'"):
+        main.main(words)
+    assert not (tmp_path / "again" / "result.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -328,6 +382,175 @@ def test_what_cannot_be_evaluated_is_refused(finished, scenes, tmp_path, named, 
     assert {k: v for k, v in after.items() if k.name != "log.txt"} == {
         k: v for k, v in before.items() if k.name != "log.txt"
     }
+
+
+def broken(scenes, copy, split="val2017"):
+    """The scenes with an image of COCO's cut in half, and what puts it right."""
+    shutil.copytree(scenes, copy)
+    image = min((copy / "coco" / split).iterdir())
+    whole = image.read_bytes()
+    image.unlink()  # it may be one file with another layout's
+    image.write_bytes(whole[: len(whole) // 2])
+    return lambda: image.write_bytes(whole)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """A function from whose call on nothing may be trained."""
+    from d2_transfer import trainer
+
+    def trains(self):
+        raise AssertionError("a trained model was trained on")
+
+    return lambda: monkeypatch.setattr(trainer.Trainer, "run_step", trains)
+
+
+def test_a_trial_whose_evaluation_failed_is_evaluated_and_not_trained_again(
+    finished, tmp_path, scenes, weights, no_training
+):
+    whole, *_ = finished
+    put_right = broken(scenes, tmp_path / "data")
+    out = tmp_path / "out"
+    flags = ("--trials", "2", "--seed", "5", "--trial", "1")
+    words = transfer(weights, out, tmp_path / "data", tiny(2), *flags)
+    with pytest.raises(InputError, match="cannot be read.*trial 1 is trained, and its model kept"):
+        main.main(words)
+    folder = out / "trial_1"
+    assert not (folder / "result.json").exists()
+    no_training()
+    with pytest.raises(InputError, match="cannot be read"):
+        main.main(words)  # nothing is lost by trying before it is put right
+    put_right()
+    assert main.main(words) == 0
+    record, same = results.load(folder), results.load(whole / "trial_1")
+    assert record.metrics == pytest.approx(same.metrics, nan_ok=True, rel=0, abs=0)
+    assert (record.seed, record.method, record.evaluated) == (5, "setsim", {})
+    assert record.weights == same.weights and record.config_sha256 == same.config_sha256
+    kept = torch.load(folder / "model_final.pth", weights_only=True)
+    assert list(kept) == ["model"]  # as after any finished trial
+    assert [path.name for path in folder.glob("model_*")] == ["model_final.pth"]
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["bbox/AP"] == record.metrics["bbox/AP"] and last["iteration"] == 3
+    assert json.loads((out / "summary.json").read_text())["seeds"] == [5]
+
+
+def test_an_evaluation_that_fails_by_a_bug_loses_no_trial(
+    tmp_path, scenes, monkeypatch, no_training, capsys
+):
+    from console.errors import DenseSSLError
+    from d2_transfer.evaluation import coco
+
+    def fails(self):
+        raise TypeError("an evaluator of another version")
+
+    words = transfer("random", tmp_path / "out", scenes, tiny(1), "--trials", "2")
+    with monkeypatch.context() as patched:
+        patched.setattr(coco.CocoEvaluator, "evaluate", fails)
+        with pytest.raises(DenseSSLError, match="2 of 2 trials failed") as caught:
+            main.main(words)
+    assert "trial 1 is trained" in str(caught.value) and "trial 2 is trained" in str(caught.value)
+    assert "another version" in str(caught.value) and caught.value.exit_code == 1
+    no_training()
+    assert main.main(words) == 0
+    assert "mean of 2" in capsys.readouterr().out
+    # without its record a trial is evaluated anew, and never trained on from its end
+    (tmp_path / "out" / "trial_2" / "result.json").unlink()
+    assert main.main(words) == 0
+    model = tmp_path / "out" / "trial_2" / "model_final.pth"
+    model.write_bytes(model.read_bytes()[:1000])
+    (model.parent / "result.json").unlink()
+    with pytest.raises(
+        InputError, match="model_final.pth is not .*; remove it, and the trial"
+    ) as e:
+        main.main(words)
+    assert "kept" not in str(e.value)
+
+
+def test_a_validation_file_put_right_is_what_the_kept_model_is_evaluated_on(
+    tmp_path, scenes, monkeypatch, no_training
+):
+    from d2_transfer.evaluation import coco
+
+    def fails(self):
+        raise InputError("an annotation that makes no sense")
+
+    named = {"train": tmp_path / "train.json", "val": tmp_path / "val.json"}
+    flags = ["--mini", "--trials", "2", "--trial", "1", "-o", str(tmp_path / "out")]
+    for split, file in named.items():
+        shutil.copy(scenes / "coco" / "annotations" / f"instances_{split}2017.json", file)
+        images = scenes / "coco" / f"{split}2017"
+        flags += [f"--{split}-json", str(file), f"--{split}-images", str(images)]
+    words = ["random", "--protocol", "custom_mask", *flags, *tiny(1)]
+    with monkeypatch.context() as patched:
+        patched.setattr(coco.CocoEvaluator, "evaluate", fails)
+        with pytest.raises(InputError, match="trial 1 is trained, and its model kept"):
+            main.main(words)
+    content = json.loads(named["val"].read_text())
+    content["annotations"].pop()
+    named["val"].write_text(json.dumps(content))
+    no_training()
+    assert main.main(words) == 0
+    record = results.load(tmp_path / "out" / "trial_1")
+    assert files.sha256(named["val"]) in results.config_of(record)["DATASETS.CUSTOM"]
+    content["annotations"].pop()
+    named["val"].write_text(json.dumps(content))  # a number of the other file is there now
+    with pytest.raises(InputError, match="holds another run .DATASETS.CUSTOM"):
+        main.main(words)
+
+
+def test_other_training_annotations_are_another_run(tmp_path):
+    class Config(dict):
+        def dump(self):
+            return yaml.safe_dump(dict(self))
+
+    def config(custom):
+        return Config(DATASETS={"CUSTOM": custom})
+
+    run = trials.Run(tmp_path, "custom_mask", "", True, start.Weights("", "random", "", "r"), None)
+    trials.begin_folder(run, config("aa bb"))
+    (tmp_path / "trial_1").mkdir()
+    (tmp_path / "trial_1" / "last_checkpoint").touch()
+    trials.check_folder(run, config("aa cc"))
+    with pytest.raises(InputError, match="DATASETS.CUSTOM 'aa bb' there, 'dd bb' here"):
+        trials.check_folder(run, config("dd bb"))
+
+
+def test_an_evaluation_between_steps_that_fails_keeps_the_steps(tmp_path, scenes, monkeypatch):
+    from d2_transfer.evaluation import coco
+
+    def fails(self):
+        raise InputError("not this time")
+
+    overrides = tiny(3, **{"TEST.EVAL_PERIOD": 2})
+    words = transfer("random", tmp_path / "out", scenes, overrides, "--trials", "1")
+    with monkeypatch.context() as patched:
+        patched.setattr(coco.CocoEvaluator, "evaluate", fails)
+        with pytest.raises(InputError, match="not this time$"):
+            main.main(words)
+    note = (tmp_path / "out" / "trial_1" / "last_checkpoint").read_text()
+    assert note == "model_0000001.pth"
+    assert main.main(words) == 0
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_killed_in_its_evaluation_is_not_trained_again(
+    tmp_path, scenes, no_training
+):
+    words = transfer("random", tmp_path / "out", scenes, tiny(2), "--trials", "1")
+    program = """
+import os, sys
+from d2_transfer import main
+from d2_transfer.evaluation.coco import CocoEvaluator
+def die(self, inputs, outputs):
+    os.kill(os.getpid(), 9)
+CocoEvaluator.process = die
+main.main(sys.argv[1:])
+"""
+    done = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    no_training()
+    assert main.main(words) == 0
+    assert results.load(tmp_path / "out" / "trial_1").seed == 1
 
 
 def stopped_at_the_second_step(words, monkeypatch):
@@ -413,8 +636,6 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path, scenes):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers, gpus", [("2", "1"), ("1", "2")])
 def test_an_unreadable_image_is_named_and_nothing_hangs(tmp_path, scenes, workers, gpus):
-    import shutil
-
     copy = tmp_path / "data"
     shutil.copytree(scenes, copy)
     for image in (copy / "coco" / "train2017").iterdir():

@@ -1,0 +1,86 @@
+"""A trained model: where a trial keeps it, and what a detector measures."""
+
+import os
+from pathlib import Path
+
+from console import files
+from console.errors import InputError
+from d2_transfer import compat
+
+FINAL = "model_final.pth"  # as Detectron2 names it
+
+
+def final_model(folder: str | os.PathLike) -> Path | None:
+    """The model of a trial whose training has come to its end, evaluated or not.
+
+    It is written whole, after the last step and before the evaluation. A folder without
+    ``last_checkpoint`` is no begun trial's, whatever lies in it.
+    """
+    file = Path(folder) / FINAL
+    return file if (Path(folder) / "last_checkpoint").is_file() and file.is_file() else None
+
+
+def is_whole(file: str | os.PathLike) -> bool:
+    """Whether the file of a trained model can be read."""
+    try:
+        _read(file)
+    except InputError:
+        return False
+    return True
+
+
+def measure(cfg, file: str | os.PathLike, cure: str = "") -> dict[str, float]:
+    """The flat metrics of the model in ``file`` on the config's test sets, on the main process.
+
+    Every process of ``comm`` calls it; elsewhere it returns nothing. ``cure``: what the message
+    says of a file that cannot be loaded. Raises InputError for that.
+    """
+    compat.setup()
+    from d2_transfer.evaluation import flat_metrics
+    from d2_transfer.sampling import end_workers
+    from d2_transfer.trainer import Trainer
+
+    model = Trainer.build_model(cfg)
+    _load(model, file, cure)
+    try:
+        return flat_metrics(Trainer.test(cfg, model) or {})
+    finally:
+        end_workers()
+
+
+def keep_model_only(folder: str | os.PathLike) -> None:
+    """Leave a finished trial's model without the optimizer's state: half the size."""
+    import torch
+
+    target = Path(folder) / FINAL
+    held = _read(target)
+    if held.keys() != {"model"}:
+        files.write_atomic(target, lambda stream: torch.save({"model": held["model"]}, stream))
+
+
+def _read(file: str | os.PathLike, cure: str = "") -> dict:
+    import torch
+
+    try:
+        held = torch.load(file, map_location="cpu", weights_only=True)
+        held["model"].keys()
+        return held
+    except Exception as error:  # torch raises a dozen kinds for files that are not its own
+        why = "it has no 'model'" if isinstance(error, KeyError) else type(error).__name__
+        raise InputError(
+            f"{file} is not the checkpoint of a trained model ({why}){cure and '; '}{cure}"
+        ) from None
+
+
+def _load(model, file: str | os.PathLike, cure: str) -> None:
+    """Fill every parameter and buffer of ``model``; InputError where the file is another's."""
+    ours, state = model.state_dict(), _read(file, cure)["model"]
+    wrong = sorted(ours.keys() ^ state.keys())
+    wrong += [k for k in ours.keys() & state.keys() if ours[k].shape != state[k].shape]
+    if wrong:
+        some = ", ".join(wrong[:4]) + (", …" if len(wrong) > 4 else "")
+        raise InputError(
+            f"{file} is not a model of this protocol, variant and config: {len(wrong)} tensors "
+            f"are missing, unknown or of another shape ({some})"
+        )
+    model.load_state_dict(state)
