@@ -1,5 +1,6 @@
 """The report: what it finds, how it judges, and that a browser shows it."""
 
+import html
 import json
 import math
 import re
@@ -204,6 +205,55 @@ def test_nothing_to_report_is_one_message(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
         main.main([str(tmp_path / "no"), "-o", str(tmp_path / "r.html")])
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_page_for_a_narrow_screen_repeats_the_facts_below_the_label(tmp_path):
+    """Not in the text of a wide one: what is hidden there is in the very cell of the label."""
+    for seed in (1, 2):
+        record(tmp_path / f"trial_{seed}", seed, 50.0 + seed)
+    assert main.main([str(tmp_path), "-o", str(tmp_path / "r.html")]) == 0
+    text = (tmp_path / "r.html").read_text()
+    assert 'moco<div class="folded">imagenet · epochs\u00a0200 · n\u00a02</div></th>' in text
+    assert '<td class="fact">imagenet</td>' in text
+    assert 'class="scroll" role="region" aria-label="voc_det_c4" tabindex="0"' in text
+
+
+MEASURE = """<script>addEventListener("load", () => requestAnimationFrame(() => setTimeout(() => {
+  document.title = JSON.stringify([...document.querySelectorAll(".densessl")].map(table => {
+    const scroll = table.querySelector(".scroll");
+    const heads = [...table.querySelectorAll("thead tr:last-child th")];
+    const ap = heads.find(head => head.textContent == "AP").cellIndex;
+    const cells = [...table.querySelectorAll("tbody tr")].map(row => row.cells[ap]);
+    return {
+      scrolls: scroll.scrollWidth > scroll.clientWidth,
+      said: table.querySelector(".sideways").getBoundingClientRect().height > 5,
+      ap: Math.max(...cells.map(cell => cell.getBoundingClientRect().right)),
+    };
+  }));
+}, 300)));</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+def test_on_a_phone_ap_is_in_sight_and_a_table_says_that_it_scrolls(tmp_path):
+    for method in ("moco", "random"):
+        for seed in (1, 2):
+            folder = tmp_path / method / f"trial_{seed}"
+            record(folder / "narrow", seed, 50.0 + seed, method)
+            masks = {f"segm/AP{more}": 40.0 for more in ("", "50", "75")}
+            record(folder / "wide", seed, 50.0 + seed, method, mini=True, **masks)
+    out = tmp_path / "r.html"
+    assert main.main([str(tmp_path), "-o", str(out), "--baseline", "random"]) == 0
+    out.write_text(out.read_text().replace("</body>", MEASURE))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=390,900"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
+    done = subprocess.run(
+        [CHROMIUM, *options, "--dump-dom", out.as_uri()], capture_output=True, text=True, check=True
+    )
+    narrow, wide = json.loads(html.unescape(re.search("<title>(.*)</title>", done.stdout)[1]))
+    assert narrow["ap"] < 390 and wide["ap"] < 390  # all of AP, also with its difference
+    assert (narrow["scrolls"], narrow["said"]) == (False, False)
+    assert (wide["scrolls"], wide["said"]) == (True, True)
 
 
 @pytest.mark.slow

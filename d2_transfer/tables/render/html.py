@@ -1,10 +1,12 @@
 """Tables as a page of HTML that needs nothing else; ``fragment`` is a table for another page."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 from ..model import Table
-from .sheet import Entry, Line, Sheet, sheet
+from .sheet import NOTHING, Entry, Line, Sheet, sheet
 
 STYLE = """\
 .densessl { margin: 0 0 2.5rem; }
@@ -23,8 +25,30 @@ STYLE = """\
 .densessl .published { opacity: .75; }
 .densessl .difference { font-style: italic; font-size: .9em; }
 .densessl .second { text-decoration: underline; }
+.densessl .gain { display: inline; }
+.densessl .folded { display: none; font-size: .8em; opacity: .75; }
+.densessl .sideways { margin: 0; max-height: 0; overflow: hidden; font-size: .85em; opacity: .75; }
+.densessl { timeline-scope: --sideways; }
+.densessl .scroll { scroll-timeline: --sideways inline; }
+@keyframes densessl-say { from, to { max-height: 4rem; } }
+@supports (animation-timeline: --sideways) {
+  .densessl .sideways { animation: densessl-say 1s linear both; animation-timeline: --sideways; }
+}
+@media (max-width: 40rem) {
+  .densessl .fact { display: none; }
+  .densessl .folded, .densessl .gain { display: block; }
+  .densessl table { font-size: .875em; }
+  .densessl th, .densessl td { padding: .2rem; vertical-align: top; }
+  .densessl th:first-child { position: sticky; left: 0; background: var(--paper, Canvas);
+    padding-left: 0; max-width: 7rem; overflow-wrap: anywhere; }
+  .densessl tbody th { min-width: 6rem; }
+  .densessl .section th { white-space: normal; max-width: none; }
+  @supports not (animation-timeline: --sideways) { .densessl .sideways { max-height: none; } }
+}
 .densessl .notes { font-size: .85em; margin: .4rem 0; max-width: 60rem; }
 .densessl .notes p { margin: .15rem 0; }"""
+SIDEWAYS = "More columns than fit: scroll the table sideways \u2192"
+AFTER = re.compile(r" [(\[]")
 PAGE_STYLE = """\
 :root { color-scheme: light dark; }
 body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; }
@@ -44,9 +68,17 @@ def render(tables: Sequence[Table]) -> str:
 
 
 def fragment(table: Table) -> str:
-    """One table in a ``div`` of class ``densessl``, for a page that has ``STYLE``."""
+    """One table in a ``div`` of class ``densessl``, for a page that has ``STYLE``.
+
+    On a narrow screen the facts of a row stand below its label and a difference below its number,
+    so that the first metrics are seen at once. A table that is wider still keeps its labels in
+    sight while it scrolls, and says that it does: where the browser can tell (by a timeline of the
+    scrolling, which there is none without), only then.
+    """
     page = sheet(table)
-    lines = ['<div class="densessl">', '<div class="scroll">', "<table>"]
+    lines = ['<div class="densessl">', f'<p class="sideways">{SIDEWAYS}</p>']
+    about = f'role="region" aria-label="{escape(page.title)}" tabindex="0"'  # keys scroll it, too
+    lines += [f'<div class="scroll" {about}>', "<table>"]
     lines.append(f"<caption>{escape(page.title)}</caption>")
     lines += ["<thead>", *_head(page), "</thead>"]
     for section, title in enumerate(page.sections):
@@ -64,15 +96,18 @@ def fragment(table: Table) -> str:
 
 def _head(page: Sheet) -> list[str]:
     lines = []
-    left = 1 + len(page.facts)
     if page.groups:
         groups = "".join(
             f'<th class="group" colspan="{width}" scope="colgroup">{escape(title)}</th>'
             for title, width in page.groups
         )
-        lines.append(f'<tr><td colspan="{left}"></td>{groups}</tr>')
+        left = "<th></th>" + '<td class="fact"></td>' * len(page.facts)
+        lines.append(f"<tr>{left}{groups}</tr>")
     heads = zip((page.first, *page.facts, *page.heads), page.numeric, strict=True)
-    cells = (f'<th{_class(number)} scope="col">{escape(head)}</th>' for head, number in heads)
+    cells = []
+    for place, (head, number) in enumerate(heads):
+        kind = "fact" * (0 < place <= len(page.facts))
+        cells.append(f'<th{_class(number, kind)} scope="col">{escape(head)}</th>')
     return [*lines, f"<tr>{''.join(cells)}</tr>"]
 
 
@@ -82,12 +117,20 @@ def _class(number: bool, *more: str) -> str:
 
 
 def _line(line: Line, page: Sheet) -> str:
-    facts = zip(line.facts, page.numeric[1:], strict=False)
-    cells = [f'<th scope="row">{_entry(line.label)}</th>']
-    cells += [f"<td{_class(number)}>{escape(fact)}</td>" for fact, number in facts]
+    facts = list(zip(line.facts, page.facts, page.numeric[1:], strict=False))
+    told = [
+        f"{head}\u00a0{fact}" if number else fact for fact, head, number in facts if _tells(fact)
+    ]
+    folded = f'<div class="folded">{escape(" · ".join(told))}</div>' if told else ""
+    cells = [f'<th scope="row">{_entry(line.label)}{folded}</th>']
+    cells += [f"<td{_class(number, 'fact')}>{escape(fact)}</td>" for fact, _, number in facts]
     for entry in line.cells:
-        cells.append(f"<td{_class(True, 'second' * entry.second)}>{_entry(entry)}</td>")
+        cells.append(f"<td{_class(True, 'second' * entry.second)}>{_number(entry)}</td>")
     return f'<tr class="{line.kind}">{"".join(cells)}</tr>'
+
+
+def _tells(fact: str) -> bool:
+    return fact not in ("", NOTHING)
 
 
 def _entry(entry: Entry) -> str:
@@ -95,6 +138,17 @@ def _entry(entry: Entry) -> str:
     if entry.best:
         text = f"<b>{text}</b>"
     return text + (f"<sup>{entry.marks}</sup>" if entry.marks else "")
+
+
+def _number(entry: Entry) -> str:
+    """A cell's number, and apart from it the difference or the n behind it."""
+    at = AFTER.search(entry.text)
+    if at is None:
+        return _entry(entry)
+    behind = _entry(replace(entry, text=entry.text[at.start() :]))
+    return f"{_entry(replace(entry, text=entry.text[: at.start()], marks=''))}" + (
+        f'<div class="gain">{behind}</div>'
+    )
 
 
 def _notes(page: Sheet) -> list[str]:
