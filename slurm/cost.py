@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from console.files import read_text
+
 from .graph import Job
 
 GPU = "V100"  # all figures in the heads are of this one
@@ -21,7 +23,7 @@ FIGURES = (  # how heads say it, once their lines are joined
 def of_head(config: Path) -> float | None:
     """The GPU-hours that the head comment of a config says; None where it says none."""
     head = []
-    for line in config.read_text(encoding="utf-8").splitlines():
+    for line in read_text(config).splitlines():
         if not line.startswith("#"):
             break
         head.append(line.lstrip("# "))

@@ -5,6 +5,7 @@ Detectron2 and pycocotools meet most of these faults hours later, or never and w
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -82,13 +83,12 @@ def _content(found: Annotations) -> dict:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int  # and no bool
 
 
 def _is_id(value: object) -> bool:
-    return (
-        isinstance(value, str) or _is_whole(value) or isinstance(value, float) and finite([value])
-    )
+    kind = type(value)
+    return kind is int or kind is str or (kind is float and math.isfinite(value))
 
 
 def _is_box(value: object) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from console.files import read_text
 from d2_transfer import compat
 
+from .custom_masks import CompressedRuns, runs_fault
 from .inspection import Inspection, Layout, some
 
 VOC_CLASSES = (
@@ -157,6 +158,9 @@ class CocoLayout(Layout):
                 f"{file}: its categories ({some(sorted(ids)) or 'none'}) are not {kind}; your own "
                 "data go through --protocol custom_det or custom_mask"
             )
+        if faults := _run_length_faults(text):
+            more = f"; and the like of {len(faults) - 1} more" if len(faults) > 1 else ""
+            found.problems.append(f"{file}: {faults[0]}{more}")
         if self.keypoints and text.find(b'"num_keypoints"') < 0:
             found.problems.append(f"{file} has no annotation with 'num_keypoints'")
 
@@ -186,6 +190,24 @@ def _file_names(text: Text) -> list[str]:
     """Every value of "file_name": one an image, in COCO's files."""
     raw = re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', text)
     return [json.loads(name) for name in raw]
+
+
+def _run_length_faults(text: Text) -> list[str]:
+    """What is wrong with the masks that are run lengths: the crowds, in COCO's files."""
+    runs, faults = CompressedRuns(), []
+    for found in re.finditer(rb'"segmentation"\s*:\s*(\{[^{}]*\})', text):
+        place = f"at byte {found.start()}"
+        try:
+            mask = json.loads(found[1])
+            (height, width), counts = mask["size"], mask["counts"]
+            if isinstance(counts, str):
+                runs.add(place, counts, height * width)
+            elif fault := runs_fault(counts, height * width):
+                faults.append((place, fault))
+        except (KeyError, TypeError, ValueError):
+            faults.append((place, ("rle", "has an RLE without a size or without counts")))
+    faults += runs.faults()
+    return [f"an annotation {what} ({place})" for place, (_, what) in faults]
 
 
 def _category_ids(text: Text) -> set[int]:

@@ -1,5 +1,6 @@
 """The checks of the data sets, and Detectron2's catalogs pointed at a folder."""
 
+import json
 import logging
 import multiprocessing
 import shutil
@@ -97,6 +98,19 @@ def test_files_that_do_not_fit_together_are_named(scenes, tmp_path):
         f"{copy / 'coco/annotations/instances_val2017.json'} is not a JSON object",
     ):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("counts", [[10, 5], "b'0'", "00"])
+def test_run_lengths_that_are_not_an_image_are_named(scenes, tmp_path, counts):
+    root = tmp_path / "data"
+    shutil.copytree(scenes / "coco", root / "coco")
+    file = root / "coco/annotations/instances_val2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = {"size": [64, 64], "counts": counts}
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        datasets.check(["coco_2017_val"], root, stand_in=True)
+    assert f"{file}: an annotation has an RLE whose counts" in str(caught.value)
 
 
 def test_an_unknown_data_set_gets_the_nearest(scenes):

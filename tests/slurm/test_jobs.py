@@ -231,6 +231,12 @@ def test_gpu_hours_are_those_of_the_head(config, hours):
     assert said == (None if hours is None else pytest.approx(hours))
 
 
+def test_the_head_may_be_in_any_form_of_unicode(tmp_path):
+    text = (configs.FOLDER / "transfer" / "voc_det_c4.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-16")
+    assert cost.of_head(tmp_path / "mine.yaml") == pytest.approx(8 * 3.6)
+
+
 def test_the_cost_is_of_what_is_left_and_says_what_has_no_figure(tmp_path):
     work = [
         pretraining(tmp_path, name="one"),
