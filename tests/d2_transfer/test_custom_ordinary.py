@@ -301,7 +301,10 @@ def transferred(protocol: str, files: list[Path], out: Path) -> dict:
 
 @pytest.mark.parametrize(
     "protocol, images, form",
-    [("custom_mask", "mixed", "utf-16"), ("custom_det", "beyond 2^53", "utf-8-sig")],
+    [
+        ("custom_mask", "mixed", "utf-16"),
+        pytest.param("custom_det", "beyond 2^53", "utf-8-sig", marks=pytest.mark.slow),
+    ],
 )
 def test_a_trial_with_strange_files_is_that_with_ordinary_ones(tmp_path, protocol, images, form):
     contents = [
