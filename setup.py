@@ -18,7 +18,8 @@ TRANSFER = [  # Detectron2 itself: see the Makefile (`setup`, `detectron2-main`)
 CLUSTER = ["submitit>=1.5"]
 VIT = ["timm>=1.0"]  # imported only where a vision transformer is built
 DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.15"]
-ROOMS = ("configs", "console", "knn", "weight_files", "pretrain", "d2_transfer", "slurm")
+ROOMS = ("configs", "console", "decoding", "knn", "weight_files")
+ROOMS += ("pretrain", "d2_transfer", "slurm")
 
 setup(
     name="densessl",

@@ -4,6 +4,7 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from console import log
 from console.errors import InputError
 from console.files import write_json
 from console.parser import Parser
+from decoding import find_range, parse, sample, told, told_left_out
 
 if TYPE_CHECKING:
     from .views import ImageSource
@@ -34,8 +36,8 @@ def main(argv: list[str]) -> int:
     """Decode every image of a data set, and say what is there.
 
     Numbers, bytes, formats, colour modes and sizes; files that cannot be read,
-    images that are there twice, or too small to crop well; and how many steps an
-    epoch of pretraining takes.
+    images that are there twice, too small to crop well or nearly one colour; which
+    values become black and white; and how many steps an epoch of pretraining takes.
     """
     args = _parser().parse_args(argv)
     if args.workers < 1:
@@ -46,7 +48,12 @@ def main(argv: list[str]) -> int:
     from .audit_images import inspect_all, summary
 
     source = _source(args)
-    found = inspect_all(source, args.workers)
+    bounds = parse(args.range, "--range")
+    files = [partial(source.open, index) for index in sample(len(source), source.name)]
+    sampled = find_range(files)
+    suggested = list(sampled.range) if sampled else None
+    bounds = bounds or (sampled.range if sampled else None)
+    found = inspect_all(source, args.workers, bounds)
     audit = {
         "schema": 1,
         "source": args.source,
@@ -54,6 +61,8 @@ def main(argv: list[str]) -> int:
         "classes": args.classes,
         "annotations": args.annotations,
         "images_sha256": source.fingerprint(),
+        "left_out": dict(source.left_out),
+        "range": {"used": list(bounds) if bounds else None, "auto": suggested},
         **summary([source.name(index) for index in range(len(source))], found),
     }
     screen = Console()
@@ -73,6 +82,7 @@ def _parser() -> Parser:
     parser.add_argument("path", metavar="PATH", help="as DATA.PATH: a folder; several as a:b")
     parser.add_argument("--source", default="folder", help="folder, list, coco or shards")
     parser.add_argument("--classes", metavar="LIST", help="as DATA.CLASSES, e.g. imagenet100")
+    parser.add_argument("--range", default="auto", help="as DATA.RANGE: auto, or LOW,HIGH")
     parser.add_argument("--annotations", metavar="JSON", help="of --source coco")
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes")
     parser.add_argument("-o", "--output", metavar="FILE.json", help="write all of it there")
@@ -137,6 +147,8 @@ def _numbers(audit: dict) -> Table:
             rows[name.replace("_", " ")] = (
                 f"{spread['min']} to {spread['max']} px, median {spread['median']:g}"
             )
+    if audit["depth"]["images"]:
+        rows["depth"] = _depth_told(audit)
     steps = audit["steps_per_epoch"]
     rows["an epoch"] = (
         f"{steps:,} step{'s' if steps > 1 else ''} of {batch} images"
@@ -146,6 +158,15 @@ def _numbers(audit: dict) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _depth_told(audit: dict) -> str:
+    """'40 images not of 8 bits, values 7235 to 8772: 7247,8764 become black and white'."""
+    depth, used, auto = audit["depth"], audit["range"]["used"], audit["range"]["auto"]
+    each = "each by its own values" if used is None else f"{told(used)} become black and white"
+    how = "" if used is None else " (DATA.RANGE auto)" if used == auto else " (--range)"
+    values = f"values {depth['least']:g} to {depth['greatest']:g}"
+    return f"{depth['images']:,} images not of 8 bits, {values}: {each}{how}"
 
 
 def _histogram(bins: list[dict]) -> Table:
@@ -178,9 +199,24 @@ def _remarks(audit: dict) -> Iterator[Text]:
     if small := audit["below"]["images"]:
         side = audit["below"]["side"]
         yield _remark(f"{small:,} with a side below {side} px", audit["below"]["files"])
+    if flat := audit["one_colour"]["images"]:
+        yield _remark(_flat_told(audit, flat), audit["one_colour"]["files"])
+    if audit["left_out"]:
+        yield _remark(told_left_out(audit["left_out"]), [])
     if copies := audit["duplicates"]["images"]:
         files = [" = ".join(group) for group in audit["duplicates"]["files"]]
         yield _remark(f"{copies:,} with the same bytes as another image", files)
+
+
+def _flat_told(audit: dict, flat: int) -> str:
+    line = f"{flat:,} of {audit['readable']:,} images nearly one colour"
+    line += f" (less than {audit['one_colour']['levels']} of 255 levels apart)"
+    depth, used, auto = audit["depth"], audit["range"]["used"], audit["range"]["auto"]
+    if not depth["images"] or used is None:
+        return line
+    line += f": values {depth['least']:g} to {depth['greatest']:g}, of which {told(used)} become "
+    line += "black and white"
+    return line if used == auto else f"{line}; DATA.RANGE auto would take {told(auto)}"
 
 
 def _remark(line: str, files: list[str]) -> Text:

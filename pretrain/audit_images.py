@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,17 +20,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from console.errors import EnvironmentLacks
 from console.progress import Bar
+from decoding import Range, UnreadableImage, decode, find_range, opened, reasons
 
 from .options import C
 from .views import ImageSource
-from .views.crop import decode
-from .views.dataset import MACHINE_ERRORS
 
 SMALL = 32  # pixels; a shorter side leaves nothing to crop
+FLAT = 16  # levels of 255: an image whose channels all span fewer is nearly one colour
 EDGES = (0, 32, 64, 128, 192, 224, 256, 320, 384, 512, 768, 1024, 2048)  # of the histogram
 CHUNK = 32  # images a process takes at a time
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -47,45 +45,41 @@ class Found(NamedTuple):
     width: int = 0
     height: int = 0
     sha256: bytes = b""
+    levels: int = 0  # of 255, that the channel spans which spans most, as pretraining sees it
+    values: Range | None = None  # as stored, the least and greatest; None: 8 bits
 
 
-def inspect_image(source: ImageSource, index: int) -> Found:
+def inspect_image(source: ImageSource, index: int, bounds: Range | None = None) -> Found:
     """Read and decode one image. Errors of the machine, not of the file, are raised."""
     data = b""
     try:
-        stream = source.open(index)
-        data = Path(stream).read_bytes() if isinstance(stream, str) else stream.read()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
-            with Image.open(io.BytesIO(data)) as image:
-                kind, mode, size = image.format or "", image.mode, image.size
-            decode(io.BytesIO(data))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if getattr(error, "errno", None) in MACHINE_ERRORS:
-            raise
-        return Found(len(data), _reason(error, data))
-    return Found(len(data), "", kind, mode, *size, hashlib.sha256(data).digest())
+        with reasons():
+            stream = source.open(index)
+            data = Path(stream).read_bytes() if isinstance(stream, str) else stream.read()
+        with opened(io.BytesIO(data)) as image:
+            kind, mode = image.format or "", image.mode
+        picture = decode(io.BytesIO(data), bounds)
+    except UnreadableImage as error:
+        return Found(len(data), str(error))
+    levels = max(high - low for low, high in picture.image.getextrema())
+    deep = find_range([io.BytesIO(data)])
+    values = (deep.least, deep.greatest) if deep else None
+    digest = hashlib.sha256(data).digest()
+    return Found(len(data), "", kind, mode, *picture.size, digest, levels, values)
 
 
-def _reason(error: Exception, data: bytes) -> str:
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.strerror
-    if not data:
-        return "empty (0 bytes)"
-    if isinstance(error, UnidentifiedImageError):
-        return "no image of a format that Pillow reads"
-    return str(error) or type(error).__name__
+def inspect_all(source: ImageSource, workers: int, bounds: Range | None = None) -> list[Found]:
+    """Every image, in the source's order, by ``workers`` processes behind a progress bar.
 
-
-def inspect_all(source: ImageSource, workers: int) -> list[Found]:
-    """Every image, in the source's order, by ``workers`` processes behind a progress bar."""
+    ``bounds``: the range of values that are not of 8 bits; None takes each image's own.
+    """
     chunks = [
         range(first, min(first + CHUNK, len(source))) for first in range(0, len(source), CHUNK)
     ]
     workers = min(workers, len(chunks))
     results = []
-    work = _in_processes(source, chunks, workers) if workers > 1 else _here(source, chunks)
-    with work as ready, Bar("images", len(source)) as bar:
+    work = _in_processes if workers > 1 else _here
+    with work(source, bounds, chunks, workers) as ready, Bar("images", len(source)) as bar:
         unreadable = 0
         for chunk in ready:
             results += chunk
@@ -95,19 +89,21 @@ def inspect_all(source: ImageSource, workers: int) -> list[Found]:
 
 
 @contextmanager
-def _here(source: ImageSource, chunks: list[range]) -> Iterator[Iterator[list[Found]]]:
-    yield ([inspect_image(source, index) for index in chunk] for chunk in chunks)
+def _here(
+    source: ImageSource, bounds: Range | None, chunks: list[range], workers: int
+) -> Iterator[Iterator[list[Found]]]:
+    yield ([inspect_image(source, index, bounds) for index in chunk] for chunk in chunks)
 
 
 @contextmanager
 def _in_processes(
-    source: ImageSource, chunks: list[range], workers: int
+    source: ImageSource, bounds: Range | None, chunks: list[range], workers: int
 ) -> Iterator[Iterator[list[Found]]]:
     """The chunks' results, by processes that end with this one, however it ends."""
     # Forked processes share the names; they start before the progress bar and its thread.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     others = multiprocessing.active_children()
-    pool = ProcessPoolExecutor(workers, context, _start, (source,))
+    pool = ProcessPoolExecutor(workers, context, _start, (source, bounds))
     end = signal.signal(signal.SIGTERM, _interrupt)
     try:
         held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until processes know theirs
@@ -133,12 +129,12 @@ def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-_of_this_process: ImageSource  # of a worker; sent once, not with every chunk
+_of_this_process: tuple[ImageSource, Range | None]  # of a worker; sent once, not with every chunk
 
 
-def _start(source: ImageSource) -> None:
+def _start(source: ImageSource, bounds: Range | None) -> None:
     global _of_this_process
-    _of_this_process = source
+    _of_this_process = source, bounds
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -152,7 +148,8 @@ def _end_with_parent() -> None:
 
 
 def _work(chunk: range) -> list[Found]:
-    return [inspect_image(_of_this_process, index) for index in chunk]
+    source, bounds = _of_this_process
+    return [inspect_image(source, index, bounds) for index in chunk]
 
 
 # ---- what was found ----
@@ -187,6 +184,12 @@ def summary(names: list[str], found: list[Found]) -> dict:
                 for low, high, count in zip(EDGES, (*EDGES[1:], None), counts, strict=True)
             ],
         },
+        "depth": _depth([found[number].values for number in readable]),
+        "one_colour": {
+            "levels": FLAT,
+            "images": sum(found[number].levels < FLAT for number in readable),
+            "files": [names[number] for number in readable if found[number].levels < FLAT],
+        },
         "below": {
             "side": SMALL,
             "images": int((short < SMALL).sum()),
@@ -209,6 +212,16 @@ def summary(names: list[str], found: list[Found]) -> dict:
             "images": sum(len(group) - 1 for group in groups),
             "files": groups,
         },
+    }
+
+
+def _depth(values: list[Range | None]) -> dict:
+    """Of the images that are not of 8 bits: how many, and the least and greatest value."""
+    deep = [each for each in values if each]
+    return {
+        "images": len(deep),
+        "least": min((low for low, _ in deep), default=None),
+        "greatest": max((high for _, high in deep), default=None),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 import configs
+import decoding
 from console.errors import InputError, unknown
 from console.files import read_text
 
@@ -106,6 +107,7 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
     for name in ("OUTPUT_DIR", "DATA.PATH"):
         if not options[name]:
             raise InputError(f"{name} is empty; give a folder, as in '{name} path/to/folder'")
+    decoding.parse(cfg.DATA.RANGE, "DATA.RANGE")
     _validate_batch(cfg, world)
     build_recipes(cfg.VIEWS)
     side = math.ceil(cfg.VIEWS.SIZE / STRIDE)
@@ -240,6 +242,8 @@ def _as_type_of(old, value, name: str, where: str):
     kind = type(old)
     if kind is str and isinstance(value, bool):  # YAML reads off, on, yes, no as truth values
         value = "on" if value else "off"
+    if name == "DATA.RANGE" and isinstance(value, list | tuple):  # two numbers, in YAML's brackets
+        value = ",".join(map(str, value))
     if kind is not str and isinstance(value, str):  # YAML reads (120, 160) and 1e-4 as text
         value = CfgNode._decode_cfg_value(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

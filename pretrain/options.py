@@ -16,6 +16,8 @@ C.DATA.PATH = ""  # the folder, the list file, COCO's folder of images, the shar
 C.DATA.CLASSES = ""  # folder only: these class folders: imagenet100, or a text file of their names
 C.DATA.ANNOTATIONS = ""  # coco only: the instances JSON that names the images (labels are not read)
 C.DATA.WORKERS = 4  # loader processes; any number gives the same run
+C.DATA.RANGE = "auto"  # values that become black and white where not of 8 bits: 0,4095; or auto
+C.DATA.MAX_PIXELS = 178956970  # of an image; a larger one is read at reduced scale; 0: no limit
 C.DATA.MAX_UNREADABLE = 0.05  # share of images that may be unreadable before the run stops
 
 C.VIEWS = CfgNode()
@@ -234,6 +236,7 @@ CHOICES = {
 RANGES = {  # at least, at most (None: no limit)
     "SEED": (0, None),
     "DATA.WORKERS": (0, None),
+    "DATA.MAX_PIXELS": (0, None),
     "DATA.MAX_UNREADABLE": (0, 1),
     "VIEWS.SIZE": (8, None),
     "VIEWS.LOCAL_CROPS": (0, None),

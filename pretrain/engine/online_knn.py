@@ -8,7 +8,6 @@ import logging
 import math
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +15,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as T
 
 import knn
 from console.errors import InputError
+from decoding import MAX_PIXELS, SUFFIXES, Range, UnreadableImage, decode
 
 from ..backbones import build_backbone
 from ..views import NORMALIZATION
-from ..views.crop import decode
-from ..views.sources import SUFFIXES
 from . import distributed
 from .step import AMP
 from .stops import ignore_in_worker
@@ -42,14 +39,15 @@ logger = logging.getLogger("densessl")
 class OnlineKNN:
     """Weighted k-NN (k and τ as DINO's) of KNN.VAL among KNN.TRAIN with a method's backbone.
 
-    ``epoch``: steps of one. Raises InputError for folders that are not there or do not fit.
+    ``epoch``: steps of one; ``bounds``: the run's range of values that are not of 8 bits. Raises
+    InputError for folders that are not there or do not fit.
     """
 
-    def __init__(self, cfg: CfgNode, epoch: int, device: torch.device):
+    def __init__(self, cfg: CfgNode, epoch: int, device: torch.device, bounds: Range | None = None):
         self.cfg, self.options, self.device = cfg, cfg.KNN, device
         self.period = max(round(cfg.KNN.PERIOD * epoch), 1)
         self.train, self.val = (
-            ClassFolders(Path(path), most, cfg.VIEWS.SIZE, option)
+            ClassFolders(Path(path), most, cfg.VIEWS.SIZE, option, bounds, cfg.DATA.MAX_PIXELS)
             for path, most, option in (
                 (self.options.TRAIN, self.options.MAX_TRAIN, "KNN.TRAIN"),
                 (self.options.VAL, self.options.MAX_VAL, "KNN.VAL"),
@@ -157,10 +155,20 @@ class ClassFolders(Dataset):
     """Centre crops uint8 ``[3, size, size]`` and labels of at most ``most`` images (0: all) below
     ``root``, a folder a class: of each class about equally many, evenly among its sorted names.
 
-    An image that cannot be read is black and has the label −1. ``option`` is for messages.
+    They are decoded with ``bounds`` and ``max_pixels``. An image that cannot be read is black and
+    has the label −1. ``option`` is for messages.
     """
 
-    def __init__(self, root: Path, most: int, size: int, option: str):
+    def __init__(
+        self,
+        root: Path,
+        most: int,
+        size: int,
+        option: str,
+        bounds: Range | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ):
+        self.bounds, self.max_pixels = bounds, max_pixels
         if not root.is_dir():
             raise InputError(f"{option}: {root} is no folder (looked from {Path.cwd()})")
         found = {
@@ -187,10 +195,8 @@ class ClassFolders(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
-                image = decode(self.files[index])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            image = decode(self.files[index], self.bounds, self.max_pixels).image
+        except UnreadableImage:
             return torch.zeros(3, self.size, self.size, dtype=torch.uint8), UNREADABLE
         image = T.resize(image, round(self.size * RESIZE), T.InterpolationMode.BICUBIC)
         return T.pil_to_tensor(T.center_crop(image, [self.size] * 2)), self.labels[index]

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 from console import files, log
 from console.errors import InputError, StoppedEarly
 from console.progress import Bar
+from decoding import told_left_out
 
 from .. import config
 from ..external import loaded
@@ -28,6 +29,7 @@ from ..views import (
 from . import distributed, resume
 from .checkpoint import Checkpoints, damage, save_checked
 from .facts import data_facts
+from .image_range import range_of_run, require_contrast
 from .loading import Loading
 from .lock import locked
 from .logs import Logs
@@ -77,6 +79,7 @@ class Run:
         self.final = folder / resume.FINAL
         self.checkpoints = Checkpoints(folder / "checkpoints", cfg.CHECKPOINT.KEEP)
         self.iteration = 0  # steps done
+        self.looked_at = False  # the first batch of this session
 
     def finish(self, stops: Stops, after_step: Callable[[int], None] | None) -> None:
         """Run what is left and write the final weights."""
@@ -86,7 +89,7 @@ class Run:
         found = self.checkpoints.newest()
         if self.is_complete(found):
             return
-        self.read_data()
+        self.read_data(found[1] if found else None)
         self.build_model(anew=not found)
         if self.main:
             waiting = self.cfg.CHECKPOINT.KEEP + 1 - len(self.checkpoints.found())
@@ -122,7 +125,8 @@ class Run:
 
     # ---- what a run is made of ----
 
-    def read_data(self) -> None:
+    def read_data(self, saved: dict[str, Any] | None) -> None:
+        """The images and their facts; ``saved``: the checkpoint of a run that goes on."""
         cfg, solver = self.cfg, self.cfg.SOLVER
         self.source = build_source(cfg)
         images = len(self.source)
@@ -133,12 +137,18 @@ class Run:
             )
         self.epoch = images // solver.BATCH_SIZE  # steps of one
         self.total = total_steps(solver, self.epoch)
+        self.bounds = range_of_run(cfg, self.source, saved, self.device)
         recipe, local = build_recipes(cfg.VIEWS)
         self.dataset = ViewDataset(
-            *(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED, local, cfg.VIEWS.LOCAL_SIZE)
+            *(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED, local, cfg.VIEWS.LOCAL_SIZE),
+            *(self.bounds, cfg.DATA.MAX_PIXELS),
         )
         self.facts = data_facts(cfg, self.source, self.total, self.epoch)
-        self.online = OnlineKNN(cfg, self.epoch, self.device) if cfg.KNN.PERIOD else None
+        if self.bounds:
+            self.facts["range"] = list(self.bounds)
+        self.online = None
+        if cfg.KNN.PERIOD:
+            self.online = OnlineKNN(cfg, self.epoch, self.device, self.bounds)
 
     def build_model(self, anew: bool) -> None:
         """The method (a run that begins ``anew`` starts from BACKBONE.WEIGHTS), the optimizer."""
@@ -162,13 +172,15 @@ class Run:
         )
 
     def announce(self) -> None:
-        """Say in two lines what runs."""
+        """Say in a few lines what runs."""
         cfg, solver = self.cfg, self.cfg.SOLVER
         logger.info(
             "%s with %s on %d images of %s: %d steps (%g epochs of %d), %d images a step",
             *(cfg.METHOD.NAME, cfg.BACKBONE.NAME, self.facts["images"], cfg.DATA.PATH),
             *(self.total, self.facts["epochs"], self.epoch, solver.BATCH_SIZE),
         )
+        if self.source.left_out:
+            logger.info("%s", told_left_out(self.source.left_out))
         logger.info(
             "learning rate %g = %g x %d/%d (scaled with the batch); %d process(es) on %s, AMP %s",
             *(scaled_lr(solver), solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
@@ -189,7 +201,9 @@ class Run:
         cfg, solver = self.cfg, self.cfg.SOLVER
         self.checkpoints.keep_every = cfg.CHECKPOINT.KEEP_EVERY * self.epoch
         limit = cfg.DATA.MAX_UNREADABLE
-        self.unreadable = Unreadable(self.folder, self.source.name, limit, self.main)
+        self.unreadable = Unreadable(
+            *(self.folder, self.source.name, limit, self.main, self.dataset.reason)
+        )
         self.patience = Patience(self.folder, solver.MAX_SKIPPED, self.batch_names, self.main)
         if found:
             path, state = found
@@ -231,6 +245,7 @@ class Run:
             "config": self.cfg.dump(),
             "method": self.cfg.METHOD.NAME,
             "normalization": NORMALIZATION | {"channel_order": "RGB"},
+            "range": list(self.bounds) if self.bounds else None,
             "pretrain": self.facts,
             "unreadable": sorted(self.unreadable.indices),
             "patience": self.patience.state_dict(),
@@ -244,6 +259,8 @@ class Run:
             self.checkpoints.save(self.iteration, state)
             if self.iteration == self.total:
                 save_checked(self.final, resume.final_state(state))
+                if summary := self.unreadable.summary():
+                    logger.warning("%s", summary)
                 logger.info("done: %s", self.final)
         distributed.barrier()  # nobody leaves, and so ends the others, before all is on the disk
 
@@ -280,6 +297,9 @@ class Run:
         """Load, augment, step, log; returns the loss."""
         step, solver = self.iteration, self.cfg.SOLVER
         batch = loading.next()
+        if not self.looked_at:
+            require_contrast(batch, self.source, self.bounds)
+            self.looked_at = True
         views = apply_photometric(batch, self.device, **NORMALIZATION)
         lr = learning_rate(solver, step, self.epoch)
         torch.manual_seed(step_seed(self.cfg.SEED, step, distributed.rank()))  # of dropped paths

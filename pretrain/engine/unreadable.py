@@ -5,6 +5,7 @@ files do not end a run of days; a folder full of them is a mistake that must not
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -25,13 +26,22 @@ class Unreadable:
     """The set of images that failed so far, listed in ``folder/unreadable.txt``.
 
     ``name(index)`` names an image; ``limit`` is the share of the images seen above which
-    :meth:`check` stops the run. Only the process with ``writes`` touches the file and the log.
+    :meth:`check` stops the run. Only the process with ``writes`` touches the file and the log, and
+    asks ``reason(index)`` why. A line of the file is the image, a tab, and the reason.
     """
 
-    def __init__(self, folder: Path, name: Callable[[int], str], limit: float, writes: bool):
+    def __init__(
+        self,
+        folder: Path,
+        name: Callable[[int], str],
+        limit: float,
+        writes: bool,
+        reason: Callable[[int], str],
+    ):
         self.path, self.name, self.limit = folder / "unreadable.txt", name, limit
-        self.writes = writes
+        self.writes, self.reason = writes, reason
         self.indices: set[int] = set()
+        self.reasons: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -40,7 +50,7 @@ class Unreadable:
         """Take the set of a checkpoint, and write the list file again from it."""
         self.indices = set(indices)
         if self.writes and (self.indices or self.path.exists()):
-            self.path.write_text("".join(f"{self.name(n)}\n" for n in sorted(self.indices)))
+            self.path.write_text("".join(self._line(n) for n in sorted(self.indices)))
 
     def add(self, indices: Iterable[int]) -> None:
         """Count the images that failed in a step; each is named once."""
@@ -48,9 +58,28 @@ class Unreadable:
         self.indices.update(new)
         if new and self.writes:
             with open(self.path, "a", encoding="utf-8") as stream:
-                stream.writelines(f"{self.name(n)}\n" for n in new)
+                stream.writelines(self._line(n) for n in new)
             for n in new:
-                logger.warning("cannot read %s; another image takes its place", self.name(n))
+                logger.warning(
+                    "cannot read %s (%s); another image takes its place",
+                    *(self.name(n), self._reason(n)),
+                )
+
+    def _reason(self, index: int) -> str:
+        if index not in self.reasons:
+            self.reasons[index] = self.reason(index)
+        return self.reasons[index]
+
+    def _line(self, index: int) -> str:
+        return f"{self.name(index)}\t{self._reason(index)}\n"
+
+    def summary(self) -> str:
+        """How many images could not be read, and how many for which reason; '' without any."""
+        if not self.indices:
+            return ""
+        counted = Counter(map(self._reason, sorted(self.indices))).most_common(NAMED)
+        told = "; ".join(f"{count:,} {reason}" for reason, count in counted)
+        return f"{len(self):,} images could not be read ({told}); all are listed in {self.path}"
 
     def check(self, seen: int, at_most: int) -> None:
         """Raise InputError when more than ``limit`` of the ``seen`` distinct images failed.
@@ -59,7 +88,8 @@ class Unreadable:
         """
         if seen < min(ENOUGH, at_most) or len(self) <= self.limit * seen:
             return
-        first = "\n  ".join(self.name(n) for n in sorted(self.indices)[:NAMED])
+        named = sorted(self.indices)[:NAMED]
+        first = "\n  ".join(f"{self.name(n)}: {self._reason(n)}" for n in named)
         raise InputError(
             f"{len(self)} of the {seen} images seen so far cannot be read, more than "
             f"DATA.MAX_UNREADABLE = {self.limit:g} allows. All are listed in {self.path}; "

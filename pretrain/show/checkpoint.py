@@ -17,8 +17,9 @@ ZIP = b"PK\x03\x04"  # how the files of torch.save begin
 class Pretrained:
     """A backbone in evaluation mode, where it comes from, its options and normalisation.
 
-    The backbone takes RGB images in [0, 1], less ``mean``, over ``std``. ``iteration`` is 0 where
-    the file does not tell; ``cfg`` has the defaults for what was not trained here.
+    The backbone takes RGB images in [0, 1], less ``mean``, over ``std``; ``bounds`` is the range of
+    values that are not of 8 bits in its pretraining. ``iteration`` is 0 where the file does not
+    tell; ``cfg`` has the defaults for what was not trained here.
     """
 
     backbone: Any  # nn.Module
@@ -29,6 +30,7 @@ class Pretrained:
     cfg: Any  # CfgNode
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bounds: tuple[float, float] | None = None
 
 
 def load(path: str) -> Pretrained:
@@ -88,7 +90,13 @@ def _ours(path: str, saved: dict[str, Any]) -> Pretrained:
         cfg=cfg,
         mean=mean,
         std=std,
+        bounds=_bounds(saved.get("range")),
     )
+
+
+def _bounds(held: Any) -> tuple[float, float] | None:
+    """A range as a checkpoint holds it: two numbers, or nothing where all images had 8 bits."""
+    return (float(held[0]), float(held[1])) if held else None
 
 
 def _convert(path: str, weights: Path) -> None:
@@ -138,6 +146,7 @@ def converted(path: str, state: dict[str, Any]) -> Pretrained:
         cfg=config.defaults(),
         mean=tuple(mean),
         std=tuple(std),
+        bounds=_bounds((facts.get("pretrain") or {}).get("range")),
     )
 
 

@@ -130,7 +130,7 @@ def images_of(places: list[str], limit: int) -> list[Path]:
 
 
 def _of_folder(folder: Path, limit: int) -> list[Path]:
-    from pretrain.views.sources import SUFFIXES
+    from decoding import SUFFIXES
 
     found = sorted(
         path
@@ -146,13 +146,11 @@ def _of_folder(folder: Path, limit: int) -> list[Path]:
 
 
 def _require_readable(image: Path) -> None:
-    from PIL import Image
-
-    from pretrain.views.crop import decode
+    from decoding import UnreadableImage, decode
 
     try:
         decode(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnreadableImage, OSError) as error:
         raise InputError(f"{image} cannot be read as an image: {error}") from None
 
 

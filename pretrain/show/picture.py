@@ -113,13 +113,21 @@ def _source_panel(look: "Look", columns: int = 3) -> Panel:
 
 
 def _source(axes, look: "Look") -> None:
-    from pretrain.views.crop import decode
+    from decoding import decode
 
-    show_pixels(axes, decode(look.image))
-    for k, view in enumerate(look.views):
-        rectangle(axes, view.box[0].tolist(), VIEW_COLOURS[k], 3)
-    for k, view in enumerate(look.views):
-        x1, y1, x2, y2 = (float(edge) - 0.5 for edge in view.box[0])
+    picture = decode(look.image, look.model.bounds)
+    show_pixels(axes, picture.image)
+    boxes = [
+        [
+            edge / factor
+            for edge, factor in zip(view.box[0].tolist(), picture.scale * 2, strict=True)
+        ]
+        for view in look.views
+    ]
+    for k, box in enumerate(boxes):
+        rectangle(axes, box, VIEW_COLOURS[k], 3)
+    for k, box in enumerate(boxes):
+        x1, y1, x2, y2 = (edge - 0.5 for edge in box)
         # In opposite corners, for boxes that lie alike.
         x, y, across, down = ((x1, y1, "left", "top"), (x2, y2, "right", "bottom"))[k]
         label(axes, x, y, f"view {k + 1}", VIEW_COLOURS[k], ha=across, va=down)

@@ -1,28 +1,15 @@
-"""Decoding, and the random resized crop with its numbers."""
+"""The random resized crop with its numbers."""
 
 import math
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from decoding import unlimited
+
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2: pixel edges of the source image
-
-
-def decode(path: str | BinaryIO) -> Image.Image:
-    """The image as RGB, of any mode that Pillow reads; EXIF orientation is not applied.
-
-    Raises what Pillow raises for a file that is damaged or no image.
-    """
-    with Image.open(path) as image:
-        if image.mode in ("I", "I;16", "I;16B", "F"):  # 16 bits a pixel: keep the upper eight
-            pixels = np.asarray(image, dtype=np.float64) / 256
-            return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB")
-        if image.mode == "P" and "transparency" in image.info:
-            return image.convert("RGBA").convert("RGB")
-        return image.convert("RGB")
 
 
 def random_box(
@@ -56,7 +43,8 @@ def random_box(
 def crop(image: Image.Image, box: Box, flip: bool, size: int, bicubic: bool = False) -> Tensor:
     """The crop at ``size`` × ``size`` pixels (antialiased), uint8 ``[3, size, size]``."""
     kind = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-    view = image.crop(box).resize((size, size), kind)
+    with unlimited():
+        view = image.crop(box).resize((size, size), kind)
     if flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return torch.from_numpy(np.array(view)).permute(2, 0, 1).contiguous()

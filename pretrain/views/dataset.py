@@ -1,21 +1,19 @@
 """Images → batches of views, whatever the number of loader processes."""
 
-import errno
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from console.errors import InputError
+from decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
 
 from . import colour
-from .crop import crop, decode, random_box
+from .crop import crop, random_box
 from .recipes import Recipe
 from .sources import ImageSource
 from .view import View
@@ -24,8 +22,6 @@ NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  #
 # Keep the generators apart from each other and from those of order and permutations.
 VIEW_STREAM, STAND_IN_STREAM = 0x51EE, 0x57A2
 REPLACEMENTS = 1000  # different images tried before 'nothing here is readable'
-# Errors of the machine, not of the file: a stand-in would make the run depend on them.
-MACHINE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 @dataclass
@@ -65,8 +61,10 @@ class ViewDataset(Dataset):
     """``dataset[(epoch, index)]`` is a :class:`Sample`, a function of these two and of ``seed``.
 
     ``recipe`` makes the global views of ``size`` pixels, ``local`` the local ones of
-    ``local_size``; all of an image's views are cut from one decoding. An image that cannot be read
-    is replaced by another one, chosen by seed and index.
+    ``local_size``; all of an image's views are cut from one decoding, with ``bounds`` and
+    ``max_pixels`` as :func:`decoding.decode` has them. Boxes and sizes are in pixels of the file,
+    also where it is read at reduced scale. An image that cannot be read is replaced by another one,
+    chosen by seed and index.
     """
 
     def __init__(
@@ -77,16 +75,20 @@ class ViewDataset(Dataset):
         seed: int,
         local: Recipe = (),
         local_size: int = 96,
+        bounds: Range | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.source, self.recipe, self.view_size, self.seed = source, recipe, size, seed
         self.local, self.local_size = local, local_size
+        self.bounds, self.max_pixels = bounds, max_pixels
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        image, unreadable = self._read(index)
+        picture, unreadable = self._read(index)
+        image, scale = picture.image, picture.scale * 2  # of x1, y1, x2, y2
         images, boxes, flips, colours = [], [], [], []
         for number, recipe in enumerate(self.recipe + self.local):
             rng = np.random.default_rng([VIEW_STREAM, self.seed, epoch, index, number])
@@ -96,7 +98,7 @@ class ViewDataset(Dataset):
                 flip = flips[0]
             size = self.view_size if number < len(self.recipe) else self.local_size
             images.append(crop(image, box, flip, size, recipe.bicubic))
-            boxes.append(box)
+            boxes.append([edge * factor for edge, factor in zip(box, scale, strict=True)])
             flips.append(flip)
             colours.append(colour.draw(rng, recipe))
         few = len(self.recipe)
@@ -108,11 +110,24 @@ class ViewDataset(Dataset):
             local=torch.stack(images[few:]) if self.local else none,
             box=torch.tensor(boxes, dtype=torch.float32),
             flip=torch.tensor(flips),
-            size=torch.tensor(image.size, dtype=torch.float32),
+            size=torch.tensor(picture.size, dtype=torch.float32),
             colour=torch.stack(colours),
         )
 
-    def _read(self, index: int) -> tuple[Image.Image, list[int]]:
+    def reason(self, index: int) -> str:
+        """Why an image cannot be read; it is tried once more."""
+        try:
+            self._decode(index)
+        except UnreadableImage as error:
+            return str(error)
+        return "it can be read now"
+
+    def _decode(self, index: int) -> Picture:
+        with reasons():
+            file = self.source.open(index)
+        return decode(file, self.bounds, self.max_pixels)
+
+    def _read(self, index: int) -> tuple[Picture, list[int]]:
         """The image, or the first readable one of those that stand in for it; and those tried."""
         tried: list[int] = []
         rng = np.random.default_rng([STAND_IN_STREAM, self.seed, index])
@@ -123,17 +138,13 @@ class ViewDataset(Dataset):
             stride += 1
         for _ in range(min(count, REPLACEMENTS)):
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
-                    return decode(self.source.open(index)), tried
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                if getattr(error, "errno", None) in MACHINE_ERRORS:
-                    raise
+                return self._decode(index), tried
+            except UnreadableImage:  # and no error of the machine: a run must not depend on those
                 tried.append(index)
                 index = (index + stride) % count
         raise InputError(
             f"{self.source.where}: of {len(tried)} images tried none can be read "
-            f"(the first is {self.source.path(tried[0])})"
+            f"(the first is {self.source.path(tried[0])}: {self.reason(tried[0])})"
         )
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from console.errors import InputError
 from console.files import write_atomic
 from console.progress import Bar
+from decoding import SUFFIXES, is_image
 
-from .sources import SUFFIXES, pack
+from .sources import pack
 
-VERSION = 1  # of the kept files
+VERSION = 2  # of the kept files; another set of suffixes is another version
 BLOCK = 512  # bytes; of these a tar file consists
 MB = 1 << 20
 STEP = 16 * MB  # bytes between two reports of progress
@@ -118,7 +119,7 @@ def _clean(name: str) -> str:
 def _is_image(name: str) -> bool:
     """As in a folder: by its suffix, and nothing hidden."""
     hidden = any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
-    return name.lower().endswith(SUFFIXES) and not hidden
+    return is_image(name) and not hidden
 
 
 def _refuse_compressed(shard: Path) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,8 +13,8 @@ from fvcore.common.config import CfgNode
 from configs import FOLDER
 from console.errors import InputError, nearest, unknown
 from console.files import read_json, read_text
+from decoding import SUFFIXES, is_image, told_left_out
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 NAMED = 5  # missing folders that a message names
 
@@ -23,13 +24,24 @@ class ImageSource:
 
     Names live in one byte buffer with offsets, so that loader processes share it: a list of a
     million strings would be copied into each of them as its reference counts change.
+    ``left_out``: how many files beside them are no images by their names, by suffix.
     """
 
-    def __init__(self, root: Path, names: Iterable[str], where: str):
+    left_out: Mapping[str, int] = {}
+
+    def __init__(
+        self,
+        root: Path,
+        names: Iterable[str],
+        where: str,
+        left_out: Mapping[str, int] | None = None,
+    ):
         self.root, self.where = Path(root), where
+        self.left_out = left_out or {}
         self._ends, self._buffer = pack(names)
         if not len(self._ends):
-            raise InputError(f"{where} has no images")
+            others = f"; {told_left_out(self.left_out)}" if self.left_out else ""
+            raise InputError(f"{where} has no images{others}")
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -63,6 +75,7 @@ class JoinedSource(ImageSource):
         self.parts = list(parts)
         self.root, self.where = self.parts[0].root, " and ".join(part.where for part in self.parts)
         self._ends = np.cumsum([len(part) for part in self.parts], dtype=np.int64)
+        self.left_out = sum((Counter(part.left_out) for part in self.parts), Counter())
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -136,13 +149,13 @@ def _folders(paths: list[Path], data: CfgNode) -> list[ImageSource]:
             raise InputError(f"DATA.PATH: {path} is a file; for a list file give DATA.SOURCE list")
     _require_apart(paths)
     classes = class_folders(data.CLASSES) if data.get("CLASSES") else None
-    names = [_walk(path, classes) for path in paths]
+    walks = [_walk(path, classes) for path in paths]
     if classes:
-        _require_classes(classes, names, paths, data.CLASSES)
+        _require_classes(classes, [names for names, _ in walks], paths, data.CLASSES)
     kinds = f"a tree of {', '.join(SUFFIXES[:4])}, … files"
     return [
-        ImageSource(path, each, f"DATA.PATH {path} ({kinds})")
-        for path, each in zip(paths, names, strict=True)
+        ImageSource(path, names, f"DATA.PATH {path} ({kinds})", left_out)
+        for path, (names, left_out) in zip(paths, walks, strict=True)
     ]
 
 
@@ -156,9 +169,10 @@ def _require_apart(paths: list[Path]) -> None:
                 raise InputError(f"DATA.PATH: {paths[i]} {relation}: its images would count twice")
 
 
-def _walk(path: Path, classes: list[str] | None) -> list[str]:
-    """The sorted names of the images below ``path``, or below its folders of ``classes``."""
-    names, seen = [], set()
+def _walk(path: Path, classes: list[str] | None) -> tuple[list[str], Counter]:
+    """The sorted names of the images below ``path``, or below its folders of ``classes``; and the
+    numbers of other files that are not hidden, by suffix."""
+    names, left_out, seen = [], Counter(), set()
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back
@@ -172,9 +186,11 @@ def _walk(path: Path, classes: list[str] | None) -> list[str]:
             folders[:] = [name for name in folders if name in wanted]
             files = []
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if is_image(name):
                 names.append(os.path.normpath(os.path.join(below, name)))
-    return sorted(names)
+            elif not name.startswith("."):
+                left_out[os.path.splitext(name)[1].lower()] += 1
+    return sorted(names), left_out
 
 
 def _refuse(error: OSError) -> None:

@@ -151,7 +151,8 @@ def test_shards_count_like_their_folder(zoo, tmp_path):
     of_folder = audit(tmp_path, zoo, "--workers", "1")
     of_shards = audit(tmp_path, tmp_path / "zoo.tar", "--source", "shards", "--workers", "1")
     differs = {key for key in of_folder if of_folder[key] != of_shards[key]}
-    assert differs == {"path", "source"}
+    assert differs == {"path", "source", "left_out"}  # what else a sample holds is left alone
+    assert (of_folder["left_out"], of_shards["left_out"]) == ({".txt": 1}, {})
 
 
 def test_classes_and_several_folders(zoo, tmp_path):
@@ -271,3 +272,48 @@ def test_a_killed_audit_leaves_nobody_behind(hanging):
     audit.kill()
     audit.communicate(timeout=60)
     assert reader_is_gone(pipe)
+
+
+# ---- images that are not of 8 bits ----
+
+
+@pytest.fixture
+def thermal(tmp_path):
+    """Six pictures of a camera that gives values from 7000 to 9000."""
+    folder = tmp_path / "thermal"
+    folder.mkdir()
+    for number in range(6):
+        values = np.random.default_rng(number).integers(7000, 9001, (40, 50)).astype(np.uint16)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    return folder
+
+
+def test_what_pretraining_would_see_of_sixteen_bits(thermal, tmp_path, capsys):
+    found = audit(tmp_path, thermal, "--workers", "1")
+    low, high = found["range"]["used"]
+    assert 7000 <= low < 7010 and 8990 < high <= 9000
+    assert found["depth"] == {"images": 6, "least": 7000, "greatest": 9000}
+    assert found["one_colour"]["images"] == 0
+    assert "6 images not of 8 bits, values 7000 to 9000" in capsys.readouterr().out
+
+
+def test_a_range_that_makes_images_one_colour_is_told_with_a_better_one(thermal, tmp_path, capsys):
+    found = audit(tmp_path, thermal, "--workers", "2", "--range", "0,65535")
+    assert found["range"]["used"] == [0, 65535] and found["one_colour"]["images"] == 6
+    said = capsys.readouterr().out
+    assert "6 of 6 images nearly one colour" in said and "values 7000 to 9000" in said
+    low, high = found["range"]["auto"]
+    assert f"DATA.RANGE auto would take {low:g},{high:g}" in said
+
+
+def test_files_that_are_left_out_are_counted(zoo, tmp_path, capsys):
+    (zoo / "film.mp4").write_bytes(b"")
+    (zoo / ".hidden.txt").write_text("")
+    assert audit(tmp_path, zoo, "--workers", "1")["left_out"] == {".txt": 1, ".mp4": 1}
+    said = capsys.readouterr().out
+    assert "2 other files are left out, by suffix" in said and "1 .mp4" in said
+
+
+def test_a_wrong_range_is_refused_before_any_image_is_read(zoo, capsys):
+    assert densessl.main(["audit", str(zoo), "--range", "9,3"]) == 2
+    assert "--range is '9,3'" in capsys.readouterr().err

@@ -28,12 +28,14 @@ def test_a_few_are_replaced_and_listed(tiny, folder, check_same_run):
     options = ("DATA.PATH", folder, "DATA.MAX_UNREADABLE", 0.2, "SOLVER.MAX_STEPS", 4)
     cfg, parts = tiny("moco", None, *options), tiny("moco", None, *options, "DATA.WORKERS", 2)
     train(cfg)
-    listed = (Path(cfg.OUTPUT_DIR) / "unreadable.txt").read_text().split()
-    assert sorted(listed) == ["03.jpg", "11.jpg", "17.jpg"]
+    listed = (Path(cfg.OUTPUT_DIR) / "unreadable.txt").read_text().splitlines()
+    assert sorted(line.split("\t")[0] for line in listed) == ["03.jpg", "11.jpg", "17.jpg"]
+    assert all(line.split("\t")[1] for line in listed)
     last = (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").read_text().splitlines()[-1]
     assert json.loads(last)["unreadable"] == 3
     log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
-    assert log.count("cannot read 03.jpg") == 1
+    assert log.count("cannot read 03.jpg (") == 1
+    assert "3 images could not be read" in log
 
     def stop(step):
         import os
@@ -46,7 +48,7 @@ def test_a_few_are_replaced_and_listed(tiny, folder, check_same_run):
         train(parts, stop)
     train(parts)
     check_same_run(parts.OUTPUT_DIR, cfg.OUTPUT_DIR)
-    again = (Path(parts.OUTPUT_DIR) / "unreadable.txt").read_text().split()
+    again = (Path(parts.OUTPUT_DIR) / "unreadable.txt").read_text().splitlines()
     assert sorted(again) == sorted(listed)
 
 
@@ -106,9 +108,11 @@ def test_repaired_images_no_longer_count(tiny, folder, pictures):
     ],
 )
 def test_when_a_share_is_judged(tmp_path, bad, seen, at_most, stops):
-    images = Unreadable(tmp_path, lambda n: f"{n}.jpg", limit=0.05, writes=True)
+    images = Unreadable(
+        tmp_path, lambda n: f"{n}.jpg", limit=0.05, writes=True, reason=lambda n: "empty (0 bytes)"
+    )
     images.add(range(bad))
     if not stops:
         return images.check(seen, at_most)
-    with pytest.raises(InputError, match=f"{bad} of the {seen} images"):
+    with pytest.raises(InputError, match=rf"{bad} of the {seen} images.*\n  0.jpg: empty"):
         images.check(seen, at_most)

@@ -11,7 +11,6 @@ from PIL import Image
 
 from console.errors import InputError
 from pretrain.views import RECIPES, ViewDataset, ViewRecipe, build_source, dataset
-from pretrain.views.crop import decode
 
 
 def source(path, kind="folder", annotations=""):
@@ -37,7 +36,7 @@ def test_the_one_readable_image_of_many_is_found_from_every_index(tmp_path):
 def test_an_error_of_the_machine_is_not_an_unreadable_image(tmp_path, monkeypatch):
     noise().save(tmp_path / "a.png")
 
-    def fail(path):
+    def fail(path, *options):
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(dataset, "decode", fail)
@@ -47,8 +46,10 @@ def test_an_error_of_the_machine_is_not_an_unreadable_image(tmp_path, monkeypatc
 
 def test_a_decompression_bomb_is_unreadable(tmp_path):
     noise().save(tmp_path / "b.png")
-    Image.new("1", (20000, 20000)).save(tmp_path / "a.png")
-    assert set(ViewDataset(source(tmp_path), RECIPES["moco_v2"], 16, 0)[(0, 0)].unreadable) == {0}
+    Image.new("1", (30000, 20000)).save(tmp_path / "a.png")
+    views = ViewDataset(source(tmp_path), RECIPES["moco_v2"], 16, 0)
+    assert views[(0, 0)].unreadable == [0]
+    assert "30000 x 20000 pixels" in views.reason(0)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (300, 1)])
@@ -59,11 +60,28 @@ def test_narrow_images_make_views(width, height, tmp_path):
     assert sample.size.tolist() == [width, height]
 
 
-def test_exif_orientation_is_not_applied(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # 'rotate by a quarter turn'
     noise(50, 40).save(tmp_path / "a.jpg", exif=exif)
-    assert decode(str(tmp_path / "a.jpg")).size == (50, 40)
+    sample = ViewDataset(source(tmp_path), RECIPES["moco_v2"], 16, 0)[(0, 0)]
+    assert sample.size.tolist() == [40, 50]
+
+
+@pytest.mark.parametrize("most", [0, 9600, 2400])
+def test_boxes_of_a_reduced_image_are_in_pixels_of_the_file(most, tmp_path):
+    """The view is the mean colour of its box in the file: the image is a ramp in x and in y."""
+    x, y = np.meshgrid(np.arange(240), np.arange(160))
+    ramp = np.stack([x, y, np.zeros_like(x)], 2).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    recipe = (ViewRecipe(scale=(0.3, 0.6), flip=0.0),)
+    views = ViewDataset(source(tmp_path), recipe, 8, 0, max_pixels=most)
+    sample = views[(0, 0)]
+    assert sample.size.tolist() == [240, 160]
+    x1, y1, x2, y2 = sample.box[0].tolist()
+    colours = sample.image[0].float().mean((1, 2))
+    assert abs(colours[0] - ((x1 + x2) / 2 - 0.5)) < 1.5
+    assert abs(colours[1] - ((y1 + y2) / 2 - 0.5)) < 1.5
 
 
 def test_a_list_file_may_begin_with_a_byte_order_mark(tmp_path):

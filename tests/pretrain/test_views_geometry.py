@@ -8,8 +8,9 @@ import torch
 import torchvision
 from PIL import Image
 
+from decoding import decode
 from pretrain.views import RECIPES, ViewDataset, build_source, collate
-from pretrain.views.crop import crop, decode, random_box
+from pretrain.views.crop import crop, random_box
 
 WIDTH, HEIGHT = 200, 150
 
@@ -101,7 +102,7 @@ def test_every_mode_becomes_rgb(mode, tmp_path):
     else:
         image = Image.fromarray(gray)
         (image if mode == "P" else image.convert("RGB")).convert(mode).save(path)
-    decoded = decode(str(path))
+    decoded = decode(str(path)).image
     assert decoded.mode == "RGB" and decoded.size == (64, 48)
     if mode != "1":
         assert np.abs(np.asarray(decoded)[..., 0].astype(int) - gray).max() < 12

@@ -74,7 +74,7 @@ def test_all_views_of_an_image_are_cut_from_one_decoding(source, monkeypatch):
 
     decoded = []
     decode = module.decode
-    monkeypatch.setattr(module, "decode", lambda file: decoded.append(file) or decode(file))
+    monkeypatch.setattr(module, "decode", lambda *given: decoded.append(given) or decode(*given))
     recipe, local = build_recipes(options(RECIPE="swav", LOCAL_CROPS=6))
     ViewDataset(source, recipe, 32, 0, local)[0, 0]
     assert len(decoded) == 1

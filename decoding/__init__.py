@@ -1,0 +1,31 @@
+"""Image files → RGB pixels: one rule for pretraining, classification, detection, segmentation.
+
+Depth, range, orientation, channels and size of whatever Pillow reads. Label images are none of its
+business: they are read exactly as they are.
+"""
+
+from .decoder import MAX_PIXELS, Picture, UnreadableImage, decode, decode_array, size_of
+from .files import SUFFIXES, is_image, told_left_out
+from .opening import opened, reasons, unlimited
+from .ranges import Found, Range, find_range, parse, sample, told
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Found",
+    "Picture",
+    "Range",
+    "UnreadableImage",
+    "decode",
+    "decode_array",
+    "find_range",
+    "is_image",
+    "opened",
+    "parse",
+    "reasons",
+    "sample",
+    "size_of",
+    "told",
+    "told_left_out",
+    "unlimited",
+]

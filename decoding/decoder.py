@@ -1,0 +1,141 @@
+"""The one decoder: what a file's pixels are, wherever they are used."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from . import depth
+from .depth import Range
+from .opening import File, UnreadableImage, opened
+from .ranges import Seen
+
+MAX_PIXELS = 178_956_970  # the size from which Pillow itself refuses to read
+WHOLE = 1 << 29  # pixels that are decoded before they are reduced: 2 GB of RGB
+ORIENTATION = 0x0112  # EXIF
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SWAPPED = (5, 6, 7, 8)  # width and height
+JPEG_SCALES = (2, 4, 8)
+
+
+class Picture(NamedTuple):
+    """A decoded image: RGB, upright; and the ``size`` (width, height) that its file has.
+
+    The image is smaller than ``size`` where it was read at reduced scale.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the file over pixels of the image, across and down: 1 of most."""
+        return self.size[0] / self.image.width, self.size[1] / self.image.height
+
+
+def decode(file: File, bounds: Range | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The first image in a file as upright RGB of 8 bits.
+
+    1, 8 bits: as stored; a palette gives its colours, grey is the same in all channels, CMYK is
+    converted, transparency is dropped. 16 and 32 bits, floats: ``bounds`` become 0 and 255, what
+    lies outside is clipped; None takes the range from this file alone. EXIF's orientation is
+    applied. More than ``max_pixels`` (0: no limit) are read at reduced scale: by a JPEG's own
+    halving, else decoded (at most 537 million pixels) and then averaged over blocks.
+
+    Args:
+        file: a path, or a stream of the file's bytes that can be sought.
+
+    Raises:
+        UnreadableImage: with the reason, for a file that is no image, damaged or too large.
+        OSError: for what is the machine's fault.
+    """
+    with opened(file) as image:
+        size = image.size
+        if max_pixels and size[0] * size[1] > max_pixels:
+            _prepare_reduction(image, max_pixels)
+        if depth.is_deep(image):
+            image = _as_bytes(image, file, bounds)
+        else:
+            image.load()
+        turn = _orientation(image)
+        if max_pixels and image.width * image.height > max_pixels:
+            image = _reduced(image, max_pixels)
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        if turn in TURNS:
+            image = image.transpose(TURNS[turn])
+            size = size[::-1] if turn in SWAPPED else size
+    return Picture(image, size)
+
+
+def decode_array(
+    file: File, bounds: Range | None = None, max_pixels: int = MAX_PIXELS, order: str = "RGB"
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """As :func:`decode`: uint8 ``[h, w, 3]``, its channels in ``order`` (RGB, BGR); the size."""
+    image, size = decode(file, bounds, max_pixels)
+    pixels = np.asarray(image)
+    return (pixels[:, :, ::-1] if order == "BGR" else pixels), size
+
+
+def size_of(file: File) -> tuple[int, int]:
+    """Width and height of an image, upright, from its header. Raises as :func:`decode`."""
+    with opened(file) as image:
+        swapped = image.format != "TIFF" and _orientation(image) in SWAPPED
+        return image.size[::-1] if swapped else image.size  # Pillow turns a TIFF's size itself
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF data are no reason to lose an image
+        return 1
+
+
+def _as_bytes(image: Image.Image, file: File, bounds: Range | None) -> Image.Image:
+    """An image of more than 8 bits as one of 8, with its EXIF data."""
+    values = depth.read_values(image, file)
+    turn = _orientation(image)
+    if bounds is None:
+        seen = Seen()
+        seen.add(values)
+        found = seen.found()
+        bounds = found.range if found else (0.0, 1.0)
+    scaled = Image.fromarray(depth.to_bytes(values, bounds))
+    scaled.getexif()[ORIENTATION] = turn
+    return scaled
+
+
+def _prepare_reduction(image: Image.Image, max_pixels: int) -> None:
+    """Have a JPEG decoded at a half, a quarter or an eighth; refuse what is too large to decode."""
+    width, height = image.size
+    wanted = math.sqrt(width * height / max_pixels)
+    if image.format in ("JPEG", "MPO"):
+        scale = next((scale for scale in JPEG_SCALES if scale >= wanted), JPEG_SCALES[-1])
+        image.draft(None, (width // scale, height // scale))
+    if image.width * image.height > max(WHOLE, max_pixels):
+        raise UnreadableImage(
+            f"{width} x {height} pixels: a {image.format} of more than "
+            f"{max(WHOLE, max_pixels) / 1e6:.0f} million is not decoded (0 for MAX_PIXELS allows "
+            "any size)"
+        )
+
+
+def _reduced(image: Image.Image, max_pixels: int) -> Image.Image:
+    """Averaged over square blocks, so that at most ``max_pixels`` are left."""
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    factor = math.ceil(math.sqrt(image.width * image.height / max_pixels))
+    while math.ceil(image.width / factor) * math.ceil(image.height / factor) > max_pixels:
+        factor += 1
+    return image.reduce(factor)

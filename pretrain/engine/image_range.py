@@ -1,0 +1,77 @@
+"""The range of values that become black and white in images that are not of 8 bits, for a run."""
+
+import logging
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from console.errors import InputError
+from decoding import Range, find_range, parse, sample, told
+
+from ..views import ImageSource
+from ..views.dataset import Batch
+from . import distributed
+
+BEFORE = (0.0, 65535.0)  # what runs had that know of no range: the upper eight of 16 bits
+FEW = 4  # levels of 255; a picture with fewer shows nothing
+
+logger = logging.getLogger("densessl")
+
+
+def range_of_run(
+    cfg: CfgNode, source: ImageSource, saved: dict[str, Any] | None, device: torch.device
+) -> Range | None:
+    """The run's range, the same in every process; None where the images are of 8 bits.
+
+    That of its checkpoint ``saved``, else DATA.RANGE, else from a sample of the images.
+    """
+    if saved and "range" in saved:
+        return tuple(saved["range"]) if saved["range"] else None
+    given = parse(cfg.DATA.RANGE, "DATA.RANGE")
+    if given:
+        return given
+    indices = sample(len(source), source.name)
+    found = find_range([partial(source.open, index) for index in indices])
+    bounds = found.range if found else None
+    if bounds and saved:
+        bounds = BEFORE
+    bounds = _of_main(bounds, device)
+    if found:
+        whence = "as when the run began" if saved else "DATA.RANGE auto; LOW,HIGH sets it"
+        logger.info(
+            "%d of %d sampled images are not of 8 bits, with values from %g to %g: %s become black "
+            "and white (%s)",
+            *(found.files, len(indices), found.least, found.greatest, told(bounds), whence),
+        )
+    return bounds
+
+
+def _of_main(bounds: Range | None, device: torch.device) -> Range | None:
+    """The first process's: a file may be unreadable on one machine alone."""
+    own = torch.tensor([bounds or (math.nan, math.nan)], dtype=torch.float64, device=device)
+    low, high = distributed.gather(own)[0].tolist()
+    return None if math.isnan(low) else (low, high)
+
+
+def require_contrast(batch: Batch, source: ImageSource, bounds: Range | None) -> None:
+    """Raise InputError, in every process, when each image of the global batch is one colour."""
+    pixels = batch.image.flatten(3)  # [B, V, 3, pixels]
+    low, high = pixels.amin(3), pixels.amax(3)
+    levels = int((high - low).max())
+    if distributed.any_rank(levels >= FEW):
+        return
+    values = f"{int(low.min())} to {int(high.max())} of 255"
+    hint = "look at some of them, or run densessl audit"
+    if bounds is not None:
+        hint = (
+            f"{told(bounds)} become black and white in images that are not of 8 bits: set "
+            "DATA.RANGE auto, or DATA.RANGE LOW,HIGH"
+        )
+    raise InputError(
+        f"{source.where}: every image of the first batch is one colour ({values}, less than {FEW} "
+        f"apart; the first is {source.path(int(batch.index[0]))}). There is nothing to learn from "
+        f"them; {hint}"
+    )

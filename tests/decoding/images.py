@@ -1,0 +1,56 @@
+"""Writers of what Pillow reads but does not write: several channels of 16 bits."""
+
+import struct
+import zlib
+
+import numpy as np
+
+
+def png16(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a channel: grey ``[h, w]``, RGB ``[h, w, 3]`` or RGBA; filter Sub."""
+    height, width = values.shape[:2]
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    rows = values.astype(">u2").reshape(height, -1).view(np.uint8).reshape(height, -1)
+    before = np.zeros_like(rows)
+    before[:, 2 * channels :] = rows[:, : -2 * channels]
+    data = b"".join(b"\1" + row.tobytes() for row in rows - before)
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in parts
+    )
+
+
+def tiff16(
+    values: np.ndarray, end: str = "<", deflate: bool = False, orientation: int = 1
+) -> bytes:
+    """A TIFF of 16 bits a channel in one strip, of either order of bytes."""
+    height, width = values.shape[:2]
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    body = values.astype(f"{end}u2").tobytes()
+    body = zlib.compress(body) if deflate else body
+    bits = 8 + len(body)  # where the bits of each channel stand
+    tags = [
+        *((256, 4, 1, width), (257, 4, 1, height)),
+        (258, 3, channels, bits if channels > 1 else 16),
+        *((259, 3, 1, 8 if deflate else 1), (262, 3, 1, 2 if channels > 1 else 1), (273, 4, 1, 8)),
+        *((274, 3, 1, orientation), (277, 3, 1, channels), (278, 4, 1, height)),
+        (279, 4, 1, len(body)),
+    ]
+    start = bits + 2 * channels
+    directory = struct.pack(f"{end}H", len(tags))
+    for tag, kind, count, value in tags:
+        inline = f"{end}HHI" + ("HH" if kind == 3 and count == 1 else "I")
+        directory += struct.pack(
+            inline, tag, kind, count, *((value, 0) if inline[-2:] == "HH" else (value,))
+        )
+    mark = b"II" if end == "<" else b"MM"
+    return (
+        mark
+        + struct.pack(f"{end}HI", 42, start)
+        + body
+        + struct.pack(f"{end}{channels}H", *[16] * channels)
+        + directory
+        + bytes(4)
+    )
