@@ -7,7 +7,7 @@ from pathlib import Path
 
 from console import log
 from console.errors import DenseSSLError, InputError
-from d2_transfer import classification, datasets, protocols
+from d2_transfer import classification, datasets, image_range, protocols
 from d2_transfer.datasets import custom
 from d2_transfer.launch import Machines
 from d2_transfer.protocols import Protocol
@@ -75,6 +75,11 @@ def _detect(args, job: Job) -> int:
     find = evaluate_only.trained if args.eval_only else weights.prepare
     run = _run(args, job, cfg, data, find)
     _say(logger, args, job, run.weights.method)
+    cfg = image_range.settle(
+        *(cfg, run.weights.bounds),
+        lambda: [] if args.eval_only else image_range.training_pictures(cfg, data),
+        says=job.machines.first,
+    )
     if not job.cuda:
         plain = job.processes == 1
         norm = "BN, whose statistics in one process are SyncBN's" if plain else "naiveSyncBN"
@@ -108,6 +113,10 @@ def _classify(args, job: Job) -> int:
     logger = _begin(args, job)
     run = _run(args, job, cfg, data, classification.prepare)
     _say(logger, args, job, run.weights.method)
+    cfg = image_range.settle(
+        *(cfg, run.weights.bounds, lambda: classification.training_files(cfg, data)),
+        says=job.machines.first,
+    )
     if job.machines.first:
         logger.info(classification.describe(cfg, job.processes))
     return _trials(args, logger, run, cfg, classification.run_trial)

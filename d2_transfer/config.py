@@ -1,5 +1,7 @@
 """The options that the protocols need beside Detectron2's own."""
 
+from decoding import MAX_PIXELS
+
 
 def add_options(cfg) -> None:
     """Add DenseSSL's keys, each with a default that changes nothing, to a Detectron2 config."""
@@ -26,6 +28,12 @@ def add_options(cfg) -> None:
     head.AUX_CONVS_DIM = 256
     head.AUX_NUM_CONVS = 1
     head.AUX_LOSS_WEIGHT = 0.4
+
+    # Images that are not of 8 bits: "LOW,HIGH" become black and white; "auto": from a sample of the
+    # training images; empty: as in the weights' pretraining, else auto. And the most pixels of an
+    # image: a larger one is read at reduced scale; 0: no limit.
+    cfg.INPUT.RANGE = ""
+    cfg.INPUT.MAX_PIXELS = MAX_PIXELS
 
     # Semantic segmentation's training images: resized into SCALE (long, short edge; empty: the
     # image's own size) times a ratio drawn evenly from RATIO_RANGE, cropped and padded to

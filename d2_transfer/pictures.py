@@ -12,10 +12,14 @@ GOOD_IOU = 0.5  # a box that overlaps an object of its class so much has found i
 
 @dataclass
 class Example:
-    """One test image: [H, W, 3] pixels, and boxes as (x1, y1, x2, y2, class, score)."""
+    """One test image: [H, W, 3] pixels, and boxes as (x1, y1, x2, y2, class, score).
+
+    Boxes are in pixels of the file, of which there are ``size`` (width, height).
+    """
 
     name: str
     pixels: object  # uint8 array
+    size: tuple[int, int]
     objects: list[tuple]
     detections: list[tuple]
 
@@ -42,11 +46,12 @@ def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
     from . import compat
 
     compat.setup()
-    from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
-    from detectron2.data.detection_utils import read_image
+    from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.modeling import build_model
 
     from . import modeling  # noqa: F401 (its import registers the heads of the protocols)
+    from .datasets.detection_mapper import DetectionMapper
+    from .datasets.reading import Reading, bounds_of
 
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(trial_dir / "config.yaml"))
@@ -56,10 +61,12 @@ def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
     model.load_state_dict(saved["model"])
     test = cfg.DATASETS.TEST[0]
     every = DatasetCatalog.get(test)
-    mapper = DatasetMapper(cfg, is_train=False)
+    mapper = DetectionMapper(cfg, is_train=False)
+    read = Reading("RGB", bounds_of(cfg), cfg.INPUT.MAX_PIXELS)
     examples = []
     for index in np.linspace(0, len(every) - 1, min(n, len(every))).round().astype(int):
         entry = every[index]
+        pixels, size = read(entry["file_name"])
         with torch.no_grad():
             found = model([mapper(dict(entry))])[0]["instances"].to("cpu")
         best = found.scores.argsort(descending=True)[: len(entry["annotations"])]
@@ -68,7 +75,8 @@ def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
         examples.append(
             Example(
                 name=Path(entry["file_name"]).stem,
-                pixels=read_image(entry["file_name"], "RGB"),
+                pixels=pixels,
+                size=size,
                 objects=[_object(each) for each in entry["annotations"]],
                 detections=[
                     (*box, kind, score)
@@ -103,7 +111,8 @@ def _draw(examples: list[Example], classes: list[str], out_png: str | os.PathLik
     for k, example in enumerate(examples):
         for right in (False, True):
             axes = figure.add_subplot(rows, 4, 2 * k + 1 + right)
-            axes.imshow(example.pixels)
+            width, height = example.size
+            axes.imshow(example.pixels, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
             axes.set_axis_off()
             axes.set_title(f"{example.name}: detections" if right else example.name, fontsize=9)
             for box in example.detections if right else example.objects:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from configs import FOLDER
 from console.errors import InputError, unknown
-from d2_transfer import compat
+from d2_transfer import compat, image_range
 from d2_transfer.datasets import custom as custom_data
 from d2_transfer.datasets.custom import Custom
 from d2_transfer.miniature import shrink
@@ -139,6 +139,8 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
             raise unknown_key(key, allowed)
         if key in ELSEWHERE:
             raise InputError(f"{key} cannot be set to '{value}' here: it is {ELSEWHERE[key]}")
+        if key == image_range.OPTION:  # two numbers, or a word: a text in any case
+            value = repr(value)
         try:
             cfg.merge_from_list([key, value])
         except (ValueError, AssertionError):
@@ -147,6 +149,7 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
                 f"{key} is '{value}'; allowed is {kind}, such as {allowed[key]!r}"
             ) from None
         keys.add(key)
+    image_range.check(cfg)
     return keys
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from console.errors import InputError
 from console.files import read_text, write_json
+from decoding import MAX_PIXELS
 
 SCHEMA = 1
 FILE = "result.json"
@@ -25,6 +26,8 @@ ROUNDING = 1e-6  # per cent; a sum of eleven precisions may end just above 100
 
 # Options that may differ between trials of one experiment.
 NOT_PART_OF_THE_EXPERIMENT = ("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS")
+# Options that came after the first records, and their defaults, which leave all as it was.
+ADDED = {"INPUT.RANGE": "", "INPUT.MAX_PIXELS": MAX_PIXELS}
 
 
 class WrongValue(InputError):
@@ -41,8 +44,9 @@ class Record:
     for one class (:func:`class_of`); ``started`` and ``finished`` are ISO 8601 times as
     :func:`now` gives them; ``mini`` marks a miniature, whose numbers compare with nothing but other
     miniatures of the same configuration. ``evaluated`` has ``path`` and ``sha256`` of the trained
-    model where ``--eval-only`` measured it; it is empty, and not written, for a trial. ``folder``
-    is the trial's folder; it is not written.
+    model where ``--eval-only`` measured it; it is empty, and not written, for a trial. ``range``
+    has the two values that became black and white in images that are not of 8 bits; it is empty,
+    and not written, where there were none. ``folder`` is the trial's folder; it is not written.
     """
 
     method: str
@@ -59,6 +63,7 @@ class Record:
     mini: bool = False
     schema: int = SCHEMA
     evaluated: dict[str, str] = field(default_factory=dict)
+    range: list[float] = field(default_factory=list)
     folder: Path | None = field(default=None, compare=False, repr=False)
 
 
@@ -75,8 +80,9 @@ def save(trial_dir: str | os.PathLike, record: Record) -> Path:
     path = Path(trial_dir) / FILE
     values = asdict(record)
     del values["folder"]
-    if not record.evaluated:
-        del values["evaluated"]
+    for name in _NOT_IN_ALL:
+        if not values[name]:
+            del values[name]
     _check(values, path)
     values["metrics"] = {
         name: float(value) if math.isfinite(value) else None  # JSON has no NaN
@@ -187,13 +193,14 @@ def config_fingerprint(config: dict[str, Any]) -> str:
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"SOLVER.BASE_LR": 0.02, …}`` of a nested config, less what may differ between trials."""
+    """``{"SOLVER.BASE_LR": 0.02, …}`` of a nested config, less what may differ between trials, and
+    less what older configs lack where it has its default."""
     options: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             options |= flat(value, f"{name}.")
-        elif name not in NOT_PART_OF_THE_EXPERIMENT:
+        elif name not in NOT_PART_OF_THE_EXPERIMENT and ADDED.get(name) != value:
             options[name] = _plain(value)
     return options
 
@@ -228,8 +235,9 @@ _KINDS = {
     "finished": str,
     "mini": bool,
     "evaluated": dict,
+    "range": list,
 }
-_NOT_IN_ALL = {"evaluated"}  # of a trial, and in records of before
+_NOT_IN_ALL = ("evaluated", "range")  # of every trial, and in records of before
 assert set(_KINDS) == {each.name for each in fields(Record)} - {"folder"}
 
 

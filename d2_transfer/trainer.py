@@ -6,6 +6,7 @@ from pathlib import Path
 
 from d2_transfer import compat, modeling, solver  # noqa: F401  (modeling registers its heads)
 from d2_transfer.checkpoints import AtomicCheckpointer, steps_done
+from d2_transfer.datasets.detection_mapper import DetectionMapper
 from d2_transfer.datasets.semantic_mapper import SemanticMapper
 from d2_transfer.evaluation import build_evaluator
 from d2_transfer.hooks import (
@@ -21,7 +22,7 @@ from d2_transfer.weights import check_loaded
 
 compat.setup()
 import torch  # noqa: E402
-from detectron2.data import DatasetMapper, get_detection_dataset_dicts  # noqa: E402
+from detectron2.data import get_detection_dataset_dicts  # noqa: E402
 from detectron2.engine import hooks  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
@@ -142,4 +143,4 @@ def build_mapper(cfg, is_train: bool):
     """What turns a data set's dict into a model's input, as the config's kind of model needs it."""
     if cfg.MODEL.META_ARCHITECTURE == "FCNSegmentor":
         return SemanticMapper(cfg, is_train)
-    return DatasetMapper(cfg, is_train)
+    return DetectionMapper(cfg, is_train)

@@ -28,6 +28,7 @@ from d2_transfer.run import (
 from d2_transfer.stops import StopRequest
 from d2_transfer.summary import summary
 from d2_transfer.trained import final_model, is_whole, keep_model_only, measure
+from decoding import parse
 
 logger = logging.getLogger("densessl")
 
@@ -224,6 +225,7 @@ def save_record(run: Run, cfg, trial: int, metrics: dict[str, float], started: s
         started=started,
         finished=results.now(),
         mini=run.mini,
+        range=list(parse(cfg.INPUT.RANGE, "INPUT.RANGE")) if cfg.INPUT.RANGE else [],
     )
     results.save(run.trial_folder(trial), record)
 

@@ -18,7 +18,8 @@ class Weights:
     """A Detectron2 weights file and where it comes from.
 
     ``file`` is what Detectron2 loads (empty for a random start), ``path`` what the user named and
-    ``sha256`` the sum of that. ``method`` and ``pretrain`` go into the records.
+    ``sha256`` the sum of that. ``method`` and ``pretrain`` go into the records; ``pretrain`` has
+    the ``range`` of a pretraining on images that are not of 8 bits.
     """
 
     file: str
@@ -26,6 +27,12 @@ class Weights:
     sha256: str
     method: str
     pretrain: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The range that became black and white in the pretraining, where the file tells one."""
+        held = self.pretrain.get("range")
+        return (float(held[0]), float(held[1])) if held else None
 
 
 def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:

@@ -4,7 +4,7 @@ Depth, range, orientation, channels and size of whatever Pillow reads. Label ima
 business: they are read exactly as they are.
 """
 
-from .decoder import MAX_PIXELS, Picture, UnreadableImage, decode, decode_array, size_of
+from .decoder import MAX_PIXELS, Picture, UnreadableImage, decode, require_decodable, size_of
 from .files import SUFFIXES, is_image, told_left_out
 from .opening import opened, reasons, unlimited
 from .ranges import Found, Range, find_range, parse, sample, told
@@ -17,12 +17,12 @@ __all__ = [
     "Range",
     "UnreadableImage",
     "decode",
-    "decode_array",
     "find_range",
     "is_image",
     "opened",
     "parse",
     "reasons",
+    "require_decodable",
     "sample",
     "size_of",
     "told",

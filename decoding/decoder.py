@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from . import depth
@@ -79,20 +78,15 @@ def decode(file: File, bounds: Range | None = None, max_pixels: int = MAX_PIXELS
     return Picture(image, size)
 
 
-def decode_array(
-    file: File, bounds: Range | None = None, max_pixels: int = MAX_PIXELS, order: str = "RGB"
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """As :func:`decode`: uint8 ``[h, w, 3]``, its channels in ``order`` (RGB, BGR); the size."""
-    image, size = decode(file, bounds, max_pixels)
-    pixels = np.asarray(image)
-    return (pixels[:, :, ::-1] if order == "BGR" else pixels), size
+def size_of(file: File, upright: bool = True) -> tuple[int, int]:
+    """Width and height of an image from its header, upright or as stored.
 
-
-def size_of(file: File) -> tuple[int, int]:
-    """Width and height of an image, upright, from its header. Raises as :func:`decode`."""
+    Raises as :func:`decode`.
+    """
     with opened(file) as image:
-        swapped = image.format != "TIFF" and _orientation(image) in SWAPPED
-        return image.size[::-1] if swapped else image.size  # Pillow turns a TIFF's size itself
+        turned = image.format == "TIFF"  # of which Pillow turns the size itself
+        swapped = _orientation(image) in SWAPPED and turned != upright
+        return image.size[::-1] if swapped else image.size
 
 
 def _orientation(image: Image.Image) -> int:
@@ -123,11 +117,15 @@ def _prepare_reduction(image: Image.Image, max_pixels: int) -> None:
     if image.format in ("JPEG", "MPO"):
         scale = next((scale for scale in JPEG_SCALES if scale >= wanted), JPEG_SCALES[-1])
         image.draft(None, (width // scale, height // scale))
-    if image.width * image.height > max(WHOLE, max_pixels):
+    require_decodable(image, max(WHOLE, max_pixels))
+
+
+def require_decodable(image: Image.Image, most: int = WHOLE) -> None:
+    """Raise UnreadableImage for an opened image of more pixels than may be in memory."""
+    if image.width * image.height > most:
         raise UnreadableImage(
-            f"{width} x {height} pixels: a {image.format} of more than "
-            f"{max(WHOLE, max_pixels) / 1e6:.0f} million is not decoded (0 for MAX_PIXELS allows "
-            "any size)"
+            f"{image.width} x {image.height} pixels: a {image.format} of more than "
+            f"{most / 1e6:.0f} million is not decoded (0 for MAX_PIXELS allows any size)"
         )
 
 

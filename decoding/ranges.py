@@ -33,13 +33,15 @@ class Found:
 
 
 def parse(text: object, option: str) -> Range | None:
-    """A range from an option: None for 'auto', else two rising numbers, as '7000, 9000'.
+    """A range from an option: None for 'auto', else two rising numbers, as 7000,9000.
 
     Raises InputError that names ``option``.
     """
     if isinstance(text, str) and text.strip().lower() == AUTO:
         return None
-    parts = text if isinstance(text, tuple | list) else re.split(r"[,:;\s]+", _bare(str(text)))
+    parts = (
+        text if isinstance(text, tuple | list) else re.split(r"\s+to\s+|[,:;\s]+", _bare(str(text)))
+    )
     try:
         low, high = (float(part) for part in parts)
     except (TypeError, ValueError):

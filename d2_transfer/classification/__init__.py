@@ -4,7 +4,16 @@ import importlib
 
 from .table import NAMES
 
-__all__ = ["NAMES", "PROTOCOLS", "check_data", "describe", "prepare", "resolve", "run_trial"]
+__all__ = [
+    "NAMES",
+    "PROTOCOLS",
+    "check_data",
+    "describe",
+    "prepare",
+    "resolve",
+    "run_trial",
+    "training_files",
+]
 
 _HOME = {
     "check_data": "data",
@@ -12,6 +21,7 @@ _HOME = {
     "prepare": "weights",
     "resolve": "configuration",
     "run_trial": "trial",
+    "training_files": "data",
 }
 
 

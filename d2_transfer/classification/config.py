@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fvcore.common.config import CfgNode
 
 from console.errors import InputError, unknown
+from decoding import MAX_PIXELS
 
 C = CfgNode()
 C.TASK = ""  # knn, linear, finetune: what a trial does
@@ -38,6 +39,8 @@ C.INPUT = CfgNode()
 C.INPUT.SIZE = 224  # side of the square that the network sees
 C.INPUT.RESIZE = 256  # evaluation: the shorter side before the centre is cut out
 C.INPUT.INTERPOLATION = "bicubic"  # of that: bicubic (DINO, SCFS), bilinear (MoCo, VISSL)
+C.INPUT.RANGE = ""  # not 8 bits: LOW,HIGH become black, white; auto: a sample; "": the weights'
+C.INPUT.MAX_PIXELS = MAX_PIXELS  # of an image; a larger one is read at reduced scale; 0: no limit
 C.INPUT.CROP_SCALE = (0.08, 1.0)  # training: area of the random crop over the image's
 
 C.SOLVER = CfgNode()
@@ -101,7 +104,7 @@ def _rule(words: str, holds: Callable[[float], bool], *options: str) -> None:
 
 _rule("0 or more", lambda v: v >= 0, "SEED", "DATALOADER.NUM_WORKERS", "SOLVER.MAX_ITER")
 _rule("0 or more", lambda v: v >= 0, "SOLVER.WEIGHT_DECAY", "SEARCH.WEIGHT_DECAY")
-_rule("0 or more", lambda v: v >= 0, "TEST.EVAL_PERIOD")
+_rule("0 or more", lambda v: v >= 0, "TEST.EVAL_PERIOD", "INPUT.MAX_PIXELS")
 _rule("1 or more", lambda v: v >= 1, "SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH")
 _rule("1 or more", lambda v: v >= 1, "SOLVER.CHECKPOINT_PERIOD", "TEST.IMS_PER_BATCH")
 _rule("1 or more", lambda v: v >= 1, "KNN.KS", "KNN.K", "INPUT.RESIZE")

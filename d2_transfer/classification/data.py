@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from fvcore.common.config import CfgNode
 
 from console.errors import InputError
 from d2_transfer.datasets.checks import VARIABLE, root_folder
+from decoding import parse
 
 from .configuration import combinations
 from .folders import SEEDED, labelled, read_folders, remark_on_list
@@ -55,8 +57,23 @@ def check_data(cfg: CfgNode, data: str | os.PathLike | None = None) -> Path:
     return root
 
 
+def training_files(cfg: CfgNode, root: Path) -> list[Path]:
+    """The files of all training images; none where they are not files of their own."""
+    train, _ = read(cfg, root)
+    return [train.root / train.name(index) for index in range(len(train) * (train.pixels is None))]
+
+
 def read(cfg: CfgNode, root: Path) -> tuple[Images, Images]:
-    """All training and all test images of ``cfg.DATASETS``; InputError."""
+    """All training and all test images of ``cfg.DATASETS``, decoded as INPUT says; InputError."""
+    bounds = parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None
+    train, test = (
+        replace(images, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS)
+        for images in _read(cfg, root)
+    )
+    return train, test
+
+
+def _read(cfg: CfgNode, root: Path) -> tuple[Images, Images]:
     sets = cfg.DATASETS
     if sets.NAME == "folder":
         return read_folders(root / sets.FOLDER, (sets.TRAIN, sets.VAL), sets.CLASSES)

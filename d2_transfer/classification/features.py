@@ -29,7 +29,7 @@ from .processes import any_process, barrier, rank, world
 
 PIECE = 1024  # images of a file
 SPARE = 200e6  # bytes that stay free
-FORMAT = 1  # changes when the same input gives other values
+FORMAT = 2  # changes when the same input gives other values
 
 logger = logging.getLogger("densessl")
 
@@ -58,6 +58,8 @@ class Features:
             "images": images.fingerprint(),
             "input": [cfg.INPUT.SIZE, cfg.INPUT.RESIZE, cfg.INPUT.INTERPOLATION],
             "amp": cfg.SOLVER.AMP.ENABLED,
+            "range": cfg.INPUT.RANGE,
+            "max_pixels": cfg.INPUT.MAX_PIXELS,
         }
         text = json.dumps(self.facts, sort_keys=True)
         self.folder = cache / hashlib.sha256(text.encode()).hexdigest()[:24]

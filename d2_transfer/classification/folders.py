@@ -9,10 +9,10 @@ import numpy as np
 from configs import FOLDER
 from console.errors import InputError, nearest
 from console.files import read_text
+from decoding import SUFFIXES, is_image
 
 from .images import Images, draw_of_each_class, packed
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 LISTS = FOLDER / "classes"  # class lists that come with DenseSSL
 SEEDED = "seeded"
 STREAM = 0x5E3D  # keeps this generator apart from others of the same seed
@@ -44,7 +44,7 @@ def _read_split(folder: Path, wanted: list[str] | None) -> Images:
     entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     classes = sorted(entry.name for entry in entries if entry.is_dir())
     if not classes:
-        loose = sum(entry.name.lower().endswith(SUFFIXES) for entry in entries)
+        loose = sum(is_image(entry.name) for entry in entries)
         found = f"{loose} images lie in it directly" if loose else "it has none"
         raise InputError(f"{folder} must hold a folder of images a class; {found}")
     if wanted is not None:
@@ -69,11 +69,7 @@ def _images_below(folder: Path, name: str) -> list[str]:
     for below, folders, files in os.walk(folder / name, followlinks=True):
         folders.sort()
         place = os.path.relpath(below, folder)
-        found += [
-            os.path.join(place, file)
-            for file in files
-            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-        ]
+        found += [os.path.join(place, file) for file in files if is_image(file)]
     return sorted(found)
 
 

@@ -1,6 +1,5 @@
 """Labelled images: a split of a data set, as files or in memory."""
 
-import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -11,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 from console.errors import InputError
+from decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode
 
-# Errors of the machine, not of the file.
-MACHINE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 SAMPLED = 1000  # files whose sizes go into a fingerprint
 
 
@@ -24,7 +22,8 @@ class Images:
     ``names``: paths below ``root``, as bytes in one array, which loader processes share (a list of
     a million strings would be copied into each of them); empty where ``pixels [N, h, w, 3]`` holds
     the images themselves. ``labels [N]``: numbers of ``classes``. ``boxes [N, 4]``: x1, y1, x2, y2,
-    which part of the file is the image (cut off where the file ends); None: all of it.
+    which part of the file is the image (cut off where the file ends), in pixels of the upright
+    file; None: all of it. ``bounds``, ``max_pixels``: as :func:`decoding.decode` has them.
     """
 
     where: str  # what messages call it
@@ -34,6 +33,8 @@ class Images:
     classes: tuple[str, ...]
     boxes: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    bounds: Range | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,22 +44,22 @@ class Images:
         return str(index) if self.pixels is not None else os.fsdecode(self.names[index])
 
     def open(self, index: int) -> Image.Image:
-        """The image as RGB; EXIF orientation is not applied. InputError for an unreadable one."""
+        """The image as upright RGB. InputError for an unreadable one."""
         if self.pixels is not None:
             return Image.fromarray(self.pixels[index])
         path = self.root / self.name(index)
         try:
-            with Image.open(path) as image:
-                image = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if getattr(error, "errno", None) in MACHINE_ERRORS:
-                raise
+            picture = decode(path, self.bounds, self.max_pixels)
+        except UnreadableImage as error:
             raise InputError(f"{self.where}: {path} cannot be read: {error}") from None
-        return image if self.boxes is None else self._cut(image, self.boxes[index])
+        return picture.image if self.boxes is None else self._cut(picture, self.boxes[index])
 
     @staticmethod
-    def _cut(image: Image.Image, box: np.ndarray) -> Image.Image:
-        x1, y1, x2, y2 = (round(float(edge)) for edge in box)
+    def _cut(picture: Picture, box: np.ndarray) -> Image.Image:
+        image = picture.image
+        x1, y1, x2, y2 = (
+            round(float(edge) / scale) for edge, scale in zip(box, picture.scale * 2, strict=True)
+        )
         return image.crop((max(x1, 0), max(y1, 0), min(x2, image.width), min(y2, image.height)))
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Images":

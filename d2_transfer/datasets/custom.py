@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from console.errors import InputError
+from decoding import sample
 
 from .coco_content import Id, ordered
 from .custom_faults import shown
@@ -58,6 +59,7 @@ class Custom:
     long_edge: tuple[float, ...]
     bitmasks: bool
     sha256: tuple[str, str]  # of the two JSON files
+    sampled: tuple[str, ...] = ()  # training images that may have more than 8 bits, 256 at most
 
     @property
     def num_classes(self) -> int:
@@ -95,6 +97,7 @@ def read(
     for remark in (*remarks, *_shared(train, val)):
         logging.getLogger("densessl").warning("%s", remark)
     sizes = np.array(list(train.sizes.values()))
+    pictures = list(train.paths.values())
     return Custom(
         *map(str, paths),
         categories=tuple(train.names.items()),
@@ -105,6 +108,7 @@ def read(
         long_edge=tuple(np.percentile(sizes.max(1), PERCENTILES).tolist()),
         bitmasks=train.rle,
         sha256=(train.sha256, val.sha256),
+        sampled=tuple(str(pictures[n]) for n in sample(len(pictures), lambda n: pictures[n].name)),
     )
 
 

@@ -10,20 +10,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
-
 from console.files import decode
+from decoding import size_of
 
 from . import label_images
 from .coco_content import Id, no_garbage_collection, ordered
 from .custom_faults import Faults, shown
-from .custom_found import Annotations, Size
+from .custom_found import Annotations
 from .custom_masks import finite
 from .custom_objects import Objects
 from .inspection import Inspection, some, spread
 from .label_images import BadLabels
-
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF; the values that swap width and height
 
 
 def read(file: Path, folder: Path, need_masks: bool, evaluated: bool) -> Annotations:
@@ -170,19 +167,11 @@ def _check_pictures(found: Annotations) -> None:
 def _size_problem(found: Annotations, id: int | str) -> str | None:
     path = found.paths[id]
     try:
-        size = upright_size(path)
+        size = label_images.picture_size(path)
     except BadLabels as error:
         return str(error)
     if size == found.sizes[id]:
         return None
     told, real = ("×".join(map(str, each)) for each in (found.sizes[id], size))
-    turned = "" if size == label_images.picture_size(path) else ", turned as its EXIF data say"
+    turned = "" if size == size_of(path, upright=False) else ", turned as its EXIF data say"
     return f"{found.file}: image {id} is {told} pixels, but {path} is {real}{turned}"
-
-
-def upright_size(path: Path) -> Size:
-    """Width and height of a picture as Detectron2 reads it: turned as its EXIF data say."""
-    width, height = label_images.picture_size(path)
-    with Image.open(path) as picture:
-        turned = picture.getexif().get(ORIENTATION) in TURNED
-    return (height, width) if turned else (width, height)

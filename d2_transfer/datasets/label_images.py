@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+
+from decoding import UnreadableImage, opened, require_decodable, size_of
 
 VOID = 255  # a pixel that belongs to no class
 COLOURS = {"RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
@@ -21,17 +22,14 @@ def read(path: Path, palette: bool = True) -> np.ndarray:
     turn their colours into grey levels.
     """
     try:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             mode = picture.mode
-            if mode in COLOURS:
-                raise BadLabels(f"{path} is a picture in colour ({mode}), not one of class numbers")
-            values = np.asarray(picture)
-    except FileNotFoundError:
-        raise BadLabels(f"{path} is not there") from None
-    except (UnidentifiedImageError, SyntaxError, ValueError, OSError) as error:
-        if isinstance(error, BadLabels):
-            raise
-        raise BadLabels(f"{path} cannot be read as an image: {error}") from None
+            require_decodable(picture)
+            values = None if mode in COLOURS else np.asarray(picture)
+    except UnreadableImage as error:
+        raise _unreadable(path, error) from None
+    if values is None:
+        raise BadLabels(f"{path} is a picture in colour ({mode}), not one of class numbers")
     if mode == "L" or (mode == "P" and palette):
         return values
     if mode == "P":
@@ -65,11 +63,14 @@ def check(
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture, from its header; BadLabels if it is none."""
+    """Width and height of an upright picture, from its header; BadLabels if it is none."""
     try:
-        with Image.open(path) as picture:
-            return picture.size
-    except FileNotFoundError:
-        raise BadLabels(f"{path} is not there") from None
-    except (UnidentifiedImageError, SyntaxError, ValueError, OSError) as error:
-        raise BadLabels(f"{path} cannot be read as an image: {error}") from None
+        return size_of(path)
+    except UnreadableImage as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, reason: UnreadableImage) -> BadLabels:
+    if not path.exists():
+        return BadLabels(f"{path} is not there")
+    return BadLabels(f"{path} cannot be read as an image: {reason}")

@@ -9,10 +9,10 @@ from d2_transfer import compat
 
 compat.setup()
 import torch  # noqa: E402
-from detectron2.data.detection_utils import read_image  # noqa: E402
 
 from . import label_images  # noqa: E402
 from . import semantic_transforms as transforms  # noqa: E402
+from .reading import Reading  # noqa: E402
 
 FLIPPED = {"none": None, "horizontal": 2, "vertical": 1}  # dimension of [C, h, w]
 
@@ -36,7 +36,7 @@ class SemanticMapper:
     def __init__(self, cfg, is_train: bool = True):
         _check(cfg)
         self.is_train = is_train
-        self.format, self.scale = cfg.INPUT.FORMAT, tuple(cfg.INPUT.SCALE)
+        self.read, self.scale = Reading.of(cfg), tuple(cfg.INPUT.SCALE)
         self.ratios = tuple(cfg.INPUT.RATIO_RANGE)
         self.crop = tuple(map(int, cfg.INPUT.CROP.SIZE)) if cfg.INPUT.CROP.ENABLED else None
         self.largest = cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA
@@ -47,11 +47,12 @@ class SemanticMapper:
         self.classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
 
     def __call__(self, dataset_dict: dict) -> dict:
-        image = read_image(dataset_dict["file_name"], self.format)  # [h, w, 3]
-        height, width = image.shape[:2]
+        image, (width, height) = self.read(dataset_dict["file_name"])  # [h, w, 3]
         given = dataset_dict | {"height": height, "width": width}
         if not self.is_train:
-            size = transforms.resized((height, width), self.scale)
+            size = image.shape[:2]  # of what was read, which may be less than the file has
+            if self.scale:
+                size = transforms.resized((height, width), self.scale)
             whole = transforms.Window(size, 0, 0, *size)
             return given | {"image": _channels_first(transforms.crop_image(image, whole))}
         labels = read_labels(dataset_dict["sem_seg_file_name"])
@@ -68,7 +69,10 @@ class SemanticMapper:
     def augment(
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 image ``[h, w, 3]`` and labels ``[h, w]`` → image ``[3, H, W]``, long labels."""
+        """uint8 image ``[h, w, 3]`` and labels ``[h, w]`` → image ``[3, H, W]``, long labels.
+
+        The image may be smaller than its labels, where it was read at reduced scale.
+        """
         ratio = generator.uniform(*self.ratios)
         size = transforms.resized(labels.shape, self.scale, ratio)
         crop = self.crop or size

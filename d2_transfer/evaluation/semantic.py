@@ -8,6 +8,7 @@ from PIL import Image
 
 from console.errors import InputError
 from d2_transfer import compat
+from decoding import unlimited
 
 compat.setup()
 from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
@@ -72,7 +73,7 @@ class SemanticEvaluator(DatasetEvaluator):
 
     def _read(self, file: str) -> np.ndarray:
         """A label image: uint8 [H, W], no value but a class or the ignored one."""
-        with Image.open(file) as image:
+        with unlimited(), Image.open(file) as image:
             labels, mode = np.array(image), image.mode
         if labels.ndim != 2 or labels.dtype != np.uint8:
             raise InputError(f"{file}: a label image has one channel of 8 bits; this is {mode}")

@@ -23,10 +23,11 @@ def test_ground_truth_and_detections_are_drawn_on_their_own_sides(tmp_path, coun
     example = pictures.Example(
         name="000001",
         pixels=np.full((64, 64, 3), 255, dtype=np.uint8),
+        size=(64, 64),
         objects=[(10, 10, 50, 50, 0, None)],
         detections=[(12, 10, 52, 50, 0, 0.75)],
     )
-    bare = pictures.Example("000001", example.pixels, [(10, 10, 50, 50, 0, None)], [])
+    bare = pictures.Example("000001", example.pixels, example.size, [(10, 10, 50, 50, 0, None)], [])
     drawn = []
     for name, examples in (("full", [example] * count), ("bare", [bare] * count)):
         pictures._draw(examples, ["person"], tmp_path / f"{name}.png")

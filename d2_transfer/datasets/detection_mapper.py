@@ -1,0 +1,85 @@
+"""From a detection data set's dict to the model's input: Detectron2's mapper on our pixels."""
+
+import copy
+
+import numpy as np
+import torch
+
+from console.errors import InputError
+from d2_transfer import compat
+
+compat.setup()
+from detectron2.data import DatasetMapper  # noqa: E402
+from detectron2.data import detection_utils as utils  # noqa: E402
+from detectron2.data import transforms as T  # noqa: E402
+
+from .reading import Reading  # noqa: E402
+
+
+class DetectionMapper(DatasetMapper):
+    """Detectron2's mapper (boxes, masks, keypoints) with images from the one decoder.
+
+    Annotations are in pixels of the upright image, as EXIF's orientation says and as Detectron2
+    takes them. Those of an image that was read at reduced scale shrink with it; its ``height`` and
+    ``width`` stay the file's, so that predictions are in pixels of the file. Raises InputError for
+    a file that cannot be read, and for one whose size is not the annotations'.
+    """
+
+    def __init__(self, cfg, is_train: bool = True):
+        super().__init__(cfg, is_train)
+        self.read = Reading.of(cfg)
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        entry = copy.deepcopy(dataset_dict)
+        pixels, size = self.read(entry["file_name"])
+        _check_size(entry, size)
+        entry["width"], entry["height"] = size
+        augmented = T.AugInput(pixels)
+        transforms = self.augmentations(augmented)
+        if (height := pixels.shape[0], width := pixels.shape[1]) != size[::-1]:
+            reduction = T.ResizeTransform(size[1], size[0], height, width)
+            transforms = T.TransformList([reduction]) + transforms
+        image = augmented.image
+        entry["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        if self.proposal_topk is not None:
+            utils.transform_proposals(
+                entry, image.shape[:2], transforms, proposal_topk=self.proposal_topk
+            )
+        annotations = entry.pop("annotations", None)
+        if self.is_train and annotations is not None:
+            entry["instances"] = self._instances(annotations, transforms, image.shape[:2])
+        return entry
+
+    def _instances(self, annotations: list[dict], transforms, size: tuple[int, int]):
+        """The objects that are no crowds, as the augmented image of ``size`` (h, w) shows them."""
+        unused = {"segmentation"} if not self.use_instance_mask else set()
+        unused |= {"keypoints"} if not self.use_keypoint else set()
+        objects = [
+            utils.transform_instance_annotations(
+                {key: value for key, value in each.items() if key not in unused},
+                *(transforms, size),
+                keypoint_hflip_indices=self.keypoint_hflip_indices,
+            )
+            for each in annotations
+            if each.get("iscrowd", 0) == 0
+        ]
+        instances = utils.annotations_to_instances(objects, size, self.instance_mask_format)
+        if self.recompute_boxes:  # a crop may leave less of an object than of its box
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return utils.filter_empty_instances(instances)
+
+
+def _check_size(entry: dict, size: tuple[int, int]) -> None:
+    annotated = entry.get("width", size[0]), entry.get("height", size[1])
+    if annotated == size:
+        return
+    turned = ""
+    if annotated == size[::-1]:
+        turned = (
+            ". Its EXIF data may turn it, and annotations must be those of the upright picture: "
+            "annotate it again, or save the picture without its orientation"
+        )
+    told, real = ("x".join(map(str, each)) for each in (annotated, size))
+    raise InputError(
+        f"{entry['file_name']} has {real} pixels, but its annotations are of {told}{turned}"
+    )

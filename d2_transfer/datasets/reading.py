@@ -1,0 +1,44 @@
+"""Pictures of data sets → pixels, by the one decoder, in the channels that a detector wants."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from console.errors import InputError
+from d2_transfer import compat
+from decoding import Range, UnreadableImage, decode, parse
+
+compat.setup()
+from detectron2.data.detection_utils import convert_PIL_to_numpy  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Reading:
+    """``reading(file)``: uint8 pixels ``[h, w, channels]``, and width and height of the file.
+
+    The pixels are fewer than the size says where the file is read at reduced scale. ``format``: as
+    INPUT.FORMAT. ``bounds`` and ``max_pixels``: as :func:`decoding.decode` has them.
+    """
+
+    format: str
+    bounds: Range | None
+    max_pixels: int
+
+    @classmethod
+    def of(cls, cfg) -> "Reading":
+        """As a Detectron2 config says."""
+        return cls(cfg.INPUT.FORMAT, bounds_of(cfg), cfg.INPUT.MAX_PIXELS)
+
+    def __call__(self, file: str | os.PathLike) -> tuple[np.ndarray, tuple[int, int]]:
+        """Raises InputError that names the file and the reason."""
+        try:
+            image, size = decode(file, self.bounds, self.max_pixels)
+        except UnreadableImage as error:
+            raise InputError(f"{file} cannot be read: {error}") from None
+        return convert_PIL_to_numpy(image, self.format), size
+
+
+def bounds_of(cfg) -> Range | None:
+    """The range that INPUT.RANGE names once it is settled; None: each file's own."""
+    return parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None

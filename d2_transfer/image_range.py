@@ -1,0 +1,75 @@
+"""Which values become black and white in a protocol's images that are not of 8 bits."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from console.errors import InputError
+from d2_transfer.datasets.cityscapes import CityscapesInstances, CityscapesSemantic, frames
+from d2_transfer.datasets.custom import Custom
+from d2_transfer.datasets.detection import CocoLayout
+from d2_transfer.datasets.layouts import LAYOUTS
+from decoding import Range, find_range, parse, sample, told
+
+OPTION = "INPUT.RANGE"
+AUTO = "auto"
+
+logger = logging.getLogger("densessl")
+
+
+def check(cfg) -> None:
+    """InputError for a value of INPUT.RANGE or INPUT.MAX_PIXELS that cannot be."""
+    if cfg.INPUT.RANGE:
+        parse(cfg.INPUT.RANGE, OPTION)
+    if cfg.INPUT.MAX_PIXELS < 0:
+        raise InputError(f"INPUT.MAX_PIXELS is {cfg.INPUT.MAX_PIXELS}; allowed: 0 or more")
+
+
+def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], says: bool):
+    """``cfg`` with INPUT.RANGE as two numbers, or empty where no image needs them.
+
+    Given numbers win; then, unless it is 'auto', the range of the weights' own pretraining; else it
+    is that of a sample of ``files()``, the training images. ``says``: whether this process logs it.
+    """
+    given, told_by = cfg.INPUT.RANGE, "given"
+    bounds = parse(given, OPTION) if given else None
+    if bounds is None and not given and of_weights:
+        bounds, told_by = of_weights, "as in the weights' pretraining"
+    elif bounds is None:
+        names = list(files())
+        chosen = [names[index] for index in sample(len(names), lambda n: os.fspath(names[n]))]
+        if found := find_range(chosen):
+            bounds = found.range
+            told_by = (
+                f"from {found.files} of {len(chosen)} sampled training images, with values from "
+                f"{found.least:g} to {found.greatest:g}"
+            )
+    if bounds and says:
+        logger.info(
+            "images that are not of 8 bits: %s become black and white (%s; %s LOW,HIGH sets it)",
+            *(told(bounds), told_by, OPTION),
+        )
+    settled = cfg.clone()
+    settled.defrost()
+    # Not 'LOW,HIGH': that comes back from a YAML file as a tuple.
+    settled.INPUT.RANGE = told(bounds).replace(",", " to ") if bounds else ""
+    settled.freeze()
+    return settled
+
+
+def training_pictures(cfg, data: Path | Custom) -> Sequence[Path]:
+    """The training images that may have more than 8 bits, of a detection protocol's data.
+
+    VOC's and ADE20K's are JPEGs by their layouts, and not among them.
+    """
+    if isinstance(data, Custom):
+        return [Path(file) for file in data.sampled]
+    found: list[Path] = []
+    for name in cfg.DATASETS.TRAIN:
+        layout = LAYOUTS.get(name)
+        if isinstance(layout, CocoLayout):
+            found += sorted(Path(entry) for entry in os.scandir(data / layout.images))
+        elif isinstance(layout, CityscapesInstances | CityscapesSemantic):
+            found += [frame.image for frame in frames(data, layout.split)]
+    return found
