@@ -76,7 +76,8 @@ def _detect(args, job: Job) -> int:
     run = _run(args, job, cfg, data, find)
     _say(logger, args, job, run.weights.method)
     cfg = image_range.settle(
-        *(cfg, run.weights.bounds),
+        cfg,
+        image_range.of_trial(run.weights.file) if args.eval_only else run.weights.bounds,
         lambda: [] if args.eval_only else image_range.training_pictures(cfg, data),
         says=job.machines.first,
     )

@@ -11,7 +11,7 @@ import yaml
 
 from console import files, log
 from console.errors import InputError
-from d2_transfer import compat, convert, results
+from d2_transfer import compat, convert, image_range, results
 from d2_transfer.launch import Meeting
 from d2_transfer.run import Run, as_dict, differences
 from d2_transfer.stops import StopRequest
@@ -185,6 +185,7 @@ def _write(run: Run, cfg, metrics: dict[str, float], started: str) -> None:
         finished=results.now(),
         mini=run.mini,
         evaluated=model,
+        range=image_range.recorded(cfg),
     )
     files.write_json(
         run.folder / FILE,

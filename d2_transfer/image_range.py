@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import yaml
+
 from console.errors import InputError
 from d2_transfer.datasets.cityscapes import CityscapesInstances, CityscapesSemantic, frames
 from d2_transfer.datasets.custom import Custom
@@ -56,6 +58,21 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     settled.INPUT.RANGE = told(bounds).replace(",", " to ") if bounds else ""
     settled.freeze()
     return settled
+
+
+def recorded(cfg) -> list[float]:
+    """The settled range as records have it; empty where no image needed one."""
+    return list(parse(cfg.INPUT.RANGE, OPTION) or ()) if cfg.INPUT.RANGE else []
+
+
+def of_trial(model: str | os.PathLike) -> Range | None:
+    """The range that a trained model had in its trial, by the config beside it, if there is one."""
+    config = Path(model).parent / "config.yaml"
+    try:
+        held = yaml.safe_load(config.read_text(encoding="utf-8"))["INPUT"]["RANGE"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    return parse(held, f"{config}: {OPTION}") if held else None
 
 
 def training_pictures(cfg, data: Path | Custom) -> Sequence[Path]:

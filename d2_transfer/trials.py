@@ -12,7 +12,7 @@ from console import files, log
 from console.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
 from console.lock import locked
 from console.progress import duration
-from d2_transfer import compat, datasets, results
+from d2_transfer import compat, datasets, image_range, results
 from d2_transfer.datasets import custom
 from d2_transfer.datasets.custom import Custom
 from d2_transfer.launch import Meeting
@@ -28,7 +28,6 @@ from d2_transfer.run import (
 from d2_transfer.stops import StopRequest
 from d2_transfer.summary import summary
 from d2_transfer.trained import final_model, is_whole, keep_model_only, measure
-from decoding import parse
 
 logger = logging.getLogger("densessl")
 
@@ -225,7 +224,7 @@ def save_record(run: Run, cfg, trial: int, metrics: dict[str, float], started: s
         started=started,
         finished=results.now(),
         mini=run.mini,
-        range=list(parse(cfg.INPUT.RANGE, "INPUT.RANGE")) if cfg.INPUT.RANGE else [],
+        range=image_range.recorded(cfg),
     )
     results.save(run.trial_folder(trial), record)
 

@@ -14,6 +14,7 @@ from .files import may_be_deep
 from .opening import File, UnreadableImage, opened
 
 AUTO = "auto"
+BETWEEN = re.compile(r"\s+to\s+|[,:;\s]+")  # the two numbers of a range
 SAMPLED = 256  # files of a sample
 VALUES = 1 << 14  # that count of each
 PERCENTILES = (0.1, 99.9)
@@ -39,9 +40,7 @@ def parse(text: object, option: str) -> Range | None:
     """
     if isinstance(text, str) and text.strip().lower() == AUTO:
         return None
-    parts = (
-        text if isinstance(text, tuple | list) else re.split(r"\s+to\s+|[,:;\s]+", _bare(str(text)))
-    )
+    parts = text if isinstance(text, tuple | list) else BETWEEN.split(_bare(str(text)))
     try:
         low, high = (float(part) for part in parts)
     except (TypeError, ValueError):

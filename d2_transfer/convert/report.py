@@ -103,6 +103,7 @@ def images_told(normalization: dict[str, Any]) -> str:
 
 def pretrain_told(pretrain: dict[str, Any]) -> str:
     """' (dataset coco, images 118287, epochs 200)', as far as it is known."""
-    shown = {key: pretrain[key] for key in ("dataset", "images", "epochs") if key in pretrain}
+    keys = ("dataset", "images", "epochs", "range")
+    shown = {key: pretrain[key] for key in keys if key in pretrain}
     told = ", ".join(f"{key} {value}" for key, value in shown.items())
     return f" ({told})" if told else ""

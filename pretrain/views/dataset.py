@@ -118,7 +118,7 @@ class ViewDataset(Dataset):
         """Why an image cannot be read; it is tried once more."""
         try:
             self._decode(index)
-        except UnreadableImage as error:
+        except (UnreadableImage, OSError) as error:
             return str(error)
         return "it can be read now"
 

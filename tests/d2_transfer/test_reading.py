@@ -322,3 +322,26 @@ def test_knn_of_sixteen_bits_is_that_of_the_same_pictures_in_eight(tmp_path):
         assert len(record.range) == 2
     assert found["16 bits"].metrics == eight.metrics and found["16 bits"].range == [0, 65535]
     assert results.load(tmp_path / "out 16 bits" / "trial_1").range == [0, 65535]
+
+
+@pytest.mark.parametrize("out", ["weights.pkl", "weights.pth", "weights.safetensors"])
+def test_converted_weights_keep_the_range_of_their_pretraining(out, our_checkpoint, tmp_path):
+    from d2_transfer import convert
+
+    facts = {"dataset": "thermal", "images": 40, "epochs": 2, "range": [7000.0, 9000.0]}
+    source = our_checkpoint(tmp_path / "ours.pth", pretrain=facts, range=[7000.0, 9000.0])
+    report = convert.convert(source, tmp_path / out)
+    assert report.pretrain["range"] == [7000, 9000] and "range [7000.0, 9000.0]" in str(report)
+    again = convert.convert(tmp_path / out, tmp_path / "again.pth")
+    assert again.pretrain["range"] == [7000, 9000]
+    cfg = classification.resolve("knn", None, 1, True, ["MODEL.BACKBONE", "resnet18"], False)
+    for named in (source, tmp_path / out):
+        assert classification.prepare(str(named), tmp_path, cfg).bounds == (7000, 9000)
+
+
+def test_an_evaluation_alone_takes_the_range_of_the_trial(tmp_path):
+    (tmp_path / "config.yaml").write_text("INPUT:\n  RANGE: 7000 to 9000\n")
+    assert image_range.of_trial(tmp_path / "model_final.pth") == (7000, 9000)
+    for text in ("INPUT:\n  RANGE: ''\n", "INPUT:\n  FORMAT: BGR\n", "", "7"):
+        (tmp_path / "config.yaml").write_text(text)
+        assert image_range.of_trial(tmp_path / "model_final.pth") is None
