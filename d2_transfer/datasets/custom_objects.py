@@ -10,9 +10,9 @@ from .custom_masks import CompressedRuns, polygons_fault, runs_fault
 
 NOTICES = {  # what is taken although the format has it otherwise, by the reason
     "no iscrowd": "without iscrowd: taken as 0, no crowd",
-    "iscrowd": "with iscrowd true or false: taken as 1 and 0",
-    "area": "without a number as area: it is had from the mask or the box",
-    "zero": "with id 0: the evaluation has numbers of its own",
+    "iscrowd": "with iscrowd as true or false: taken as 1 and 0",
+    "area": "without a number as area: computed from the mask or the box",
+    "zero": "with id 0: taken, as the evaluation numbers annotations anew",
     "points": "with polygons of fewer than three points: these are left out",
 }
 
