@@ -87,6 +87,7 @@ C.DINO.NORM_LAST_LAYER = True  # prototypes of length 1
 C.DINO.FREEZE_LAST_LAYER = 1  # epochs in which the last layer rests
 C.DINO.MOMENTUM = 0.996  # of the teacher at the start; rises to 1 by a cosine
 C.DINO.CENTER_MOMENTUM = 0.9
+C.DINO.GLOBAL_PAIRS = True  # each global view against the other (SCFS Table 7: G_d2G_d)
 C.DINO.STUDENT_TEMPERATURE = 0.1
 C.DINO.TEACHER_TEMPERATURE = 0.04  # after its warm-up
 C.DINO.WARMUP_TEACHER_TEMPERATURE = 0.04  # at the start

@@ -284,7 +284,7 @@ def _sizes(config: str) -> list[str]:
 def _facts(paper: str | None, method: str) -> dict[str, Any]:
     """What a paper's row was pretrained on, as records say it; nothing where it has no such row."""
     rows = layouts.find(paper).rows if paper else ()
-    for row in (row for row in rows if row.method == method):
+    for row in (row for row in rows if method in (row.method, row.label)):
         data = layouts.aliases()["data"].get(row.data)
         if data is None:
             continue

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from console.errors import InputError
 from pretrain.backbones import SyncBatchNorm
 from pretrain.engine import distributed
 from pretrain.engine.momentum import cosine_momentum
 from pretrain.engine.schedules import teacher_temperature
-from pretrain.losses import distillation, next_center
+from pretrain.losses import distillation, next_center, paired_distillation
 from pretrain.precision import full_precision
 from pretrain.views import View
 
@@ -36,6 +37,14 @@ class DINO(MomentumMethod):
 
     multi_crop = True
     takes_vit = True
+
+    @classmethod
+    def check(cls, cfg: CfgNode) -> None:
+        if not (cfg.DINO.GLOBAL_PAIRS or cfg.VIEWS.LOCAL_CROPS):
+            raise InputError(
+                "DINO.GLOBAL_PAIRS is False and VIEWS.LOCAL_CROPS is 0, so nothing is compared; "
+                f"{cfg.METHOD.NAME} needs one of them"
+            )
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
@@ -78,16 +87,27 @@ class DINO(MomentumMethod):
     def image_loss(
         self, students: list[Levels], teacher: Levels, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """DINO's loss of all views, and statistics; the centre moves after the step."""
+        """DINO's loss of all views, and statistics; the centre moves after the step.
+
+        Without ``DINO.GLOBAL_PAIRS`` that of the local views alone: 0 where there are none.
+        """
         B = len(pooled(teacher)) // 2
         logits = self.head(torch.cat([pooled(levels) for levels in students]))  # [V B, K]
         with torch.no_grad():
             targets = self.momentum_head(pooled(teacher))  # [2B, K]
         self.move_center("center", targets)
-        loss = distillation(
-            *(logits.unflatten(0, (-1, B)), targets.unflatten(0, (-1, B)), self.center),
-            *(self.options.STUDENT_TEMPERATURE, self.teacher_temperature(step)),
-        )
+        temperatures = (self.options.STUDENT_TEMPERATURE, self.teacher_temperature(step))
+        if self.options.GLOBAL_PAIRS:
+            views = (logits.unflatten(0, (-1, B)), targets.unflatten(0, (-1, B)))
+            loss = distillation(*views, self.center, *temperatures)
+        elif local := len(logits) // B - 2:
+            both = [target.repeat(local, 1) for target in targets.split(B)]  # [N B, K] each
+            rows = [
+                paired_distillation(logits[2 * B :], t, self.center, *temperatures) for t in both
+            ]
+            loss = torch.stack(rows).mean()
+        else:
+            loss = 0 * logits.sum()  # every parameter has a gradient, as DDP expects
         with torch.no_grad():
             shares = targets.float().sub(self.center).div(self.teacher_temperature(step)).softmax(1)
             entropy = torch.special.entr(shares).sum(1).mean()

@@ -29,8 +29,9 @@ class SCFS(DINO):
         L           L_DINO + Σ_levels w (L_g + L_f)                            (eq. 10, 11)
 
     L_g compares each global view with the other at that level (``SCFS.LEVEL_GLOBAL``). Without
-    local crops the global views search in each other. ``SCFS.TARGET`` map is DINO with multi-layer
-    heads (no search), roi takes the place of the local crop instead of searching for it.
+    local crops the global views search in each other; Table 7's "w/o MC" has that term alone
+    (``DINO.GLOBAL_PAIRS`` and ``SCFS.LEVEL_GLOBAL`` off). ``SCFS.TARGET`` map is DINO with
+    multi-layer heads (no search), roi takes the place of the local crop instead of searching it.
     """
 
     @classmethod

@@ -7,6 +7,7 @@ from console.errors import EnvironmentLacks, InputError
 from pretrain import config
 from pretrain.engine.placement import check_compiler
 from pretrain.engine.resume import differences
+from pretrain.engine.schedules import scaled_lr
 
 BUILT_IN = configs.FOLDER / "pretrain"
 
@@ -158,6 +159,17 @@ def test_a_twin_is_its_config_with_a_small_network():
     assert (row.DATA.CLASSES, twin.DATA.CLASSES) == ("imagenet100", "")
     with pytest.raises(InputError, match="mean 'setsim_paper'"):
         config.load("setsim_papr_scenes")
+
+
+def test_rates_are_those_of_a_batch_of_256_and_shrink_with_the_batch():
+    """MoCo's linear rule; a twin with the rate of the full batch collapses within 20 steps."""
+    for name in config.built_in():
+        row, twin = config.load(name).SOLVER, config.load(f"{name}_scenes").SOLVER
+        assert row.REFERENCE_BATCH == twin.REFERENCE_BATCH == 256, name
+        assert twin.BASE_LR == row.BASE_LR, name
+    assert scaled_lr(config.load("moco_v2_scenes").SOLVER) == pytest.approx(0.03 * 16 / 256)
+    assert scaled_lr(config.load("demo_setsim").SOLVER) == pytest.approx(0.03 * 16 / 256)
+    assert scaled_lr(config.load("swav").SOLVER) == 4.8  # at its own batch, 4096
 
 
 def test_options_of_ones_own_method_are_free(tmp_path):

@@ -139,6 +139,48 @@ def test_scfss_whole_loss_is_the_official_one(name, dtype, tolerance):
         assert_close(logits.grad, arrays[f"grad_{name}_f64"], tolerance)
 
 
+def image_loss(method, views, targets):
+    """DINO's loss where the head passes logits ``[V B, K]`` and targets ``[2B, K]`` through."""
+    B = len(targets) // 2
+    method.head = method.momentum_head = lambda x: x
+    students = [{"cls": views[: 2 * B]}, {"cls": views[2 * B :]}][: 1 + (len(views) > 2 * B)]
+    return method.image_loss(students, {"cls": targets}, 0)[0]
+
+
+def test_dinos_pairs_of_global_views_can_be_left_out():
+    """G_d2G_d of SCFS's Table 7: the mean over all pairs is that over the two and the others."""
+    torch.manual_seed(0)
+    B, N, K = 3, 4, 256
+    views, targets = torch.randn(2 * B + N * B, K), torch.randn(2 * B, K)
+    every, without = (
+        build_method(config.load("dino_scenes", ["DINO.GLOBAL_PAIRS", str(on)]))
+        for on in (True, False)
+    )
+    for method in (every, without):
+        del method.head, method.momentum_head
+    both = image_loss(every, views[: 2 * B], targets)
+    local = image_loss(without, views, targets)
+    torch.testing.assert_close(
+        image_loss(every, views, targets), (2 * both + 2 * N * local) / (2 + 2 * N)
+    )
+    views.requires_grad_()
+    nothing = image_loss(without, views[: 2 * B], targets)
+    nothing.backward()  # a gradient for DDP, of 0
+    assert nothing == 0 and not views.grad.any()
+
+
+def test_scfs_without_local_crops_has_the_search_alone():
+    method = build_method(config.load("scfs_wo_mc_r50_in100_200ep_scenes")).train()
+    images = torch.randn(2, 4, 3, 64, 64)
+    values = method([plain_view(image) for image in images], 0)
+    local = [values[f"loss/local_layer{n}"] for n in (2, 3, 4)]
+    assert values["loss/image"] == 0 and not any("global" in name for name in values)
+    torch.testing.assert_close(values["loss"].detach(), 0.5 * sum(local))
+    with pytest.raises(InputError, match="GLOBAL_PAIRS is False and VIEWS.LOCAL_CROPS is 0"):
+        words = ["DATA.PATH", "x", "DINO.GLOBAL_PAIRS", "False"]
+        config.validate(config.load("dino_wo_mc_r50_in100_200ep", words))
+
+
 def test_crops_are_encoded_in_their_order_one_pass_a_resolution():
     arrays = load("dino/multicrop_wrapper.npz")
     method = build_method(config.load("dino_scenes"))

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretrain import config
+
 CURVES = Path(__file__).parents[1] / "golden" / "curves"
 RUNS = {  # method: its config
     "moco": ("moco_v2_r50_in1k_200ep_scenes", []),
@@ -46,10 +48,10 @@ def make_scenes(folder: Path) -> Path:
 
 
 def options(run: tuple[str, list[str]], images: Path, folder: Path):
-    from pretrain import config
-
     preset, overrides = run
     shared = ["DATA.PATH", str(images), "OUTPUT_DIR", str(folder), "DATA.WORKERS", "0"]
+    # 16 times the twin's own rate: 30 steps must show that the loss falls.
+    shared += ["SOLVER.REFERENCE_BATCH", "16"]
     return config.load(preset, [*overrides, *shared, "DEVICE", "cpu"])
 
 
@@ -70,6 +72,17 @@ def test_a_method_learns_resumes_and_converts(name, images, tmp_path, check_same
     # The loss of a method with a queue first rises, while real keys replace the random start.
     start = 8 if name in QUEUED else 0
     check_run(name, RUNS[name], images, tmp_path, check_same_run, start)
+
+
+def test_at_its_own_rate_a_twin_keeps_the_images_apart(images, tmp_path):
+    """The linear rule's rate; at 16 times as much, the embeddings are one point by step 10."""
+    from pretrain.engine.train import train
+
+    cfg = options(RUNS["moco"], images, tmp_path)
+    cfg.SOLVER.REFERENCE_BATCH = config.load(RUNS["moco"][0]).SOLVER.REFERENCE_BATCH
+    train(cfg)
+    spread = [line["stat/feature_std"] for line in read(tmp_path)]
+    assert spread[0] > 0.3 and min(spread[10:]) > 0.5 * spread[0], spread
 
 
 def check_run(name, run, images, folder, check_same_run, start: int) -> list[dict]:

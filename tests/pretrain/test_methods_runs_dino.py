@@ -44,7 +44,8 @@ def test_a_mode_learns_resumes_and_converts(name, images, tmp_path, check_same_r
     # Collapsed, all images would have one output: no spread, or an entropy of 0 or log K.
     last = lines[-1]
     assert last["stat/feature_std"] > 0.1
-    assert 0.01 < last["stat/teacher_entropy"] < 5.5
+    if name != "scfs_wo_mc":  # which leaves the head of the image as it starts
+        assert 0.01 < last["stat/teacher_entropy"] < 5.5
 
 
 if __name__ == "__main__":

@@ -106,6 +106,74 @@ def test_rows_and_protocols_are_those_of_the_papers_table(name):
 
 
 @pytest.mark.parametrize("name", TABLES)
+def test_no_two_rows_of_a_table_are_one_run(name):
+    """Two published numbers cannot come from one pretraining that is fine-tuned in one way."""
+    spec, layout = pipeline.read(name), layouts.find(name)
+    runs = [
+        (row.pretrain, row.options, row.start_from, row.data or spec.data, row.transfer)
+        for row in spec.rows
+        if row.pretrain
+    ]
+    runs = [(resolved(config, options), *rest) for config, options, *rest in runs]
+    assert [run for run in runs if runs.count(run) > 1] == []
+    shown = [
+        (resolved(config), row.data, row.options) for row in layout.rows for config in row.configs
+    ]
+    assert [run for run in shown if shown.count(run) > 1] == []
+
+
+def resolved(config, options=()):
+    """The options of a pretraining."""
+    words = [str(word) for pair in dict(options).items() for word in pair]
+    return pretraining.flat(pretraining.load(config, words))
+
+
+def different(one, other):
+    """The options that two configs do not share."""
+    one, other = resolved(one), resolved(other)
+    return {key for key in one if one[key] != other[key]}
+
+
+def test_the_rows_of_setsims_table_3_differ_by_what_their_names_say():
+    base = "setsim_r50_in100_200ep"  # Set + Geo + Sym, with the nearest neighbours
+    config = {row.method: row.pretrain for row in pipeline.read("setsim/table3").rows}
+    assert config["Set + Geo + Sym"] == base
+    sym, geo, set_ = "MOCO.SYMMETRIC", "SETSIM.GEOMETRY_THRESHOLD", "SETSIM.SET"
+    assert different(config["Set + Geo"], base) == {sym}
+    assert different(config["Set"], base) == {sym, geo}
+    assert different(config["Geo"], base) == {sym, set_, "SETSIM.NEAREST"}
+    assert resolved(base)["SETSIM.NEAREST"] and resolved(config["Set"])["SETSIM.NEAREST"]
+    assert different("setsim_set2set_r50_in100_200ep", base) == {"SETSIM.NEAREST"}  # Table 2
+
+
+def test_dino_and_scfs_stand_side_by_side_with_the_same_settings():
+    """But for the method and SCFS's own options; on ViTs with 8 local crops, too."""
+    configs = [row.pretrain for row in pipeline.read("scfs/table10").rows]
+    pairs = list(zip(configs[::2], configs[1::2], strict=True))
+    for table in ("scfs/table7", "scfs/table9"):
+        found = {row.method: row.pretrain for row in pipeline.read(table).rows}
+        pairs += [
+            (found[name], found[name.replace("DINO", "SCFS")])
+            for name in found
+            if name.startswith("DINO") and name.replace("DINO", "SCFS") in found
+        ]
+    assert len(pairs) == 3 + 2 + 4
+    own = {"METHOD.NAME", "SCFS.LEVELS", "SCFS.LEVEL_GLOBAL", "DINO.GLOBAL_PAIRS"}
+    for dino, scfs in pairs:
+        assert different(dino, scfs) <= own, (dino, scfs)
+    assert {resolved(each)["VIEWS.LOCAL_CROPS"] for pair in pairs[:3] for each in pair} == {8}
+    assert {resolved(each)["SOLVER.BASE_LR"] for each in pairs[2]} == {0.0005}
+
+
+def test_without_local_crops_scfs_searches_in_the_other_view_and_does_nothing_else():
+    """Table 7's "w/o MC" ticks G_d2G_f alone; Figure 5's 0 local crops are the same run."""
+    row = resolved("scfs_wo_mc_r50_in100_200ep")
+    assert not (row["VIEWS.LOCAL_CROPS"] or row["DINO.GLOBAL_PAIRS"] or row["SCFS.LEVEL_GLOBAL"])
+    assert different("scfs_wo_mc_r50_in100_200ep", "scfs_crops00_r50_in100_200ep") == set()
+    assert different("dino_wo_mc_r50_in100_200ep", "dino_crops00_r50_in100_200ep") == set()
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_no_variants_of_one_protocol_are_mixed(name, expanded):
     variants = {}
     for job in of_verb(expanded(name), "transfer"):
