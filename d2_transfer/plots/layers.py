@@ -35,6 +35,8 @@ def layers(records: Sequence[Record], choice: Choice, k: int | None = None) -> P
         raise unknown("metric", metric, METRICS, "--metric")
     told = [record for record in records if accuracies(record, metric)]
     if not told:
+        if any(_stage(name, metric) for record in records for name in record.metrics):
+            raise InputError(f"{metric} is undefined at every stage of every record")
         raise InputError(
             f"no record has {metric} by stage; measure it: densessl transfer WEIGHTS --protocol "
             "knn --variant stages --trials 1 -o DIR"
@@ -64,10 +66,15 @@ def accuracies(record: Record, metric: str) -> Accuracies:
     """The record's values of a metric by stage and k, as ``knn/top1_res4_k20`` names them."""
     found = {}
     for name, value in record.metrics.items():
-        told = STAGE.fullmatch(name.removeprefix(f"{metric}_"))
+        told = _stage(name, metric)
         if told and value == value:  # not NaN
             found[told[1], int(told[2])] = value
     return found
+
+
+def _stage(name: str, metric: str) -> re.Match | None:
+    """The stage and the k in a metric's name, where it is of ``metric``."""
+    return STAGE.fullmatch(name.removeprefix(f"{metric}_"))
 
 
 def _usual_k(records: Sequence[Record]) -> int:

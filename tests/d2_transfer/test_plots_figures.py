@@ -290,6 +290,13 @@ def test_layers_are_stages_in_the_networks_order(tmp_path, model):
         by_stage(tmp_path, k=50)
 
 
+def test_stages_without_a_defined_accuracy_are_said(tmp_path, model):
+    undefined = dict.fromkeys(("knn/top5", "knn/top5_res4_k20", "knn/top5_res5_k20"), math.nan)
+    model("few", [undefined | {"knn/top1_res4_k20": 50.0}], IN100, method="few", **KNN)
+    with pytest.raises(InputError, match="knn/top5 is undefined at every stage"):
+        by_stage(tmp_path, metric="knn/top5")
+
+
 def test_blocks_of_a_transformer_are_sorted_by_number(tmp_path, model):
     names = ("block12", "block4", "block8")
     model("vit", [stages(74.0, 40.0, 60.0, names=names)], IN100, method="dino", **KNN)
