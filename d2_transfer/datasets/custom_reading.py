@@ -15,9 +15,9 @@ from decoding import size_of
 
 from . import label_images
 from .coco_content import Id, no_garbage_collection, ordered
+from .coco_masks import finite
 from .custom_faults import Faults, shown
 from .custom_found import Annotations
-from .custom_masks import finite
 from .custom_objects import Objects
 from .inspection import Inspection, some, spread
 from .label_images import BadLabels

@@ -13,7 +13,7 @@ from pathlib import Path
 from console.files import read_text
 from d2_transfer import compat
 
-from .custom_masks import CompressedRuns, runs_fault
+from .coco_masks import CompressedRuns, runs_fault
 from .inspection import Inspection, Layout, some
 
 VOC_CLASSES = (

@@ -1,4 +1,4 @@
-"""Segmentations of the user's own annotations: polygons, and run lengths as numbers or as text.
+"""Segmentations of COCO's format: polygons, and run lengths as numbers or as text.
 
 pycocotools decodes run lengths without a look at their sum: with too few the rest of the mask is
 memory that nothing has written.
