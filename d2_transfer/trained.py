@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from console import files
+from console import archive, files
 from console.errors import InputError
 from d2_transfer import compat
 
@@ -61,6 +61,7 @@ def keep_model_only(folder: str | os.PathLike) -> None:
 def _read(file: str | os.PathLike, cure: str = "") -> dict:
     import torch
 
+    archive.check_file(file)
     try:
         held = torch.load(file, map_location="cpu", weights_only=True)
         held["model"].keys()

@@ -1,5 +1,6 @@
 """What a trial starts from: a random start, supervised weights, ours, or a converted file."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 from console import files
 from console.errors import InputError
 from d2_transfer import convert
+from weight_files import images
 
+logger = logging.getLogger("densessl")
 RANDOM = "random"
 SUPERVISED = "supervised"
 
@@ -64,6 +67,8 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     else:
         method = SUPERVISED if supervised else None
         file, held = _converted(source, sha256, Path(folder), method)
+    if held.get("densessl"):
+        log_images(held["densessl"])
     convert.check_detector_config(held, cfg)
     facts = held["densessl"]
     return Weights(
@@ -75,6 +80,11 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     )
 
 
+def log_images(facts: dict[str, Any]) -> None:
+    """Say which images the weights take, so that nothing is assumed without a word."""
+    logger.info("the weights (%s) take images %s", facts["method"], images.words_of(facts))
+
+
 def _converted(source: Path, sha256: str, folder: Path, method: str | None):
     out = folder / f"weights_{sha256[:12]}.pkl"  # never in the place of another run's
     if out.is_file():
@@ -82,6 +92,8 @@ def _converted(source: Path, sha256: str, folder: Path, method: str | None):
         if (held.get("densessl") or {}).get("source_sha256") == sha256:
             return out, held
     report = convert.convert(source, out, force=True, method=method)
+    for note in report.notes:
+        logger.info("%s: %s", source, note)
     files.write_text(out.with_suffix(".txt"), f"{report}\n")
     return out, convert.read_weights(out)
 

@@ -30,7 +30,7 @@ C.VIEWS.LOCAL_SCALE = (0.05, 0.14)  # area of a local crop over that of the imag
 
 C.BACKBONE = CfgNode()
 C.BACKBONE.NAME = "resnet50"  # resnet18, 50, 101; vit_tiny, vit_small, vit_base (patches of 16)
-C.BACKBONE.WEIGHTS = ""  # a checkpoint of densessl pretrain whose backbone to start from
+C.BACKBONE.WEIGHTS = ""  # start from its backbone: any file that densessl convert takes
 C.BACKBONE.NORM = "split"  # split: one process acts as several GPUs; BN: per process; SyncBN
 C.BACKBONE.GROUP_SIZE = 32  # split: images a normalisation group (MoCo: 32 a GPU)
 C.BACKBONE.ZERO_INIT_RESIDUAL = False  # start every residual block as the identity

@@ -5,6 +5,7 @@ names behind that prefix are known not to be the backbone. Everything else there
 backbone, exactly; what is not behind the prefix (momentum encoders, queues, heads) is left behind.
 """
 
+import re
 from dataclasses import dataclass
 
 WRAPPER = "module."  # DistributedDataParallel puts it before every name; it is taken off first
@@ -26,7 +27,7 @@ class Layout:
     not_backbone: str = r"fc\..+"  # names after the prefix that are known and left behind
     marks: tuple[str, ...] = ()  # top-level keys without which it is not this layout
     author: str = ""  # the value that the top-level key 'author' must have
-    names: str = "torchvision"  # what follows the prefix: torchvision, detectron2, detector
+    names: str = "torchvision"  # whose names follow the prefix: these, or renaming's
     branch: str = ""  # which network that is, where the file holds two: one of BRANCHES
     other: tuple[str, tuple[str, ...], str] | None = (
         None  # the other one: branch, container, prefix
@@ -194,6 +195,29 @@ LAYOUTS = [  # tried in this order
     ),
     Layout("model", "torchvision's or timm's names under 'model'", MODEL, not_backbone=HEADS),
     Layout("detectron2_model", "Detectron2's zoo and training", MODEL, names="detector"),
+    # Caffe2's names: Detectron's and Detectron2's zoos, MSRA's R-50.pkl among them
+    *(
+        Layout(name, "Detectron's zoos", place, tell="res2_0_branch2a_w", names="caffe2")
+        for name, place in (
+            ("caffe2", ()),
+            ("caffe2_blobs", ("blobs",)),
+            ("caffe2_model", MODEL),
+        )
+    ),
+    # transformers: a classifier, a backbone alone, and both in a training file
+    *(
+        Layout(
+            *(name, "Hugging Face's ResNet", place, prefix),
+            tell=re.escape(prefix) + r"embedder\.embedder\.convolution\.weight",
+            not_backbone=r"(classifier|pooler)\..+",
+            names="huggingface",
+        )
+        for name, place, prefix in (
+            ("huggingface", (), "resnet."),
+            ("huggingface_backbone", (), ""),
+            ("huggingface_state_dict", STATE, "resnet."),
+        )
+    ),
     Layout(
         *("timm", "timm's ViTs, DINO's released ViTs"),
         tell=r"blocks\.0\.attn\.qkv\.weight",

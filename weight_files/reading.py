@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from console import files
-from console.errors import InputError
+from console.errors import DenseSSLError, InputError
 
 from . import safetensors, torchfile
 from .unpickle import Unpickler
@@ -37,7 +37,8 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
     """What a checkpoint file holds, of whatever layout, on the CPU.
 
     Objects of other programs are ``unpickle.Held``. Raises InputError for a file that is missing,
-    damaged, no checkpoint, or that holds code.
+    damaged, no checkpoint, a zip bomb, or that holds code; EnvironmentLacks for one that is larger
+    than the free memory.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -51,8 +52,8 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
             if kind == "safetensors":
                 return safetensors.read(stream)
             return Unpickler(stream, torchfile.tensor_names()).load()
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+        except DenseSSLError as error:
+            raise type(error)(f"{path}: {error}") from None
         except Exception as error:  # whatever bytes there are, they end here
             raise InputError(_damaged(path, kind, error)) from None
 
@@ -79,7 +80,7 @@ def kind_of(path: Path) -> str:
         )
     if start.startswith(torchfile.ZIP):
         return "zip"
-    if start.startswith(torchfile.MAGIC):
+    if start.startswith(b"\x80") and torchfile.MAGIC in start[:24]:
         return "legacy"
     return "safetensors" if safetensors.is_one(start, path.stat().st_size) else "pickle"
 

@@ -1,5 +1,6 @@
 """What is taken from a checkpoint: its layout, one of its networks, and the facts it tells."""
 
+import os
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 from console.errors import InputError, unknown
 
 from . import facts as facts_of
-from . import keys, vit
+from . import images as images_of
+from . import keys, origin, reading, renaming, vit
 from .complete import complete, plain
+from .images import Images
 from .layouts import BRANCHES, BY_NAME, HEADS, LAYOUTS, WRAPPER, Layout
 from .unknown import explain, networks_in
 
@@ -26,15 +29,23 @@ class Source:
     fpn: dict[str, Any]  # Detectron2's name -> tensor; empty without an FPN
     counters_added: int  # num_batches_tracked that the file lacked, set to 0
     method: str
-    normalization: dict[str, Any]  # mean and std of 0–1 values, channel_order
+    images: Images  # how they are normalised, and where the network has its stride
     pretrain: dict[str, Any] = field(default_factory=dict)
     branch: str = ""  # which of the file's two networks this is; empty where there is one
     other: str = ""  # the branch that was not taken
     place: str = ""  # where the backbone lies: "state_dict:module.encoder_q."
     other_place: str = ""
     left: dict[str, int] = field(default_factory=dict)  # what is left behind: names, how many
-    stride_in_1x1: bool = False
     notes: list[str] = field(default_factory=list)  # what people should know about the tensors
+
+    @property
+    def normalization(self) -> dict[str, Any]:
+        """Mean and std of 0–1 values, channel_order."""
+        return self.images.normalization
+
+    @property
+    def stride_in_1x1(self) -> bool:
+        return self.images.stride_in_1x1
 
     @property
     def is_vit(self) -> bool:
@@ -58,10 +69,21 @@ class Source:
         return f"{of} ({self.layout} layout){branch}"
 
 
+def from_file(
+    path: str | os.PathLike, name: str = "auto", branch: str | None = None
+) -> tuple[Any, Source]:
+    """What a file holds (of ``reading.read_checkpoint``), and the backbone in it.
+
+    The one door through which foreign weights come in; ``name`` and ``branch`` as for recognise.
+    """
+    held = reading.read_checkpoint(path)
+    return held, recognise(held, name, str(path), branch)
+
+
 def recognise(
     checkpoint: Any, name: str = "auto", where: str = "", branch: str | None = None
 ) -> Source:
-    """The backbone in a checkpoint.
+    """The backbone in a checkpoint; ``where`` is its path, or what messages call it.
 
     ``name`` is a layout's, 'auto' (the first that fits) or 'CONTAINER:PREFIX' (keys that lead to
     the tensors, with '/' between; then what comes before the backbone's names); a layout that is
@@ -71,6 +93,9 @@ def recognise(
     """
     if name != "auto" and ":" not in name and name not in BY_NAME:
         raise unknown("layout", name, ["auto", *BY_NAME], "--from")
+    checkpoint, found = renaming.unwrapped(checkpoint), origin.of(checkpoint, where)
+    if isinstance(checkpoint, dict) and not facts_of.is_ours(checkpoint):
+        found.refuse_variants(where)
     for layout in LAYOUTS if name == "auto" else [named(name)]:
         held = _held(checkpoint, layout, forced=name != "auto")
         if held is None or (name == "auto" and not _told_by(held, layout.tell)):
@@ -79,7 +104,7 @@ def recognise(
             continue
         if layout.copy:
             _check_copy(held, layout, where)
-        return _source(checkpoint, layout, branch, where, forced=name != "auto")
+        return _source(checkpoint, layout, found, branch, where, forced=name != "auto")
     raise InputError(explain(checkpoint, where, "" if name == "auto" else name))
 
 
@@ -89,6 +114,7 @@ def named(name: str) -> Layout:
         return BY_NAME[name]
     container, prefix = name.split(":", 1)
     keys_to_it = tuple(container.split("/")) if container else ()
+    prefix = renaming.without_inserted(prefix)
     return Layout(name, "named by --from", keys_to_it, prefix, not_backbone=HEADS)
 
 
@@ -122,10 +148,8 @@ def _after_prefix(held: dict[str, Any], layout: Layout) -> dict[str, Any]:
     """What follows the prefix and is not known to be left behind, under the names of a Source."""
     start = len(layout.prefix)
     state = {name[start:]: t for name, t in held.items() if name.startswith(layout.prefix)}
-    if layout.names == "detector":
-        state = {name: tensor for name, tensor in state.items() if keys.in_detector(name)}
     if layout.names != "torchvision":
-        state = _from_detectron2(state)
+        state = renaming.in_torchvisions(state, layout.names)
     state = {name: t for name, t in state.items() if not re.fullmatch(layout.not_backbone, name)}
     return vit.in_timms_names(keys.from_sequential(state))
 
@@ -150,28 +174,16 @@ def _check_copy(held: dict, layout: Layout, where: str) -> None:
             )
 
 
-def _from_detectron2(state: dict[str, Any]) -> dict[str, Any]:
-    import numpy
-    import torch
-
-    # The names of the deepest network include those of the others.
-    back = {new: old for old, new in keys.detectron2_names(max(keys.DEPTHS)).items()}
-    renamed: dict[str, Any] = {}
-    for name, value in state.items():
-        new = keys.in_detector(name) or name
-        new = back.get(new, re.sub(r"^backbone\.(?=fpn_)", "", new))
-        if new in renamed:
-            raise InputError(f"the checkpoint holds {new} twice, once under the name {name}")
-        is_array = isinstance(value, numpy.ndarray | numpy.generic)
-        renamed[new] = torch.as_tensor(value) if is_array else value
-    return renamed
-
-
 # From the layout to the source ------------------------------------------------------------------
 
 
 def _source(
-    checkpoint: dict, layout: Layout, branch: str | None, where: str, forced: bool
+    checkpoint: dict,
+    layout: Layout,
+    found: origin.Origin,
+    branch: str | None,
+    where: str,
+    forced: bool,
 ) -> Source:
     ours, theirs = layout, _other(layout)
     if theirs is not None:
@@ -194,7 +206,7 @@ def _source(
             " the networks that are known here would compute other features"
         )
     facts = facts_of.ours(checkpoint)
-    normalization, stride_in_1x1 = facts_of.images(checkpoint, facts, layout, notes)
+    images = images_of.told(checkpoint, facts, layout, found, notes)
     if layout.alike:
         notes.append(f"the same names are also {layout.alike}")
     return Source(
@@ -204,14 +216,13 @@ def _source(
         fpn=_fpn(fpn, where),
         counters_added=added,
         method=facts_of.method(checkpoint, facts, layout),
-        normalization=normalization,
+        images=images,
         pretrain=facts_of.pretrain(checkpoint, facts),
         branch=ours.branch if theirs else facts.get("branch", ""),
         other=theirs.branch if theirs else "",
         place=_place(checkpoint, ours),
         other_place=_place(checkpoint, theirs) if theirs else "",
         left=_left_behind(held, ours),
-        stride_in_1x1=stride_in_1x1,
         notes=notes,
     )
 
@@ -257,8 +268,8 @@ def _left_behind(held: dict[str, Any], layout: Layout) -> dict[str, int]:
     for name in held:
         inside = name.startswith(layout.prefix)
         rest = name[len(layout.prefix) :] if inside else name
-        of_detector = layout.names != "detector" or keys.in_detector(rest)
-        if inside and of_detector and not re.fullmatch(layout.not_backbone, rest):
+        named = inside and renaming.belongs(rest, layout.names)
+        if named and not re.fullmatch(layout.not_backbone, rest):
             continue
         group = (layout.prefix if inside else "") + rest.split(".")[0]
         left[group] = left.get(group, 0) + 1

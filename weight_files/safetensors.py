@@ -11,6 +11,7 @@ import math
 import struct
 from typing import Any, BinaryIO
 
+from console.archive import check_size
 from console.errors import InputError
 
 FACTS = "densessl"  # the metadata entry that holds our facts, as JSON
@@ -41,12 +42,15 @@ def read(stream: BinaryIO) -> Any:
     """
     import torch
 
+    check_size(size := stream.seek(0, 2), size)
+    stream.seek(0)
     data = stream.read()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__", None) or {}
     tensors = collections.OrderedDict()
     body = memoryview(data)[8 + length :]
+    held = 0
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         if entry["dtype"] not in _TYPES:
@@ -54,9 +58,13 @@ def read(stream: BinaryIO) -> Any:
         dtype, shape = getattr(torch, _TYPES[entry["dtype"]]), entry["shape"]
         if not 0 <= begin <= end <= len(body) or end - begin != math.prod(shape) * dtype.itemsize:
             raise InputError(f"is damaged or truncated: {name} does not lie within the file")
+        held += end - begin
+        if held > len(body):
+            raise InputError("its tensors lie over each other: they are larger than the file")
         values = bytearray(body[begin:end])
         tensor = torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
         tensors[name] = tensor.view(shape)
+    tensors.metadata = {name: text for name, text in metadata.items() if name != FACTS}
     if FACTS in metadata:
         tensors.densessl = json.loads(metadata[FACTS])
     return tensors

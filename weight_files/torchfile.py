@@ -12,12 +12,13 @@ import zipfile
 from io import BytesIO
 from typing import Any, BinaryIO
 
+from console.archive import SMALL, check_zip, told
 from console.errors import InputError
 
 from .unpickle import Unpickler
 
 ZIP = b"PK\x03\x04"
-MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled number, before 1.6
+MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a number that protocols 2 to 5 pickle, before 1.6
 PROTOCOL = 1001  # of the format before 1.6
 
 _STORAGES = {  # name of a storage's class: the type of its values
@@ -42,6 +43,7 @@ def read_zip(stream: BinaryIO) -> Any:
     import torch
 
     with zipfile.ZipFile(stream) as archive:
+        check_zip(archive, stream.seek(0, 2))
         names = archive.namelist()
         pickles = [name for name in names if re.fullmatch("([^/]+/)?data.pkl", name)]
         if any(name.endswith("constants.pkl") for name in names):
@@ -70,8 +72,8 @@ def read_legacy(stream: BinaryIO) -> Any:
     import torch
 
     size = stream.seek(0, 2)
-    stream.seek(len(MAGIC))
-    protocol, system = Unpickler(stream).load(), Unpickler(stream).load()
+    stream.seek(0)
+    _, protocol, system = (Unpickler(stream).load() for _ in range(3))
     if protocol != PROTOCOL:
         raise InputError(f"is in an unknown format of torch.save ({protocol})")
     _check_byte_order("little" if system["little_endian"] else "big")
@@ -83,6 +85,8 @@ def read_legacy(stream: BinaryIO) -> Any:
             if length * dtype.itemsize > size:
                 raise InputError("is damaged or truncated: a tensor is larger than the file")
             storages[str(key)] = torch.empty(length, dtype=dtype)
+            if sum(held.nbytes for held in storages.values()) > size:
+                raise InputError("is damaged or truncated: its tensors are larger than the file")
         whole, view = storages[str(key)], saved[5] if len(saved) > 5 else None
         return whole if view is None else whole[view[1] : view[1] + view[2]]
 
@@ -123,7 +127,12 @@ def tensor_names() -> dict[tuple[str, str], Any]:
     import torch
 
     def tensor(storage, offset, shape, stride, *_):
-        return storage.as_strided(tuple(shape), tuple(stride), offset)  # checks the bounds
+        view = storage.as_strided(tuple(shape), tuple(stride), offset)  # checks the bounds
+        if view.nbytes > max(storage.nbytes, SMALL):  # one value for many, by strides of 0
+            raise InputError(
+                f"it holds a tensor of {told(view.nbytes)} over {told(storage.nbytes)} of values"
+            )
+        return view
 
     def typed_tensor(storage, offset, shape, stride, gradient, hooks, dtype, *_):
         return tensor(storage.view(dtype), offset, shape, stride)

@@ -17,7 +17,8 @@ _STRANGERS = [
     (r"(.*\.)?layers\.\d+\.attn\.qkv\.weight", "a ViT under OpenMMLab's names"),
     (r"(.*\.)?stages\.\d\.blocks\.\d\.conv1\.conv\.weight", "a RegNet"),
     (r"(.*\.)?features\.0\.weight", "a VGG or AlexNet"),
-    (r"conv1_w|res2_0_branch2a_w", "a network under Caffe2's names, its batch norm folded"),
+    (r"conv1_w|res2_0_branch2a_w", "a network under Caffe2's names"),
+    (r"(.*\.)?embeddings\.cls_token", "a ViT under Hugging Face's names"),
 ]
 
 
@@ -67,14 +68,16 @@ def explain(checkpoint: Any, where: str, asked: str) -> str:
     return f"{message}. Its top-level keys: {shown}. Known layouts: {known}"
 
 
-def _dicts(held: Any, path: tuple[str, ...] = ()):
+def _dicts(held: Any, path: tuple[str, ...] = (), seen: set[int] | None = None):
     """Every dict within dicts whose keys are text without '/' or ':', and the keys to it."""
-    if not isinstance(held, dict) or len(path) > DEPTH:
+    seen = set() if seen is None else seen
+    if not isinstance(held, dict) or len(path) > DEPTH or id(held) in seen:
         return
+    seen.add(id(held))  # once, however often the file names it
     yield path, held
     for key, value in held.items():
         if isinstance(value, dict) and isinstance(key, str) and not re.search("[/:]", key):
-            yield from _dicts(value, (*path, key))
+            yield from _dicts(value, (*path, key), seen)
 
 
 def _title(kind: str, state: dict, prefix: str) -> str:

@@ -2,7 +2,9 @@
 
 What a pickle asks for by name is looked up in the tables below and nowhere else; nothing is
 imported for it. Objects that other programs put beside their weights (arguments, configs, progress)
-become ``Held``: their fields, and none of their code.
+become ``Held``: their fields, and none of their code. A module of Lightning may keep whatever it
+was made with as its hyper-parameters (classes, partials, transforms): there everything is ``Held``
+but what only an attack would name.
 """
 
 import collections
@@ -41,7 +43,10 @@ class Held(dict):
         self.values_in_order.extend(values)
 
     def append(self, value: Any) -> None:
+        """For lists, and for sets as ``add``."""
         self.values_in_order.append(value)
+
+    add = append
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__  # an enum may be the key of a dict
@@ -69,8 +74,16 @@ _PLAIN = {
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
     ("builtins", "complex"): complex,
-    ("builtins", "bytearray"): bytearray,
 }
+LIGHTNING = ("pytorch-lightning_version", "hyper_parameters")  # a file of a module has one of them
+# What runs a program, opens a file or a connection: refused wherever it stands.
+_RUNS = re.compile(
+    r"(posix|nt|pty|subprocess|socket|runpy|ctypes|_ctypes|webbrowser|importlib|shutil|marshal|code"
+    r"|multiprocessing|_?pickle|torch\.hub)\..+"
+    r"|os\.(system|popen|exec|spawn|startfile|fork|kill|remove|unlink|rmdir|rename).*"
+    r"|builtins\.(eval|exec|compile|open|input|breakpoint|globals|locals|vars|(set|del)attr"
+    r"|__import__|__build_class__)|_?io\..*open.*"
+)
 HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 
 
@@ -89,6 +102,13 @@ class Unpickler(pickle.Unpickler):
         super().__init__(stream, encoding="latin1")  # Python 2 wrote its text as bytes
         self._known = _PLAIN | arrays.names() | (known or {})
         self._storage = storage
+        self._strange: list[str] = []  # names that are known nowhere, in the order of the file
+
+    def load(self) -> Any:
+        held = super().load()
+        if self._strange and not (isinstance(held, dict) and any(key in held for key in LIGHTNING)):
+            raise refused(self._strange[0])
+        return held
 
     def find_class(self, module: str, name: str) -> Any:
         module = _OF_PYTHON_2.get(module, module)
@@ -98,23 +118,41 @@ class Unpickler(pickle.Unpickler):
             return _encode
         if (module, name) == ("builtins", "bytes"):  # and none of them
             return _no_bytes
+        if (module, name) == ("builtins", "bytearray"):
+            return _bytearray
         if (module, name) == ("copyreg", "_reconstructor"):  # how protocols 0 and 1 spell objects
             return _reconstructor
         if (module, name) == ("builtins", "getattr"):
-            return _attribute
-        if _HELD.fullmatch(f"{module}.{name}"):
-            return stand_in(f"{module}.{name}")
-        raise refused(f"{module}.{name}")
+            return self._attribute
+        if not _HELD.fullmatch(f"{module}.{name}"):
+            self._strange.append(f"{module}.{name}")
+            if _RUNS.fullmatch(f"{module}.{name}"):
+                raise refused(*{self._strange[0]: 1, f"{module}.{name}": 1})
+        return stand_in(f"{module}.{name}")
+
+    def _attribute(self, owner: Any, name: str) -> Any:
+        """In place of ``getattr``: mmengine's training history names its own methods with it."""
+        of = getattr(owner, "pickled", type(owner).__name__)
+        if of != HISTORY or name not in ("max", "min", "mean", "current"):
+            self._strange.append("builtins.getattr")
+        return stand_in(f"{of}.{name}")
 
     def persistent_load(self, saved: Any) -> Any:
+        if isinstance(saved, tuple) and saved[:1] == ("module",) and len(saved) == 4:
+            return saved[1]  # a class with its source, which torch.save kept before 1.6
         if self._storage is None or not isinstance(saved, tuple) or saved[:1] != ("storage",):
             raise InputError(f"it refers to an object outside of itself: {str(saved)[:80]}")
         return self._storage(saved)
 
 
-def refused(name: str) -> InputError:
-    """The error for pickled code, with what to do when it is a whole network."""
+def refused(name: str, inner: str = "") -> InputError:
+    """The error for pickled code, with what to do when it is a whole network.
+
+    ``inner``: what ``name`` would be made of, if that is what runs something.
+    """
     message = f"it holds pickled code ({name}), which will not be unpickled"
+    if inner:
+        return InputError(f"{message}: it names {inner}")
     if re.match(r"(torch\.nn|torchvision|timm|__main__)\.", name):
         message += (
             "; if a whole network was saved, load it where its code is and save its state_dict()"
@@ -144,8 +182,8 @@ def _reconstructor(cls: Any, base: Any, state: Any) -> Any:
     return cls()
 
 
-def _attribute(owner: Any, name: str) -> Any:
-    """In place of ``getattr``: mmengine's training history names its own methods with it."""
-    if getattr(owner, "pickled", "") != HISTORY or name not in ("max", "min", "mean", "current"):
-        raise refused("builtins.getattr")
-    return stand_in(f"{HISTORY}.{name}")
+def _bytearray(data: Any = b"", encoding: str = "latin1") -> bytearray:
+    """Of bytes and texts; of a number it would be as many zeros as the file wishes."""
+    if isinstance(data, int):
+        raise refused("builtins.bytearray")
+    return bytearray(_encode(data, encoding) if isinstance(data, str) else data)

@@ -8,7 +8,7 @@ from fvcore.common.config import CfgNode
 from console import files
 from console.errors import InputError
 from d2_transfer import convert
-from d2_transfer.weights import RANDOM, SUPERVISED, Weights
+from d2_transfer.weights import RANDOM, SUPERVISED, Weights, log_images
 
 from .networks import check_size, network_of, stages_of
 
@@ -39,6 +39,7 @@ def prepare(named: str, folder: str | os.PathLike, cfg: CfgNode) -> Weights:
         report = convert.convert(source, out, force=True, method=method)
         files.write_text(out.with_suffix(".txt"), f"{report}\n")
     facts = convert.read_checkpoint(out).densessl
+    log_images(facts)
     try:
         _check(cfg, facts)
     except InputError:

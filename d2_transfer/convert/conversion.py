@@ -1,6 +1,7 @@
 """From a checkpoint to a weights file, by way of the proof."""
 
 import os
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import Any
 
 from console import files
 from console.errors import EnvironmentLacks, InputError, unknown
-from weight_files import keys, reading, safetensors, vit
-from weight_files.recognise import Source, recognise
+from weight_files import images, keys, reading, safetensors, vit
+from weight_files.recognise import Source, from_file
 
 from . import weights
 from .prove import Stage, prove
 from .prove_timm import prove_timm
 from .prove_vit import prove_vit
-from .report import Report, images_told
+from .report import Report
 
 TARGETS = {  # the first ending is the one that messages name
     "detectron2": (".pkl",),
@@ -34,6 +35,10 @@ def convert(
     method: str | None = None,
     branch: str | None = None,
     pretrain: dict[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channel_order: str | None = None,
+    stride_in_1x1: bool | None = None,
 ) -> Report:
     """Write a checkpoint's backbone (and FPN) for ``target`` and prove it by running both networks.
 
@@ -43,15 +48,17 @@ def convert(
     ViT. ``source`` is a layout of ``layouts.LAYOUTS``, 'CONTAINER:PREFIX' or 'auto'; ``branch``
     chooses between a file's two networks; ``method`` names the method where the layout cannot tell,
     ``pretrain`` the facts of a pretraining that the file does not tell (``dataset``, ``epochs``).
-    The proof is made on what is read back from the disk, before the file takes its name. Raises
-    InputError when the checkpoint is not understood, when ``out`` exists with other contents
-    (unless ``force``) and when the proof fails (ProofFailed); nothing is then written.
+    ``mean``, ``std`` (three numbers, of 0–1 or of 0–255 images), ``channel_order`` and
+    ``stride_in_1x1`` count over what the file says or what is assumed. The proof is made on what is
+    read back from the disk, before the file takes its name. Raises InputError when the checkpoint
+    is not understood or says that it is a variant, when ``out`` exists with other contents (unless
+    ``force``) and when the proof fails (ProofFailed); nothing is then written.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     _check_target(checkpoint, out, target)
-    held = reading.read_checkpoint(checkpoint)
-    found = recognise(held, source, str(checkpoint), branch)
+    _, found = from_file(checkpoint, source, branch)
     found = _with_facts(found, pretrain or {})
+    found = _with_images(found, mean, std, channel_order, stride_in_1x1)
     target = _target(target, out, found)
     if found.is_vit and target == "detectron2":
         raise InputError(
@@ -87,7 +94,8 @@ def convert(
         branch=found.branch,
         other=found.other,
         place=found.place,
-        images=images_told(found.normalization),
+        images=images.words(found.images),
+        images_by=found.images.by,
         stride_in_1x1=found.stride_in_1x1,
         notes=found.notes,
     )
@@ -110,6 +118,26 @@ def _with_facts(found: Source, given: dict[str, Any]) -> Source:
     other = [f"{key} {told[key]}" for key in given if key in told and told[key] != given[key]]
     notes = [f"the file says itself: {', '.join(other)}; --pretrain is not taken"] if other else []
     return replace(found, pretrain=given | told, notes=[*found.notes, *notes])
+
+
+def _with_images(
+    found: Source,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    channel_order: str | None,
+    stride_in_1x1: bool | None,
+) -> Source:
+    """What people say of the images and the stride, which counts over the file."""
+    if channel_order not in (None, *images.ORDERS):
+        raise unknown("channel order", channel_order, images.ORDERS, "--channel-order")
+    if stride_in_1x1 and (found.is_vit or found.depth < 50):
+        raise InputError(
+            f"--stride-in-1x1 is for ResNets with bottleneck blocks (50 and deeper), and this is a "
+            f"{found.title}"
+        )
+    notes = list(found.notes)
+    given = images.given(found.images, mean, std, channel_order, stride_in_1x1, notes)
+    return replace(found, images=given, notes=notes)
 
 
 def _check_target(checkpoint: Path, out: Path, target: str) -> None:
@@ -166,6 +194,7 @@ def _facts(found: Source, source_sha256: str, method: str | None) -> dict[str, A
             "pixel_std": [round(255 * value, 6) for value in normal["std"]],
         },
         "channel_order": normal["channel_order"],
+        "images_by": found.images.by,  # who says so; empty: assumed
         "network": found.network,
         "pretrain": found.pretrain,
         **network,

@@ -11,14 +11,15 @@ from typing import Any
 
 from console.errors import InputError
 from console.parser import Parser
-from weight_files import facts, reading
+from weight_files import facts, images, reading
 from weight_files.layouts import BY_NAME
 from weight_files.recognise import Source, recognise
+from weight_files.renaming import unwrapped
 from weight_files.unknown import networks_in
 from weight_files.unpickle import Held
 
 from .conversion import TARGETS
-from .report import images_told, pretrain_told
+from .report import pretrain_told
 
 ARGUMENTS = ("arch", "epochs", "batch_size", "lr", "base_lr", "dataset", "data", "data_path")
 ENTRIES = 12  # that are shown of a file's top level
@@ -99,7 +100,7 @@ def _backbone(found: Source, path: Path, checkpoint: dict) -> list[tuple[str, st
     if found.left:
         left = ", ".join(f"{name} ({count})" for name, count in found.left.items())
         rows.append(("left", left))
-    rows.append(("images", images_told(found.normalization)))
+    rows.append(("images", f"{images.words(found.images)}, {images.source(found.images.by)}"))
     rows += [("note", note) for note in found.notes]
     targets = [name for name in TARGETS if not (found.is_vit and name == "detectron2")]
     rows.append(("converts to", ", ".join(f"{name} ({TARGETS[name][0]})" for name in targets)))
@@ -118,7 +119,7 @@ def _others(found: Source, checkpoint: dict) -> list[str]:
         told.append(f"{'/'.join(layout.container)}:{layout.copy}")
     others = [
         f"{title}, {container}:{prefix}*: --from {container}:{prefix}"
-        for title, container, prefix in networks_in(checkpoint)
+        for title, container, prefix in networks_in(unwrapped(checkpoint))
         if f"{container}:{prefix}" not in told
     ]
     if found.other:
@@ -152,13 +153,15 @@ def _count(values: Any, what: str) -> str:
     return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
 
 
-def _tensors(value: Any, depth: int = 0):
+def _tensors(value: Any, depth: int = 0, seen: set[tuple[int, int]] | None = None):
     """Every tensor or array within a value; a file may hold lists within lists without end."""
+    seen, place = set() if seen is None else seen, (id(value), depth)
     if hasattr(value, "nbytes") and hasattr(value, "shape"):
         yield value
-    elif isinstance(value, dict | list | tuple) and depth < DEPTH:
+    elif isinstance(value, dict | list | tuple) and depth < DEPTH and place not in seen:
+        seen.add(place)  # once, however often the file names it there
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(inner, depth + 1)
+            yield from _tensors(inner, depth + 1, seen)
 
 
 def _size(count: int) -> str:

@@ -1,5 +1,6 @@
 """``densessl convert CKPT -o OUT``: a checkpoint to weights, proved by running both networks."""
 
+import argparse
 import math
 
 from console import log
@@ -41,6 +42,20 @@ def main(argv: list[str]) -> int:
         metavar="KEY=VALUE",
         help="what foreign weights were pretrained on, for records and tables: dataset=imagenet "
         "epochs=200",
+    )
+    numbers = {"nargs": 3, "type": float, "metavar": ("R", "G", "B")}
+    parser.add_argument(
+        "--mean",
+        **numbers,
+        help="of the images that the network wants, of 0-1 or of 0-255 ones, in the order of its "
+        "channels; over what the file says or what is assumed",
+    )
+    parser.add_argument("--std", **numbers, help="their deviation, in the same units")
+    parser.add_argument("--channel-order", metavar="RGB|BGR", help="of the network's images")
+    parser.add_argument(
+        "--stride-in-1x1",
+        action=argparse.BooleanOptionalAction,
+        help="the network has its stride in the 1x1 convolutions, as Caffe's (torchvision: 3x3)",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing, different OUT")
     arguments = parser.parse_args(argv)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weight_files import vit
+from weight_files import images, vit
 
 from .prove import Stage
 
@@ -38,6 +38,7 @@ class Report:
     other: str = ""  # the branch that was left
     place: str = ""  # where in the file the backbone lies
     images: str = ""  # their normalisation
+    images_by: str = ""  # who says so; empty: nobody, it is assumed
     stride_in_1x1: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -47,8 +48,10 @@ class Report:
             f"{self.checkpoint}: {self.told} -> {self.out} ({self.target})",
             f"  method      {self.method}{pretrain_told(self.pretrain)}",
             f"  tensors     {self.tensors} of {self.title}{fpn}, each bit for bit{self._from()}",
-            f"  images      {self.images}",
-            "  proof       both networks on the same input, float32, evaluation mode:",
+            f"  images      {self.images}, {images.source(self.images_by)}",
+            f"  proof       equal to {self._proved_against()} with these weights",
+            "              (what the original's own code computes is not in the file); both on the",
+            "              same input, float32, evaluation mode:",
             f"              {'stage':8s}{'shape':>20s}{'magnitude':>12s}{'difference':>12s}",
         ]
         for stage in self.stages:
@@ -68,6 +71,15 @@ class Report:
 
     def _from(self) -> str:
         return f", from {self.place}*" if self.place.strip(":") else ""
+
+    def _proved_against(self) -> str:
+        """The network whose outputs the written file's were compared with."""
+        if self.depth is not None:
+            stride = ", the stride in its 1x1 convolutions," if self.stride_in_1x1 else ""
+            return f"torchvision's {self.network}{stride}"
+        if self.target == "torchvision":
+            return f"timm's {vit.SIZES[self.network].timm}"
+        return f"torchvision's VisionTransformer of that size ({self.title})"
 
     @property
     def next_command(self) -> str:
@@ -93,12 +105,6 @@ class Report:
         options = vit.SIZES[self.network].torchvision.items()
         told = ", ".join(f"{option}={value}" for option, value in options)
         return [f"network = torchvision.models.VisionTransformer({told})", load]
-
-
-def images_told(normalization: dict[str, Any]) -> str:
-    """'RGB, mean 123.675 116.28 103.53, deviation …' of 0–255 values."""
-    mean, std = (" ".join(f"{255 * v:.6g}" for v in normalization[k]) for k in ("mean", "std"))
-    return f"{normalization['channel_order']}, mean {mean}, deviation {std} (of 0-255)"
 
 
 def pretrain_told(pretrain: dict[str, Any]) -> str:

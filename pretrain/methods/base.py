@@ -1,5 +1,6 @@
 """What the engine knows of a method."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor, nn
 
 from console.errors import InputError
 from pretrain.backbones import build_backbone
-from pretrain.views import View
+from pretrain.backbones.start import Start, starting_state
+from pretrain.views import NORMALIZATION, View
 
+logger = logging.getLogger("densessl")
 LEVEL = "layer4"  # whose features image branches and most dense branches project
 
 
@@ -98,32 +101,18 @@ def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> nn.Module:
         *(options.NAME, options.NORM, options.GROUP_SIZE, options.ZERO_INIT_RESIDUAL, drop_path)
     )
     if options.WEIGHTS:
-        backbone.load_state_dict(starting_weights(cfg))
+        start = starting_weights(cfg)
+        logger.info("BACKBONE.WEIGHTS: %s", start.told)
+        backbone.load_state_dict(start.state)
     return backbone
 
 
-def starting_weights(cfg: CfgNode) -> dict[str, Tensor]:
+def starting_weights(cfg: CfgNode) -> Start:
     """The backbone in ``BACKBONE.WEIGHTS``; InputError unless it is one of ``BACKBONE.NAME``."""
     options, where = cfg.BACKBONE, f"BACKBONE.WEIGHTS: {cfg.BACKBONE.WEIGHTS}"
     if not Path(options.WEIGHTS).is_file():
         raise InputError(f"{where} is no file (looked from {Path.cwd()})")
-    try:
-        checkpoint = torch.load(options.WEIGHTS, "cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds
-        raise InputError(f"{where} cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("backbone"), dict):
-        raise InputError(f"{where} is no checkpoint of densessl pretrain: it has no 'backbone'")
-    state = checkpoint["backbone"]
-    with torch.device("meta"):
-        wanted = build_backbone(options.NAME, options.NORM, options.GROUP_SIZE).state_dict()
-    for name in sorted(wanted.keys() | state.keys()):
-        has, needs = (tuple(s[name].shape) if name in s else None for s in (state, wanted))
-        if has != needs:
-            raise InputError(
-                f"{where} does not fit a {options.NAME}: {name} is {has or 'not there'} instead of "
-                f"{needs or 'not there'}"
-            )
-    return state
+    return starting_state(options.WEIGHTS, options.NAME, NORMALIZATION, where)
 
 
 @torch.no_grad()

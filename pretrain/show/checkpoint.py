@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from console import archive
 from console.errors import EnvironmentLacks, InputError
 
 OURS = ("backbone", "config", "normalization")  # keys of a checkpoint of densessl pretrain
@@ -60,6 +61,7 @@ def read(path: str | Path) -> Any:
         with open(path, "rb") as stream:
             if stream.read(len(ZIP)) != ZIP:  # not of today's torch.save
                 return None
+        archive.check_file(path, in_memory=False)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None

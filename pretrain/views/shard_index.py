@@ -10,6 +10,7 @@ from posixpath import normpath
 
 import numpy as np
 
+from console import archive
 from console.errors import InputError
 from console.files import write_atomic
 from console.progress import Bar
@@ -182,6 +183,7 @@ def _kept(shard: Path) -> Index | None:
     facts = _facts(shard)
     for place in index_places(shard):
         try:
+            archive.check_file(place)
             with np.load(place, allow_pickle=False) as saved:
                 index = Index(*(saved[name] for name in ("offsets", "sizes", "ends", "names")))
                 if saved["facts"].tolist() == facts and index.fits(facts[1]):

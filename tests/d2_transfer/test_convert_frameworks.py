@@ -388,7 +388,7 @@ def test_two_tensors_of_one_place_are_refused(resnets):
         recognise({"model": model, "__author__": "someone"})
 
 
-def test_caffe2s_names_are_no_known_network():
+def test_a_part_of_a_network_under_caffe2s_names():
     blobs = {"conv1_w": numpy.zeros((64, 3, 7, 7)), "res2_0_branch2a_w": numpy.zeros(1)}
-    with pytest.raises(InputError, match="under Caffe2's names"):
+    with pytest.raises(InputError, match="have 1, 0, 0, 0 blocks"):
         recognise({"model": blobs, "__author__": "Caffe2"})

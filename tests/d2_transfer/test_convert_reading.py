@@ -309,3 +309,73 @@ def test_the_readers_old_names_mean_the_same_modules():
     import weight_files.recognise as new
 
     assert old is new
+
+
+# Bombs -------------------------------------------------------------------------------------------
+
+
+def test_a_zip_bomb_is_refused_before_anything_is_unpacked(tmp_path, capsys, monkeypatch):
+    """A tenth of a MB that would be 300 MB, with a pickle that nobody gets to see."""
+    with zipfile.ZipFile(tmp_path / "c.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("c/data.pkl", b"cposix\nsystem\n.")
+        for number in range(300):
+            archive.writestr(f"c/data/{number}", bytes(2**20))
+    monkeypatch.setattr(zipfile.ZipFile, "read", None)  # whoever reads a member fails
+    for verb in (["inspect"], ["convert", "-o", str(tmp_path / "w.pkl")]):
+        assert densessl.main([*verb, str(tmp_path / "c.pth")]) == 2
+        said = capsys.readouterr()
+        assert "c.pth: its" in said.err and "unfold to 314.6 MB" in said.err
+    assert not (tmp_path / "w.pkl").exists()
+
+
+def test_safetensors_whose_tensors_are_the_same_bytes(tmp_path):
+    entry = '{"dtype":"U8","shape":[1000],"data_offsets":[0,1000]}'
+    header = ("{" + ",".join(f'"{n}":{entry}' for n in range(100)) + "}").encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(1000)
+    (tmp_path / "w.safetensors").write_bytes(data)
+    with pytest.raises(InputError, match="lie over each other"):
+        read_checkpoint(tmp_path / "w.safetensors")
+
+
+def test_a_tensor_of_one_value_a_billion_times(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1).expand(10**9)}, tmp_path / "c.pth")
+    with pytest.raises(InputError, match="a tensor of 4.0 GB over 4 bytes"):
+        read_checkpoint(tmp_path / "c.pth")
+    torch.save({"w": torch.zeros(1).expand(10**3)}, tmp_path / "c.pth")
+    assert read_checkpoint(tmp_path / "c.pth")["w"].shape == (1000,)
+
+
+def test_many_storages_that_an_old_file_does_not_hold(tmp_path):
+    held = {n: torch.zeros(100, dtype=torch.uint8) for n in "abcdefgh"}
+    torch.save(held, tmp_path / "c.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "c.pth").read_bytes()
+    assert len(data) < 8 * 1500 and len(data) > 1500
+    claimed = data.replace(b"Kd", b"M\xdc\x05")  # 100 as a pickle spells it -> 1500, of each
+    (tmp_path / "c.pth").write_bytes(claimed)
+    with pytest.raises(InputError, match="damaged or truncated"):
+        read_checkpoint(tmp_path / "c.pth")
+
+
+def test_zeros_that_a_pickle_asks_for(tmp_path):
+    (tmp_path / "c.pkl").write_bytes(b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR.")
+    with pytest.raises(InputError, match=r"pickled code \(builtins\.bytearray\)"):
+        read_checkpoint(tmp_path / "c.pkl")
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps({"a": bytearray(b"xyz")}, 2))
+    assert read_checkpoint(tmp_path / "c.pkl")["a"] == bytearray(b"xyz")
+
+
+def test_lists_within_lists_without_end_are_counted_once(tmp_path):
+    """A thousand references, eight deep: 10^24 to walk, 8 to hold."""
+    held = [torch.zeros(3)]
+    for _ in range(8):
+        held = [held] * 1000
+    torch.save({"state_dict": {}, "args": held}, tmp_path / "c.pth")
+    assert densessl.main(["inspect", str(tmp_path / "c.pth")]) == 2
+
+
+def test_dicts_within_dicts_without_end_are_looked_at_once():
+    held: dict = {"w": torch.zeros(3)}
+    for _ in range(8):
+        held = {f"k{n}": held for n in range(1000)}
+    with pytest.raises(InputError, match="no ViT and no ResNet"):
+        recognise(held)

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import datetime
+import functools
 import io
 import os
 import pathlib
@@ -143,6 +144,72 @@ def test_a_file_of_python_2(tmp_path):
     assert read_checkpoint(tmp_path / "c.pkl")["a"].tolist() == [1.5, -2.0]
 
 
+class Trap:
+    """A class of the user's own, which notes that it was used."""
+
+    ran = False
+
+    def __init__(self):
+        type(self).ran = True
+
+    def __setstate__(self, state):
+        type(self).ran = True
+
+    def collate(self):
+        raise AssertionError("ran")
+
+
+def test_lightnings_hyper_parameters_are_data(save):
+    """Classes, partials, transforms, networks: whatever a module was made with."""
+    from torchvision import models, transforms
+
+    trap = Trap()
+    steps = [transforms.RandomResizedCrop(224), transforms.ToTensor()]
+    hyper_parameters = {
+        "optimizer": torch.optim.AdamW,
+        "partial": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        "transform": transforms.Compose([*steps, transforms.Normalize([0.5] * 3, [0.25] * 3)]),
+        "activation": torch.nn.GELU,
+        "function": torch.nn.functional.relu,
+        "network": models.resnet18().layer1,
+        "own": trap,
+        "own class": Trap,
+        "method": trap.collate,
+        "in a set": {Trap, torch.nn.ReLU},
+        "generator": numpy.random.default_rng(0),
+        "lr": 0.3,
+    }
+    held = {
+        "pytorch-lightning_version": "2.1.2",
+        "state_dict": {"w": TENSOR},
+        "hyper_parameters": hyper_parameters,
+    }
+    Trap.ran = False
+    read = read_checkpoint(save(held))
+    assert torch.equal(read["state_dict"]["w"], TENSOR) and not Trap.ran
+    told = read["hyper_parameters"]
+    assert told.keys() == hyper_parameters.keys() and told["lr"] == 0.3
+    assert told["partial"].pickled == "functools.partial" and told["own"].pickled.endswith("Trap")
+    assert told["transform"]["transforms"][2]["mean"] == [0.5] * 3
+    assert issubclass(told["own class"], Held) and issubclass(told["optimizer"], Held)
+
+
+def test_a_lightning_checkpoint_with_objects_is_converted(random_resnet, tmp_path, capsys):
+    state = {f"backbone.{name}": tensor for name, tensor in random_resnet(18).items()}
+    held = {
+        "epoch": 399,
+        "pytorch-lightning_version": "2.1.2",
+        "state_dict": state | {"classifier.weight": TENSOR},
+        "hyper_parameters": {"optimizer": functools.partial(torch.optim.SGD, lr=1), "own": Trap},
+        "callbacks": {"own": Trap},
+    }
+    torch.save(held, tmp_path / "last.ckpt")
+    report = convert(tmp_path / "last.ckpt", tmp_path / "w.pkl")
+    assert (report.layout, report.tensors) == ("solo_learn", 120)
+    assert densessl.main(["inspect", str(tmp_path / "last.ckpt")]) == 0
+    assert "progress     epoch 399" in capsys.readouterr().out
+
+
 def test_a_full_checkpoint_with_arguments_is_converted(our_checkpoint, tmp_path):
     """PixPro's and DINO's training files hold the arguments of the run as an object."""
     state = torch.load(our_checkpoint(tmp_path / "c.pth"), weights_only=True)["backbone"]
@@ -175,9 +242,12 @@ MALICE = {
     r"builtins\.getattr": lambda mark: Call(getattr, Call(argparse.Namespace), "__class__"),
     r"builtins\.__import__": lambda mark: Call(getattr, Call(__import__, "os"), "system"),
     r"torch\.hub\.load": lambda mark: Call(torch.hub.load, str(mark), "x"),
-    r"functools\.partial": lambda mark: Call(__import__("functools").partial, os.system),
+    r"functools\.partial": lambda mark: Call(functools.partial, os.system),
     r"torch\.nn\.modules\.linear\.Linear": lambda mark: torch.nn.Linear(2, 2),
 }
+
+
+STAND_INS = (r"torch\.nn\.modules\.linear\.Linear", r"builtins\.getattr")  # run nothing
 
 
 @pytest.mark.parametrize("name", MALICE)
@@ -189,6 +259,16 @@ def test_pickled_code_is_refused_by_name_and_not_run(save, tmp_path, capsys, nam
     assert densessl.main(["convert", str(path), "-o", str(tmp_path / "w.pkl")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(path) in said and "Traceback" not in said
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", [name for name in MALICE if name not in STAND_INS])
+def test_what_runs_something_is_refused_in_hyper_parameters_too(save, tmp_path, name):
+    mark = tmp_path / "ran"
+    lightning = {"pytorch-lightning_version": "2.1", "state_dict": {"w": TENSOR}}
+    path = save(lightning | {"hyper_parameters": {"x": MALICE[name](mark)}})
+    with pytest.raises(InputError, match=r"pickled code .*(system|eval|open|__import__|hub\.load)"):
+        read_checkpoint(path)
     assert not mark.exists()
 
 

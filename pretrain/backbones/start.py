@@ -1,0 +1,82 @@
+"""Weights of others to start from: whatever ``densessl convert`` reads, for the images fed here.
+
+The network was trained on images of some normalisation and channel order; here it gets RGB and
+ImageNet's. Both are linear in the image, so its first convolution takes the difference.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from console.errors import InputError
+from weight_files import images
+from weight_files.recognise import Source, from_file
+
+from .build import BACKBONES
+
+NEAR = 1e-4  # of values of images in [0, 1]: more apart is another normalisation
+
+
+@dataclass(frozen=True)
+class Start:
+    """A backbone's tensors under the names of ``build_backbone``, and one line on what they are."""
+
+    state: dict[str, Tensor]
+    told: str
+
+
+def starting_state(path: str, name: str, normalization: dict[str, Any], where: str) -> Start:
+    """The backbone ``name`` in a file, for RGB images in [0, 1] of that mean and std.
+
+    Raises InputError, which begins with ``where``, for a file that ``densessl convert`` would not
+    take either and for another network.
+    """
+    try:
+        _, found = from_file(path)
+    except InputError as error:
+        raise InputError(f"{where}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
+    if found.network != name:
+        known = f"BACKBONE.NAME {found.network}" if found.network in BACKBONES else "another file"
+        raise InputError(
+            f"{where} holds a {found.title}, which does not fit a {name}; give {known}"
+        )
+    state, changes = _for_our_images(found, normalization)
+    if found.stride_in_1x1:
+        changes.append(
+            "its network has the stride in the 1x1 convolutions, ours in the 3x3: the first steps "
+            "make up for that"
+        )
+    said = f"{found.told}: {found.title}, images {images.words(found.images)}"
+    said += f", {images.source(found.images.by)}"
+    return Start(state, "; ".join([said, *changes]))
+
+
+def _for_our_images(
+    found: Source, normalization: dict[str, Any]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors for images that are normalised in another way, and what was done to them."""
+    state, theirs, changes = dict(found.backbone), found.normalization, []
+    resnet = "conv1.weight" in state
+    first = "conv1.weight" if resnet else "patch_embed.proj.weight"
+    mean, std = (torch.tensor(theirs[key], dtype=torch.float64) for key in ("mean", "std"))
+    if theirs["channel_order"] == "BGR":
+        state[first], mean, std = state[first].flip(1), mean.flip(0), std.flip(0)
+        changes.append("its first convolution takes RGB now")
+    our_mean, our_std = (
+        torch.tensor(normalization[key], dtype=torch.float64) for key in ("mean", "std")
+    )
+    if torch.allclose(mean, our_mean, 0, NEAR) and torch.allclose(std, our_std, 0, NEAR):
+        return state, changes
+    weight = state[first].double()
+    state[first] = (weight * (our_std / std)[:, None, None]).float()
+    # Ours is theirs plus a constant, which the convolution turns into one of each channel.
+    constant = (weight * ((our_mean - mean) / std)[:, None, None]).sum((1, 2, 3))
+    if resnet:  # but within the padding, where the image is 0 and has no constant
+        state["bn1.running_mean"] = (state["bn1.running_mean"].double() - constant).float()
+    else:
+        bias = "patch_embed.proj.bias"
+        state[bias] = (state[bias].double() + constant).float()
+    changes.append("its first layer takes ImageNet's mean and deviation now")
+    return state, changes
