@@ -15,7 +15,7 @@ from d2_transfer.datasets.layouts import LAYOUTS
 from decoding import Range, find_range, parse, sample, told
 
 OPTION = "INPUT.RANGE"
-AUTO = "auto"
+LEAST = 16  # of so many parts of the scale a picture must take one
 
 logger = logging.getLogger("densessl")
 
@@ -36,21 +36,29 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     """
     given, told_by = cfg.INPUT.RANGE, "given"
     bounds = parse(given, OPTION) if given else None
-    if bounds is None and not given and of_weights:
-        bounds, told_by = of_weights, "as in the weights' pretraining"
-    elif bounds is None:
+    found = None
+    if bounds is None:
         names = list(files())
         chosen = [names[index] for index in sample(len(names), lambda n: os.fspath(names[n]))]
-        if found := find_range(chosen):
-            bounds = found.range
-            told_by = (
-                f"from {found.files} of {len(chosen)} sampled training images, with values from "
-                f"{found.least:g} to {found.greatest:g}"
-            )
+        found = find_range(chosen)
+    if bounds is None and not given and of_weights:
+        bounds, told_by = of_weights, "as in the weights' pretraining"
+    elif found:
+        bounds = found.range
+        told_by = (
+            f"from {found.files} of {len(chosen)} sampled training images, with values from "
+            f"{found.least:g} to {found.greatest:g}"
+        )
     if bounds and says:
         logger.info(
             "images that are not of 8 bits: %s become black and white (%s; %s LOW,HIGH sets it)",
             *(told(bounds), told_by, OPTION),
+        )
+    if bounds and says and found and not _shows(bounds, found.range):
+        logger.warning(
+            "the training images' values are from %g to %g, of which that range shows little; "
+            "%s auto takes %s",
+            *(found.least, found.greatest, OPTION, told(found.range)),
         )
     settled = cfg.clone()
     settled.defrost()
@@ -58,6 +66,13 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     settled.INPUT.RANGE = told(bounds).replace(",", " to ") if bounds else ""
     settled.freeze()
     return settled
+
+
+def _shows(bounds: Range, own: Range) -> bool:
+    """Whether a range keeps most of what images have by their own, and not as a few levels."""
+    low, high = max(bounds[0], own[0]), min(bounds[1], own[1])
+    kept, width = max(high - low, 0), own[1] - own[0]
+    return kept >= width / 2 and kept >= (bounds[1] - bounds[0]) / LEAST
 
 
 def recorded(cfg) -> list[float]:

@@ -250,6 +250,17 @@ def test_which_range_a_protocol_takes(given, of, expected, tmp_path, caplog):
     assert f"{expected.replace(' to ', ',')} become black and white" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("of", "warns"),
+    [((0, 4095), False), ((0, 5000), False), ((7000, 9000), True), ((0, 65535), True)]
+    + [((0, 1000), True), ((500, 3500), False)],
+)
+def test_a_range_that_hides_the_images_is_told_with_theirs(of, warns, tmp_path, caplog):
+    write(tmp_path / "a.png", KINDS["12 bits"](picture(32, 32)))
+    image_range.settle(config("voc_det_c4"), of, lambda: [tmp_path / "a.png"], says=True)
+    assert ("INPUT.RANGE auto takes 0,4095" in caplog.text) == warns
+
+
 def test_eight_bits_leave_the_config_as_it_was(tmp_path):
     write(tmp_path / "a.png", picture(32, 32))
     cfg = config("voc_det_c4")

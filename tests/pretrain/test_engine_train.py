@@ -96,10 +96,11 @@ def test_setsim_stopped_with_other_worker_counts_is_the_same_run(tiny, check_sam
 def test_a_run_writes_what_it_should(whole):
     folder = Path(whole.OUTPUT_DIR)
     weights = torch.load(folder / "backbone_final.pth", weights_only=True)
-    facts = {"iteration", "config", "method", "normalization", "pretrain"}
+    facts = {"iteration", "config", "method", "normalization", "range", "pretrain"}
     assert set(weights) == {"backbone"} | facts
     assert weights["method"] == "moco" and weights["iteration"] == 9
     assert weights["normalization"]["channel_order"] == "RGB"
+    assert weights["range"] is None  # all images have 8 bits
     assert weights["pretrain"]["images"] == 24 and weights["pretrain"]["batch_size"] == 8
     assert weights["backbone"]["conv1.weight"].shape == (64, 3, 7, 7)
     assert not any(name.startswith(("fc.", "module.")) for name in weights["backbone"])
