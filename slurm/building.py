@@ -36,7 +36,7 @@ class Builder:
         self.spec, self.call = spec, call
         self.folder = call.folder.absolute()
         self.mini = spec.mini or call.mini
-        kinds = ("scenes", "pretrain", "convert", "show", "transfer", "free", "table")
+        kinds = ("scenes", "pretrain", "convert", "show", "transfer", "free", "plot", "table")
         self.jobs: dict[str, dict[str, Job]] = {kind: {} for kind in kinds}
         self.sums: dict[Path, str] = {}  # of the config that a folder of this graph is for
         self.left_out: list[Row] = []
@@ -104,6 +104,14 @@ class Builder:
             options=(*_words(told, "--"), *([] if on_paper else labels)),
         )
         self._add("table", job)
+
+    def add_plot(self) -> None:
+        """The figure of the trials, of those of finished rows where some failed."""
+        name = self.spec.name.replace("/", "_") + self._of_mini()
+        output = self.folder / "plots" / f"{name}.png"
+        argv = ("plot", self.spec.plot, *map(str, self.results), "-o", str(output))
+        after, content = tuple(self.jobs["transfer"]), ("plot", self.spec.plot)
+        self._add("plot", Job(f"plot-{name}", argv, (), (output,), after=after, content=content))
 
     def _check_baseline(self, name: str | None) -> None:
         """InputError for one that no row of the table will have."""

@@ -91,7 +91,7 @@ def missing_data(missing: Sequence[str]) -> str:
 
 
 def expand(spec: Spec, call: Call) -> Pipeline:
-    """The jobs of ``spec``, in the order pretraining, conversion, trials, table.
+    """The jobs of ``spec``, in the order pretraining, conversion, trials, plot, table.
 
     Raises InputError for what is wrong with any config, option, weights file or label.
     """
@@ -104,6 +104,8 @@ def expand(spec: Spec, call: Call) -> Pipeline:
     for each in spec.jobs:
         build.add_free(each)
     if build.results:
+        if spec.plot:
+            build.add_plot()
         build.add_table()
     jobs = tuple(job for kind in build.jobs.values() for job in kind.values())
     _check_needs(jobs, spec)

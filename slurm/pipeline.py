@@ -6,7 +6,7 @@ docs/reproduce.md lists every key; what is wrong with a file is an InputError th
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -21,6 +21,7 @@ PAPERS = configs.FOLDER / "papers"
 RANDOM = "random"
 SUPERVISED = "supervised"
 STARTS = (RANDOM, SUPERVISED)
+PLOTS = ("threshold", "layers", "crops")  # of densessl plot, from records
 OURS = ("name", "head")  # fields of Spec that no file says
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of folders and jobs
 INNER = {
@@ -47,6 +48,7 @@ class Row:
     pretraining whose weights it starts from. ``start``: random or supervised. ``weights``:
     official, to be named at the call. ``transfer`` are options of this row's fine-tunings,
     ``protocols`` those of the file's that it goes through (empty: all). ``name``: of its folders.
+    ``sweep``: an option and a list of its values, each of which becomes a row of its own.
     """
 
     method: str
@@ -60,6 +62,7 @@ class Row:
     transfer: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
     name: str = ""
+    sweep: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ class FreeJob:
 
 @dataclass(frozen=True)
 class Spec:
-    """A pipeline file. ``paper`` names the table that the last job renders."""
+    """A pipeline file. ``paper`` names the table that the last job renders.
+
+    ``plot``: a figure of ``densessl plot``, one of PLOTS, that is drawn of the trials.
+    """
 
     name: str
     head: str
@@ -110,6 +116,7 @@ class Spec:
     show: None | Mapping[str, Any] = None
     jobs: tuple[FreeJob, ...] = ()
     table: None | Mapping[str, Any] = None
+    plot: str = ""
 
 
 def built_in() -> dict[str, Path]:
@@ -168,11 +175,15 @@ def _spec(values: dict, name: str, head: str, file: str) -> Spec:
         if not isinstance(entries, list):
             raise InputError(f"{key} in {file} is a list of entries, not '{entries}'")
         parts = [_entry(kind, each, f"{key} in {file}") for each in entries]
+        if kind is Row:
+            parts = [row for each in parts for row in _swept(each, file)]
         values[key] = tuple(parts)
         _unique([getattr(each, "method", "") or each.name for each in parts], key, file)
     spec = _made(Spec, values | {"name": name, "head": head}, file)
     if not (spec.rows and spec.protocols) and not spec.jobs:
         raise InputError(f"{file} has nothing to do: it needs rows and protocols, or jobs")
+    if spec.plot and spec.plot not in PLOTS:
+        raise unknown("plot", spec.plot, PLOTS, file)
     for row in spec.rows:
         _check_row(row, spec, file)
     named = [*((row.name, "rows") for row in spec.rows), *((job.name, "jobs") for job in spec.jobs)]
@@ -201,6 +212,47 @@ def _entry(kind: type, values: Any, where: str):
     if not values.get(first):
         raise InputError(f"an entry of {where} has no '{first}': {values}")
     return _made(kind, values, f"'{values[first]}' of {where}")
+
+
+def _swept(row: Row, file: str) -> list[Row]:
+    """The row, or one for each value of its ``sweep``, whose ``{}`` in ``method`` is the value.
+
+    A value with which the pretraining is that of a built-in config takes the config: its name and
+    folder are shared with the tables that have it.
+    """
+    if not row.sweep:
+        return [row]
+    values = next(iter(row.sweep.values()))
+    if not (row.pretrain and len(row.sweep) == 1 and isinstance(values, list) and values):
+        raise InputError(
+            f"sweep in '{row.method}' of {file} is '{dict(row.sweep)}'; it must be one option of "
+            "the row's pretraining with a list of its values"
+        )
+    from pretrain import config
+    from pretrain.engine.facts import config_names
+
+    (key,) = row.sweep
+    rows = []
+    for value in values:
+        options = {**row.options, key: value}
+        cfg = config.load(row.pretrain, [str(each) for pair in options.items() for each in pair])
+        known = [name for name in config_names(cfg) if row.pretrain in config.built_in()]
+        own = row.pretrain if row.pretrain in known else known[0] if known else ""
+        leaf = re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}_{value}".lower()).strip("_")
+        named = row.name or ("" if own else Path(row.pretrain).stem)
+        rows.append(
+            replace(
+                row,
+                method=row.method.replace("{}", str(value))
+                if "{}" in row.method
+                else f"{row.method}, {key} {value}",
+                pretrain=own or row.pretrain,
+                options={} if own else options,
+                name=f"{named}-{leaf}" if named else "",
+                sweep={},
+            )
+        )
+    return rows
 
 
 def _made(kind: type, values: dict, where: str):

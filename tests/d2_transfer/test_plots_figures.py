@@ -231,6 +231,22 @@ def test_crops_are_a_line_over_their_number(tmp_path, model):
     assert (line.low, plot.notes) == ([], [])
 
 
+def test_dino_and_scfs_are_a_line_each_down_to_no_local_crops(tmp_path, model):
+    """Without local crops they are Table 7's "w/o MC", which a record names, too."""
+    for method in ("dino", "scfs"):
+        for count, top1 in ((0, 79.7), (4, 82.0), (8, 84.8)):
+            name = "" if count == 8 else f"_crops{count:02d}"
+            names = [f"{method}{name}_r50_in100_200ep"]
+            names += [f"{method}_wo_mc_r50_in100_200ep"] if count == 0 else []
+            facts = IN100 | {"config_name": names, "local_crops": count}
+            values = [{"knn/top1": top1, "knn/top5": 95.0}]
+            how = {"method": method, "protocol": "knn", "variant": "last"}
+            model(f"{method}{count}", values, facts, **how)
+    lines = sweeps.crops(results.collect([tmp_path]), Choice()).panels[0].lines
+    assert [line.label for line in lines] == ["dino", "scfs"]
+    assert all(points(line) == {0: 79.7, 4: 82.0, 8: 84.8} for line in lines)
+
+
 def stages(*top1, k=(10, 20), names=("res2", "res3", "res4", "res5")):
     found = {"knn/top1": top1[-1], "knn/top5": 99.0}
     for stage, value in zip(names, top1, strict=True):

@@ -12,7 +12,8 @@ from slurm import cost, data, expansion, pipeline
 from slurm.graph import in_order
 
 PAPERS = ("SetSim", "SCFS", "HoughCL", "ReSim")
-TABLES = [name for name in pipeline.built_in() if name != "demo"]
+TABLES = list(layouts.names())
+FIGURES = ["scfs/fig4", "scfs/fig5"]  # that print no numbers
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_every_results_table_of_the_papers_has_a_file():
         for number in row.numbers
     }
     assert files == tables
-    assert set(TABLES) == set(layouts.names())
+    assert {*TABLES, *FIGURES, "demo"} == set(pipeline.built_in())
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -183,7 +184,33 @@ def test_no_variants_of_one_protocol_are_mixed(name, expanded):
     assert all(len(each) == 1 for each in variants.values())
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    ("name", "kind", "methods"),
+    [
+        ("scfs/fig4", "layers", {"dino": 1, "scfs": 1}),
+        ("scfs/fig5", "crops", {"dino": 6, "scfs": 6}),
+    ],
+)
+def test_a_figure_is_drawn_of_dino_and_scfs_alike(name, kind, methods, expanded):
+    for found in (expanded(name), expanded(name, mini=True)):
+        (plot,) = of_verb(found, "plot")
+        assert plot.argv[:2] == ("plot", kind) and plot.argv[-1].endswith(".png")
+        assert plot.after == tuple(job.name for job in of_verb(found, "transfer"))
+        folders = {str(job.outputs[0].parent.parent) for job in of_verb(found, "transfer")}
+        assert set(plot.argv[2:-2]) == folders and len(folders) == sum(methods.values())
+        configs = [
+            pretraining.load(job.argv[2], list(job.argv[3:])) for job in of_verb(found, "pretrain")
+        ]
+        assert Counter(cfg.METHOD.NAME for cfg in configs) == methods
+        if kind == "crops":
+            for method in methods:
+                crops = [cfg.VIEWS.LOCAL_CROPS for cfg in configs if method == cfg.METHOD.NAME]
+                assert sorted(crops) == [0, 2, 4, 6, 8, 10]
+    shared = {job.name for job in of_verb(expanded("scfs/table7"), "pretrain")}
+    assert len(shared & {job.name for job in of_verb(expanded("scfs/fig5"), "pretrain")}) == 4
+
+
+@pytest.mark.parametrize("name", TABLES + FIGURES)
 def test_the_head_says_the_command_and_the_cost(name, expanded):
     found = expanded(name)
     head = found.spec.head.splitlines()

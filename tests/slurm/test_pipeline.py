@@ -84,6 +84,10 @@ def by_name(found):
         ("data: imagenet/train\n", "data: a\npaper: setsim/table44\n", "Did you mean 'setsim/tab"),
         ("data: imagenet/train\n", "data: a\nshow: {size: 3}\n", "has no 'image'"),
         ("pretrain: CONFIG", "pretrain: CONFIG, name: a/b", "'a/b' among rows"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, sweep: {SEED: 3}", "sweep in 'MoCo-v2' .*list"),
+        ("start: random", "start: random, sweep: {SEED: [3]}", "sweep in 'Random'"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, sweep: {SOLVER.EPOC: [3]}", "SOLVER.EPOCHS"),
+        ("data: imagenet/train\n", "data: a\nplot: crop\n", "Did you mean 'crops'"),
         ("trials: 2", "folder: ../elsewhere", "'../elsewhere' among protocols"),
     ],
 )
@@ -115,6 +119,28 @@ def test_a_pipeline_that_is_nowhere_names_the_nearest():
 
 
 # ------------------------------------------------------------------------------ the jobs
+
+
+def test_a_sweep_is_a_row_for_each_value(tmp_path, config):
+    text = FILE.replace("CONFIG}", "CONFIG, sweep: {MOCO.TEMPERATURE: [0.1, 0.2]}}")
+    text = text.replace("protocols:", "plot: threshold\nprotocols:")
+    crops = "pretrain: dino_r50_in100_200ep, sweep: {VIEWS.LOCAL_CROPS: [4, 8, 9]}"
+    built_in = f"{{method: 'DINO, {{}} crops', {crops}}}"
+    text = text.replace("  - {method: Their own", f"  - {built_in}\n  - {{method: Their own")
+    jobs = by_name(expanded(tmp_path, text))
+    for value in ("0.1", "0.2"):
+        words = jobs[f"pretrain-mine_moco-temperature_{value}"].argv
+        assert words[words.index("MOCO.TEMPERATURE") + 1] == value
+    names = [job.argv[2] for name, job in jobs.items() if name.startswith("pretrain-dino")]
+    row = "dino_r50_in100_200ep"
+    assert names == ["dino_crops04_r50_in100_200ep", row, row]  # 9 is no config of its own
+    assert f"pretrain-{row}-local_crops_9" in jobs
+    rows = [row.method for row in pipeline.read(str(tmp_path / "mine.yaml")).rows]
+    assert rows[2:7] == [
+        *("MoCo-v2, MOCO.TEMPERATURE 0.1", "MoCo-v2, MOCO.TEMPERATURE 0.2"),
+        *("DINO, 4 crops", "DINO, 8 crops", "DINO, 9 crops"),
+    ]
+    assert [*jobs][-2:] == ["plot-mine", "table-mine"]
 
 
 def test_the_jobs_come_in_the_order_pretraining_conversion_trials_table(tmp_path, config):
