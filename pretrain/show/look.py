@@ -48,6 +48,7 @@ class Look:
     query: Tensor
     key: Tensor
     crops: Tensor
+    beside: tuple["Pretrained", ...] = ()  # other networks, for pictures that compare
 
     @cached_property
     def pair(self) -> Pair:
@@ -86,6 +87,7 @@ def look_at(
     seed: int,
     level: str,
     methods: tuple[str, ...],
+    beside: tuple["Pretrained", ...] = (),
 ) -> Look:
     """Cut two views of ``size`` pixels by the checkpoint's recipe, and run the backbone on them.
 
@@ -103,7 +105,7 @@ def look_at(
     _check_grid(query, size, level, methods)
     means = [_features(model, view, level).mean((2, 3)) for view in views[2:]]
     crops = torch.stack(means, 1) if means else query.new_empty(1, 0, query.shape[1])
-    return Look(model, image, level, seed, views[:2], views[2:], query, key, crops)
+    return Look(model, image, level, seed, views[:2], views[2:], query, key, crops, beside)
 
 
 def _features(model: "Pretrained", view: View, level: str) -> Tensor:

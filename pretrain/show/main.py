@@ -10,7 +10,7 @@ from console.errors import EnvironmentLacks, InputError, unknown
 from console.parser import Parser
 from console.progress import track
 
-from .methods import CHOICES, chosen
+from .methods import CHOICES, JIGSAW, chosen
 
 FORMATS = ("png", "svg", "pdf")
 LEAST_SIZE, MOST_SIZE = 32, 1024  # pixels, the side of a view
@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
     'setsim': attention, salient sets, nearest neighbours and geometry. 'houghcl': Hough voting,
     with the most and the least confident matches. 'densecl': nearest neighbours. 'pixpro': the
     positions that geometry pairs; 'vader': points. 'resim': the same windows in both views.
-    'scfs': where local crops find themselves. 'auto' takes what fits the checkpoint's method.
+    'scfs': where local crops find themselves. 'jigsaw': where the four parts of view 1 do, of
+    several networks beside each other. 'auto' takes what fits the checkpoint's method.
     """
     args = _parser().parse_args(argv)
     _check(args)
@@ -40,10 +41,14 @@ def main(argv: list[str]) -> int:
     level = args.level or list(model.backbone.channels)[-1]
     if level not in model.backbone.channels:
         raise unknown("level", level, model.backbone.channels, "--level")
+    beside = tuple(load(each) for each in args.beside)
+    for other in beside:
+        if level not in other.backbone.channels:
+            raise unknown("level", level, other.backbone.channels, f"--beside {other.name}")
     methods = chosen(args.method, model.method)
 
     def look(image: Path):
-        return look_at(model, image, args.size, args.seed, level, methods)
+        return look_at(model, image, args.size, args.seed, level, methods, beside)
 
     if args.sheet:
         looks = [look(job.image) for job in track(jobs, "images")]
@@ -64,6 +69,13 @@ def _parser() -> Parser:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, or a folder of them")
     parser.add_argument("-o", "--output", default="pictures", metavar="DIR")
     parser.add_argument("--method", default="auto", help=", ".join(CHOICES))
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="CKPT",
+        help="other checkpoints, a row each (--method jigsaw)",
+    )
     parser.add_argument("--level", help="whose features, as layer3 or block8 (default: the last)")
     parser.add_argument("--size", type=int, help="side of a view (default: as in the pretraining)")
     parser.add_argument("--seed", type=int, default=0, help="of the views")
@@ -81,6 +93,8 @@ def _parser() -> Parser:
 def _check(args) -> None:
     if args.method not in CHOICES:
         raise unknown("method", args.method, CHOICES, "--method")
+    if args.beside and args.method != JIGSAW:
+        raise InputError(f"--beside is for --method {JIGSAW}, and --method is '{args.method}'")
     if args.format not in FORMATS:
         raise unknown("format", args.format, FORMATS, "--format")
     if args.size is not None and not LEAST_SIZE <= args.size <= MOST_SIZE:

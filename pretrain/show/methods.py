@@ -1,7 +1,8 @@
 """Which methods have pictures, and which one a checkpoint gets by itself. Imports nothing heavy."""
 
 METHODS = ("setsim", "houghcl", "densecl", "pixpro", "vader", "resim", "scfs")
-CHOICES = ("auto", "all", *METHODS)
+JIGSAW = "jigsaw"  # any network's, and of several beside each other
+CHOICES = ("auto", "all", *METHODS, JIGSAW)
 ALIKE = {"dino": "scfs"}  # trained with local crops, too
 GENERAL = "setsim"  # attention and matches tell something of any network
 NEEDS_POSITIONS = ("setsim", "houghcl", "densecl", "pixpro")  # not one position alone

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from console.errors import EnvironmentLacks
 from console.files import write_atomic
 
-from . import by_features, by_geometry
+from . import by_features, by_geometry, by_parts
 from .panels import VIEW_COLOURS, Panel, draw_panel, label, legend_lines, rectangle, show_pixels
 from .section import Section, pixels_of
 
@@ -29,6 +29,7 @@ SECTIONS: dict[str, Callable[["Look"], Section]] = {
     "vader": by_geometry.vader,
     "resim": by_geometry.resim,
     "scfs": by_features.scfs,
+    "jigsaw": by_parts.jigsaw,
 }
 WIDTH, COLUMNS = 13.0, 12  # inches of a page, and columns that panels share
 VIEWS = 3.4  # inches of the row of views

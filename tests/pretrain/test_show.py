@@ -15,6 +15,7 @@ from PIL import Image
 from console.errors import InputError
 from pretrain import config, show
 from pretrain.backbones import build_backbone
+from pretrain.show.by_parts import jigsaw, part_maps
 from pretrain.show.checkpoint import load
 from pretrain.show.look import look_at, views_of
 from pretrain.show.main import images_of
@@ -160,6 +161,30 @@ def test_local_crops_keep_their_share_of_the_views_and_leave_these_alone(checkpo
     with torch.no_grad():
         mean = model.backbone(look.local[2].image)["layer4"].mean((2, 3))
     torch.testing.assert_close(look.crops[:, 2], mean)
+
+
+def test_a_jigsaw_has_a_map_of_each_part_and_their_mean_of_every_network(tmp_path, image):
+    files = [
+        save(tmp_path / f"{name}.pth", method=name, RECIPE="dino") for name in ("scfs", "dino")
+    ]
+    first, second = (load(str(file)) for file in files)
+    look = look_at(first, image, None, 0, "layer3", ("jigsaw",), (second,))
+    section = jigsaw(look)
+    assert [len(row) for row in section.rows] == [6, 6]
+    assert [row[0].title for row in section.rows] == ["scfs: the parts", "dino: the parts"]
+    maps = part_maps(first, "layer3", look.pixels(look.views[0]))
+    part = look.views[0].image[:, :, 48:, :48]  # lower left
+    with torch.no_grad():
+        query = first.backbone(part)["layer3"].mean((2, 3))
+        whole = first.backbone(look.views[0].image)["layer3"]
+    expected = torch.cosine_similarity(query[:, :, None, None], whole)[0]
+    torch.testing.assert_close(maps[2], expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(maps[4], maps[:4].mean(0))
+    words = ("--method", "jigsaw", "--beside", files[1], "--level", "layer3", "--dpi", 30)
+    run(files[0], image, "-o", tmp_path / "out", *words)
+    assert np.asarray(Image.open(tmp_path / "out" / "scene.png")).std() > 20
+    with pytest.raises(InputError, match="--beside is for --method jigsaw"):
+        run(files[0], image, "-o", tmp_path / "out", "--beside", files[1])
 
 
 @pytest.mark.slow  # timm alone takes seconds
