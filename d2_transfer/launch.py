@@ -22,6 +22,15 @@ TIMEOUT = timedelta(minutes=30)  # of one collective; as detectron2.engine.launc
 HEAR = 2.0  # seconds between two looks whether another machine has failed
 WORD = 10.0  # seconds that a machine may take to say why it failed
 CONNECTION = re.compile("connection|socket|gloo|nccl", re.IGNORECASE)
+KINDS = {  # of an error in a child, by its exit code: subclasses take more than a message
+    kind.exit_code: kind
+    for kind in (
+        errors.DenseSSLError,
+        errors.InputError,
+        errors.EnvironmentLacks,
+        errors.StoppedEarly,
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -204,8 +213,8 @@ class Meeting:
             multiprocessing.ProcessRaisedException,  # of one that another's end made fail
         ) as ended:
             if not said.empty():
-                name, message = said.get()
-                error = getattr(errors, name)(message)
+                code, message = said.get()
+                error = KINDS[code](message)
                 if not isinstance(error, errors.StoppedEarly):
                     self._tell(message)
                 raise error from None
@@ -274,7 +283,7 @@ def _worker(local_rank: int, function, args, processes: int, machines: Machines,
     except errors.DenseSSLError as error:
         if isinstance(error, errors.StoppedEarly):
             _leave_together(store, world)  # the first to leave ends those still writing
-        said.put((type(error).__name__, str(error)))
+        said.put((error.exit_code, str(error)))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # torch.multiprocessing would take it for success

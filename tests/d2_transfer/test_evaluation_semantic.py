@@ -12,6 +12,7 @@ from console.errors import InputError
 from d2_transfer import compat
 from d2_transfer.evaluation import build_evaluator, flat_metrics
 from d2_transfer.evaluation.semantic import SemanticEvaluator, metrics
+from d2_transfer.results import class_of
 
 compat.setup()
 CLASSES = ["sky", "road", "tree", "car"]
@@ -138,7 +139,9 @@ def test_what_is_right_everywhere_is_100_and_what_is_ignored_does_not_matter(spl
     evaluator = build_evaluator(name, "", images=len(entries))
     found = flat_metrics(evaluate_built(evaluator, entries, right))
     assert found == pytest.approx(dict.fromkeys(found, 100))
-    assert set(found) == {"sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC"}
+    means = {key for key in found if class_of(key) is None}
+    assert means == {"sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC"}
+    assert set(found) - means == {f"sem_seg/IoU-{each}" for each in CLASSES}
     assert capsys.readouterr().out == ""
 
 

@@ -49,6 +49,17 @@ def refuse(path):
     comm.synchronize()  # waits for the one that has left
 
 
+class Worse(InputError):
+    def __init__(self, message, number):
+        super().__init__(f"{message} {number}")
+
+
+def refuse_with_an_error_of_its_own(path):
+    if comm.get_rank() == 1:
+        raise Worse(f"bad input in {path}", 3)
+    comm.synchronize()
+
+
 def stop(path):
     if comm.is_main_process():
         time.sleep(1)  # the slow one: writes the checkpoint
@@ -129,8 +140,9 @@ def test_two_processes_average_their_gradients(children, tmp_path):
 
 @pytest.mark.slow
 def test_an_input_error_in_a_child_is_raised_as_itself(children, tmp_path):
-    with pytest.raises(InputError, match="bad input in here"):
-        Meeting().run(children.refuse, 2, ("here",), cuda=False)
+    for refuse in (children.refuse, children.refuse_with_an_error_of_its_own):
+        with pytest.raises(InputError, match="bad input in here"):
+            Meeting().run(refuse, 2, ("here",), cuda=False)
 
 
 def test_nobody_is_ended_before_the_slowest_has_saved(children, tmp_path):
