@@ -8,7 +8,15 @@ READY := .venv/.ready
 # two processes of one thread use two cores better than one process of two threads
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test test-slow lint format benchmarks detectron2-main clean
+# Where no number comes out of a kernel. What is not named here, a new file too, is tested on other processors.
+NO_KERNELS := $(patsubst %,--ignore-glob='*/tests/%',console slurm faults \
+  pretrain/test_audit* pretrain/test_config* pretrain/test_docs* pretrain/test_external* pretrain/test_scenes* \
+  pretrain/test_views_sources* pretrain/test_views_bad_input* \
+  $(patsubst %,pretrain/test_engine_%*,checkpoint command facts loading lock logs order stops unreadable) \
+  $(patsubst %,d2_transfer/test_%*,compare compat custom datasets doctor inspect launch pictures plots prepare \
+  protocol report results tables trials))
+
+.PHONY: setup demo test test-slow test-processors lint format benchmarks detectron2-main clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)  ## make .venv with everything in it
@@ -37,8 +45,14 @@ demo: $(READY)  ## the whole way in miniature, about ten minutes on two cores
 test: $(READY)  ## the fast tests
 	$(PYTEST) -m "not slow"
 
-test-slow: $(READY)  ## what takes longer: whole protocols, long runs
+test-slow: test-processors  ## what takes longer: whole protocols, long runs, other processors
 	$(PYTEST) -m slow
+
+# The variables choose among the kernels that a processor has; with avx2 on one without, PyTorch would crash.
+test-processors: $(READY)  ## the fast tests that compute, in an old processor's kernels and in AVX2's on two threads
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) -m "not slow" $(NO_KERNELS)
+	! grep -qw avx2 /proc/cpuinfo || ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+	  $(subst _THREADS=1,_THREADS=2,$(PYTEST)) -m "not slow" $(NO_KERNELS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -96,7 +96,8 @@ def unit_at(features: Tensor, points: Tensor) -> Tensor:
     """Features ``[B, D, h, w]`` read bilinearly at ``points [B, P, 2]`` (x, y in −1 … 1 from edge
     to edge), as unit vectors ``[B, P, D]``.
     """
+    dtype = torch.promote_types(features.dtype, torch.float32)
     read = F.grid_sample(
-        features.float(), points[:, :, None, :], padding_mode="border", align_corners=False
+        features.to(dtype), points[:, :, None, :], padding_mode="border", align_corners=False
     )
     return unit(read[..., 0]).transpose(1, 2)

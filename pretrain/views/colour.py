@@ -63,7 +63,7 @@ def _change(x: Tensor, chosen: Tensor, operation, *values: Tensor) -> None:
     """Apply ``operation`` to the chosen images, in place."""
     index = chosen.nonzero()[:, 0]
     if len(index):
-        arguments = [v[index].to(x.device, non_blocking=True) for v in values]
+        arguments = [v[index].to(x.device, x.dtype, non_blocking=True) for v in values]
         index = index.to(x.device, non_blocking=True)
         x.index_copy_(0, index, operation(x[index], *arguments))
 

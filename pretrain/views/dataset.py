@@ -171,16 +171,19 @@ def apply_photometric(
 ) -> list[View]:
     """The photometric part on ``device``, and normalisation: the views that a method takes.
 
-    The global views come first, then the local ones.
+    The global views come first, then the local ones. Images and boxes are in torch's default
+    precision.
     """
+    dtype = torch.get_default_dtype()
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
     # Whole: a slice would not be pinned.
     groups = [part.to(device, non_blocking=True) for part in (batch.image, batch.local)]
     views = []
     for image in (view for group in groups for view in group.unbind(1)):
         number = len(views)
-        image = image.float().div_(255)
+        image = image.to(dtype).div_(255)
         image = colour.photometric(image, batch.colour[:, number]).sub_(mean).div_(std)
-        geometry = View(image, batch.box[:, number], batch.flip[:, number], batch.size)
+        box, size = batch.box[:, number].to(dtype), batch.size.to(dtype)
+        geometry = View(image, box, batch.flip[:, number], size)
         views.append(geometry.to(device, non_blocking=True))
     return views

@@ -12,7 +12,8 @@ import torch
 from console.errors import EnvironmentLacks, InputError, StoppedEarly
 from pretrain import config
 from pretrain.engine.checkpoint import Checkpoints
-from pretrain.engine.train import train
+from pretrain.engine.train import Run, train
+from pretrain.views import apply_photometric, collate
 
 
 def stop_at(*steps):
@@ -224,11 +225,39 @@ def test_too_small_a_disk_is_said_before_anything_runs(tiny, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [("AMP", "bf16"), ("CHANNELS_LAST", True)])
-def test_options_of_speed_train_to_about_the_same(tiny, whole, options):
+def test_options_of_speed_keep_the_weights_in_float32(tiny, options):
     cfg = tiny("moco", None, *options, "SOLVER.MAX_STEPS", 2)
     train(cfg)
-    assert lines(cfg)[0]["loss"] == pytest.approx(lines(whole)[0]["loss"], rel=0.05)
-    assert all(value.dtype != torch.bfloat16 for value in newest(cfg)["model"].values())
+    assert lines(cfg)[0]["loss"] > 0
+    floats = [v.dtype for v in newest(cfg)["model"].values() if v.is_floating_point()]
+    assert set(floats) == {torch.float32}
+
+
+def first_loss(cfg) -> float:
+    """The loss of the first 8 images, before any weight has moved."""
+    run = Run(cfg, Path(cfg.OUTPUT_DIR), torch.device("cpu"))
+    run.read_data(saved=None)
+    run.build_model(anew=True)
+    views = apply_photometric(collate([run.dataset[0, n] for n in range(8)]), "cpu")
+    return run.stepper.run(views, step=0, lr=0.0).values["loss"]
+
+
+def test_channels_last_gives_the_same_loss(tiny):
+    last = first_loss(tiny("moco", None, "CHANNELS_LAST", True))
+    assert last == pytest.approx(first_loss(tiny("moco")), rel=1e-4)
+
+
+def test_bfloat16_gives_the_same_loss_on_average(tiny):
+    # Embeddings rounded to 8 bits move a loss of about 2 either way, by which roundings meet: over
+    # ten seeds by 0.007 on average with a standard deviation of 0.068. The mean of eight strays
+    # from 0 with a deviation of 0.024; five of these are exceeded by chance once in 10^6.
+    moved = [
+        first_loss(tiny("moco", None, "SEED", seed, "AMP", "bf16"))
+        - first_loss(tiny("moco", None, "SEED", seed))
+        for seed in range(8)
+    ]
+    assert any(moved)
+    assert abs(sum(moved) / len(moved)) < 0.12
 
 
 def test_shuffling_without_effect_is_said(tiny, capsys):

@@ -46,7 +46,8 @@ def test_gradcheck():
     )
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+# In float32 a logit of up to 1 / 0.1 is known to 10 x 2^-24 for each of its products and sums.
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_processes_average_to_the_whole_batch(dtype, tolerance):
     z, own, positive = batch(pairs=6, dtype=dtype)
     whole = nt_xent(z, z, own, positive, 0.1)

@@ -1,15 +1,10 @@
 """Every method as its users run it: 30 steps on scenes, gone on with, converted with proof.
 
-The losses of the first 20 steps are compared with those in ``tests/golden/curves``; a change that
-means to move them writes them anew with
-
-    python -m tests.pretrain.test_methods_runs
+What its losses are is in test_methods_curves.py.
 """
 
 import json
 import shutil
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +12,6 @@ import torch
 
 from pretrain import config
 
-CURVES = Path(__file__).parents[1] / "golden" / "curves"
 RUNS = {  # method: its config
     "moco": ("moco_v2_r50_in1k_200ep_scenes", []),
     "simsiam": ("simsiam_r50_in1k_200ep_scenes", []),
@@ -35,7 +29,7 @@ RUNS = {  # method: its config
     "dense": ("moco_v2_r50_in1k_200ep_scenes", ["METHOD.NAME", "dense"]),
     "dense_simsiam": ("simsiam_r50_in1k_200ep_scenes", ["METHOD.NAME", "dense_simsiam"]),
 }
-FAST = ("moco", "setsim", "setsim_simsiam", "densecl", "houghcl", "resim_c4")
+FAST = ("moco", "setsim")
 QUEUED = ("moco", "setsim", "densecl", "houghcl", "vader", "resim_c4", "resim_fpn", "dense")
 
 
@@ -86,7 +80,7 @@ def test_at_its_own_rate_a_twin_keeps_the_images_apart(images, tmp_path):
 
 
 def check_run(name, run, images, folder, check_same_run, start: int) -> list[dict]:
-    """Train 30 steps, check the curve from ``start`` on, go on from the middle, convert."""
+    """Train 30 steps, check that the loss falls from ``start`` on, resume, convert."""
     from d2_transfer.convert import convert
     from pretrain.engine.train import train
 
@@ -96,17 +90,6 @@ def check_run(name, run, images, folder, check_same_run, start: int) -> list[dic
     curve = [line["loss"] for line in lines]
     assert len(curve) == 30
     assert sum(curve[-5:]) < sum(curve[start : start + 5]), curve
-
-    # Rounding (another processor, another number of threads) grows with every step: for SimCLR
-    # from 1e-6 to 0.05 in twenty. A changed method differs in the first ones.
-    golden = json.loads((CURVES / f"{name}.json").read_text())
-    for step, (found, expected) in enumerate(zip(curve, golden, strict=False)):
-        assert abs(found - expected) < 2e-3 * 1.25**step * (1 + abs(expected)), (
-            step,
-            curve,
-            golden,
-        )
-    assert len(golden) == 20
 
     # Gone on with from the checkpoint of step 15, as after a crash.
     parts = options(run, images, folder / "parts")
@@ -122,23 +105,3 @@ def check_run(name, run, images, folder, check_same_run, start: int) -> list[dic
     assert all(stage.difference < 1e-5 * (1 + stage.magnitude) for stage in report.stages)
     assert bool(report.fpn_tensors) == (name in ("vader", "resim_fpn"))
     return lines
-
-
-def write_curves(runs: dict) -> None:
-    """Write the golden curves anew."""
-    from pretrain.engine.train import train
-
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        images = make_scenes(folder / "scenes")
-        for method in sys.argv[1:] or runs:
-            train(options(runs[method], images, folder / method))
-            curve = [line["loss"] for line in read(folder / method)]
-            numbers = ",\n  ".join(f"{value:.5f}" for value in curve[:20])
-            (CURVES / f"{method}.json").write_text(f"[\n  {numbers}\n]\n")
-            sys.stderr.write(f"{method}: {' '.join(f'{value:.3f}' for value in curve)}\n")
-
-
-if __name__ == "__main__":
-    write_curves(RUNS)

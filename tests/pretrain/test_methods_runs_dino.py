@@ -2,14 +2,12 @@
 
 The centre without memory: a moving one needs more than 30 steps to catch up with the first outputs,
 which are nearly the same for all images.
-
-    python -m tests.pretrain.test_methods_runs_dino     # writes the golden curves anew
 """
 
 import pytest
 import torch
 
-from tests.pretrain.test_methods_runs import check_run, make_scenes, write_curves
+from tests.pretrain.test_methods_runs import check_run, make_scenes
 
 TEACHER = ["DINO.CENTER_MOMENTUM", "0.0"]
 SLOW = [*TEACHER, "SOLVER.BASE_LR", "0.03"]
@@ -33,12 +31,8 @@ def images(tmp_path_factory):
     return make_scenes(tmp_path_factory.mktemp("scenes") / "data")
 
 
-FAST = ("dino_vit",)
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in RUNS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
 def test_a_mode_learns_resumes_and_converts(name, images, tmp_path, check_same_run):
     lines = check_run(name, RUNS[name], images, tmp_path, check_same_run, SETTLED)
     # Collapsed, all images would have one output: no spread, or an entropy of 0 or log K.
@@ -46,7 +40,3 @@ def test_a_mode_learns_resumes_and_converts(name, images, tmp_path, check_same_r
     assert last["stat/feature_std"] > 0.1
     if name != "scfs_wo_mc":  # which leaves the head of the image as it starts
         assert 0.01 < last["stat/teacher_entropy"] < 5.5
-
-
-if __name__ == "__main__":
-    write_curves(RUNS)

@@ -153,7 +153,7 @@ def measure(folder, *more):
 
 def _process(rank, folder, data, more):
     store = torch.distributed.FileStore(f"{folder}/store", 2)
-    limit = timedelta(seconds=120)
+    limit = timedelta(seconds=1800)
     torch.distributed.init_process_group("gloo", None, limit, 2, rank, store)
     torch.save(measure(data, *more), f"{folder}/{rank}.pth")
     distributed.barrier()
