@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from console import command
+from console import command, names
 from console.errors import DenseSSLError, InputError, nearest
 
 VERBS = {  # verb: (module whose main(argv) does it, one line of help)
@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that spin while they wait starve each other where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command.set_words(["densessl", *argv])
+    if hasattr(sys.stdout, "reconfigure"):  # names may hold bytes that are no UTF-8
+        sys.stdout.reconfigure(errors=names.ERRORS)
     try:
         code = run(argv)
         sys.stdout.flush()

@@ -34,6 +34,10 @@ class StoppedEarly(DenseSSLError):
     exit_code = 75
 
 
+class Interrupted(StoppedEarly):
+    """Stopped in the middle of a wait: what came after the last save is not saved."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word most like ``word``, or None when nothing comes close."""
     by_lower = {str(name).lower(): str(name) for name in allowed}

@@ -1,15 +1,29 @@
 """Files that are either whole or not there: written beside their place, then renamed; and the
 reading of texts in whichever form of Unicode they are."""
 
+import errno
 import hashlib
 import io
 import json
 import os
+import shutil
 import socket
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from . import names
+from .errors import EnvironmentLacks
+
+NO_FILES = {
+    stat.S_ISFIFO: "FIFO",
+    stat.S_ISSOCK: "socket",
+    stat.S_ISCHR: "device",
+    stat.S_ISBLK: "device",
+}
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -33,6 +47,35 @@ def atomic(path: str | os.PathLike):
         partial.unlink(missing_ok=True)
 
 
+def require_file(path: str | os.PathLike) -> None:
+    """Raise OSError unless ``path`` is a regular file (or a folder, which says so when opened).
+
+    To open a FIFO would wait for its writer, and a device may do anything.
+    """
+    mode = os.stat(path).st_mode
+    kind = next((name for is_one, name in NO_FILES.items() if is_one(mode)), None)
+    if kind:
+        raise OSError(errno.EINVAL, f"it is a {kind}, and no file", os.fspath(path))
+
+
+@contextmanager
+def told_when_full(path: Path) -> Iterator[None]:
+    """Turn 'disk full' (or quota, or file size limit) while writing ``path`` into one message."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error  # torch wraps an error of the stream in its own
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+                free = shutil.disk_usage(path.parent).free
+                raise EnvironmentLacks(
+                    f"cannot write {path}: {cause.strerror} ({free / 1e6:.0f} MB free). "
+                    "The checkpoints so far are intact; make room and run the same command again"
+                ) from error
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
 def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
     """Call ``write(stream)`` on a new file that takes the name ``path`` when it is complete."""
     with atomic(path) as stream:
@@ -40,8 +83,8 @@ def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> N
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write ``text`` (UTF-8) atomically."""
-    write_atomic(path, lambda stream: stream.write(text.encode()))
+    """Write ``text`` (UTF-8, but for bytes of names that are not) atomically."""
+    write_atomic(path, lambda stream: stream.write(text.encode("utf-8", names.ERRORS)))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from . import command
+from .lines import Lines
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -18,6 +19,25 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 def console() -> Console:
     """The one console for people: standard error, so that standard output stays for results."""
     return Console(stderr=True)
+
+
+class FileHandler(logging.Handler):
+    """Appends records to ``path``, in the words of ``line_format``; a full disk ends nothing."""
+
+    def __init__(self, path: str | os.PathLike, line_format: str = FORMAT):
+        super().__init__()
+        self.lines = Lines(path)
+        self.setFormatter(logging.Formatter(line_format))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.lines.write(self.format(record))
+        except Exception:  # as every handler does: a log must not end what it is about
+            self.handleError(record)
+
+    def close(self) -> None:
+        self.lines.close()
+        super().close()
 
 
 def setup(
@@ -43,8 +63,7 @@ def setup(
     logger.addHandler(screen)
     if output_dir is not None and rank == 0:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(Path(output_dir) / name, encoding="utf-8")
-        file.setFormatter(logging.Formatter(FORMAT))
+        file = FileHandler(Path(output_dir) / name)
         logger.addHandler(file)
         if line := command.line():
             file.handle(logger.makeRecord("", logging.INFO, "", 0, line, (), None))

@@ -31,8 +31,9 @@ class AtomicCheckpointer(DetectionCheckpointer):
         held = {"model": self.model.state_dict(), **extra}
         held |= {key: each.state_dict() for key, each in self.checkpointables.items()}
         target = Path(self.save_dir) / f"{name}.pth"
-        files.write_atomic(target, lambda stream: torch.save(held, stream))
-        files.write_text(Path(self.save_dir) / "last_checkpoint", target.name)
+        with files.told_when_full(target):
+            files.write_atomic(target, lambda stream: torch.save(held, stream))
+            files.write_text(Path(self.save_dir) / "last_checkpoint", target.name)
         for older in Path(self.save_dir).glob("model_*.pth"):
             if older != target:
                 older.unlink()

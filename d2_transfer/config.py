@@ -18,6 +18,9 @@ def add_options(cfg) -> None:
     # Sums over the user's own annotation files (custom_det, custom_mask), so that records differ.
     cfg.DATASETS.CUSTOM = ""
 
+    # Seconds that a batch may take before the trial stops; 0: no limit.
+    cfg.DATALOADER.TIMEOUT = 120.0
+
     head = model.SEM_SEG_HEAD  # of modeling/fcn_head.py; Detectron2's own heads ignore these
     head.NUM_CONVS = 2
     head.DILATION = 1  # of those convolutions

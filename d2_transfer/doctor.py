@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from console import limits
 from console.parser import Parser
 
 OK, MISSING, OPTIONAL = "ok", "missing", "optional"  # optional: absent, and the main job runs
@@ -37,6 +38,8 @@ LIBRARIES = {  # import name: distribution, of what the main job imports besides
 SLURM = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 OLDEST_PYTHON = (3, 10)
 FREE_GB = 2.0  # below this not even the demo's checkpoints fit
+SHARED_BYTES = 1 << 30  # four processes with two batches each of 256 images of two views
+HANDLES = 1024
 
 # Data set: what it needs under DETECTRON2_DATASETS, and the protocols that read it
 # name: (what there must be below the root, protocols that read it, what derives a part of it)
@@ -100,6 +103,8 @@ def examine() -> list[Finding]:
         _cluster,
         _data_sets,
         _disk,
+        _shared_memory,
+        _file_handles,
     ]
     findings = []
     for check in checks:
@@ -244,6 +249,29 @@ def _disk() -> list[Finding]:
         mend = f"free {FREE_GB - free:.1f} GB, or run elsewhere"
         return [Finding("disk", MISSING, f"{free:.1f} GB free in {Path.cwd()}", mend)]
     return [Finding("disk", OK, f"{free:.0f} GB free in {Path.cwd()}")]
+
+
+def _shared_memory() -> list[Finding]:
+    found = limits.shared_memory()
+    if found is None:
+        return [Finding("shared memory", OK, f"{limits.SHARED} has no limit, or there is none")]
+    free, total = found
+    seen = f"{limits.size(free)} of {limits.size(total)} free in {limits.SHARED}"
+    if free < SHARED_BYTES:
+        detail = f"{seen}; loader processes at ImageNet's sizes need {limits.size(SHARED_BYTES)}"
+        return [
+            Finding("shared memory", OPTIONAL, detail, limits.more_shared_memory(0, "DATA.WORKERS"))
+        ]
+    return [Finding("shared memory", OK, seen)]
+
+
+def _file_handles() -> list[Finding]:
+    _, soft, hard = limits.handles()
+    seen = f"ulimit -n is {soft}, at most {hard}"
+    if hard < HANDLES:
+        mend = limits.more_handles(HANDLES, "DATA.WORKERS")
+        return [Finding("file handles", OPTIONAL, f"{seen}; loader processes need more", mend)]
+    return [Finding("file handles", OK, seen)]
 
 
 def _import_error(name: str) -> str:

@@ -13,6 +13,7 @@ from console import files, log
 from console.errors import InputError
 from d2_transfer import compat, convert, image_range, results
 from d2_transfer.launch import Meeting
+from d2_transfer.limits import check_machine
 from d2_transfer.run import Run, as_dict, differences
 from d2_transfer.stops import StopRequest
 from d2_transfer.summary import metric_table
@@ -104,6 +105,7 @@ def run(run: Run, cfg, seed: int) -> int:
     known = origin(Path(run.weights.file))
     _check_protocol(run, known)
     register(run)
+    check_machine(cfg, run.processes, run.gpus, evaluates=True)
     own = cfg.clone()
     own.defrost()
     own.OUTPUT_DIR = str(run.folder)

@@ -3,9 +3,12 @@
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from console.board import Board
 from console.errors import StoppedEarly
+from console.lines import Lines, failed
 from console.progress import Bar
 from d2_transfer import compat
 from d2_transfer.sampling import seed_of
@@ -106,7 +109,7 @@ class RunMetrics(EventWriter):
     """One JSON object a line, of all trials together: the run's metrics.jsonl."""
 
     def __init__(self, path: str | os.PathLike, trial: int):
-        self.path, self.trial = Path(path), trial
+        self.lines, self.trial = Lines(path), trial
         self._last = -1
 
     def write(self):
@@ -117,8 +120,47 @@ class RunMetrics(EventWriter):
         self._last = storage.iter
         if latest:
             line = {"trial": self.trial, "iteration": storage.iter + 1, **latest}
-            with open(self.path, "a") as stream:
-                stream.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
+            self.lines.write(json.dumps({k: _plain(v) for k, v in line.items()}))
+
+    def close(self):
+        self.lines.close()
+
+
+class BoardMetrics(EventWriter):
+    """The same for TensorBoard, in the folder of the trial; in place of Detectron2's writer, which
+    ends the trial on a full disk."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.board, self._last = Board(Path(folder)), -1
+
+    def write(self):
+        values: dict[int, dict[str, float]] = {}
+        for name, (value, at) in get_event_storage().latest_with_smoothing_hint(20).items():
+            if at > self._last:
+                values.setdefault(at, {})[name] = float(value)
+        for step in sorted(values):
+            self.board.write(step, values[step])
+            self._last = step
+
+    def close(self):
+        self.board.close()
+
+
+class Forgiving(EventWriter):
+    """A writer of Detectron2's whose full disk does not end the trial; ``file``: what it writes."""
+
+    def __init__(self, writer: EventWriter, file: str | os.PathLike):
+        self.writer, self.file = writer, file
+
+    def write(self):
+        try:
+            self.writer.write()
+        except OSError as error:
+            failed(self.file, error)
+
+    def close(self):
+        with suppress(OSError):
+            self.writer.close()
 
 
 def _plain(value):

@@ -281,7 +281,7 @@ def _worker(local_rank: int, function, args, processes: int, machines: Machines,
         function(*args)
         _leave_together(store, world)
     except errors.DenseSSLError as error:
-        if isinstance(error, errors.StoppedEarly):
+        if isinstance(error, errors.StoppedEarly) and not isinstance(error, errors.Interrupted):
             _leave_together(store, world)  # the first to leave ends those still writing
         said.put((error.exit_code, str(error)))
         sys.exit(error.exit_code)

@@ -190,6 +190,8 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
         raise InputError(
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; allowed: 0 or more"
         )
+    if not cfg.DATALOADER.TIMEOUT >= 0:
+        raise InputError(f"DATALOADER.TIMEOUT is {cfg.DATALOADER.TIMEOUT}; allowed: 0 or more")
     if cfg.TEST.PRECISE_BN.NUM_ITER < 1:
         raise InputError(
             f"TEST.PRECISE_BN.NUM_ITER is {cfg.TEST.PRECISE_BN.NUM_ITER}; allowed: 1 or more"

@@ -6,16 +6,16 @@ trial that was stopped has the very batches of one that was not, whatever the nu
 """
 
 import random
-import signal
-import sys
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from console.errors import InputError
+from console.files import require_file
+from console.loader import GRACE, TIMEOUT, Loader, Options
+from console.reading import reading
 from d2_transfer import compat
 
 compat.setup()
@@ -81,6 +81,9 @@ class Unreadable(str):
 def mapped(mapper: Callable[[dict], dict], entry: dict) -> dict | Unreadable:
     """``mapper(entry)``, or what keeps it from being read."""
     try:
+        for key in ("file_name", "sem_seg_file_name"):
+            if key in entry:
+                require_file(entry[key])
         return mapper(entry)
     except InputError as error:
         return Unreadable(error)
@@ -98,11 +101,16 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return len(self.dicts)
 
+    def name(self, index: int) -> str:
+        """The file of an image, for messages."""
+        return str(self.dicts[index].get("file_name", index))
+
     def __getitem__(self, draw: Draw) -> dict | Unreadable:
         position, index = draw
         seed = seed_of(self.seed, position)
         np.random.seed(seed)  # noqa: NPY002  (what Detectron2's augmentations draw from)
         random.seed(seed)
+        reading(index)
         return mapped(self.mapper, self.dicts[index])
 
 
@@ -117,36 +125,27 @@ class TestImages(Dataset):
     def __len__(self) -> int:
         return len(self.dicts)
 
+    def name(self, index: int) -> str:
+        """The file of an image, for messages."""
+        return str(self.dicts[index].get("file_name", index))
+
     def __getitem__(self, index: int) -> dict | Unreadable:
+        reading(index)
         return mapped(self.mapper, self.dicts[index])
 
 
-class Loader(DataLoader):
-    """A DataLoader of lists of mapped dicts; InputError for the first that cannot be read.
+class Images(Loader):
+    """A loader of lists of mapped dicts; InputError for the first that cannot be read.
 
-    Its workers are forked where that is possible, so that they share the data set and begin at
-    once, also in processes that were themselves spawned. They outlive signals, and end with
-    :func:`end_workers`.
+    Its workers end with :func:`console.loader.close_all`.
     """
 
-    _running: "weakref.WeakSet" = weakref.WeakSet()
-
-    def __init__(self, dataset: Dataset, workers: int, **order):
-        fork = "fork" if workers and sys.platform == "linux" else None
-        super().__init__(
-            dataset,
-            num_workers=workers,
-            collate_fn=list,
-            worker_init_fn=_outlive_signals,
-            multiprocessing_context=fork,
-            generator=torch.Generator(),  # or its workers' seed is drawn from a step's randomness
-            **order,
-        )
+    def __init__(self, dataset: TrainingImages | TestImages, workers: int, timeout: float, **order):
+        options = Options(workers, timeout, GRACE, "DATALOADER", "NUM_WORKERS")
+        super().__init__(dataset, list, dataset.name, options, **order)
 
     def __iter__(self) -> Iterator[list[dict]]:
-        batches = super().__iter__()
-        self._running.add(batches)
-        return self._readable(batches)
+        return self._readable(super().__iter__())
 
     @staticmethod
     def _readable(batches: Iterator[list]) -> Iterator[list[dict]]:
@@ -157,30 +156,24 @@ class Loader(DataLoader):
             yield batch
 
 
-def end_workers() -> None:
-    """End the workers of every loader in this process: a trial that failed may still refer to them,
-    and Python's own end would wait for ever, as they ignore its signal."""
-    for batches in list(Loader._running):
-        if hasattr(batches, "_shutdown_workers"):
-            batches._shutdown_workers()
-
-
 def training_loader(
-    dicts: Sequence[dict], mapper: Callable[[dict], dict], order: BatchOrder, workers: int
-) -> Loader:
+    dicts: Sequence[dict],
+    mapper: Callable[[dict], dict],
+    order: BatchOrder,
+    workers: int,
+    timeout: float = TIMEOUT,
+) -> Images:
     """The endless loader of lists of mapped dicts that Detectron2's trainers take."""
-    return Loader(TrainingImages(dicts, mapper, order.seed), workers, batch_sampler=order)
+    images = TrainingImages(dicts, mapper, order.seed)
+    return Images(images, workers, timeout, batch_sampler=order)
 
 
-def test_loader(dicts: Sequence[dict], mapper: Callable[[dict], dict], workers: int) -> Loader:
+def test_loader(
+    dicts: Sequence[dict], mapper: Callable[[dict], dict], workers: int, timeout: float = TIMEOUT
+) -> Images:
     """Each image once, one at a time, the ranks sharing them: for Detectron2's evaluation."""
-    return Loader(TestImages(dicts, mapper), workers, sampler=InferenceSampler(len(dicts)))
-
-
-def _outlive_signals(worker: int) -> None:
-    """A terminal's Ctrl-C reaches the workers, too; the trial still needs them to end its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    order = InferenceSampler(len(dicts))
+    return Images(TestImages(dicts, mapper), workers, timeout, sampler=order)
 
 
 def wide_images(dicts: Sequence[dict]) -> list[bool] | None:

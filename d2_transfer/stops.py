@@ -2,6 +2,8 @@
 
 import signal
 
+from console import waiting
+
 
 class StopRequest:
     """While entered, the first SIGINT or SIGTERM asks for a stop; a second Ctrl-C ends at once.
@@ -17,6 +19,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         StopRequest._asked = False
+        waiting.forget()
         self._old = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -28,8 +31,10 @@ class StopRequest:
     def __exit__(self, *exception) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
+        waiting.forget()
 
     def _ask(self, number, frame) -> None:
         if StopRequest._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         StopRequest._asked = True
+        waiting.ask()

@@ -36,8 +36,8 @@ def measure(cfg, file: str | os.PathLike, cure: str = "") -> dict[str, float]:
     says of a file that cannot be loaded. Raises InputError for that.
     """
     compat.setup()
+    from console.loader import close_all
     from d2_transfer.evaluation import flat_metrics
-    from d2_transfer.sampling import end_workers
     from d2_transfer.trainer import Trainer
 
     model = Trainer.build_model(cfg)
@@ -45,7 +45,7 @@ def measure(cfg, file: str | os.PathLike, cure: str = "") -> dict[str, float]:
     try:
         return flat_metrics(Trainer.test(cfg, model) or {})
     finally:
-        end_workers()
+        close_all()
 
 
 def keep_model_only(folder: str | os.PathLike) -> None:

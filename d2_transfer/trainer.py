@@ -11,6 +11,8 @@ from d2_transfer.datasets.semantic_mapper import SemanticMapper
 from d2_transfer.evaluation import build_evaluator
 from d2_transfer.hooks import (
     AfterPreciseBN,
+    BoardMetrics,
+    Forgiving,
     Progress,
     RunMetrics,
     SaveBeforeEvaluation,
@@ -25,6 +27,11 @@ import torch  # noqa: E402
 from detectron2.data import get_detection_dataset_dicts  # noqa: E402
 from detectron2.engine import hooks  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
+from detectron2.utils.events import (  # noqa: E402
+    CommonMetricPrinter,
+    JSONWriter,
+    TensorboardXWriter,
+)
 
 
 class Trainer(compat.default_trainer()):
@@ -84,13 +91,14 @@ class Trainer(compat.default_trainer()):
             self._first_batch,
         )
         mapper = build_mapper(cfg, is_train=True)
-        return training_loader(self._dicts, mapper, order, cfg.DATALOADER.NUM_WORKERS)
+        loading = cfg.DATALOADER
+        return training_loader(*(self._dicts, mapper, order, loading.NUM_WORKERS, loading.TIMEOUT))
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
         dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False)
         mapper = build_mapper(cfg, is_train=False)
-        return test_loader(dicts, mapper, cfg.DATALOADER.NUM_WORKERS)
+        return test_loader(dicts, mapper, cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.TIMEOUT)
 
     def build_hooks(self):
         self.checkpointer = AtomicCheckpointer(
@@ -111,7 +119,16 @@ class Trainer(compat.default_trainer()):
         return [Progress(self.trial), SeedEachStep(self.cfg.SEED), *built, StopWhenAsked()]
 
     def build_writers(self):
-        written = super().build_writers()
+        folder = Path(self.cfg.OUTPUT_DIR)
+        json = folder / "metrics.json"
+        written = [
+            CommonMetricPrinter(self.max_iter),
+            Forgiving(JSONWriter(str(json)), json),
+            # Detectron2's own alone has pictures.
+            Forgiving(TensorboardXWriter(str(folder)), folder)
+            if self.cfg.VIS_PERIOD
+            else BoardMetrics(folder),
+        ]
         return written + [RunMetrics(self.lines, self.trial)] if self.lines else written
 
     @classmethod

@@ -16,6 +16,7 @@ from d2_transfer import compat, datasets, image_range, results
 from d2_transfer.datasets import custom
 from d2_transfer.datasets.custom import Custom
 from d2_transfer.launch import Meeting
+from d2_transfer.limits import check_machine
 from d2_transfer.run import (
     Run,
     as_dict,
@@ -51,6 +52,7 @@ def run_trials(
     """
     records: list[results.Record] = []  # of all finished trials, where this machine is the first
     failed: dict[int, str] = {}
+    check_machine(cfg, run.processes, run.gpus)
     with Meeting(run.machines) as meeting:
         if run.machines.first:
             check_folder(run, cfg)
@@ -173,8 +175,8 @@ def _train(run: Run, cfg, trial: int) -> dict[str, float]:
     """Train from wherever the trial's checkpoint stands, then evaluate: its flat metrics."""
     from detectron2.utils import comm
 
+    from console.loader import close_all
     from d2_transfer.evaluation import flat_metrics
-    from d2_transfer.sampling import end_workers
     from d2_transfer.trainer import Trainer
 
     trainer = Trainer(cfg, trial, run.lines)
@@ -189,7 +191,7 @@ def _train(run: Run, cfg, trial: int) -> dict[str, float]:
             "one may train"
         ) from None
     finally:
-        end_workers()
+        close_all()
 
 
 def _evaluate(run: Run, cfg, trial: int, model: Path) -> dict[str, float]:
@@ -257,8 +259,7 @@ def detectron2_log(file: Path, main: bool) -> Iterator[None]:
     """Detectron2's and fvcore's own logs, and Python's warnings, go to ``file``."""
     handler: logging.Handler = logging.NullHandler()
     if main:
-        handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+        handler = log.FileHandler(file, "%(asctime)s %(name)s %(levelname)s %(message)s")
     names = ("detectron2", "fvcore", "py.warnings", "d2_transfer")
     logging.captureWarnings(True)
     for name in names:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from console.errors import DenseSSLError
+from console.files import require_file
 
 File = str | os.PathLike | BinaryIO
 
@@ -41,6 +42,8 @@ def opened(file: File) -> Iterator[Image.Image]:
     """
     with reasons(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
+        if isinstance(file, str | os.PathLike):
+            require_file(file)
         with unlimited(), Image.open(file) as image:
             yield image
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from console import log
 from console.errors import InputError
 from console.files import write_json
+from console.names import readable
 from console.parser import Parser
 from decoding import find_range, parse, sample, told, told_left_out
 
@@ -222,8 +223,7 @@ def _flat_told(audit: dict, flat: int) -> str:
 def _remark(line: str, files: list[str]) -> Text:
     rest = len(files) - NAMED
     shown = files[:NAMED] + ([f"and {rest:,} more"] if rest > 0 else [])
-    # A name on disk may be no UTF-8, and could not be printed.
-    shown = [each.encode("utf-8", "backslashreplace").decode() for each in shown]
+    shown = map(readable, shown)  # a name on disk may be no UTF-8, and hold a line feed
     return Text.assemble((line, "yellow"), *(f"\n  {each}" for each in shown))
 
 

@@ -18,6 +18,7 @@ C.DATA.ANNOTATIONS = ""  # coco only: the instances JSON that names the images (
 C.DATA.WORKERS = 4  # loader processes; any number gives the same run
 C.DATA.RANGE = "auto"  # values that become black and white where not of 8 bits: 0,4095; or auto
 C.DATA.MAX_PIXELS = 178956970  # of an image; a larger one is read at reduced scale; 0: no limit
+C.DATA.TIMEOUT = 120.0  # seconds that a batch may take before the run stops; 0: no limit
 C.DATA.MAX_UNREADABLE = 0.05  # share of images that may be unreadable before the run stops
 
 C.VIEWS = CfgNode()
@@ -238,6 +239,7 @@ RANGES = {  # at least, at most (None: no limit)
     "SEED": (0, None),
     "DATA.WORKERS": (0, None),
     "DATA.MAX_PIXELS": (0, None),
+    "DATA.TIMEOUT": (0, None),
     "DATA.MAX_UNREADABLE": (0, 1),
     "VIEWS.SIZE": (8, None),
     "VIEWS.LOCAL_CROPS": (0, None),

@@ -34,6 +34,7 @@ C.DATASETS.SHARE = 1.0  # of each class that "seeded" draws, at least one image
 
 C.DATALOADER = CfgNode()
 C.DATALOADER.NUM_WORKERS = 8  # of each process; any number gives the same numbers
+C.DATALOADER.TIMEOUT = 120.0  # seconds that a batch may take before the trial stops; 0: no limit
 
 C.INPUT = CfgNode()
 C.INPUT.SIZE = 224  # side of the square that the network sees
@@ -103,6 +104,7 @@ def _rule(words: str, holds: Callable[[float], bool], *options: str) -> None:
 
 
 _rule("0 or more", lambda v: v >= 0, "SEED", "DATALOADER.NUM_WORKERS", "SOLVER.MAX_ITER")
+_rule("0 or more", lambda v: v >= 0, "DATALOADER.TIMEOUT")
 _rule("0 or more", lambda v: v >= 0, "SOLVER.WEIGHT_DECAY", "SEARCH.WEIGHT_DECAY")
 _rule("0 or more", lambda v: v >= 0, "TEST.EVAL_PERIOD", "INPUT.MAX_PIXELS")
 _rule("1 or more", lambda v: v >= 1, "SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH")

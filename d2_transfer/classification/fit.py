@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from console import files
 from console.errors import DenseSSLError, InputError, StoppedEarly
+from console.lines import Lines
 from console.progress import Bar
 from d2_transfer.stops import StopRequest
 from d2_transfer.trials import cut_back
@@ -58,7 +59,12 @@ class Fit:
         title: str,
     ):
         self.cfg, self.model, self.setting, self.train, self.test = cfg, model, setting, train, test
-        self.checkpoint, self.lines, self.trial, self.title = folder / FILE, lines, trial, title
+        self.checkpoint, self.lines, self.trial, self.title = (
+            folder / FILE,
+            Lines(lines),
+            trial,
+            title,
+        )
         self.device = next(model.parameters()).device
         self.schedule = Schedule(cfg, len(train), setting)
         self.groups = model.parameter_groups()
@@ -89,7 +95,7 @@ class Fit:
         self.model.distribute(self.device)
         steps = self.schedule.steps
         if rank() == 0:
-            cut_back(self.lines, self.trial, self.step)
+            cut_back(self.lines.path, self.trial, self.step)
         bar = Bar(self.title, steps, self.step) if rank() == 0 else contextlib.nullcontext()
         with bar as shown, self._batches() as batches:
             for images, labels in batches:
@@ -203,8 +209,9 @@ class Fit:
                 "evaluated": self.evaluated,
                 "best": self.best,
             }
-            files.write_atomic(self.checkpoint, lambda stream: torch.save(state, stream))
-            files.write_text(self.checkpoint.with_name(NOTE), FILE)
+            with files.told_when_full(self.checkpoint):
+                files.write_atomic(self.checkpoint, lambda stream: torch.save(state, stream))
+                files.write_text(self.checkpoint.with_name(NOTE), FILE)
         self.saved = self.step
         barrier()
 
@@ -230,5 +237,4 @@ class Fit:
     def _log(self, step: int, values: dict[str, float]) -> None:
         if rank() == 0:
             line = {"trial": self.trial, "iteration": step, **values}
-            with open(self.lines, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            self.lines.write(json.dumps(line))

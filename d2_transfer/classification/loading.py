@@ -3,8 +3,6 @@
 A resumed trial has the very batches of one that was not stopped, whatever the number of workers.
 """
 
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -12,10 +10,12 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 from torchvision import transforms as T
 
 from console.errors import InputError
+from console.loader import GRACE, Loader, Options
+from console.reading import reading
 
 from .images import Images
 
@@ -114,23 +114,20 @@ def evaluation_batches(images: Images, indices: range, cfg: CfgNode) -> Batches:
 @contextmanager
 def _batches(dataset: Dataset, sampler, cfg: CfgNode) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
     workers = min(cfg.DATALOADER.NUM_WORKERS, len(sampler))
-    loader = DataLoader(
-        dataset,
+    images = dataset.images
+    loader = Loader(
+        *(dataset, _collate, lambda number: str(images.root / images.name(number))),
+        options_of(cfg, workers),
+        pin=cfg.MODEL.DEVICE == "cuda",
         batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=cfg.MODEL.DEVICE == "cuda",
-        worker_init_fn=_start_worker,
-        # Not by a method that imports PyTorch anew in each worker: seconds, and memory.
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        generator=torch.Generator(),  # or its workers' seed is drawn from a step's randomness
     )
-    batches = iter(loader)
-    try:
+    with iter(loader) as batches:
         yield _readable(batches)
-    finally:
-        if workers:  # what failed may still refer to them, and they ignore Python's own signal
-            batches._shutdown_workers()
+
+
+def options_of(cfg: CfgNode, workers: int) -> Options:
+    """What DATALOADER says about loading; a step that has begun may still get its batch."""
+    return Options(workers, cfg.DATALOADER.TIMEOUT, GRACE, "DATALOADER", "NUM_WORKERS")
 
 
 class Unreadable(str):
@@ -139,6 +136,7 @@ class Unreadable(str):
 
 
 def _sample(dataset, transform: Callable, index: int) -> tuple[Tensor, int] | Unreadable:
+    reading(index)
     try:
         image = dataset.images.open(index)
     except InputError as error:
@@ -159,10 +157,3 @@ def _readable(batches: Iterator) -> Iterator[tuple[Tensor, Tensor]]:
         if isinstance(batch, Unreadable):
             raise InputError(str(batch))
         yield batch
-
-
-def _start_worker(worker: int) -> None:
-    """A terminal's Ctrl-C reaches the workers, too; the trial still needs them to end its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)

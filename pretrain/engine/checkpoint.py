@@ -5,25 +5,20 @@ before that (``sha256sum -c`` reads the sidecar). So a kill at any instant leave
 before it as they were, and damage that comes later (a truncated copy, a flipped bit) is seen.
 """
 
-import errno
 import hashlib
 import logging
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from console import files
-from console.errors import EnvironmentLacks, InputError
+from console.errors import InputError
 
 logger = logging.getLogger("densessl")
 
 NAME = re.compile(r"step_(\d{8,})\.pth")
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Checkpoints:
@@ -129,28 +124,10 @@ def save_checked(path: Path, state: dict[str, Any]) -> None:
 
     Raises EnvironmentLacks when the disk is full, leaving ``path`` as it was.
     """
-    with told_when_full(path), files.atomic(path) as stream:
+    with files.told_when_full(path), files.atomic(path) as stream:
         hashing = _Hashing(stream)
         torch.save(state, hashing)
         files.write_text(sidecar(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
-
-
-@contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
-    """Turn 'disk full' (or quota, or file size limit) while writing ``path`` into one message."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        cause: BaseException | None = error  # torch wraps an error of the stream in its own
-        while cause is not None:
-            if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-                free = shutil.disk_usage(path.parent).free
-                raise EnvironmentLacks(
-                    f"cannot write {path}: {cause.strerror} ({free / 1e6:.0f} MB free). "
-                    "The checkpoints so far are intact; make room and run the same command again"
-                ) from error
-            cause = cause.__cause__ or cause.__context__
-        raise
 
 
 class _Hashing:

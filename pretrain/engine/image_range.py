@@ -3,17 +3,19 @@
 import logging
 import math
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from fvcore.common.config import CfgNode
 
+from console import waiting
 from console.errors import InputError
 from decoding import Range, find_range, parse, sample, told
 
 from ..views import ImageSource
 from ..views.dataset import Batch
 from . import distributed
+from .loading import late
 
 BEFORE = (0.0, 65535.0)  # what runs had that know of no range: the upper eight of 16 bits
 FEW = 4  # levels of 255; a picture with fewer shows nothing
@@ -34,7 +36,16 @@ def range_of_run(
     if given:
         return given
     indices = sample(len(source), source.name)
-    found = find_range([partial(source.open, index) for index in indices])
+    at = 0
+
+    def opened(index: int) -> str | BinaryIO:
+        nonlocal at
+        at = index
+        wait.again()
+        return source.open(index)
+
+    with waiting.wait(cfg.DATA.TIMEOUT, lambda: late(source.path(at), cfg)) as wait:
+        found = find_range([partial(opened, index) for index in indices])
     bounds = found.range if found else None
     if bounds and saved:
         bounds = BEFORE

@@ -1,17 +1,22 @@
 """Batches from loader processes, from any step on, with the time spent waiting for them."""
 
-import multiprocessing
-import sys
+import os
 import time
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from fvcore.common.config import CfgNode
+from torch.utils.data import Dataset
 
-from console.errors import DenseSSLError, EnvironmentLacks
+from console import limits
+from console.errors import EnvironmentLacks
+from console.loader import GRACE, Loader, Options
+from console.names import one_line
 
+from . import distributed
 from .order import BatchOrder
-from .stops import ignore_in_worker
+
+TENSORS = 8  # of a Batch
 
 
 class Loading:
@@ -19,63 +24,55 @@ class Loading:
 
     One set of loader processes serves the whole run, over the borders of epochs. :attr:`waited`
     is how many seconds the last :meth:`next` took. Leaving it raises EnvironmentLacks when a
-    loader process had died.
+    loader process had died. ``name(index)`` is an image's, for messages.
     """
 
-    def __init__(self, dataset: Dataset, order: BatchOrder, collate, workers: int, pin: bool):
-        self.loader = DataLoader(
-            dataset,
-            batch_sampler=order,
-            collate_fn=collate,
-            num_workers=workers,
-            pin_memory=pin,
-            worker_init_fn=_start_worker,
-            # Not by a method that imports PyTorch anew in each worker: seconds, and memory.
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        )
+    def __init__(
+        self,
+        dataset: Dataset,
+        order: BatchOrder,
+        collate: Callable[[list], Any],
+        name: Callable[[int], str],
+        options: Options,
+        pin: bool,
+    ):
+        self.loader = Loader(dataset, collate, name, options, pin, batch_sampler=order)
         self.waited = 0.0
 
     def __enter__(self) -> "Loading":
-        before = set(multiprocessing.active_children())
-        self._iterator = iter(self.loader)
-        self._workers = set(multiprocessing.active_children()) - before
+        self._batches = iter(self.loader)
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        # Not left to the iterator's end: the traceback of an error may hold it for long.
-        if self._workers:
-            self._iterator._shutdown_workers()  # tells them to stop, and waits for them
-        self._iterator = None
-        for worker in self._workers:  # they ignore SIGTERM, which Python would send to stuck ones
-            if worker.is_alive():
-                worker.kill()
-        # PyTorch raises this wherever the loop happens to be when the process dies.
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
-            raise EnvironmentLacks(
-                f"a loader process died ({error}); most often memory ran out. Free memory or lower "
-                "DATA.WORKERS, and run the same command: it goes on from the last checkpoint"
-            ) from error
+        self._batches.__exit__(kind, error, traceback)
 
     def next(self) -> Any:
-        """The batch of the next step."""
+        """The batch of the next step. Raises as :class:`console.loader.Batches` does."""
         began = time.perf_counter()
         try:
-            return next(self._iterator)
-        except DenseSSLError as error:  # from a worker it comes wrapped in the worker's traceback
-            raise type(error)(_innermost(error)) from None
+            return next(self._batches)
         finally:
             self.waited = time.perf_counter() - began
 
 
-def _start_worker(worker: int) -> None:
-    ignore_in_worker()
-    torch.set_num_threads(1)
+def options_of(cfg: CfgNode) -> Options:
+    """What DATA says about loading. One process alone can save in the middle of a wait; of several
+    each goes on to the step that the others are in, if its batch comes soon."""
+    grace = GRACE if distributed.world_size() > 1 else 0.0
+    return Options(cfg.DATA.WORKERS, cfg.DATA.TIMEOUT, grace)
 
 
-def _innermost(error: BaseException) -> str:
-    """The message of an error without the traceback that a loader process wraps around it."""
-    text = str(error).strip()
-    if "Traceback (most recent call last)" not in text:
-        return text
-    kind = f"{type(error).__module__}.{type(error).__qualname__}: "
-    return text.rpartition(kind)[2] or text
+def late(name: str, cfg: CfgNode) -> EnvironmentLacks:
+    """The error for an image that this process itself waits for."""
+    return EnvironmentLacks(
+        f"{one_line(name)} has not been read within {cfg.DATA.TIMEOUT:g} s (DATA.TIMEOUT; 0: no "
+        "limit); see whether its disk or network mount answers"
+    )
+
+
+def check_machine(cfg: CfgNode) -> None:
+    """Raise EnvironmentLacks where shared memory or file handles cannot hold the batches."""
+    views = 2 * cfg.VIEWS.SIZE**2 + cfg.VIEWS.LOCAL_CROPS * cfg.VIEWS.LOCAL_SIZE**2
+    images = cfg.SOLVER.BATCH_SIZE // distributed.world_size()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", distributed.world_size()))
+    limits.check_loading(3 * views * images, TENSORS, cfg.DATA.WORKERS, here, "DATA.WORKERS")

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from console import files
+from console.board import Board
+from console.lines import Lines
 
 from . import distributed
-from .checkpoint import told_when_full
 
 logger = logging.getLogger("densessl")
 
@@ -52,7 +52,7 @@ class Logs:
     """The written record of a run from step ``start`` on; only the main process writes.
 
     ``metrics.jsonl`` is cut back to ``start`` steps: what an interrupted run wrote beyond its
-    checkpoint is written again.
+    checkpoint is written again. A full disk ends nothing: the lines wait until there is room.
     """
 
     def __init__(self, folder: Path, period: int, batch_size: int, start: int):
@@ -63,12 +63,13 @@ class Logs:
         self._steps = 0
         self._waited = 0.0
         self._said = 0  # the last epoch that the log has a line on
-        self._file = self._board = None
+        self._lines = self._board = None
         if distributed.is_main():
-            self.path = Path(folder) / "metrics.jsonl"
-            cut_back(self.path, start)
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
-            self._board = board(Path(folder) / "tensorboard", start)
+            path = Path(folder) / "metrics.jsonl"
+            cut_back(path, start)
+            self._lines = Lines(path)
+            folder = Path(folder) / "tensorboard"
+            self._board = Board(folder, start)
 
     def step(
         self,
@@ -114,30 +115,33 @@ class Logs:
         """What a resumed run needs to write the same lines: plain numbers.
 
         Every process must call this in step: all go on from the same sums, since a checkpoint
-        has room for one process's only.
+        has room for one process's only. Lines that could not be written yet are part of it.
         """
         self.meter.sums = distributed.all_reduce_mean(self.meter.sums)
         seconds = self.seconds + self._running()
-        return {"meter": self.meter.state_dict(), "seconds": seconds, "said": self._said}
+        state = {"meter": self.meter.state_dict(), "seconds": seconds, "said": self._said}
+        waiting = [line.decode() for line in self._lines.kept] if self._lines else []
+        return state | ({"lines": waiting} if waiting else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.meter.load_state_dict(state["meter"])
         self.seconds, self._said = state["seconds"], state["said"]
+        if self._lines and "lines" in state:
+            self._lines.add("".join(state["lines"]).encode())
 
     def sync(self) -> None:
         """Bring what is written to the disk: a checkpoint must never be ahead of its log."""
-        if self._file:
-            with told_when_full(self.path):
-                os.fsync(self._file.fileno())
+        if self._lines:
+            self._lines.sync()
         if self._board:
-            self._board.flush()
+            self._board.sync()
 
     def __enter__(self) -> "Logs":
         return self
 
     def __exit__(self, *exception) -> None:
-        if self._file:
-            self._file.close()
+        if self._lines:
+            self._lines.close()
         if self._board:
             self._board.close()
 
@@ -151,40 +155,29 @@ class Logs:
         return took
 
     def _write(self, line: dict[str, Any]) -> None:
-        if self._file:
-            with told_when_full(self.path):
-                self._file.write(json.dumps(line, allow_nan=False) + "\n")
-                self._file.flush()
+        if self._lines:
+            self._lines.write(json.dumps(line, allow_nan=False))
         if self._board:
-            for name, value in line.items():
-                if name != "iteration":
-                    self._board.add_scalar(name, value, line["iteration"])
+            values = {name: value for name, value in line.items() if name != "iteration"}
+            self._board.write(line["iteration"], values)
 
 
 def cut_back(path: Path, start: int) -> None:
     """Drop the lines beyond ``start`` steps from a metrics file, and a line cut off mid-word."""
     if not path.exists():
         return
-    kept = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    end, whole = 0, True
+    for text in path.read_bytes().splitlines(keepends=True):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except ValueError:
             break  # a kill hit this line while it was written
         if line["iteration"] > start:
             break
-        kept.append(text + "\n")
-    files.write_text(path, "".join(kept))
-
-
-def board(folder: Path, start: int):
-    """TensorBoard's writer, hiding what an interrupted run wrote beyond ``start``; None without."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        logger.info("TensorBoard is not installed: metrics.jsonl has everything")
-        return None
-    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        end, whole = end + len(text), text.endswith(b"\n")
+    os.truncate(path, end)  # which needs no room on the disk
+    if not whole:
+        Lines(path).write("")
 
 
 def gpu_memory_gib() -> float | None:

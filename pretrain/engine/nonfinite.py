@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from console.errors import InputError
+from console.lines import Lines
+from console.names import one_line, to_line
 
 from .step import Outcome
 
@@ -47,8 +49,9 @@ class Patience:
         names = self.batch(step)
         path = self.folder / f"nonfinite_step_{step:08d}.txt"
         if self.writes:
-            path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        first = "\n  ".join(names[:NAMED])
+            path.unlink(missing_ok=True)  # of the same step before a resumption
+            Lines(path).write("\n".join(map(to_line, names)))
+        first = "\n  ".join(map(one_line, names[:NAMED]))
         raise InputError(
             f"{self.most} steps in a row had a loss or gradient that is not finite, the last at "
             f"step {step} ({what}). The weights are those before the first of them. The "

@@ -6,7 +6,6 @@ nothing is drawn.
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +15,19 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import functional as T
 
 import knn
 from console.errors import InputError
+from console.loader import GRACE, Loader, Options
+from console.reading import reading
 from decoding import MAX_PIXELS, SUFFIXES, Range, UnreadableImage, decode
 
 from ..backbones import build_backbone
 from ..views import NORMALIZATION
 from . import distributed
 from .step import AMP
-from .stops import ignore_in_worker
 
 BATCH = 128
 UNREADABLE = -1  # the label of an image that cannot be read; it is left out
@@ -127,21 +127,14 @@ class OnlineKNN:
     def _batches(self, images: "ClassFolders", numbers: list[int]) -> Iterator[Iterator]:
         """Images and labels of these numbers; its end ends the loader processes."""
         workers = min(self.cfg.DATA.WORKERS, math.ceil(len(numbers) / BATCH))
-        loader = DataLoader(
-            images,
+        loader = Loader(
+            *(images, default_collate, lambda number: str(images.files[number])),
+            Options(workers, self.cfg.DATA.TIMEOUT, GRACE),
+            pin=self.device.type == "cuda",
             batch_sampler=[numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)],
-            num_workers=workers,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_start_worker,
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-            generator=torch.Generator(),  # else it draws from the run's
         )
-        batches = iter(loader)
-        try:
+        with iter(loader) as batches:
             yield batches
-        finally:
-            if workers:  # what failed may still refer to them, and they ignore Python's own signal
-                batches._shutdown_workers()
 
     def _normalised(self, images: Tensor) -> Tensor:
         mean, std = (
@@ -194,14 +187,10 @@ class ClassFolders(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        reading(index)
         try:
             image = decode(self.files[index], self.bounds, self.max_pixels).image
         except UnreadableImage:
             return torch.zeros(3, self.size, self.size, dtype=torch.uint8), UNREADABLE
         image = T.resize(image, round(self.size * RESIZE), T.InterpolationMode.BICUBIC)
         return T.pil_to_tensor(T.center_crop(image, [self.size] * 2)), self.labels[index]
-
-
-def _start_worker(worker: int) -> None:
-    ignore_in_worker()
-    torch.set_num_threads(1)

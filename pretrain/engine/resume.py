@@ -20,6 +20,7 @@ FREE = (
     "DATA.CLASSES",  # a list of one's own may have moved, too
     "BACKBONE.WEIGHTS",  # read where a run begins, and never again
     "DATA.WORKERS",
+    "DATA.TIMEOUT",
     "DATA.MAX_UNREADABLE",
     "SOLVER.MAX_SKIPPED",
     "DEVICE",

@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 
-from console import files, log
-from console.errors import InputError, StoppedEarly
+from console import files, log, waiting
+from console.errors import InputError, Interrupted, StoppedEarly
+from console.loader import GRACE
 from console.progress import Bar
 from decoding import told_left_out
 
@@ -20,6 +21,7 @@ from ..methods import build_method
 from ..methods.base import starting_weights
 from ..views import (
     NORMALIZATION,
+    Batch,
     ViewDataset,
     apply_photometric,
     build_recipes,
@@ -30,7 +32,7 @@ from . import distributed, resume
 from .checkpoint import Checkpoints, damage, save_checked
 from .facts import data_facts
 from .image_range import range_of_run, require_contrast
-from .loading import Loading
+from .loading import Loading, check_machine, late, options_of
 from .lock import locked
 from .logs import Logs
 from .nonfinite import Patience
@@ -64,7 +66,12 @@ def train(cfg: CfgNode, after_step: Callable[[int], None] | None = None) -> Path
         folder = resume.writable(cfg.OUTPUT_DIR)
         log.setup(folder, distributed.rank())
         with locked(folder), Stops(distributed.is_main()) as stops:
-            Run(cfg, folder, device).finish(stops, after_step)
+            run = Run(cfg, folder, device)
+            with waiting.wait():  # there is nothing to save yet: a signal ends it
+                steps_left = run.prepare()
+            if steps_left:
+                with run.logs:
+                    run.loop(stops, after_step)
         return folder / resume.FINAL
     finally:
         distributed.teardown()
@@ -81,14 +88,14 @@ class Run:
         self.iteration = 0  # steps done
         self.looked_at = False  # the first batch of this session
 
-    def finish(self, stops: Stops, after_step: Callable[[int], None] | None) -> None:
-        """Run what is left and write the final weights."""
+    def prepare(self) -> bool:
+        """Make all that the steps need; False where none is left to do."""
         if self.main:
             self.checkpoints.clean()
         distributed.barrier()
         found = self.checkpoints.newest()
         if self.is_complete(found):
-            return
+            return False
         self.read_data(found[1] if found else None)
         self.build_model(anew=not found)
         if self.main:
@@ -97,9 +104,7 @@ class Run:
             files.write_text(self.folder / "config.yaml", self.cfg.dump())
         self.announce()
         self.restore(found)
-        del found  # as large as the model
-        with self.logs:
-            self.loop(stops, after_step)
+        return True
 
     def is_complete(self, found: tuple[Path, dict[str, Any]] | None) -> bool:
         """Whether the run found is this one and has nothing left to do; says so."""
@@ -128,6 +133,7 @@ class Run:
     def read_data(self, saved: dict[str, Any] | None) -> None:
         """The images and their facts; ``saved``: the checkpoint of a run that goes on."""
         cfg, solver = self.cfg, self.cfg.SOLVER
+        check_machine(cfg)
         self.source = build_source(cfg)
         images = len(self.source)
         if images < solver.BATCH_SIZE:
@@ -202,7 +208,7 @@ class Run:
         self.checkpoints.keep_every = cfg.CHECKPOINT.KEEP_EVERY * self.epoch
         limit = cfg.DATA.MAX_UNREADABLE
         self.unreadable = Unreadable(
-            *(self.folder, self.source.name, limit, self.main, self.dataset.reason)
+            *(self.folder, self.source.name, limit, self.main, self.reason)
         )
         self.patience = Patience(self.folder, solver.MAX_SKIPPED, self.batch_names, self.main)
         if found:
@@ -225,6 +231,7 @@ class Run:
             before, now = state["pretrain"]["processes"], self.facts["processes"]
             if before != now:
                 logger.info("on %d process(es) now, %d then", now, before)
+        self.saved = self.iteration
         self.logs = Logs(self.folder, cfg.LOG.PERIOD, solver.BATCH_SIZE, self.iteration)
         if found:
             self.logs.load_state_dict(state["logs"])
@@ -253,15 +260,17 @@ class Run:
         }
 
     def save(self) -> None:
-        state = self.state()
         if self.main:
             self.logs.sync()  # first the log: a checkpoint must never be ahead of it
+        state = self.state()
+        if self.main:
             self.checkpoints.save(self.iteration, state)
             if self.iteration == self.total:
                 save_checked(self.final, resume.final_state(state))
                 if summary := self.unreadable.summary():
                     logger.warning("%s", summary)
                 logger.info("done: %s", self.final)
+        self.saved = self.iteration
         distributed.barrier()  # nobody leaves, and so ends the others, before all is on the disk
 
     # ---- the steps ----
@@ -274,12 +283,19 @@ class Run:
             *(distributed.rank(), distributed.world_size()),
         )
         loading = Loading(
-            self.dataset, order, collate, cfg.DATA.WORKERS, pin=self.device.type == "cuda"
+            *(self.dataset, order, collate, self.source.path, options_of(cfg)),
+            pin=self.device.type == "cuda",
         )
         progress = Bar("pretrain", self.total, self.iteration) if self.main else nullcontext()
         with loading, progress as bar:
             while self.iteration < self.total:
-                loss = self.one_step(loading)
+                try:
+                    batch = loading.next()
+                except Interrupted:
+                    if distributed.world_size() > 1:
+                        raise  # the others are in the middle of a step
+                    raise self.stopped() from None
+                loss = self.one_step(batch, loading.waited)
                 if bar:
                     bar.advance(note=f"loss {loss:.4f}")
                 if after_step:
@@ -288,15 +304,11 @@ class Run:
                 if stop or self.is_due():
                     self.save()
                 if stop and self.iteration < self.total:
-                    raise StoppedEarly(
-                        f"stopped after step {self.iteration} of {self.total}, all saved in "
-                        f"{self.folder}; run the same command to go on"
-                    )
+                    raise self.stopped()
 
-    def one_step(self, loading: Loading) -> float:
-        """Load, augment, step, log; returns the loss."""
+    def one_step(self, batch: Batch, waited: float) -> float:
+        """Augment, step, log; returns the loss. ``waited``: seconds, for the batch."""
         step, solver = self.iteration, self.cfg.SOLVER
-        batch = loading.next()
         if not self.looked_at:
             require_contrast(batch, self.source, self.bounds)
             self.looked_at = True
@@ -320,8 +332,17 @@ class Run:
         if self.online and self.online.due(self.iteration, self.total):
             means |= self.online.measure(self.method.backbone_state())
         last = self.iteration == self.total
-        self.logs.step(self.iteration, means, facts, loading.waited, last)
+        self.logs.step(self.iteration, means, facts, waited, last)
         return outcome.values["loss"]
+
+    def stopped(self) -> StoppedEarly:
+        """Save what is not saved yet, and say where the run stands."""
+        if self.saved != self.iteration:
+            self.save()
+        return StoppedEarly(
+            f"stopped after step {self.iteration} of {self.total}, all saved in {self.folder}; run "
+            "the same command to go on"
+        )
 
     def is_due(self) -> bool:
         """Whether a checkpoint is due after the steps done."""
@@ -336,10 +357,24 @@ class Run:
 
     def still_unreadable(self, indices: list[int]) -> list[int]:
         """Those of the images that a checkpoint lists which were not repaired since."""
-        still = [index for index in indices if index in self.dataset[0, index].unreadable]
+        still = [index for index in indices if self.cannot_read(index)]
         if len(still) < len(indices):
             logger.info("%d images can be read again", len(indices) - len(still))
         return still
+
+    def cannot_read(self, index: int) -> bool:
+        with self.wait_for(index):
+            return index in self.dataset[0, index].unreadable
+
+    def reason(self, index: int) -> str:
+        """Why an image cannot be read."""
+        with self.wait_for(index):
+            return self.dataset.reason(index)
+
+    def wait_for(self, index: int) -> AbstractContextManager:
+        """The block that reads an image in this process."""
+        error = late(self.source.path(index), self.cfg)
+        return waiting.wait(self.cfg.DATA.TIMEOUT, lambda: error, GRACE)
 
     def batch_names(self, step: int) -> list[str]:
         """The files of the global batch of a step."""

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from console import files, lines
 from console.errors import InputError
+from console.names import one_line, to_line
 
 from . import distributed
 
@@ -40,6 +42,7 @@ class Unreadable:
     ):
         self.path, self.name, self.limit = folder / "unreadable.txt", name, limit
         self.writes, self.reason = writes, reason
+        self._list = lines.Lines(self.path)
         self.indices: set[int] = set()
         self.reasons: dict[int, str] = {}
 
@@ -49,29 +52,33 @@ class Unreadable:
     def restore(self, indices: Iterable[int]) -> None:
         """Take the set of a checkpoint, and write the list file again from it."""
         self.indices = set(indices)
-        if self.writes and (self.indices or self.path.exists()):
-            self.path.write_text("".join(self._line(n) for n in sorted(self.indices)))
+        if not self.writes or not (self.indices or self.path.exists()):
+            return
+        try:
+            listed = "".join(f"{self._line(n)}\n" for n in sorted(self.indices))
+            files.write_text(self.path, listed)
+        except OSError as error:
+            lines.failed(self.path, error)
 
     def add(self, indices: Iterable[int]) -> None:
         """Count the images that failed in a step; each is named once."""
         new = sorted(set(indices) - self.indices)
         self.indices.update(new)
         if new and self.writes:
-            with open(self.path, "a", encoding="utf-8") as stream:
-                stream.writelines(self._line(n) for n in new)
             for n in new:
+                self._list.write(self._line(n))
                 logger.warning(
                     "cannot read %s (%s); another image takes its place",
-                    *(self.name(n), self._reason(n)),
+                    *(one_line(self.name(n)), self._reason(n)),
                 )
 
     def _reason(self, index: int) -> str:
         if index not in self.reasons:
-            self.reasons[index] = self.reason(index)
+            self.reasons[index] = one_line(self.reason(index))
         return self.reasons[index]
 
     def _line(self, index: int) -> str:
-        return f"{self.name(index)}\t{self._reason(index)}\n"
+        return f"{to_line(self.name(index))}\t{self._reason(index)}"
 
     def summary(self) -> str:
         """How many images could not be read, and how many for which reason; '' without any."""
@@ -89,7 +96,7 @@ class Unreadable:
         if seen < min(ENOUGH, at_most) or len(self) <= self.limit * seen:
             return
         named = sorted(self.indices)[:NAMED]
-        first = "\n  ".join(f"{self.name(n)}: {self._reason(n)}" for n in named)
+        first = "\n  ".join(f"{one_line(self.name(n))}: {self._reason(n)}" for n in named)
         raise InputError(
             f"{len(self)} of the {seen} images seen so far cannot be read, more than "
             f"DATA.MAX_UNREADABLE = {self.limit:g} allows. All are listed in {self.path}; "

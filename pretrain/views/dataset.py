@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from console.errors import InputError
+from console.reading import reading
 from decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
 
 from . import colour
@@ -137,6 +138,7 @@ class ViewDataset(Dataset):
         while math.gcd(stride, count) > 1:
             stride += 1
         for _ in range(min(count, REPLACEMENTS)):
+            reading(index)
             try:
                 return self._decode(index), tried
             except UnreadableImage:  # and no error of the machine: a run must not depend on those

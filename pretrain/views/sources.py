@@ -12,7 +12,8 @@ from fvcore.common.config import CfgNode
 
 from configs import FOLDER
 from console.errors import InputError, nearest, unknown
-from console.files import read_json, read_text
+from console.files import read_json, read_text, require_file
+from console.names import LIST, from_line, one_line
 from decoding import SUFFIXES, is_image, told_left_out
 
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
@@ -58,8 +59,10 @@ class ImageSource:
         return os.path.join(self.root, self.name(index))
 
     def open(self, index: int) -> str | BinaryIO:
-        """What to decode: the file of an image, or its bytes."""
-        return self.path(index)
+        """What to decode: the file of an image, or its bytes. OSError where it is no file."""
+        path = self.path(index)
+        require_file(path)
+        return path
 
     def fingerprint(self) -> str:
         """A SHA-256 of the names in their order: equal for equal lists, wherever they lie."""
@@ -201,7 +204,7 @@ def class_folders(classes: str) -> list[str]:
     """The folder names of a class list: a shipped one, or a text file of one a line."""
     file = CLASS_LISTS.get(classes) or Path(classes).expanduser()
     try:
-        text = read_text(file, errors="surrogateescape")
+        text = read_text(file, errors=LIST)
     except OSError as error:
         hint = nearest(classes, CLASS_LISTS)
         meant = f" Did you mean '{hint}'?" if hint else ""
@@ -209,8 +212,9 @@ def class_folders(classes: str) -> list[str]:
             f"DATA.CLASSES: '{classes}' is no text file that can be read ({error.strerror}; looked "
             f"from {Path.cwd()}), and no shipped list.{meant} Shipped: {', '.join(CLASS_LISTS)}"
         ) from None
-    lines = [line.strip().rstrip("/") for line in text.splitlines()]
-    names = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    lines = [line.strip() for line in text.split("\n")]
+    named = [from_line(line).rstrip("/") for line in lines if line and not line.startswith("#")]
+    names = list(dict.fromkeys(name for name in named if name))
     if not names:
         raise InputError(f"DATA.CLASSES: {file} names no folder; it takes one a line")
     return names
@@ -246,25 +250,35 @@ def _list(path: Path) -> ImageSource:
     """A text file of one image a line, relative to the file's own folder; '#' starts a comment.
 
     What follows the name after white space (a label) is ignored, unless the whole line is a file.
+    A name between double quotes has escapes, as the list of unreadable images writes a line feed.
     """
     if path.is_dir():
         raise InputError(f"DATA.PATH: {path} is a folder; DATA.SOURCE list takes a text file")
     try:
-        text = read_text(path, errors="surrogateescape")
+        text = read_text(path, errors=LIST)
     except OSError as error:
         raise InputError(f"DATA.PATH: cannot read {path}: {error.strerror}") from None
-    lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    names = [
-        line if len(line.split()) == 1 or _exists(path.parent / line) else line.rsplit(None, 1)[0]
-        for line in lines
-    ]
+    lines = [line.strip() for line in text.split("\n")]  # others than \n may be part of a name
+    names = [_listed(line, path.parent) for line in lines if line and not line.startswith("#")]
     if names and not _exists(path.parent / names[0]):
+        first = one_line(names[0][:100])
         raise InputError(
-            f"DATA.PATH: the first image of {path} is '{names[0][:100]}', and there is no such "
-            f"file; names are relative to the list's folder {path.parent}, or absolute"
+            f"DATA.PATH: the first image of {path} is '{first}', and there is no such file; names "
+            f"are relative to the list's folder {path.parent}, or absolute"
         )
     return ImageSource(path.parent, names, f"DATA.PATH {path} (a list file)")
+
+
+def _listed(line: str, folder: Path) -> str:
+    """The name in a line of a list file."""
+    if "\t" in line and not _exists(folder / line):
+        line = line.split("\t")[0]  # what follows is a label, or why the image cannot be read
+    words = len(line.split())
+    if (words == 1 and not line.startswith('"')) or _exists(folder / line):
+        return line
+    if (name := from_line(line)) != line or words == 1:
+        return name
+    return line.rsplit(None, 1)[0]
 
 
 def _exists(path: Path) -> bool:
@@ -296,6 +310,7 @@ def _images_of(file: Path, path: Path) -> ImageSource:
         names = sorted(image["file_name"] for image in read_json(file)["images"])
         if not all(isinstance(name, str) for name in names):
             raise TypeError("a file_name is no text")
+        "".join(names).encode("utf-8", LIST)  # half of a surrogate pair names no file
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"DATA.ANNOTATIONS: {file} is not a COCO JSON ({error!r})") from None
     if names and not (path / names[0]).exists():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from console.errors import EnvironmentLacks, InputError
+from console.loader import Options
 from pretrain.engine.loading import Loading
 from pretrain.engine.order import BatchOrder
 
@@ -27,7 +28,7 @@ class Squares(torch.utils.data.Dataset):
 
 def loading(workers, forbidden=None, first=0):
     order = BatchOrder(images=10, batch_size=4, seed=0, first=first, last=6)
-    return Loading(Squares(forbidden), order, torch.stack, workers, pin=False), order
+    return Loading(Squares(forbidden), order, torch.stack, str, Options(workers), pin=False), order
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -1,0 +1,97 @@
+"""What the operating system grants loader processes: shared memory and file handles."""
+
+import os
+import resource
+from pathlib import Path
+
+from .errors import EnvironmentLacks
+
+SHARED = Path("/dev/shm")
+PREFETCH = 2  # batches that each loader process has ready, as PyTorch's default
+PER_WORKER = 4  # handles of this process for each loader process: pipes and its end
+SPARE = 16  # handles for files, sockets and libraries
+AMPLE = 512  # more than that is not worth asking for
+
+
+def check_loading(
+    batch_bytes: int, tensors: int, workers: int, processes: int, option: str
+) -> None:
+    """Raise EnvironmentLacks where ``workers`` loader processes cannot hand over their batches.
+
+    A batch has ``batch_bytes`` in so many ``tensors``; each of ``processes`` on this machine has
+    its own loader processes. ``option`` names the number of workers in messages. Raises the soft
+    limit of open files where the hard one allows it.
+    """
+    if not workers:
+        return
+    held = PREFETCH * workers + 1  # one is being used
+    _check_shared_memory(batch_bytes, held * processes, workers, option)
+    _check_handles(PER_WORKER * workers + (PREFETCH + 2) * tensors, option)
+
+
+def shared_memory() -> tuple[int, int] | None:
+    """The free and all bytes of /dev/shm; None where there is none, or it has no limit."""
+    try:
+        found = os.statvfs(SHARED)
+    except OSError:
+        return None
+    if not found.f_blocks:
+        return None
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+def _check_shared_memory(batch: int, held: int, workers: int, option: str) -> None:
+    found = shared_memory()
+    if found is None or batch * held <= found[0]:
+        return
+    raise EnvironmentLacks(
+        f"{SHARED} has {size(found[0])} free, and {option} {workers} needs {size(batch * held)} of "
+        f"it: {held} batches of {size(batch)}. {more_shared_memory(batch * held, option)}"
+    )
+
+
+def more_shared_memory(needed: int, option: str) -> str:
+    """What to do where loader processes need ``needed`` bytes of shared memory (0: not known)."""
+    gib = max(-(-needed * 5 // 4 // 2**30), 1)
+    return (
+        f"Enlarge it (Docker: --shm-size {gib}g, or --ipc host; else: mount -o remount,size={gib}g "
+        f"{SHARED}), or load without loader processes: {option} 0"
+    )
+
+
+def handles() -> tuple[int, int, int]:
+    """The file handles that this process has open, and how many it may: soft and hard limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        count = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        count = 3
+    unlimited = 1 << 30
+    return count, *(unlimited if n == resource.RLIM_INFINITY else n for n in (soft, hard))
+
+
+def _check_handles(needed: int, option: str) -> None:
+    count, soft, hard = handles()
+    if soft < hard and soft < count + needed + AMPLE:
+        soft = min(hard, count + needed + AMPLE)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        )
+    if soft < count + needed + SPARE:
+        raise EnvironmentLacks(
+            f"this process may have {soft} files open and has {count}; the loader processes take "
+            f"{needed} more. {more_handles(count + needed + SPARE, option)}"
+        )
+
+
+def more_handles(needed: int, option: str) -> str:
+    """What to do where ``needed`` file handles are too many for the limit."""
+    return (
+        f"Allow more (ulimit -n {max(needed, 1024)}; Docker: --ulimit nofile=4096), or load "
+        f"without loader processes: {option} 0"
+    )
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
