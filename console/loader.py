@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from . import limits, reading, waiting
 from .errors import DenseSSLError, EnvironmentLacks
 from .names import one_line
+from .waiting import TIMEOUT
 
 FORK = sys.platform == "linux"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-TIMEOUT = 120.0  # seconds of one wait, by default
 GRACE = 5.0  # seconds that a batch may still take after a signal, where it is worth that
 
 

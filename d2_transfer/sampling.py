@@ -14,8 +14,9 @@ from torch.utils.data import Dataset, Sampler
 
 from console.errors import InputError
 from console.files import require_file
-from console.loader import GRACE, TIMEOUT, Loader, Options
+from console.loader import GRACE, Loader, Options
 from console.reading import reading
+from console.waiting import TIMEOUT
 from d2_transfer import compat
 
 compat.setup()

@@ -21,8 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from console import waiting
 from console.errors import EnvironmentLacks
 from console.progress import Bar
+from console.waiting import TIMEOUT
 from decoding import Range, UnreadableImage, decode, find_range, opened, reasons
 
 from .options import C
@@ -52,8 +54,9 @@ class Found(NamedTuple):
 def inspect_image(source: ImageSource, index: int, bounds: Range | None = None) -> Found:
     """Read and decode one image. Errors of the machine, not of the file, are raised."""
     data = b""
+    late = UnreadableImage(f"it could not be read within {TIMEOUT:g} s")
     try:
-        with reasons():
+        with waiting.wait(TIMEOUT, lambda: late), reasons():
             stream = source.open(index)
             data = Path(stream).read_bytes() if isinstance(stream, str) else stream.read()
         with opened(io.BytesIO(data)) as image:

@@ -11,8 +11,11 @@ import pytest
 
 from console import limits
 from console.errors import EnvironmentLacks, InputError, StoppedEarly
+from pretrain import audit_images
+from pretrain.config import load
 from pretrain.engine.order import global_batch
 from pretrain.engine.train import train
+from pretrain.views import build_source
 
 LAST = 5  # steps
 
@@ -111,6 +114,19 @@ def test_a_list_may_name_a_fifo(tiny, folder):
     options = ("DATA.SOURCE", "list", "DATA.PATH", folder / "list.txt", "SOLVER.MAX_STEPS", 2)
     with pytest.raises(InputError, match="(?s)1 of the 16 images.*pipe"):
         train(tiny("moco", None, *options))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_audit_lists_what_cannot_be_read_in_time(folder, hanging, monkeypatch, workers):
+    hanging(folder / "03.jpg")
+    for number in range(24, 40):  # for a second process
+        shutil.copy(folder / "05.jpg", folder / f"{number}.jpg")
+    monkeypatch.setattr(audit_images, "TIMEOUT", 0.7)
+    source = build_source(load(overrides=["DATA.PATH", str(folder)]))
+    found = audit_images.inspect_all(source, workers)
+    assert {n: each.reason for n, each in enumerate(found) if each.reason} == {
+        3: "it could not be read within 0.7 s"
+    }
 
 
 def test_small_shared_memory_is_found_before_the_first_step(tiny, monkeypatch):
