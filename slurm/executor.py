@@ -1,5 +1,6 @@
 """Submitit's executor, with a patient sbatch: import only where Submitit is installed."""
 
+import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ class Executor(SlurmExecutor):
         script = self.folder / f".submission_file_{token}.sh"
         pickles = [self.folder / f".{token}_{n}.pkl" for n in range(self.count)]
         try:
-            script.write_text(self.text())
+            script.write_bytes(os.fsencode(self.text()))  # paths may hold any bytes
             for delayed, pickle in zip(delayed_submissions, pickles, strict=True):
                 delayed.set_timeout(self.parameters.get("time") or 0, 0)  # Task counts by itself
                 delayed.dump(pickle)

@@ -77,7 +77,7 @@ def _run(job: Job, done: Finished, board: Board, stops: list[int], lock: int):
         write_state(done.folder, job.name, replace(said, **values))
 
     with open(log, "ab") as stream:
-        stream.write(f"$ {shlex.join(job.command)}\n".encode())
+        stream.write(os.fsencode(f"$ {shlex.join(job.command)}\n"))
         stream.flush()
         start = stream.tell()
         child = subprocess.Popen(

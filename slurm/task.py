@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from console import names
 from console.errors import InputError, StoppedEarly
 from console.files import write_json
 from console.progress import duration
@@ -151,7 +152,7 @@ class _Run:
         command = self._command()
         with open(self.log, "ab", buffering=0) as stream:
             with suppress(OSError):  # a full disk is for the command to meet, and to say
-                stream.write(f"$ {shlex.join(command)}\n".encode())
+                stream.write(os.fsencode(f"$ {shlex.join(command)}\n"))
             start = os.fstat(stream.fileno()).st_size
             child = subprocess.Popen(
                 command,
@@ -299,5 +300,8 @@ class _Run:
     def _say(self, text: str) -> None:
         """A line for people, at the end of the job's log."""
         logger.info("'%s' %s", self.task.name, text)
-        with suppress(OSError), open(self.log, "a", encoding="utf-8") as stream:
+        with (
+            suppress(OSError),
+            open(self.log, "a", encoding="utf-8", errors=names.ERRORS) as stream,
+        ):
             stream.write(f"{datetime.now():%H:%M:%S} SLURM job {self.state.slurm_job}: {text}\n")

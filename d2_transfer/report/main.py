@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
         )
     title = args.title or f"DenseSSL: {', '.join(folder.resolve().name for folder in folders)}"
     text = page(title, folders, records, found, args.baseline)
+    text = text.encode("utf-8", "backslashreplace").decode()  # names may hold other bytes
     files.write_text(args.output, text)
     logger.info("wrote %s (%s)", args.output, _size(len(text.encode())))
     return 0
