@@ -19,7 +19,7 @@ def add_options(cfg) -> None:
     cfg.DATASETS.CUSTOM = ""
 
     # Seconds that a batch may take before the trial stops; 0: no limit.
-    cfg.DATALOADER.TIMEOUT = 120.0
+    cfg.DATALOADER.TIMEOUT = 120
 
     head = model.SEM_SEG_HEAD  # of modeling/fcn_head.py; Detectron2's own heads ignore these
     head.NUM_CONVS = 2

@@ -34,7 +34,7 @@ C.DATASETS.SHARE = 1.0  # of each class that "seeded" draws, at least one image
 
 C.DATALOADER = CfgNode()
 C.DATALOADER.NUM_WORKERS = 8  # of each process; any number gives the same numbers
-C.DATALOADER.TIMEOUT = 120.0  # seconds that a batch may take before the trial stops; 0: no limit
+C.DATALOADER.TIMEOUT = 120  # seconds that a batch may take before the trial stops; 0: no limit
 
 C.INPUT = CfgNode()
 C.INPUT.SIZE = 224  # side of the square that the network sees
