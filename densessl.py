@@ -1,12 +1,57 @@
-"""The front door: ``densessl VERB …`` runs a package's own main()."""
+"""The front door: ``densessl VERB …`` runs a package's own main().
 
-import importlib
-import logging
+Every process of DenseSSL comes through here first, spawned ones and jobs of a cluster as well. So
+this is where our rooms are kept apart from a user's modules of the same names.
+"""
+
 import os
 import sys
+from contextlib import suppress
 
-from console import command, names
-from console.errors import DenseSSLError, InputError, nearest
+HOME = os.path.dirname(os.path.abspath(__file__))  # where the rooms lie
+ROOMS = (
+    "configs",
+    "console",
+    "decoding",
+    "knn",
+    "weight_files",
+    "pretrain",
+    "d2_transfer",
+    "slurm",
+)
+
+
+class Rooms:
+    """Finds our rooms in HOME, and nowhere else: a user's folder may hold a ``pretrain.py``."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if path is None and name in ROOMS:
+            return importlib.machinery.PathFinder.find_spec(name, [HOME])
+        return None
+
+
+def leave_working_folder() -> None:
+    """Take off the import path what ``python -m`` put there: the working folder.
+
+    (``PYTHONSAFEPATH`` would do so from Python 3.11 on, and for programs that are not ours.)
+    """
+    with suppress(OSError):  # the working folder is gone
+        if sys.path and sys.path[0] != HOME and os.path.samefile(sys.path[0] or ".", "."):
+            del sys.path[0]
+
+
+if __name__ == "__main__":
+    leave_working_folder()
+
+import importlib  # noqa: E402  (nothing may be imported before)
+import importlib.machinery  # noqa: E402
+import logging  # noqa: E402
+
+sys.meta_path.insert(0, Rooms)
+
+from console import command, names  # noqa: E402
+from console.errors import DenseSSLError, InputError, nearest  # noqa: E402
 
 VERBS = {  # verb: (module whose main(argv) does it, one line of help)
     "pretrain": ("pretrain.main", "train a backbone without labels; goes on by itself"),
@@ -28,6 +73,7 @@ VERBS = {  # verb: (module whose main(argv) does it, one line of help)
     "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),
     "doctor": ("d2_transfer.doctor", "what is installed, what is missing, what mends it"),
 }
+JOB = "job"  # the verb that batch files call; not for people
 
 
 def usage() -> str:
@@ -69,6 +115,8 @@ def run(argv: list[str]) -> int:
         print(usage())
         return 0 if argv else 2
     verb, *rest = argv
+    if verb == JOB:
+        return importlib.import_module("slurm.task").main(rest)
     if verb not in VERBS:
         hint = nearest(verb, VERBS)
         meant = f" Did you mean '{hint}'?" if hint else ""

@@ -39,20 +39,39 @@ class Interrupted(StoppedEarly):
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
-    """The allowed word most like ``word``, or None when nothing comes close."""
+    """The allowed word most like ``word``, or None when nothing comes close.
+
+    Of dotted names it is the one that ends alike: SOLVER.BASE_LR for SOLVER.LR, lr or --lr.
+    """
     by_lower = {str(name).lower(): str(name) for name in allowed}
+    wanted = str(word).lower().lstrip("-")
+    if any("." in name for name in by_lower):
+        group, _, leaf = wanted.replace("-", "_").rpartition(".")
+        alike = [name for name in by_lower if name.split(".")[-1] == leaf]
+        longer = [name for name in by_lower if name.split(".")[-1].endswith(f"_{leaf}")]
+        alike += sorted(longer, key=lambda name: name.count("_"))
+        if found := sorted(alike, key=lambda name: name.rpartition(".")[0] != group):
+            return by_lower[found[0]]
     found = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[found[0]] if found else None
 
 
-def unknown(what: str, value: str, allowed: Iterable[str], where: str = "") -> InputError:
+def unknown(
+    what: str,
+    value: str,
+    allowed: Iterable[str],
+    where: str = "",
+    known: Iterable[str] | None = None,
+) -> InputError:
     """An InputError for a name that is not among ``allowed``, with the nearest one.
+
+    ``known``: all names, among which the nearest one is looked for, where ``allowed`` are some.
 
     Example: ``raise unknown("protocol", "voc_det", PROTOCOLS, where="--protocol")``
     """
     allowed = list(allowed)
     place = f" in {where}" if where else ""
-    hint = nearest(value, allowed)
+    hint = nearest(value, allowed if known is None else known)
     meant = f" Did you mean '{hint}'?" if hint else ""
     shown = sorted(allowed)
     if len(shown) > MOST:  # nobody reads a hundred names

@@ -10,7 +10,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +24,34 @@ NO_FILES = {
     stat.S_ISBLK: "device",
 }
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def standing(folder: str | os.PathLike) -> Path:
+    """``folder``, or the nearest folder above it that is there; nothing is made.
+
+    Raises NotADirectoryError or PermissionError where ``folder`` cannot be made or written to.
+    """
+    folder = Path(folder)
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+    return there
+
+
+@contextmanager
+def unmade_when_refused(folder: str | os.PathLike):
+    """Where the work inside raises, the empty folders that it made down to ``folder`` go again."""
+    folder = Path(folder).absolute()
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        for place in new:
+            with suppress(OSError):  # not made, or no longer empty
+                place.rmdir()
+        raise
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from functools import lru_cache
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.logging import RichHandler
 from . import command
 from .lines import Lines
 
+EARLY = 1000  # lines that wait for their file, at most
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -46,8 +48,12 @@ def setup(
     """Send the 'densessl' log to the terminal and to the file ``output_dir/name`` (appended).
 
     Ranks other than 0 log warnings only, and to no file. Safe to call again: handlers are replaced.
+    Without ``output_dir`` the log waits in memory for the call that names it, so that a run that is
+    refused in between makes no folder.
     """
     logger = logging.getLogger("densessl")
+    waiting = [each for each in logger.handlers if isinstance(each, MemoryHandler)]
+    records = [record for handler in waiting for record in handler.buffer]
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
@@ -67,4 +73,8 @@ def setup(
         logger.addHandler(file)
         if line := command.line():
             file.handle(logger.makeRecord("", logging.INFO, "", 0, line, (), None))
+        for record in records:
+            file.handle(record)
+    elif rank == 0:
+        logger.addHandler(MemoryHandler(EARLY, flushLevel=logging.CRITICAL + 1))
     return logger

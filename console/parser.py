@@ -3,11 +3,15 @@
 import argparse
 import inspect
 import re
+import sys
 import textwrap
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from .errors import InputError, nearest
+from .text import expand
 
+PAIRS = "KEY VALUE"  # how a verb's options of the config are called in its help
 WIDTH = 79  # of a line of help
 
 
@@ -21,9 +25,14 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
 
 
 class Parser(argparse.ArgumentParser):
-    """``argparse.ArgumentParser`` that raises InputError instead of printing its usage."""
+    """``argparse.ArgumentParser`` that raises InputError instead of printing its usage.
 
-    def __init__(self, *args, **kwargs):
+    ``keys`` gives the names that ``KEY VALUE`` may have, for a person who writes ``--KEY``.
+    ``~`` in any word is the home folder where a shell would say so: also in ``--data=~/sets``.
+    """
+
+    def __init__(self, *args, keys: Callable[[], Iterable[str]] | None = None, **kwargs):
+        self.keys = keys
         kwargs.setdefault("formatter_class", Formatter)
         if description := kwargs.get("description"):  # often a docstring
             description = inspect.cleandoc(description).replace("``", "'")
@@ -33,10 +42,26 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
+    def parse_known_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([expand(word) for word in words], namespace)
+
     def error(self, message: str) -> NoReturn:
         hint = ""
-        if found := re.search(r"unrecognized arguments: (--[\w-]+)", message):
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            if near := nearest(found[1], flags):
-                hint = f". Did you mean '{near}'?"
+        if found := re.search(r"unrecognized arguments: (--[\w.-]+)", message):
+            hint = self._hint(found[1])
         raise InputError(f"{message}{hint} (see '{self.prog} --help')")
+
+    def _hint(self, flag: str) -> str:
+        """What the unknown flag may have been meant for."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        near = nearest(flag, flags)
+        if not any(action.metavar == PAIRS for action in self._actions):
+            return f". Did you mean '{near}'?" if near else ""
+        key = nearest(flag, self.keys()) if self.keys else None
+        name = flag.lstrip("-")
+        if key is None and name == name.upper():
+            key = name
+        if key and (near is None or key.lower().endswith(name.lower().replace("-", "_"))):
+            return f". Did you mean '{key} VALUE'? Options of the config have no dashes"
+        return f". Did you mean '{near}'?" if near else ""

@@ -1,11 +1,12 @@
 """What ``densessl transfer`` does once its arguments are right."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from console import log
+from console import files, log
 from console.errors import DenseSSLError, InputError
 from d2_transfer import classification, datasets, image_range, protocols
 from d2_transfer.datasets import custom
@@ -42,9 +43,10 @@ def transfer(args) -> int:
     protocol, variant = protocols.find(args.protocol, args.variant)
     machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
     job = Job(protocol, variant, machines, *_devices(args.gpus))
-    if protocol.name in classification.NAMES:
-        return _classify(args, job)
-    return _detect(args, job)
+    with files.unmade_when_refused(args.output_dir):
+        if protocol.name in classification.NAMES:
+            return _classify(args, job)
+        return _detect(args, job)
 
 
 def own_data(args) -> custom.Custom:
@@ -89,6 +91,7 @@ def _detect(args, job: Job) -> int:
     check_model(cfg)
     for name in cfg.DATASETS.TEST:  # what an evaluator lacks is said before the training
         build_evaluator(name, "", images=0, oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS)
+    _accepted(args, job)
     if args.eval_only:
         return evaluate_only.run(run, cfg, args.seed)
     if job.machines.first:
@@ -118,19 +121,29 @@ def _classify(args, job: Job) -> int:
         *(cfg, run.weights.bounds, lambda: classification.training_files(cfg, data)),
         says=job.machines.first,
     )
+    _accepted(args, job)
     if job.machines.first:
         logger.info(classification.describe(cfg, job.processes))
     return _trials(args, logger, run, cfg, classification.run_trial)
 
 
 def _begin(args, job: Job):
-    """Make the output folder and its log; InputError where that cannot be, or the disk is full."""
+    """Begin the log; InputError where the output folder cannot be made, or the disk is full."""
     folder = Path(args.output_dir).absolute()
+    try:
+        files.standing(folder)
+    except OSError as error:
+        raise InputError(f"-o {args.output_dir} cannot be written to: {error.strerror}") from None
     if not args.eval_only:
         _check_disk(folder, job.protocol, 1 if args.trial else args.trials)
+    return log.setup(rank=job.machines.rank)
+
+
+def _accepted(args, job: Job) -> None:
+    """Make the output folder: from here on the log is written there, with what came before."""
+    folder = Path(args.output_dir).absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return log.setup(folder, job.machines.rank, log_name(args.trial))
+        log.setup(folder, job.machines.rank, log_name(args.trial))
     except OSError as error:
         raise InputError(f"-o {args.output_dir} cannot be written to: {error.strerror}") from None
 
@@ -158,7 +171,8 @@ def _trials(args, logger, run, cfg, work: Callable | None = None) -> int:
     records, failed = trials.run_trials(run, cfg, args.trials, args.seed, work)
     if records:
         print(summary.table(run.protocol, records))
-        logger.info("records in %s; a paper-style table: densessl table %s", *[run.folder] * 2)
+        shown = shlex.join(["densessl", "table", str(run.folder)])
+        logger.info("records in %s; a paper-style table: %s", run.folder, shown)
     if failed and args.trial:
         raise DenseSSLError(f"trial {args.trial} failed: {failed[args.trial]}")
     if failed:
@@ -192,14 +206,11 @@ def _devices(wanted: int | None) -> tuple[bool, int]:
 
 def _check_disk(folder: Path, protocol, trials: int) -> None:
     """Trained trials have their model; the one that runs has two checkpoints at a time."""
-    place = folder
-    while not place.exists():
-        place = place.parent
     model = protocol.parameters * 4e6  # bytes
     if trials > 1:
         trials -= len(list(folder.glob(f"trial_*/{FINAL}")))
     needed = max(trials, 0) * model + 4 * model + 200e6
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(files.standing(folder)).free
     if free < needed:
         raise InputError(
             f"{folder} is on a disk with {free / 1e9:.1f} GB free; {trials} trials of "

@@ -15,6 +15,7 @@ import sys
 import types
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from typing import Any
 
 from console import errors
@@ -30,7 +31,7 @@ def setup() -> None:
     for another torch. Does not import Detectron2 itself (seconds) where there are no compiled ops.
     """
     for name in ("torch", "detectron2"):
-        if not _installed(name):
+        if not is_installed(name):
             raise errors.EnvironmentLacks(f"{name} is not installed; mend it with: {MEND}")
     _restore_old_names()
     if not has_compiled_ops():
@@ -47,13 +48,14 @@ def setup() -> None:
 
 def has_compiled_ops() -> bool:
     """Whether Detectron2's own C++ extension is installed (found on disk, not imported)."""
-    if not _installed("detectron2"):
+    if not is_installed("detectron2"):
         return False
     folders = importlib.util.find_spec("detectron2").submodule_search_locations
     return PathFinder.find_spec("detectron2._C", list(folders)) is not None
 
 
-def _installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Whether there is a package of this name (found, not imported)."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):  # a finder that refuses; a module put in place by hand
@@ -130,6 +132,33 @@ def get_cfg():
     from .config import add_options
 
     cfg = detectron2_get_cfg()
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = None
+    add_options(cfg)
+    return cfg
+
+
+def default_options():
+    """The options that :func:`get_cfg` has, without importing Detectron2 and torch (seconds).
+
+    Detectron2's own file of defaults is run by itself: it needs a CfgNode and nothing else.
+    """
+    from fvcore.common.config import CfgNode
+
+    from .config import add_options
+
+    folders = importlib.util.find_spec("detectron2").submodule_search_locations
+    file = Path(folders[0]) / "config" / "defaults.py"
+    package = "_detectron2_defaults"
+    node = types.ModuleType(f"{package}.config")
+    node.CfgNode = CfgNode
+    sys.modules |= {package: types.ModuleType(package), node.__name__: node}
+    names: dict[str, Any] = {"__name__": f"{package}.defaults", "__package__": package}
+    try:
+        exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), names)
+    finally:
+        for name in (package, node.__name__):
+            del sys.modules[name]
+    cfg = names["_C"].clone()
     cfg.SOLVER.WEIGHT_DECAY_BIAS = None
     add_options(cfg)
     return cfg

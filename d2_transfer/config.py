@@ -5,8 +5,7 @@ from decoding import MAX_PIXELS
 
 def add_options(cfg) -> None:
     """Add DenseSSL's keys, each with a default that changes nothing, to a Detectron2 config."""
-    from detectron2.config import CfgNode as Node
-
+    Node = type(cfg)
     model, solver = cfg.MODEL, cfg.SOLVER
     # Activations and convolution weights as NHWC: faster with AMP on tensor cores, the same model.
     model.CHANNELS_LAST = False

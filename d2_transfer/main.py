@@ -3,6 +3,7 @@
 import sys
 
 from console.errors import InputError
+from console.overrides import is_option, pairs
 from console.parser import Parser
 
 DESCRIPTION = """\
@@ -70,7 +71,13 @@ def main(argv: list[str]) -> int:
     if args.print_config:
         print(_config_text(args), end="")
         return 0
+    if args.weights and is_option(args.weights):
+        args.weights, args.overrides = None, [args.weights, *args.overrides]
+    args.overrides = pairs(args.overrides)
     _check_arguments(args)
+    from d2_transfer.resolve import check_words
+
+    check_words(args.protocol, args.variant, args.overrides, args.mini, args.gpus)
     from d2_transfer.command import transfer
 
     return transfer(args)
@@ -94,7 +101,7 @@ def listing() -> str:
 def _config_text(args) -> str:
     from d2_transfer import classification
     from d2_transfer.command import own_data
-    from d2_transfer.resolve import resolve
+    from d2_transfer.resolve import check_words, resolve
 
     if not args.protocol:
         raise InputError("--print-config needs --protocol NAME (see --list)")
@@ -102,7 +109,10 @@ def _config_text(args) -> str:
     if args.train_json:
         _check_custom(args)
     words = [args.weights, *args.overrides] if args.weights else []
-    weights, overrides = ("", words) if len(words) % 2 == 0 else (words[0], words[1:])
+    bare = len(words) % 2 == 0 and not any("=" in word for word in words)
+    alone = not words or is_option(words[0]) or bare
+    weights, overrides = ("", words) if alone else (words[0], words[1:])
+    check_words(args.protocol, args.variant, overrides, args.mini, args.gpus)
     gpus = args.gpus and args.gpus * args.num_machines
     if args.protocol in classification.NAMES:
         cfg = classification.resolve(args.protocol, args.variant, gpus or 1, args.mini, overrides)

@@ -4,14 +4,17 @@ from collections.abc import Iterator, Sequence
 
 from configs import FOLDER
 from console.errors import InputError, unknown
+from console.overrides import pairs
+from console.text import TRUTH
 from d2_transfer import compat, image_range
+from d2_transfer.classification import NAMES
 from d2_transfer.datasets import custom as custom_data
 from d2_transfer.datasets.custom import Custom
 from d2_transfer.miniature import shrink
 from d2_transfer.protocols import find
 
 KINDS = {
-    **{bool: "True or False", int: "a whole number", float: "a number", str: "a name"},
+    **{bool: "True or False", int: "a whole number", float: "a number"},
     **{tuple: "several values in brackets", list: "several values in brackets"},
 }
 ELSEWHERE = {"SEED": "--seed", "OUTPUT_DIR": "-o", "MODEL.WEIGHTS": "WEIGHTS, the first argument"}
@@ -63,6 +66,26 @@ def resolve(
     _check(cfg, gpus, cuda)
     cfg.freeze()
     return cfg
+
+
+def check_words(
+    protocol: str,
+    variant: str | None,
+    overrides: Sequence[str],
+    mini: bool = False,
+    gpus: int | None = None,
+) -> None:
+    """InputError for an unknown protocol, variant or key, and for values of another type.
+
+    It says in a moment what :func:`resolve` would say once torch and Detectron2 are imported.
+    """
+    found, variant = find(protocol, variant)
+    if protocol in NAMES:
+        from d2_transfer.classification.configuration import resolve as classification
+
+        classification(protocol, variant, gpus or 1, mini, overrides)
+    elif compat.is_installed("detectron2"):
+        override(compat.default_options(), overrides)
 
 
 def scale(cfg, gpus: int, keep_batch: bool = False):
@@ -129,20 +152,17 @@ def _for_cpu(cfg, gpus: int) -> None:
 
 
 def override(cfg, overrides: Sequence[str]) -> set[str]:
-    """Merge KEY VALUE … into ``cfg``; returns the keys."""
-    if len(overrides) % 2:
-        raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
+    """Merge KEY VALUE … (or KEY=VALUE) into ``cfg``; returns the keys."""
+    words = pairs(overrides)
     allowed = dict(_leaves(cfg))
     keys = set()
-    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+    for key, value in zip(words[::2], words[1::2], strict=True):
         if key not in allowed:
             raise unknown_key(key, allowed)
         if key in ELSEWHERE:
             raise InputError(f"{key} cannot be set to '{value}' here: it is {ELSEWHERE[key]}")
-        if key == image_range.OPTION:  # two numbers, or a word: a text in any case
-            value = repr(value)
         try:
-            cfg.merge_from_list([key, value])
+            cfg.merge_from_list([key, _as_text(allowed[key], value)])
         except (ValueError, AssertionError):
             kind = KINDS.get(type(allowed[key]), "a value")
             raise InputError(
@@ -151,6 +171,14 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
         keys.add(key)
     image_range.check(cfg)
     return keys
+
+
+def _as_text(old, value: str) -> str:
+    """``value`` so that Detectron2, which evaluates it, makes no number of a name."""
+    if isinstance(old, bool) and value.lower() in TRUTH:
+        return str(TRUTH[value.lower()])
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return repr(value) if isinstance(old, str) and not quoted else value
 
 
 def unknown_key(key: str, allowed: Sequence[str]) -> InputError:

@@ -65,11 +65,24 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     if isinstance(held, dict) and held.get("densessl"):
         file, held = source, convert.read_weights(source)
     else:
+        file = Path(folder) / f"weights_{sha256[:12]}.pkl"  # never in the place of another run's
+        held = _converted_before(file, sha256)
+    made = held is None
+    if held is None:
         method = SUPERVISED if supervised else None
-        file, held = _converted(source, sha256, Path(folder), method)
+        report = convert.convert(source, file, force=True, method=method)
+        for note in report.notes:
+            logger.info("%s: %s", source, note)
+        files.write_text(file.with_suffix(".txt"), f"{report}\n")
+        held = convert.read_weights(file)
     if held.get("densessl"):
         log_images(held["densessl"])
-    convert.check_detector_config(held, cfg)
+    try:
+        convert.check_detector_config(held, cfg)
+    except InputError:
+        for each in (file, file.with_suffix(".txt")) if made else ():
+            each.unlink()
+        raise
     facts = held["densessl"]
     return Weights(
         str(file.absolute()),
@@ -85,17 +98,12 @@ def log_images(facts: dict[str, Any]) -> None:
     logger.info("the weights (%s) take images %s", facts["method"], images.words_of(facts))
 
 
-def _converted(source: Path, sha256: str, folder: Path, method: str | None):
-    out = folder / f"weights_{sha256[:12]}.pkl"  # never in the place of another run's
-    if out.is_file():
-        held = convert.read_weights(out)
-        if (held.get("densessl") or {}).get("source_sha256") == sha256:
-            return out, held
-    report = convert.convert(source, out, force=True, method=method)
-    for note in report.notes:
-        logger.info("%s: %s", source, note)
-    files.write_text(out.with_suffix(".txt"), f"{report}\n")
-    return out, convert.read_weights(out)
+def _converted_before(out: Path, sha256: str) -> dict[str, Any] | None:
+    """What an earlier conversion of the same checkpoint wrote; None where there is none."""
+    if not out.is_file():
+        return None
+    held = convert.read_weights(out)
+    return held if (held.get("densessl") or {}).get("source_sha256") == sha256 else None
 
 
 def check_loaded(model, weights_file: str, transfer_fpn: bool = False) -> int:

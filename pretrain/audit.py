@@ -14,7 +14,7 @@ from rich.text import Text
 
 from console import log
 from console.errors import InputError
-from console.files import write_json
+from console.files import standing, write_json
 from console.names import readable
 from console.parser import Parser
 from decoding import find_range, parse, sample, told, told_left_out
@@ -101,11 +101,11 @@ def _require_writable(file: Path) -> None:
     if file.is_dir():
         raise InputError(f"--output {file} is a folder; give a file in it")
     try:
-        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+        standing(file.absolute().parent)
     except OSError as error:
-        raise InputError(f"--output {file}: cannot make its folder: {error.strerror}") from None
-    if not os.access(file.absolute().parent, os.W_OK):
-        raise InputError(f"--output {file}: its folder is not writable")
+        raise InputError(
+            f"--output {file}: cannot make its folder: {error.filename}: {error.strerror}"
+        ) from None
 
 
 def _source(args: Namespace) -> "ImageSource":

@@ -4,6 +4,7 @@ A config file names only what differs (``_BASE_: other.yaml`` inherits); ``KEY V
 command line come last. ``NAME_scenes`` is the twin of a built-in config, small enough for a CPU.
 """
 
+import ast
 import io
 import math
 import os
@@ -16,18 +17,13 @@ import configs
 import decoding
 from console.errors import InputError, unknown
 from console.files import read_text
+from console.overrides import pairs
+from console.text import TRUTH, as_written, expand
 
-from .options import ABOVE_ZERO, CHOICES, PATCH, RANGES, STRIDE, C
+from .options import ABOVE_ZERO, CHOICES, METHODS, PATCH, PATHS, RANGES, STRIDE, C
 
 TWIN = "_scenes"
-
-
-class _ConfigFile(CfgNode):
-    """Config files and their bases in any form of Unicode."""
-
-    @classmethod
-    def _open_cfg(cls, filename: str) -> io.StringIO:
-        return io.StringIO(read_text(filename))
+FREE = "METHOD.OPTIONS."  # begins the names of options of any type
 
 
 def defaults() -> CfgNode:
@@ -36,7 +32,7 @@ def defaults() -> CfgNode:
 
 
 def load(path: str | os.PathLike = "", overrides: list[str] | None = None) -> CfgNode:
-    """The options of a config file with ``KEY VALUE`` overrides.
+    """The options of a config file with ``KEY VALUE`` (or ``KEY=VALUE``) overrides.
 
     ``path`` is a file, or the name of one that comes with DenseSSL (``moco_v2`` finds
     ``configs/pretrain/moco_v2.yaml``; ``moco_v2_scenes`` is its twin for the scenes). Raises
@@ -52,45 +48,54 @@ def load(path: str | os.PathLike = "", overrides: list[str] | None = None) -> Cf
         _merge_file(cfg, configs.FOLDER / "scenes_twin.yaml")
         cfg.SWAV.QUEUE = min(cfg.SWAV.QUEUE, 32)
         cfg.BACKBONE.NAME = "vit_tiny" if vit else cfg.BACKBONE.NAME
-    overrides = overrides or []
-    if len(overrides) % 2:
-        raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
-    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+    words = pairs(overrides or [])
+    for key, value in zip(words[::2], words[1::2], strict=True):
         nested: dict = {}
         place = nested
         *parents, leaf = key.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[leaf] = CfgNode._decode_cfg_value(value)
+        place[leaf] = CfgNode._decode_cfg_value(value) if key.startswith(FREE) else _bare(value)
         merge(cfg, nested, "the command line")
     return cfg
 
 
+class _AsWritten(CfgNode):
+    """Config files and their bases, in which an option that is text stays as it is written."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> io.StringIO:
+        texts = {name for name, value in flat(C).items() if isinstance(value, str)}
+        return io.StringIO(as_written(read_text(filename), lambda keys, _: ".".join(keys) in texts))
+
+
+def _bare(text: str) -> str:
+    """``text`` of the command line without the quotes that a careful person put into it."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        try:
+            return str(ast.literal_eval(text))
+        except (ValueError, SyntaxError):
+            pass
+    return text
+
+
 def _merge_file(cfg: CfgNode, file: Path) -> None:
     try:
-        merge(cfg, _ConfigFile.load_yaml_with_base(str(file)), str(file))
+        merge(cfg, _AsWritten.load_yaml_with_base(str(file)), str(file))
     except InputError:
         raise
     except Exception as error:  # PyYAML and fvcore raise many kinds
         raise InputError(f"{file} is not a config file: {error}") from None
 
 
-def validate(cfg: CfgNode, world: int = 1) -> None:
-    """Raise InputError for a value out of its range, before any work; ``world`` processes.
+def check(cfg: CfgNode, world: int = 1) -> None:
+    """Raise InputError for a value that none of its kind may have; ``world`` processes.
 
-    What depends on the data (no images, fewer than a batch) is for the image source to say.
+    This part of :func:`validate` needs no torch, so that it is said in a moment.
     """
-    from .backbones import BACKBONES
-    from .methods import find_method
-    from .views import RECIPES, build_recipes
-
-    method = find_method(cfg.METHOD.NAME)
+    check_method(cfg.METHOD.NAME)
     options = flat(cfg)
-    choices = CHOICES | {
-        "BACKBONE.NAME": tuple(BACKBONES),
-        "VIEWS.RECIPE": tuple(RECIPES),
-    }
-    for name, allowed in choices.items():
+    for name, allowed in CHOICES.items():
         if options[name] not in allowed:
             raise unknown("value", options[name], allowed, where=name)
     for name, (least, most) in RANGES.items():
@@ -109,6 +114,57 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
             raise InputError(f"{name} is empty; give a folder, as in '{name} path/to/folder'")
     decoding.parse(cfg.DATA.RANGE, "DATA.RANGE")
     _validate_batch(cfg, world)
+    for name in ("SCALE", "LOCAL_SCALE"):
+        if value := cfg.VIEWS[name]:
+            crop_scale(value, f"VIEWS.{name}")
+
+
+def data_paths(data: CfgNode) -> list[Path]:
+    """The places that DATA.PATH names; InputError for one that is not there."""
+    paths = split_paths(data.PATH)
+    for path in paths if data.SOURCE != "shards" else ():  # these may be a pattern
+        if not path.exists():
+            part = f", one of the {len(paths)} of '{data.PATH}'," if len(paths) > 1 else ""
+            raise InputError(f"DATA.PATH: {path}{part} does not exist (looked from {Path.cwd()})")
+    return paths
+
+
+def split_paths(text: str) -> list[Path]:
+    """One path, or several with ':' between them where the whole text is no existing one."""
+    whole = Path(text).expanduser()
+    if os.pathsep not in text or os.path.exists(whole):
+        return [whole]
+    return [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+
+
+def check_method(name: str) -> None:
+    """InputError for a METHOD.NAME that is neither ours nor ``path/to/file.py:Class``."""
+    if ".py:" not in name and name not in METHODS:
+        raise unknown("method", name, [*METHODS, "path/to/file.py:Class"], "METHOD.NAME")
+
+
+def crop_scale(value: tuple, where: str) -> tuple[float, float]:
+    """A least and a largest share of an image's area; InputError unless it is within (0, 1]."""
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    if len(value) != 2 or not numbers or not 0 < value[0] <= value[1] <= 1:
+        raise InputError(
+            f"{where} is {value}; it must be the least and the largest share of the image's area, "
+            "as (0.2, 1.0)"
+        )
+    return float(value[0]), float(value[1])
+
+
+def validate(cfg: CfgNode, world: int = 1) -> None:
+    """Raise InputError for what :func:`check` refuses, and for options that do not go together.
+
+    Before any work. What depends on the data (no images, fewer than a batch) is for the image
+    source to say.
+    """
+    check(cfg, world)
+    from .methods import find_method
+    from .views import RECIPES, build_recipes
+
+    method = find_method(cfg.METHOD.NAME)
     build_recipes(cfg.VIEWS)
     side = math.ceil(cfg.VIEWS.SIZE / STRIDE)
     if method.dense and side < 2:
@@ -196,13 +252,13 @@ def merge(cfg: CfgNode, values: dict, where: str, prefix: str = "") -> None:
     """Put ``values`` into ``cfg``; an unknown key or a wrong type is an InputError."""
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if prefix.startswith("METHOD.OPTIONS."):
+        if prefix.startswith(FREE):
             _free(cfg, key, value)
         elif key not in cfg:
-            known = option_names(cfg, prefix)
-            everywhere = option_names(defaults())
-            tail = [full for full in everywhere if full.split(".")[-1] == str(key).split(".")[-1]]
-            raise unknown("option", name, tail or known, where)
+            name = f"{prefix}{next(iter(flat({key: value})), key)}"
+            known, everywhere = option_names(cfg, prefix), option_names(defaults())
+            tail = [full for full in everywhere if full.split(".")[-1] == name.split(".")[-1]]
+            raise unknown("option", name, tail or known, where, known=everywhere)
         elif isinstance(cfg[key], CfgNode):
             if not isinstance(value, dict):
                 raise InputError(f"{name} in {where} is a group of options, not '{value}'")
@@ -238,20 +294,24 @@ def flat(node: dict, prefix: str = "") -> dict[str, Any]:
     return options
 
 
-def _as_type_of(old, value, name: str, where: str):
-    kind = type(old)
-    if kind is str and isinstance(value, bool):  # YAML reads off, on, yes, no as truth values
+def _as_type_of(old: Any, value: Any, name: str, where: str) -> Any:
+    """The value as one of the option's type; InputError where it is none."""
+    kind, given = type(old), value
+    if kind is str and isinstance(value, bool):  # of a pipeline: YAML's off, on, yes, no
         value = "on" if value else "off"
     if name == "DATA.RANGE" and isinstance(value, list | tuple):  # two numbers, in YAML's brackets
         value = ",".join(map(str, value))
-    if kind is not str and isinstance(value, str):  # YAML reads (120, 160) and 1e-4 as text
-        value = CfgNode._decode_cfg_value(value)
+    if isinstance(value, str) and kind is str:
+        switch = "off" in CHOICES.get(name, ()) and value.lower() == "false"
+        return "off" if switch else expand(value) if name in PATHS else value
+    if isinstance(value, str):  # YAML reads (120, 160) and 1e-4 as text
+        value = TRUTH.get(value.lower()) if kind is bool else CfgNode._decode_cfg_value(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if kind is str and not isinstance(value, str | dict | list) and value is not None:
-        return str(value)  # a folder called 2007 is still a name
+        return str(value)  # of Python: a folder called 2007 is still a name
     if type(value) is not kind:
-        raise InputError(f"{name} in {where} is '{value}', expected {kind.__name__} (as {old!r})")
+        raise InputError(f"{name} in {where} is '{given}', expected {kind.__name__} (as {old!r})")
     return value

@@ -23,9 +23,10 @@ def load_object(text: str, what: str, where: str) -> Any:
 
     ``what`` (a method, a correspondence) and ``where`` (the option) are for messages. The path is
     relative to the working folder; ``~`` is the home folder. The file becomes a module under a
-    private name, once for each content: it cannot be imported by others, and its folder is not
-    searched for its imports. Raises InputError for a text that is not of this form, a file that is
-    not there, one that fails to import (with its line and message), and a name that it lacks.
+    private name, once for each content: it cannot be imported by others. What lies beside it can be
+    imported by it, unless something installed or a part of DenseSSL has that name. Raises
+    InputError for a text that is not of this form, a file that is not there, one that fails to
+    import (with its line and message), and a name that it lacks.
     """
     place, separator, name = text.rpartition(":")
     if not (separator and place.endswith(".py") and name.isidentifier()):
@@ -53,6 +54,8 @@ def _module(path: Path, place: str) -> ModuleType:
     LOADED[path.name] = digest
     if name in sys.modules:
         return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # last: its neighbours stand in for nothing
     module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
     sys.modules[name] = module  # dataclasses and pickle look their module up here
     try:

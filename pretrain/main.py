@@ -7,13 +7,17 @@ import textwrap
 from pathlib import Path
 
 from console.errors import InputError, StoppedEarly
+from console.overrides import pairs
 from console.parser import Parser
 
 ROW = re.compile(r"_\d+ep$")  # ends the names of the configs that are rows of papers' tables
 EPILOG = """
-KEY VALUE pairs change options of the config file, as in 'SOLVER.EPOCHS 100 DATA.WORKERS 8'.
+KEY VALUE pairs (or KEY=VALUE) change options of the config file, as in
+'SOLVER.EPOCHS 100 DATA.WORKERS 8'.
 The same command goes on after an interruption (Ctrl-C, SIGTERM: saved, exit code 75) and after a
-crash (from the last checkpoint). Several GPUs: torchrun --nproc_per_node 8 -m densessl pretrain …
+crash (from the last checkpoint). A lower rate after a divergence, or more epochs of a complete
+run: 'SOLVER.BASE_LR 0.01 --change SOLVER.BASE_LR'. Several GPUs:
+torchrun --standalone --nproc_per_node 8 -m densessl pretrain …
 """
 
 
@@ -22,6 +26,7 @@ def parser() -> Parser:
         prog="densessl pretrain",
         description="Train a backbone without labels; found unfinished, it goes on.",
         epilog=EPILOG,
+        keys=_keys,
     )
     parse.add_argument(
         "--config", metavar="FILE", help="a YAML file, or the name of a built-in config"
@@ -30,14 +35,29 @@ def parser() -> Parser:
     parse.add_argument(
         "--print-config", action="store_true", help="print every option as it would be, and stop"
     )
+    parse.add_argument(
+        "--change",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="resume from the last checkpoint with these options at other values than before "
+        "(KEY VALUE does so, too); it is recorded",
+    )
     parse.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="options by name")
     return parse
 
 
+def _keys() -> list[str]:
+    from . import config
+
+    return config.option_names(config.defaults())
+
+
 def main(argv: list[str]) -> int:
     """Run the verb; returns the exit code. Raises the errors of ``console.errors``."""
-    options = parser().parse_args(argv)
+    options = parser().parse_intermixed_args(argv)
     from . import config
+    from .engine import changes
 
     if options.list:
         sys.stdout.write(listing(config.built_in()))
@@ -48,15 +68,18 @@ def main(argv: list[str]) -> int:
             f"--config is missing: a YAML file, or a built-in one ({', '.join(presets)}, and the "
             "rows of the papers' tables that --list shows)"
         )
-    cfg = config.load(options.config, options.overrides)
+    change, values = changes.named(options.change)
+    cfg = config.load(options.config, [*pairs(options.overrides), *values])
+    config.check(cfg, int(os.environ.get("WORLD_SIZE", 1)))
     if options.print_config:
         config.validate(cfg)
         sys.stdout.write(cfg.dump())
         return 0
+    config.data_paths(cfg.DATA)
     from .engine.train import train
 
     try:
-        train(cfg)
+        train(cfg, change=change)
     except StoppedEarly as stopped:
         if os.environ.get("RANK", "0") == "0":
             raise

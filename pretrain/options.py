@@ -208,10 +208,26 @@ C.KNN.K = 20
 C.KNN.TEMPERATURE = 0.07  # a neighbour weighs exp(cosine / τ)
 
 
+PATHS = (  # options in which '~' is the home folder
+    *("OUTPUT_DIR", "DATA.PATH", "DATA.CLASSES", "DATA.ANNOTATIONS"),
+    *("BACKBONE.WEIGHTS", "KNN.TRAIN", "KNN.VAL"),
+)
 STRIDE = 32  # pixels a position of the last level, in every ResNet
 PATCH = 16  # pixels a position, in every ViT
+METHODS = (  # besides path/to/file.py:Class
+    *("moco", "simsiam", "byol", "simclr", "swav", "setsim", "setsim_simsiam", "densecl"),
+    *("houghcl", "pixpro", "vader", "resim", "dino", "scfs", "dense", "dense_simsiam"),
+)
 CHOICES = {
     "DATA.SOURCE": ("folder", "list", "coco", "shards"),
+    "VIEWS.RECIPE": (
+        *("moco_v1", "moco_v2", "moco_v2_coord", "byol", "pixpro", "simclr", "dino", "swav"),
+        *("resim", "moco_v2_same_flip"),
+    ),
+    "BACKBONE.NAME": (
+        *("resnet18", "resnet50", "resnet101"),
+        *("vit_tiny", "vit_small", "vit_base"),
+    ),
     "BACKBONE.NORM": ("split", "BN", "SyncBN"),
     "MOCO.SYMMETRIC_REDUCTION": ("mean", "sum"),
     "MOCO.SYMMETRIC_ENQUEUE": ("both", "second"),

@@ -12,6 +12,7 @@ import yaml
 
 from console.errors import InputError, unknown
 from console.files import sha256
+from console.text import expand
 from d2_transfer.tables import layouts
 
 from . import jobs as making
@@ -81,7 +82,7 @@ class Builder:
                     "words with $dir and $data, quoted as for a shell"
                 ) from None
 
-        outputs = tuple(Path(word) for text in free.outputs for word in words(text))
+        outputs = tuple(Path(expand(word)) for text in free.outputs for word in words(text))
         env, program = {VARIABLE: str(self.data.home)}, (sys.executable, "-m", free.module)
         argv = tuple(words(free.run))
         self._add("free", Job(free.name, argv, free.needs, outputs, env, program))
@@ -97,7 +98,7 @@ class Builder:
         labels = [word for at, to in self.results.items() for word in ("--label", f"{at}={to}")]
         job = making.table_job(
             self.results,
-            self.folder / told.pop("output", f"tables/{name}.md"),
+            self.folder / expand(told.pop("output", f"tables/{name}.md")),
             paper=on_paper,
             after=tuple(self.jobs["transfer"]),
             name="table" if "output" in (self.spec.table or {}) else f"table-{name}",
@@ -164,7 +165,7 @@ class Builder:
             before, _ = self._pretrain(row, row.start_from, {}, "")
             needs, start = (*needs, before.name), before.outputs[0]
         words, key = _words(options), name or _slug(Path(config).stem)
-        reads = row.data or self.spec.data
+        reads = expand(row.data or self.spec.data)
         nodes, gpus = self.call.nodes, self.call.gpus
         if self.mini:
             words, reads = [*_sizes(config), *words], STAND_IN
@@ -191,7 +192,7 @@ class Builder:
     def _show(self, key: str, job: Job) -> None:
         """Pictures of two views of an image, and of what the network makes of them."""
         told = dict(self.spec.show or {})
-        image = self.data.home / told.pop("image")
+        image = self.data.home / expand(told.pop("image"))
         place = self.folder / "pictures" / f"views_{key}"
         argv = ("show", str(job.outputs[0]), str(image), "-o", str(place), *_words(told, "--"))
         outputs = (place / f"{image.stem}.png",)
@@ -206,7 +207,8 @@ class Builder:
             options.pop("DATASETS.CLASSES", None)  # scenes have classes of their own
         words = [*_words(options), *self.call.transfer]
         gpus = min(self.call.gpus, 1) if mini else self.call.gpus
-        places = {key: str(Path(place).absolute()) for key, place in protocol.own_data.items()}
+        own_data = protocol.own_data.items()
+        places = {key: str(Path(expand(place)).absolute()) for key, place in own_data}
         own = making.read_own(places, protocol.name)
         told = making.resolved(protocol.name, variant, words, 1, gpus, mini, False, own)
         if not self.drawn:

@@ -48,10 +48,11 @@ class Data:
             if name not in used:
                 raise unknown("data set", name, used, "--data")
 
-    def link(self, relatives: Iterable[str]) -> None:
-        """Make the folder of links, where there is to be one."""
+    def link(self, relatives: Iterable[str]) -> list[Path]:
+        """Make the folder of links, where there is to be one; the links that are new."""
+        made: list[Path] = []
         if self.home == self.root:
-            return
+            return made
         self.home.mkdir(parents=True, exist_ok=True)
         for name in {each.partition("/")[0] for each in relatives}:
             place, link = self.actual(name).absolute(), self.home / name
@@ -62,6 +63,8 @@ class Data:
             elif link.exists():
                 raise InputError(f"{link} is in the way: the link to {place} goes there")
             link.symlink_to(place)
+            made.append(link)
+        return made
 
 
 def parse(words: Sequence[str], folder: Path) -> Data:

@@ -26,9 +26,9 @@ the methods: a few dozen steps on small images learn next to nothing.
 
 The full run is the same with ImageNet, PASCAL VOC and eight GPUs:
 
-    torchrun --nproc_per_node 8 -m densessl pretrain --config moco_v2 \\
+    torchrun --standalone --nproc_per_node 8 -m densessl pretrain --config moco_v2 \\
         DATA.PATH imagenet/train OUTPUT_DIR moco
-    torchrun --nproc_per_node 8 -m densessl pretrain --config setsim_paper \\
+    torchrun --standalone --nproc_per_node 8 -m densessl pretrain --config setsim_paper \\
         DATA.PATH imagenet/train OUTPUT_DIR setsim
     export DETECTRON2_DATASETS=datasets
     densessl transfer moco/backbone_final.pth --protocol voc_det_c4 --gpus 8 -o voc/moco

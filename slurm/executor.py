@@ -1,6 +1,7 @@
 """Submitit's executor, with a patient sbatch: import only where Submitit is installed."""
 
 import os
+import shlex
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,11 @@ class Executor(SlurmExecutor):
     @classmethod
     def affinity(cls) -> int:
         return 2  # batch files can be written where there is no SLURM
+
+    @property
+    def _submitit_command_str(self) -> str:
+        """Submitit's own, through the front door: a job runs where the user's modules lie."""
+        return f"{self.python} -u -m densessl job {shlex.quote(str(self.folder))}"
 
     def text(self) -> str:
         """The batch file."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from console.errors import InputError, unknown
+from console.files import unmade_when_refused
 
 from .building import Builder
 from .data import Data, check
@@ -68,9 +69,15 @@ class Pipeline:
         """
         if missing := self.data.missing(self.reads):
             raise InputError(missing_data(missing))
-        self.data.link(self.reads)
-        if not all(map(self.is_done(), (job.name for job in self.jobs))):
-            check(self.configs, self.data.home)
+        with unmade_when_refused(self.data.home):
+            links = self.data.link(self.reads)
+            try:
+                if not all(map(self.is_done(), (job.name for job in self.jobs))):
+                    check(self.configs, self.data.home)
+            except InputError:
+                for link in links:
+                    link.unlink()
+                raise
         for place in self.results:  # the table names them, also those of failed trials
             place.mkdir(parents=True, exist_ok=True)
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,7 +95,8 @@ def tell(placed: Sequence[Placed], folder: str | os.PathLike, cluster: Cluster) 
     for time in filter(None, times):
         logging.getLogger("densessl").info("time limit: %s", settings.understood(time))
     logging.getLogger("densessl").info(
-        "densessl status %s shows how they do; densessl cancel %s stops them", folder, folder
+        "densessl status %s shows how they do; densessl cancel %s stops them",
+        *[shlex.quote(str(folder))] * 2,
     )
 
 

@@ -34,13 +34,15 @@ def pretrain_job(
     needs: Sequence[str] = (),
     start: Path | None = None,
     local: bool = False,
+    change: Sequence[str] = (),
 ) -> Job:
     """``densessl pretrain`` into ``folder``, one process a GPU.
 
     ``config`` is a file or the name of a built-in one, ``overrides`` its ``KEY VALUE`` pairs;
     ``gpus`` of each of ``nodes`` (0: one process on the CPU). ``start``: the weights that it starts
     from and that a job of ``needs`` makes. ``local``: for this machine, where the job itself starts
-    the processes. Raises InputError for what pretrain would refuse.
+    the processes. ``change``: the options that a run found there is to have otherwise than before.
+    Raises InputError for what pretrain would refuse.
     """
     from pretrain import config as pretraining
 
@@ -58,7 +60,7 @@ def pretrain_job(
         program = (sys.executable, "-m", *launcher, "-m", "densessl")
     return Job(
         name,
-        ("pretrain", "--config", config, *words),
+        ("pretrain", "--config", config, *words, *(("--change", *change) if change else ())),
         needs=tuple(needs),
         outputs=(Path(folder) / "backbone_final.pth",),
         program=program,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from console import log
 from console.errors import InputError, nearest
+from console.overrides import pairs
 from console.parser import Parser
 
 from . import flags, jobs, state
@@ -46,21 +47,31 @@ def pretrain(argv: list[str]) -> int:
     """Submit a pretraining, one process a GPU.
 
     Found unfinished, it goes on. KEY VALUE pairs change options of the config file, as in
-    'SOLVER.EPOCHS 100 DATA.WORKERS 8'.
+    'SOLVER.EPOCHS 100 DATA.WORKERS 8'; KEY=VALUE does so, too.
     """
-    parser = Parser(prog="densessl submit pretrain", description=pretrain.__doc__)
+    parser = Parser(
+        prog="densessl submit pretrain", description=pretrain.__doc__, keys=_pretrain_keys
+    )
     parser.add_argument("--config", metavar="FILE", help="a YAML file, or a built-in config")
     parser.add_argument(
         "-o", "--output-dir", metavar="DIR", help="OUTPUT_DIR, unless that is given"
+    )
+    parser.add_argument(
+        "--change", nargs="+", default=[], metavar="KEY", help="as densessl pretrain"
     )
     flags.add(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="options by name")
     args = parser.parse_intermixed_args(argv)
     if not args.config:
         raise InputError("--config is missing: a YAML file, or a name of densessl pretrain --list")
+    from pretrain.engine.changes import named
+
+    change, values = named(args.change)
+    args.overrides = [*pairs(args.overrides), *values]
     cluster = flags.read(args)
     folder, overrides = _output_dir(args)
-    work = [jobs.pretrain_job(args.config, overrides, folder, nodes=args.nodes, gpus=args.gpus)]
+    how = {"nodes": args.nodes, "gpus": args.gpus, "change": change}
+    work = [jobs.pretrain_job(args.config, overrides, folder, **how)]
 
     from pretrain import config as pretraining
 
@@ -70,11 +81,18 @@ def pretrain(argv: list[str]) -> int:
     return _send(work, folder, cluster, args.dry_run, cfg, missing)
 
 
+def _pretrain_keys() -> list[str]:
+    from pretrain import config as pretraining
+
+    return pretraining.option_names(pretraining.defaults())
+
+
 def _output_dir(args) -> tuple[Path, list[str]]:
     """Where the run goes, and the overrides without it."""
     from pretrain import config as pretraining
 
     cfg = pretraining.load(args.config, args.overrides)
+    pretraining.check(cfg, args.nodes * max(args.gpus, 1))
     words = args.overrides
     pairs = list(zip(words[::2], words[1::2], strict=True))
     given = [value for key, value in pairs if key == "OUTPUT_DIR"]
@@ -107,7 +125,11 @@ def transfer(argv: list[str]) -> int:
     flags.add(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="options by name")
     args = parser.parse_intermixed_args(argv)
+    args.overrides = pairs(args.overrides)
     cluster = flags.read(args)
+    from d2_transfer.resolve import check_words
+
+    check_words(args.protocol, args.variant, args.overrides, args.mini, args.gpus * args.nodes)
     own = {name: str(Path(getattr(args, name)).absolute()) for name in OWN_DATA if vars(args)[name]}
     if own and len(own) < len(OWN_DATA):
         raise InputError(f"one's own data are {', '.join(OWN_DATA)}; given: {', '.join(own)}")

@@ -16,6 +16,7 @@ import yaml
 import configs
 from console.errors import InputError, unknown
 from console.files import read_text
+from console.text import as_written
 
 PAPERS = configs.FOLDER / "papers"
 RANDOM = "random"
@@ -29,6 +30,7 @@ INNER = {
     "show": ("image", "size", "seed"),
     "table": ("baseline", "metric", "format", "output"),
 }
+NUMBERS = ("published", "trials", "together", "mini", "scenes", "size", "seed")  # and truths
 TYPES = {  # of a field: what YAML gives for it, and how a message calls that
     NoneType: (NoneType, "nothing"),
     str: (str, "text"),
@@ -149,7 +151,7 @@ def read(name: str) -> Spec:
     known = {path: each for each, path in built_in().items()}
     try:
         text = read_text(file)
-        values = yaml.safe_load(text)
+        values = yaml.safe_load(as_written(text, _is_text))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -160,6 +162,15 @@ def read(name: str) -> Spec:
         if line.startswith("#")
     )
     return _spec(values, known.get(file, file.stem), head, str(file))
+
+
+def _is_text(keys: tuple[str, ...], written: str) -> bool:
+    """Whether what these keys lead to is taken as it is written. An option's value becomes a word
+    of a command: it is kept where YAML would change that word."""
+    if {"options", "transfer"} & set(keys[:-1]):
+        changed = str(yaml.safe_load(written)) != written
+        return changed and written.lower() not in ("true", "false")
+    return not {*keys} & {*NUMBERS}
 
 
 def _spec(values: dict, name: str, head: str, file: str) -> Spec:

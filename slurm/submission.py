@@ -53,9 +53,9 @@ def submit(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> 
     """
     _require()
     folder = Path(folder).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     jobs = _absolute(in_order(jobs), cluster.chdir)
     _check(jobs, cluster)
+    folder.mkdir(parents=True, exist_ok=True)
     with lock.alone(folder / "cluster" / ".lock", lambda: f"{folder}: another submission is busy"):
         finished = Finished(jobs, folder)
         active = _active(jobs, folder, finished)
@@ -182,7 +182,8 @@ def _active(jobs: Sequence[Job], folder: Path, finished: Finished) -> dict[str, 
         if job.name in before and _what(before[job.name]) != _what(job):
             raise InputError(
                 f"'{job.name}' is {queued.state.lower()} as job {submission.slurm_job} with other "
-                f"options than now; 'densessl cancel {folder}' first, or take another folder"
+                f"options than now; first run: {shlex.join(['densessl', 'cancel', str(folder)])}, "
+                "or take another folder"
             )
         active[job.name] = (submission.slurm_job, queued)
     return active

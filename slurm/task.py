@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -68,6 +68,14 @@ class Task:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         if code := _Run(self, JobEnvironment()).to_its_end():
             sys.exit(code)
+
+
+def main(argv: Sequence[str]) -> int:
+    """``densessl job FOLDER``, which batch files call: the task that lies there for this job."""
+    from submitit.core.submission import process_job
+
+    process_job(argv[0])
+    return 0
 
 
 class _Run:

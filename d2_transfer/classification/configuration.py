@@ -6,6 +6,7 @@ from fvcore.common.config import CfgNode
 
 from configs import FOLDER
 from console.errors import InputError, unknown
+from console.overrides import pairs
 from d2_transfer.resolve import override
 
 from .config import C, check
@@ -71,8 +72,8 @@ def shrink(cfg: CfgNode) -> None:
 
 def _with_decimals(cfg: CfgNode, overrides: Sequence[str]) -> list[str]:
     """A whole number given for an option that is none (EPOCHS 20): the config is strict there."""
-    words = list(overrides)
-    for place in range(0, len(words) - 1, 2):
+    words = pairs(overrides)
+    for place in range(0, len(words), 2):
         node = cfg
         for part in words[place].split("."):
             node = node.get(part) if isinstance(node, dict) else None

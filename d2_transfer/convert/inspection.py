@@ -5,6 +5,7 @@ backbone can be taken.
 """
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def _backbone(found: Source, path: Path, checkpoint: dict) -> list[tuple[str, st
         targets.remove("detectron2")
     out = re.sub(ENDINGS, "", path.name) + TARGETS[targets[0]][0]
     out = out if out != path.name else f"converted_{out}"
-    return [*rows, ("next", f"densessl convert {path} -o {out}")]
+    return [*rows, ("next", shlex.join(["densessl", "convert", str(path), "-o", out]))]
 
 
 def _others(found: Source, checkpoint: dict) -> list[str]:

@@ -1,5 +1,6 @@
 """What a conversion did and proved, as people read it."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ class Report:
             # Res5 of Detectron2's C4 head is always three bottleneck blocks.
             protocol = "voc_det_c4" if self.depth >= 50 else "coco_mask_fpn_1x"
             folder = Path(self.out).with_suffix("")
-            return f"densessl transfer {self.out} --protocol {protocol} -o {folder}_{protocol}"
+            words = (str(self.out), "--protocol", protocol, "-o", f"{folder}_{protocol}")
+            return shlex.join(["densessl", "transfer", *words])
         if self.target == "torchvision":
             lines = self._with_torchvision()
         else:

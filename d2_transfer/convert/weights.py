@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,9 +22,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, Any]:
     """
     held = read_checkpoint(path)
     if not isinstance(held, dict) or "model" not in held or "__author__" not in held:
+        command = ["densessl", "convert", str(path), "-o", Path(path).with_suffix(".pkl").name]
         raise InputError(
             f"{path} is no Detectron2 weights file (it lacks 'model' and '__author__'); first "
-            f"run: densessl convert {path} -o {Path(path).with_suffix('.pkl').name}"
+            f"run: {shlex.join(command)}"
         )
     model, facts = held["model"], held.get("densessl")
     arrays = isinstance(model, dict) and all(hasattr(a, "tobytes") for a in model.values())

@@ -32,10 +32,11 @@ def cell(trials: Sequence[Record], metric: str) -> Cell | None:
     return Cell(*mean_and_deviation(values), len(values))
 
 
-def remarks(trials: Iterable[Record]) -> tuple[str, ...]:
-    """Footnotes of a row: what its records say of how they came to be."""
+def remarks(trials: Sequence[Record]) -> tuple[str, ...]:
+    """Footnotes of a row: what the records of a model say of how they came to be."""
     seeds = sorted(trial.seed for trial in trials if trial.evaluated)
-    return (f"trained models evaluated by --eval-only (seeds {span(seeds)})",) if seeds else ()
+    said = [f"trained models evaluated by --eval-only (seeds {span(seeds)})"] if seeds else []
+    return (*said, *_changes(trials[0]))
 
 
 def undefined(rows: Iterable[Row]) -> list[str]:
@@ -120,3 +121,14 @@ def spans(seeds: dict[str, list[int]]) -> str:
     if len(set(by_label.values())) == 1:
         return next(iter(by_label.values()))
     return "; ".join(f"{label}: {each}" for label, each in by_label.items())
+
+
+def _changes(record: Record) -> tuple[str, ...]:
+    """What ``densessl pretrain --change`` changed while the model was pretrained, in words."""
+    lines = []
+    for change in record.pretrain.get("changes") or []:
+        if isinstance(change, dict) and isinstance(change.get("options"), dict):
+            pairs = change["options"].items()
+            options = ", ".join(f"{key} {' -> '.join(map(str, pair))}" for key, pair in pairs)
+            lines.append(f"changed while it was pretrained, from step {change['step']}: {options}")
+    return tuple(lines)

@@ -6,11 +6,13 @@ from torch import nn
 
 from console.errors import unknown
 
+from ..options import CHOICES
 from .norm import SplitBatchNorm2d, SyncBatchNorm
 from .resnet import RESNETS, ResNet
 from .vit import VITS, build_vit
 
 BACKBONES = (*RESNETS, *VITS)
+assert CHOICES["BACKBONE.NAME"] == BACKBONES
 
 
 def build_backbone(

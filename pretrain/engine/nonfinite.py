@@ -18,12 +18,21 @@ NAMED = 5  # files named in the message; all of them are in the list file
 class Patience:
     """Counts steps that were not applied; ``most`` in a row end the run.
 
-    ``batch(step)`` gives the file names of a step's global batch. Steps that only lower the scale
+    ``batch(step)`` gives the file names of a step's global batch, ``advice()`` what to do when the
+    run has ended. Steps that only lower the scale
     of the fp16 loss are counted in :attr:`skipped`, but not against the limit.
     """
 
-    def __init__(self, folder: Path, most: int, batch: Callable[[int], list[str]], writes: bool):
+    def __init__(
+        self,
+        folder: Path,
+        most: int,
+        batch: Callable[[int], list[str]],
+        writes: bool,
+        advice: Callable[[], str] = lambda: "Look at these images.",
+    ):
         self.folder, self.most, self.batch, self.writes = folder, most, batch, writes
+        self.advice = advice
         self.skipped = self.in_a_row = 0
 
     def state_dict(self) -> dict[str, int]:
@@ -56,6 +65,5 @@ class Patience:
             f"{self.most} steps in a row had a loss or gradient that is not finite, the last at "
             f"step {step} ({what}). The weights are those before the first of them. The "
             f"{len(names)} images of step {step} are listed in {path}; the first:\n  {first}\n"
-            "Look at these images; else lower SOLVER.BASE_LR, warm up (SOLVER.WARMUP_EPOCHS), or "
-            "use AMP bf16 or off instead of fp16."
+            f"{self.advice()}"
         )

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from console.errors import EnvironmentLacks
+from console.files import standing
 
 from . import distributed
 
@@ -48,7 +49,7 @@ def distribute(method: nn.Module, device: torch.device) -> nn.Module:
 
 def check_disk(folder: Path, checkpoint_bytes: int, files: int) -> None:
     """Raise EnvironmentLacks when ``files`` checkpoints do not fit on the disk of ``folder``."""
-    free, need = shutil.disk_usage(folder).free, checkpoint_bytes * files
+    free, need = shutil.disk_usage(standing(folder)).free, checkpoint_bytes * files
     if free < need:
         raise EnvironmentLacks(
             f"{folder} has {free / 1e9:.2f} GB free, and the checkpoints of this run need "

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
+from console import files
 from console.errors import InputError
 
 from .. import config
@@ -31,13 +32,20 @@ FREE = (
     "CHECKPOINT.KEEP",
     "CHECKPOINT.KEEP_EVERY",
     "LOG.PERIOD",
+    *("KNN.PERIOD", "KNN.TRAIN", "KNN.VAL", "KNN.MAX_TRAIN", "KNN.MAX_VAL"),  # it only looks on
+    *("KNN.K", "KNN.TEMPERATURE"),
 )
 FINAL = "backbone_final.pth"
 NOT_IN_FINAL = ("model", "optimizer", "scaler", "logs", "patience", "unreadable")
 
 
 def differences(saved: str, cfg: CfgNode) -> list[str]:
-    """'KEY: old -> new' for each option that changes the run, between a saved config and ``cfg``.
+    """'KEY: old -> new' for each option of :func:`differing`."""
+    return [f"{key}: {old} -> {new}" for key, (old, new) in differing(saved, cfg).items()]
+
+
+def differing(saved: str, cfg: CfgNode) -> dict[str, tuple[Any, Any]]:
+    """Old and new value of each option that changes the run, between a saved config and ``cfg``.
 
     An option that the saved config does not know yet counts as having had its default.
     """
@@ -46,22 +54,12 @@ def differences(saved: str, cfg: CfgNode) -> list[str]:
         config.flat(cfg),
         config.flat(config.defaults()),
     )
-    lines = []
+    found = {}
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, default.get(key)), now.get(key)
         if key not in FREE and _plain(old) != _plain(new):
-            lines.append(f"{key}: {old} -> {new}")
-    return lines
-
-
-def check_same_run(path: Path, state: dict[str, Any], cfg: CfgNode) -> None:
-    """Raise InputError unless ``cfg`` asks for the run whose checkpoint ``path`` holds."""
-    if changed := differences(state["config"], cfg):
-        listed = "\n  ".join(changed)
-        raise InputError(
-            f"{path} belongs to a run with other options (checkpoint -> now):\n  {listed}\n"
-            "Give these options their old values to go on, or another OUTPUT_DIR to start anew."
-        )
+            found[key] = (old, new)
+    return found
 
 
 def check_same_data(path: Path, state: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -81,6 +79,16 @@ def check_same_data(path: Path, state: dict[str, Any], facts: dict[str, Any]) ->
 def final_state(state: dict[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint that goes into ``backbone_final.pth``: weights and facts."""
     return {key: value for key, value in state.items() if key not in NOT_IN_FINAL}
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """InputError where ``folder`` cannot be made or written to; nothing is made."""
+    try:
+        files.standing(folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot write into OUTPUT_DIR {folder}: {error.filename}: {error.strerror}"
+        ) from None
 
 
 def writable(folder: str | os.PathLike) -> Path:

@@ -1,7 +1,7 @@
 """The training run, from a config to ``backbone_final.pth``; read it top to bottom."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from ..views import (
     build_source,
     collate,
 )
-from . import distributed, resume
-from .checkpoint import Checkpoints, damage, save_checked
+from . import changes, distributed, resume
+from .checkpoint import Checkpoints, damage, remove, save_checked
 from .facts import data_facts
 from .image_range import range_of_run, require_contrast
 from .loading import Loading, check_machine, late, options_of
@@ -48,11 +48,16 @@ from .unreadable import Unreadable, gathered
 logger = logging.getLogger("densessl")
 
 
-def train(cfg: CfgNode, after_step: Callable[[int], None] | None = None) -> Path:
+def train(
+    cfg: CfgNode,
+    after_step: Callable[[int], None] | None = None,
+    change: Sequence[str] = (),
+) -> Path:
     """Train ``cfg.METHOD`` on ``cfg.DATA`` and return the path of the final weights.
 
     Goes on by itself when ``cfg.OUTPUT_DIR`` has checkpoints, and says so when there is nothing
-    left to do. ``after_step`` is called with the number of steps done. Raises InputError for bad
+    left to do. ``after_step`` is called with the number of steps done. ``change`` names the options
+    that a resumed run is to have otherwise than before (changes.py). Raises InputError for bad
     options or data, StoppedEarly after a signal with everything saved, EnvironmentLacks for a
     missing device or a full disk.
     """
@@ -60,19 +65,28 @@ def train(cfg: CfgNode, after_step: Callable[[int], None] | None = None) -> Path
     try:
         config.validate(cfg, distributed.world_size())
         check_compiler(cfg, device)
-        begun = Checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints").found()
-        if cfg.BACKBONE.WEIGHTS and not begun:
-            starting_weights(cfg)  # wrong ones are refused before any work
-        folder = resume.writable(cfg.OUTPUT_DIR)
-        log.setup(folder, distributed.rank())
-        with locked(folder), Stops(distributed.is_main()) as stops:
-            run = Run(cfg, folder, device)
-            with waiting.wait():  # there is nothing to save yet: a signal ends it
-                steps_left = run.prepare()
-            if steps_left:
-                with run.logs:
-                    run.loop(stops, after_step)
-        return folder / resume.FINAL
+        folder = Path(cfg.OUTPUT_DIR)
+        resume.check_writable(folder)
+        log.setup(rank=distributed.rank())
+        run = Run(cfg, folder, device, change)
+        with Stops(distributed.is_main()) as stops:
+            if run.is_new():
+                if change:
+                    raise InputError(
+                        f"--change {' '.join(change)}: OUTPUT_DIR {folder} has no checkpoint to "
+                        "resume; leave --change out to start with these options"
+                    )
+                with waiting.wait():  # there is nothing to save yet: a signal ends it
+                    run.build(None)  # a run that is refused makes no folder
+            resume.writable(folder)
+            log.setup(folder, distributed.rank())
+            with locked(folder):
+                with waiting.wait():
+                    steps_left = run.prepare()
+                if steps_left:
+                    with run.logs:
+                        run.loop(stops, after_step)
+        return run.final
     finally:
         distributed.teardown()
 
@@ -80,13 +94,36 @@ def train(cfg: CfgNode, after_step: Callable[[int], None] | None = None) -> Path
 class Run:
     """One run of pretraining in ``folder``, new or found there."""
 
-    def __init__(self, cfg: CfgNode, folder: Path, device: torch.device):
-        self.cfg, self.folder, self.device = cfg, folder, device
+    def __init__(
+        self, cfg: CfgNode, folder: Path, device: torch.device, change: Sequence[str] = ()
+    ):
+        self.cfg, self.folder, self.device, self.change = cfg, folder, device, change
+        self.changes: list[changes.Change] = []  # of its options so far
+        self.changed = False  # in this session
         self.main = distributed.is_main()
         self.final = folder / resume.FINAL
         self.checkpoints = Checkpoints(folder / "checkpoints", cfg.CHECKPOINT.KEEP)
         self.iteration = 0  # steps done
         self.looked_at = False  # the first batch of this session
+        self.built = False
+
+    def is_new(self) -> bool:
+        """Whether nothing of it was saved so far."""
+        return not (self.checkpoints.found() or self.final.exists())
+
+    def build(self, found: tuple[Path, dict[str, Any]] | None) -> None:
+        """Read the data and build the model of a run that begins, or of the one ``found``."""
+        if self.cfg.BACKBONE.WEIGHTS and not found:
+            starting_weights(self.cfg)  # wrong ones are refused before any work
+        saved = found[1] if found else None
+        if self.changed and "DATA.RANGE" in self.changes[-1]["options"]:
+            saved = None  # which would bring the old range
+        self.read_data(saved)
+        self.build_model(anew=not found)
+        if self.main:
+            waiting = self.cfg.CHECKPOINT.KEEP + 1 - len(self.checkpoints.found())
+            check_disk(self.folder, self.stepper.state_bytes(), files=max(waiting, 1))
+        self.built = not found
 
     def prepare(self) -> bool:
         """Make all that the steps need; False where none is left to do."""
@@ -96,14 +133,13 @@ class Run:
         found = self.checkpoints.newest()
         if self.is_complete(found):
             return False
-        self.read_data(found[1] if found else None)
-        self.build_model(anew=not found)
-        if self.main:
-            waiting = self.cfg.CHECKPOINT.KEEP + 1 - len(self.checkpoints.found())
-            check_disk(self.folder, self.stepper.state_bytes(), files=max(waiting, 1))
-            files.write_text(self.folder / "config.yaml", self.cfg.dump())
+        if found or not self.built:
+            self.build(found)
         self.announce()
         self.restore(found)
+        if self.main:
+            heads = (f"# changed: {changes.told(change)}\n" for change in self.changes)
+            files.write_text(self.folder / "config.yaml", "".join(heads) + self.cfg.dump())
         return True
 
     def is_complete(self, found: tuple[Path, dict[str, Any]] | None) -> bool:
@@ -120,13 +156,33 @@ class Run:
             )
         else:  # the checkpoints of a complete run were deleted to make room
             path, state = self.final, torch.load(self.final, "cpu", weights_only=True)
-        resume.check_same_run(path, state, self.cfg)
+        self.changes = changes.changes_of(path, state, self.cfg, self.change)
+        self.changed = len(self.changes) > len(state["pretrain"].get("changes", []))
+        if self.changed:
+            changes.check_length(state, self.cfg)
+            distributed.barrier()  # all have looked at the final weights
+            self.set_aside(path, state)
+            return False
         if state["iteration"] < state["pretrain"]["steps"]:
             return False
         if self.main and wrong:
             save_checked(self.final, resume.final_state(state))
         logger.info("this run is complete (%d steps): %s", state["iteration"], self.final)
         return True
+
+    def set_aside(self, path: Path, state: dict[str, Any]) -> None:
+        """Keep the weights of a complete run that is to have more steps, under another name."""
+        if path == self.final:
+            raise InputError(
+                f"{self.folder} has no checkpoints left, so that its complete run cannot have more "
+                "steps; give another OUTPUT_DIR, and these weights as BACKBONE.WEIGHTS to start "
+                "from"
+            )
+        if self.main and self.final.exists() and state["iteration"] == state["pretrain"]["steps"]:
+            aside = self.final.with_name(f"backbone_step_{state['iteration']:08d}.pth")
+            save_checked(aside, resume.final_state(state))
+            remove(self.final)
+            logger.info("the weights of the run so far are %s", aside)
 
     # ---- what a run is made of ----
 
@@ -150,6 +206,8 @@ class Run:
             *(self.bounds, cfg.DATA.MAX_PIXELS),
         )
         self.facts = data_facts(cfg, self.source, self.total, self.epoch)
+        if self.changes:
+            self.facts["changes"] = self.changes
         if self.bounds:
             self.facts["range"] = list(self.bounds)
         self.online = None
@@ -210,7 +268,9 @@ class Run:
         self.unreadable = Unreadable(
             *(self.folder, self.source.name, limit, self.main, self.reason)
         )
-        self.patience = Patience(self.folder, solver.MAX_SKIPPED, self.batch_names, self.main)
+        self.patience = Patience(
+            *(self.folder, solver.MAX_SKIPPED, self.batch_names, self.main, self.advice)
+        )
         if found:
             path, state = found
             resume.check_same_data(path, state, self.facts)
@@ -222,10 +282,7 @@ class Run:
                     path,
                 )
             self.iteration = state["iteration"]
-            self.method.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.stepper.scaler.load_state_dict(state["scaler"])
-            self.patience.load_state_dict(state["patience"])
+            self.load(path, state)
             self.unreadable.restore(self.still_unreadable(state["unreadable"]))
             logger.info("going on after step %d, from %s", self.iteration, path)
             before, now = state["pretrain"]["processes"], self.facts["processes"]
@@ -237,6 +294,41 @@ class Run:
             self.logs.load_state_dict(state["logs"])
         else:
             self.method.before_step(0)
+
+    def load(self, path: Path, state: dict[str, Any]) -> None:
+        """Take over the tensors and counters; InputError where changed options do not fit them."""
+        options = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        try:
+            self.method.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            if not self.changed:
+                raise
+            raise InputError(
+                f"--change {' '.join(self.change)}: {path} does not fit these options, {error}; "
+                f"{changes.ANEW}"
+            ) from None
+        self.patience.load_state_dict(state["patience"])
+        if not self.changed:
+            self.stepper.scaler.load_state_dict(state["scaler"])
+            return
+        for group, now in zip(self.optimizer.param_groups, options, strict=True):
+            group.update(now)  # a checkpoint brings the old momentum and decay
+        if state["scaler"]:
+            self.stepper.scaler.load_state_dict(state["scaler"])
+        self.patience.in_a_row = 0
+        logger.info("changed: %s", changes.told(self.changes[-1]))
+        if line := changes.consequence(state, self.cfg):
+            logger.info(line)
+
+    def advice(self) -> str:
+        """What to do about a run that diverged."""
+        found = self.checkpoints.found()
+        step = found[-1][0] if found else None
+        return changes.advice(self.folder, self.cfg, step, distributed.world_size())
 
     def state(self) -> dict[str, Any]:
         """Everything that a run going on from here needs; all processes must call it in step."""

@@ -2,9 +2,11 @@
 
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError, unknown
+from console.errors import InputError
 from pretrain.external import load_object
 
+from .. import config
+from ..options import METHODS as NAMES
 from .base import Method
 from .byol import BYOL
 from .dense import DenseMoCo
@@ -40,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
     "dense": DenseMoCo,
     "dense_simsiam": DenseSimSiam,
 }
+assert tuple(METHODS) == NAMES
 
 
 def find_method(name: str) -> type[Method]:
@@ -47,9 +50,8 @@ def find_method(name: str) -> type[Method]:
 
     Raises InputError for an unknown name, and for a class that is no Method.
     """
-    if ".py:" not in name:
-        if name not in METHODS:
-            raise unknown("method", name, [*METHODS, "path/to/file.py:Class"], "METHOD.NAME")
+    config.check_method(name)
+    if name in METHODS:
         return METHODS[name]
     found = load_object(name, "method", "METHOD.NAME")
     if not (isinstance(found, type) and issubclass(found, Method)):

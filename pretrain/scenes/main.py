@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
     print(
         f"{root}: {options.train} training and {options.val} validation scenes of "
         f"{options.size} px as VOC, COCO, Cityscapes, ADE20K and ImageNet folders\n"
-        f"for Detectron2: export DETECTRON2_DATASETS={root.absolute()}"
+        f"for Detectron2: export DETECTRON2_DATASETS={shlex.quote(str(root.absolute()))}"
     )
     return 0
 

@@ -11,6 +11,9 @@ from fvcore.common.config import CfgNode
 
 from console.errors import InputError
 
+from ..config import crop_scale
+from ..options import CHOICES
+
 MAX_SIGMA = 2.0  # pixels: the blur's kernel is long enough for it, colour.MAX_REACH
 
 
@@ -71,6 +74,8 @@ RECIPES: dict[str, Recipe] = {  # of the two global views; a third one is for lo
     "moco_v2_same_flip": (MOCO_V2_SAME_FLIP, MOCO_V2_SAME_FLIP),  # ReSim as its paper says it
 }
 
+assert tuple(RECIPES) == CHOICES["VIEWS.RECIPE"]
+
 
 def build_recipes(views: CfgNode) -> tuple[Recipe, Recipe]:
     """The recipes of the global and of the local views that ``cfg.VIEWS`` asks for.
@@ -80,17 +85,7 @@ def build_recipes(views: CfgNode) -> tuple[Recipe, Recipe]:
     recipe = RECIPES[views.RECIPE]
     global_views, local = recipe[:2], recipe[-1]
     if views.SCALE:
-        scale = _scale(views.SCALE, "VIEWS.SCALE")
+        scale = crop_scale(views.SCALE, "VIEWS.SCALE")
         global_views = tuple(replace(recipe, scale=scale) for recipe in global_views)
-    local = replace(local, scale=_scale(views.LOCAL_SCALE, "VIEWS.LOCAL_SCALE"))
+    local = replace(local, scale=crop_scale(views.LOCAL_SCALE, "VIEWS.LOCAL_SCALE"))
     return global_views, (local,) * views.LOCAL_CROPS
-
-
-def _scale(value: tuple, where: str) -> tuple[float, float]:
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-    if len(value) != 2 or not numbers or not 0 < value[0] <= value[1] <= 1:
-        raise InputError(
-            f"{where} is {value}; it must be the least and the largest share of the image's area, "
-            "as (0.2, 1.0)"
-        )
-    return float(value[0]), float(value[1])

@@ -16,6 +16,8 @@ from console.files import read_json, read_text, require_file
 from console.names import LIST, from_line, one_line
 from decoding import SUFFIXES, is_image, told_left_out
 
+from ..config import data_paths, split_paths
+
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 NAMED = 5  # missing folders that a message names
 
@@ -128,21 +130,9 @@ def build_source(cfg: CfgNode) -> ImageSource:
             f"DATA.CLASSES is '{data.CLASSES}', but DATA.SOURCE is {data.SOURCE}: class folders "
             "are those of DATA.SOURCE folder"
         )
-    paths = _split(data.PATH)
-    for path in paths if data.SOURCE != "shards" else ():  # these may be a pattern
-        if not path.exists():
-            part = f", one of the {len(paths)} of '{data.PATH}'," if len(paths) > 1 else ""
-            raise InputError(f"DATA.PATH: {path}{part} does not exist (looked from {Path.cwd()})")
+    paths = data_paths(data)
     parts = sources[data.SOURCE](paths, data)
     return JoinedSource(parts) if len(parts) > 1 else parts[0]
-
-
-def _split(text: str) -> list[Path]:
-    """One path, or several with ':' between them where the whole text is no existing one."""
-    whole = Path(text).expanduser()
-    if os.pathsep not in text or _exists(whole):
-        return [whole]
-    return [Path(part).expanduser() for part in text.split(os.pathsep) if part]
 
 
 def _folders(paths: list[Path], data: CfgNode) -> list[ImageSource]:
@@ -292,7 +282,7 @@ def _coco(paths: list[Path], data: CfgNode) -> list[ImageSource]:
     """The images that COCO JSONs name, each in its folder of ``DATA.PATH``."""
     if not data.ANNOTATIONS:
         raise InputError("DATA.ANNOTATIONS is empty; DATA.SOURCE coco takes the JSON of the images")
-    files = _split(data.ANNOTATIONS)
+    files = split_paths(data.ANNOTATIONS)
     for file in files:
         if not file.is_file():
             raise InputError(f"DATA.ANNOTATIONS: {file} does not exist (looked from {Path.cwd()})")

@@ -69,6 +69,20 @@ def test_trials_are_called_what_a_label_says(tmp_path, trial, capsys):
         verb.main([str(tmp_path), "--label", "x"])
 
 
+@pytest.mark.parametrize("form", ["md", "latex", "html", "csv"])
+def test_a_pretraining_that_was_changed_has_a_footnote(form, tmp_path, trial, capsys):
+    change = {"step": 400, "options": {"SOLVER.BASE_LR": [0.03, 0.015], "AMP": ["fp16", "bf16"]}}
+    for seed in (1, 2):
+        trial("moco", seed, pretrain={"dataset": "scenes", "changes": [change]})
+        trial("random", seed)
+    assert verb.main([str(tmp_path), "--format", form]) == 0
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if "from step 400" in line]
+    assert len(lines) == (3 if form == "csv" else 1)  # there it stands in each metric's line
+    for said in ("BASE", "0.03", "0.015", "fp16", "bf16"):
+        assert said in lines[0]
+
+
 def test_mean_standard_deviation_and_n_by_hand(tmp_path, trial):
     for seed, ap in ((1, 56.0), (2, 57.0), (3, 59.0)):
         trial("moco", seed, metrics={"bbox/AP": ap, "bbox/AP50": 82.0})

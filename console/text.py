@@ -1,0 +1,46 @@
+"""What people write, as they wrote it: a name stays a name, and ``~`` is the home folder."""
+
+import os
+import re
+from collections.abc import Callable
+
+import yaml
+
+HOME = re.compile(r"(?:^|(?<=[=:]))~[^/:=\s]*(?=[/:]|$)")
+STRING = "tag:yaml.org,2002:str"
+MAPPING_KEYS = "tag:yaml.org,2002:merge"  # YAML's '<<'
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+OF_YAML = ("int", "float", "bool", "timestamp")  # what YAML takes plain words for
+
+
+def expand(text: str) -> str:
+    """``text`` with ``~`` (``~user``) as the home folder where a shell would see it in an
+    assignment: at the start, and behind ``=`` or ``:``.
+    """
+    return HOME.sub(lambda found: os.path.expanduser(found[0]), text)
+
+
+def as_written(text: str, is_text: Callable[[tuple[str, ...], str], bool]) -> str:
+    """YAML in which the values that are to be text are quoted, so that none becomes a number.
+
+    ``is_text`` is asked with the keys that lead to a value and with the value as it is written.
+    YAML itself makes 20261128 of ``2026_11_28``, 1.1 of ``1.10`` and True of ``on``. Raises
+    ``yaml.YAMLError``.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is None:
+        return text
+    _quote(root, (), is_text)
+    return yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True)
+
+
+def _quote(node: yaml.Node, keys: tuple[str, ...], is_text: Callable) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            merged = key.tag == MAPPING_KEYS
+            _quote(value, keys if merged else (*keys, str(key.value)), is_text)
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _quote(each, keys, is_text)
+    elif node.tag.rpartition(":")[2] in OF_YAML and is_text(keys, node.value):
+        node.tag, node.style = STRING, "'"
