@@ -19,6 +19,7 @@ from .loading import late
 
 BEFORE = (0.0, 65535.0)  # what runs had that know of no range: the upper eight of 16 bits
 FEW = 4  # levels of 255; a picture with fewer shows nothing
+PALE = 16  # levels of 255; with fewer in every picture the run is warned
 
 logger = logging.getLogger("densessl")
 
@@ -68,11 +69,13 @@ def _of_main(bounds: Range | None, device: torch.device) -> Range | None:
 
 
 def require_contrast(batch: Batch, source: ImageSource, bounds: Range | None) -> None:
-    """Raise InputError, in every process, when each image of the global batch is one colour."""
+    """Raise InputError, in every process, when each image of the global batch is one colour; log a
+    warning when each is nearly so."""
     pixels = batch.image.flatten(3)  # [B, V, 3, pixels]
     low, high = pixels.amin(3), pixels.amax(3)
     levels = int((high - low).max())
-    if distributed.any_rank(levels >= FEW):
+    shows_something, has_contrast = (distributed.any_rank(levels >= n) for n in (FEW, PALE))
+    if has_contrast:
         return
     values = f"{int(low.min())} to {int(high.max())} of 255"
     hint = "look at some of them, or run densessl audit"
@@ -81,6 +84,12 @@ def require_contrast(batch: Batch, source: ImageSource, bounds: Range | None) ->
             f"{told(bounds)} become black and white in images that are not of 8 bits: set "
             "DATA.RANGE auto, or DATA.RANGE LOW,HIGH"
         )
+    if shows_something:
+        logger.warning(
+            "%s: every image of the first batch is nearly one colour (%s, less than %d apart); %s",
+            *(source.where, values, PALE, hint),
+        )
+        return
     raise InputError(
         f"{source.where}: every image of the first batch is one colour ({values}, less than {FEW} "
         f"apart; the first is {source.path(int(batch.index[0]))}). There is nothing to learn from "

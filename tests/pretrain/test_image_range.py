@@ -128,6 +128,15 @@ def test_a_constant_first_batch_stops_the_run_before_its_first_step(values_of, t
     assert not steps and not list(Path(cfg.OUTPUT_DIR).glob("checkpoints/*.pth"))
 
 
+def test_a_first_batch_of_nearly_one_colour_is_a_warning(tiny, tmp_path):
+    folder = write(tmp_path / "in", KINDS["thermal"][0])
+    for text, warned in (("0,65535", True), ("7000,9000", False)):
+        cfg = tiny("moco", None, "DATA.PATH", folder, "DATA.RANGE", text, "SOLVER.MAX_STEPS", 1)
+        train(cfg)
+        lines = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text().splitlines()
+        assert any("WARNING" in line and "first batch" in line for line in lines) == warned
+
+
 @pytest.mark.parametrize("text", ["0,4095", "(0, 4095)", "[0, 4095]", "0:4095"])
 def test_a_range_can_be_written_in_several_ways(text, tiny):
     cfg = tiny("moco", None, "DATA.RANGE", text)
