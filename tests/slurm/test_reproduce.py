@@ -57,7 +57,7 @@ def test_a_dry_run_says_what_is_done(tmp_path, capsys, no_data):
 def test_the_list_names_every_table(capsys):
     lines = shown(capsys, "--list").splitlines()
     assert [line.split()[0] for line in lines] == list(pipeline.built_in())
-    order = [line.split()[0] for line in lines if line.startswith("scfs")]
+    order = [line.split()[0] for line in lines if line.startswith("scfs/table")]
     assert order == [f"scfs/table{n}" for n in range(1, 11)]
 
 
