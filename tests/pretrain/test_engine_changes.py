@@ -206,7 +206,8 @@ def test_the_advice_after_a_divergence_can_be_followed(saved, tiny, tmp_path, mo
 @pytest.mark.slow
 def test_processes_of_torchrun_change_together(done):
     words = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "densessl")
-    words += ("pretrain", "--config", f"{done}/config.yaml", "--change", "SOLVER.EPOCHS=4")
+    words += ("pretrain", "--config", f"{done}/config.yaml", "OUTPUT_DIR", str(done))
+    words += ("--change", "SOLVER.EPOCHS=4")
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     ran = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, env=env)
     assert ran.returncode == 0, ran.stderr
