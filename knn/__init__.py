@@ -4,6 +4,6 @@ Both halves of the project use them (pretraining while it runs, the protocol ``k
 """
 
 from .search import nearest, unit
-from .vote import classify, vote
+from .vote import classify, probabilities, vote
 
-__all__ = ["classify", "nearest", "unit", "vote"]
+__all__ = ["classify", "nearest", "probabilities", "unit", "vote"]

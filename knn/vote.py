@@ -1,6 +1,6 @@
 """The weighted vote of the nearest neighbours (Wu et al. 2018, section 3.4; DINO's k-NN)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -46,18 +46,44 @@ def vote(
     for a temperature that is not positive and for no neighbours.
     """
     N, K = similarity.shape
-    if not temperature > 0 or not K:
-        raise ValueError(f"{K} neighbours, temperature {temperature}; needed: more than 0 of both")
+    _require_neighbours(K, temperature)
     top = min(top, classes)
     found = {k: labels.new_empty(N, top) for k in ks}
     for first in range(0, N, ROWS):
         part = slice(first, first + ROWS)
-        s, l = similarity[part].double(), labels[part]  # noqa: E741
-        weights = ((s - s[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(s), classes)
-        for j in range(K):  # one neighbour at a time: no two additions meet
-            votes.scatter_add_(1, l[:, j : j + 1], weights[:, j : j + 1])
+        sums = _sums(similarity[part], labels[part], classes, temperature)
+        for count, votes in enumerate(sums, 1):
             for k in ks:
-                if j + 1 == min(k, K):
+                if count == min(k, K):
                     found[k][part] = largest(votes, top)[1]
     return found
+
+
+@torch.no_grad()
+def probabilities(
+    similarity: Tensor, labels: Tensor, classes: int, temperature: float = 0.07
+) -> Tensor:
+    """Each class's share of the weights that :func:`vote` sums: float64 ``[N, classes]``.
+
+    ``similarity [N, K]``, falling, and ``labels [N, K]`` of each query's neighbours, all of which
+    vote. Rows add up to 1. Raises ValueError as :func:`vote` does.
+    """
+    _require_neighbours(similarity.shape[1], temperature)
+    for votes in _sums(similarity, labels, classes, temperature):  # noqa: B007
+        pass
+    return votes / votes.sum(1, keepdim=True)
+
+
+def _require_neighbours(K: int, temperature: float) -> None:
+    if not temperature > 0 or not K:
+        raise ValueError(f"{K} neighbours, temperature {temperature}; needed: more than 0 of both")
+
+
+def _sums(similarity: Tensor, labels: Tensor, classes: int, temperature: float) -> Iterator[Tensor]:
+    """The classes' sums of weights ``[N, classes]`` after each neighbour: one tensor that grows."""
+    s = similarity.double()
+    weights = ((s - s[:, :1]) / temperature).exp()
+    votes = weights.new_zeros(len(s), classes)
+    for j in range(s.shape[1]):  # one neighbour at a time: no two additions meet
+        votes.scatter_add_(1, labels[:, j : j + 1], weights[:, j : j + 1])
+        yield votes

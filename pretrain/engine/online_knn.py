@@ -148,7 +148,8 @@ class ClassFolders(Dataset):
     """Centre crops uint8 ``[3, size, size]`` and labels of at most ``most`` images (0: all) below
     ``root``, a folder a class: of each class about equally many, evenly among its sorted names.
 
-    They are decoded with ``bounds`` and ``max_pixels``. An image that cannot be read is black and
+    They are decoded with ``bounds`` and ``max_pixels``. ``each``: at most so many images a class,
+    and ``most`` does not count. An image that cannot be read is black and
     has the label −1. ``option`` is for messages.
     """
 
@@ -160,6 +161,7 @@ class ClassFolders(Dataset):
         option: str,
         bounds: Range | None = None,
         max_pixels: int = MAX_PIXELS,
+        each: int | None = None,
     ):
         self.bounds, self.max_pixels = bounds, max_pixels
         if not root.is_dir():
@@ -175,7 +177,8 @@ class ClassFolders(Dataset):
         if len(found) < 2:
             raise InputError(f"{option}: {root} must hold a folder of images for each class")
         self.classes, self.size = list(found), size
-        each = max(most // len(found), 1) if most else None
+        if each is None and most:
+            each = max(most // len(found), 1)
         self.files: list[Path] = []
         self.labels: list[int] = []
         for label, files in enumerate(found.values()):

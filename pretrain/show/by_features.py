@@ -22,10 +22,9 @@ from .panels import (
     centre,
     darkened,
     heat,
-    rectangle,
     show_pixels,
 )
-from .section import FEW, MANY, Section, drawn, lines, panel_of_pair, pixels_of
+from .section import FEW, MANY, Section, drawn, lines, panel_of_pair, pixels_of, searched
 
 if TYPE_CHECKING:
     from .look import Look
@@ -201,7 +200,7 @@ def scfs(look: "Look") -> Section:
         more = {"columns": 2, "sheet": number <= 2}
         draw = partial(show_pixels, pixels=look.pixels(crop).numpy(), colour=LOCAL)
         panels.append(Panel(f"local crop {number}", draw, **more))
-        draw = partial(_search, pixels=whole, found=each, low=low, high=high)
+        draw = partial(searched, pixels=whole, found=each, low=low, high=high)
         panels.append(Panel(f"in view 1 ({each.share:.0%} lies there)", draw, **more))
     text = (
         "a local crop looks for itself in view 1: cosine of its mean feature with every position; "
@@ -210,9 +209,3 @@ def scfs(look: "Look") -> Section:
     half = len(panels) // 2
     note = f"dark {low:.2f}, bright {high:.2f}"
     return Section("SCFS", text, [panels[:half], panels[half:]], note)
-
-
-def _search(axes, pixels, found: matches.Search, low: float, high: float) -> None:
-    heat(axes, pixels, found.attention, low, high)
-    if found.share > 0:
-        rectangle(axes, found.box, LOCAL, 2)

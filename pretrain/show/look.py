@@ -21,12 +21,12 @@ from pretrain.views import (
     collate,
 )
 
-from .methods import NEEDS_POSITIONS
+from .methods import LOCAL_CROPS, NEEDS_POSITIONS
 
 if TYPE_CHECKING:
+    from .by_classes import Voters
     from .checkpoint import Pretrained
 
-LOCAL_CROPS = 6  # that are drawn
 LEAST_LOCAL = 32  # pixels
 MOST_POSITIONS = 4096  # of a view: matches are between all of them
 
@@ -49,6 +49,7 @@ class Look:
     key: Tensor
     crops: Tensor
     beside: tuple["Pretrained", ...] = ()  # other networks, for pictures that compare
+    voters: "Voters | None" = None  # labelled images, for pictures of class probabilities
 
     @cached_property
     def pair(self) -> Pair:
@@ -88,6 +89,7 @@ def look_at(
     level: str,
     methods: tuple[str, ...],
     beside: tuple["Pretrained", ...] = (),
+    voters: "Voters | None" = None,
 ) -> Look:
     """Cut two views of ``size`` pixels by the checkpoint's recipe, and run the backbone on them.
 
@@ -100,12 +102,13 @@ def look_at(
             f"--size is {size}; {model.network} cuts views into patches of {PATCH} pixels; "
             f"nearest: {around(size, PATCH)}"
         )
-    views = views_of(model, image, size, seed, LOCAL_CROPS if "scfs" in methods else 0)
+    local = max(LOCAL_CROPS.get(method, 0) for method in methods)
+    views = views_of(model, image, size, seed, local)
     query, key = (_features(model, view, level) for view in views[:2])
     _check_grid(query, size, level, methods)
     means = [_features(model, view, level).mean((2, 3)) for view in views[2:]]
     crops = torch.stack(means, 1) if means else query.new_empty(1, 0, query.shape[1])
-    return Look(model, image, level, seed, views[:2], views[2:], query, key, crops, beside)
+    return Look(model, image, level, seed, views[:2], views[2:], query, key, crops, beside, voters)
 
 
 def _features(model: "Pretrained", view: View, level: str) -> Tensor:

@@ -10,7 +10,7 @@ from console.errors import EnvironmentLacks, InputError, unknown
 from console.parser import Parser
 from console.progress import track
 
-from .methods import CHOICES, JIGSAW, chosen
+from .methods import CHOICES, CLASSES, JIGSAW, chosen
 
 FORMATS = ("png", "svg", "pdf")
 LEAST_SIZE, MOST_SIZE = 32, 1024  # pixels, the side of a view
@@ -26,13 +26,16 @@ def main(argv: list[str]) -> int:
     with the most and the least confident matches. 'densecl': nearest neighbours. 'pixpro': the
     positions that geometry pairs; 'vader': points. 'resim': the same windows in both views.
     'scfs': where local crops find themselves. 'jigsaw': where the four parts of view 1 do, of
-    several networks beside each other. 'auto' takes what fits the checkpoint's method.
+    several networks beside each other. 'classes': class probabilities of both views, of a local
+    crop and of what it finds in view 1, by the vote of the nearest images of --train (the paper:
+    by its trained classifier). 'auto' takes what fits the checkpoint's method.
     """
     args = _parser().parse_args(argv)
     _check(args)
     _require_matplotlib()
     log.setup()
     jobs = _jobs(images_of(args.images, args.limit), args)
+    from .by_classes import voters_of
     from .checkpoint import load
     from .look import look_at
     from .picture import draw_picture, draw_sheet
@@ -46,9 +49,10 @@ def main(argv: list[str]) -> int:
         if level not in other.backbone.channels:
             raise unknown("level", level, other.backbone.channels, f"--beside {other.name}")
     methods = chosen(args.method, model.method)
+    voters = voters_of(model, level, args) if args.method == CLASSES else None
 
     def look(image: Path):
-        return look_at(model, image, args.size, args.seed, level, methods, beside)
+        return look_at(model, image, args.size, args.seed, level, methods, beside, voters)
 
     if args.sheet:
         looks = [look(job.image) for job in track(jobs, "images")]
@@ -76,6 +80,17 @@ def _parser() -> Parser:
         metavar="CKPT",
         help="other checkpoints, a row each (--method jigsaw)",
     )
+    parser.add_argument(
+        "--train",
+        metavar="DIR",
+        help="a folder of images for each class: they vote (--method classes)",
+    )
+    parser.add_argument(
+        "--train-limit",
+        type=int,
+        default=20,
+        help="at most so many images of a class vote (default: 20)",
+    )
     parser.add_argument("--level", help="whose features, as layer3 or block8 (default: the last)")
     parser.add_argument("--size", type=int, help="side of a view (default: as in the pretraining)")
     parser.add_argument("--seed", type=int, default=0, help="of the views")
@@ -95,6 +110,19 @@ def _check(args) -> None:
         raise unknown("method", args.method, CHOICES, "--method")
     if args.beside and args.method != JIGSAW:
         raise InputError(f"--beside is for --method {JIGSAW}, and --method is '{args.method}'")
+    if args.method == CLASSES and not args.train:
+        raise InputError(
+            f"--method {CLASSES} needs --train DIR: a folder that holds a folder of images for "
+            "each class"
+        )
+    if args.train and args.method != CLASSES:
+        raise InputError(f"--train is for --method {CLASSES}, and --method is '{args.method}'")
+    if args.train and not Path(args.train).is_dir():
+        raise InputError(f"--train: {args.train} is no folder")
+    if args.train and Path(args.output).resolve().is_relative_to(Path(args.train).resolve()):
+        raise InputError(f"-o {args.output} lies in --train {args.train}; give another folder")
+    if args.train_limit < 1:
+        raise InputError(f"--train-limit is {args.train_limit}; it must be 1 or more")
     if args.format not in FORMATS:
         raise unknown("format", args.format, FORMATS, "--format")
     if args.size is not None and not LEAST_SIZE <= args.size <= MOST_SIZE:

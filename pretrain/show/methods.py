@@ -2,9 +2,11 @@
 
 METHODS = ("setsim", "houghcl", "densecl", "pixpro", "vader", "resim", "scfs")
 JIGSAW = "jigsaw"  # any network's, and of several beside each other
-CHOICES = ("auto", "all", *METHODS, JIGSAW)
+CLASSES = "classes"  # any network's, with labelled images beside
+CHOICES = ("auto", "all", *METHODS, JIGSAW, CLASSES)
 ALIKE = {"dino": "scfs"}  # trained with local crops, too
 GENERAL = "setsim"  # attention and matches tell something of any network
+LOCAL_CROPS = {"scfs": 6, CLASSES: 1}  # that are drawn
 NEEDS_POSITIONS = ("setsim", "houghcl", "densecl", "pixpro")  # not one position alone
 
 

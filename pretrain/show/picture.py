@@ -1,6 +1,5 @@
 """Panels on a page: one picture an image, or a contact sheet of several images."""
 
-import re
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 from console.errors import EnvironmentLacks
 from console.files import write_atomic
 
-from . import by_features, by_geometry, by_parts
-from .panels import VIEW_COLOURS, Panel, draw_panel, label, legend_lines, rectangle, show_pixels
-from .section import Section, pixels_of
+from . import by_classes, by_features, by_geometry, by_parts
+from .panels import (
+    LOCAL,
+    VIEW_COLOURS,
+    Panel,
+    draw_panel,
+    label,
+    legend_lines,
+    rectangle,
+    show_pixels,
+)
+from .section import Section, pixels_of, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -30,6 +38,7 @@ SECTIONS: dict[str, Callable[["Look"], Section]] = {
     "resim": by_geometry.resim,
     "scfs": by_features.scfs,
     "jigsaw": by_parts.jigsaw,
+    "classes": by_classes.classes,
 }
 WIDTH, COLUMNS = 13.0, 12  # inches of a page, and columns that panels share
 VIEWS = 3.4  # inches of the row of views
@@ -38,7 +47,6 @@ HEADING = 0.5  # inches for a section's
 DPI, SHEET_DPI = 110, 80
 SHEET_ROW, SHEET_WIDTH = 2.1, 10.0  # least inches of a row without words, and of all panels
 LETTERS = 12  # an inch, of the words above a sheet
-NAME_LENGTH = 60
 UNKNOWN = "unknown"  # as a conversion says of a method
 METADATA = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # no time of day
 
@@ -58,7 +66,7 @@ def draw_picture(
     with _style(), _says_why(out):
         figure = Figure(figsize=(WIDTH, title + sum(height for height, _ in strips)))
         y = 1 - 0.15 / figure.get_figheight()
-        words = f"{_shown(look.image.name)}   ·   {_checkpoint_told(look)}"
+        words = f"{shown(look.image.name)}   ·   {_checkpoint_told(look)}"
         figure.suptitle(words, fontsize=13, y=y, va="top", parse_math=False)
         _stack(figure, strips, title)
         _write(figure, out, format, dpi or DPI)
@@ -107,9 +115,11 @@ def _views(look: "Look") -> list[Panel]:
 
 
 def _source_panel(look: "Look", columns: int = 3) -> Panel:
-    name = _shown(look.image.name)
+    name = shown(look.image.name)
     title = f"{name}: the two views" if columns == 3 else "the image and where its views were cut"
     legend = tuple(zip(VIEW_COLOURS, ("view 1", "view 2"), strict=True))
+    if look.voters:
+        legend += ((LOCAL, "local crop"),)
     return Panel(title, partial(_source, look=look), legend if columns > 3 else (), columns)
 
 
@@ -118,13 +128,17 @@ def _source(axes, look: "Look") -> None:
 
     picture = decode(look.image, look.model.bounds)
     show_pixels(axes, picture.image)
+    outlined = [*look.views, *(look.local if look.voters else ())]
     boxes = [
         [
             edge / factor
             for edge, factor in zip(view.box[0].tolist(), picture.scale * 2, strict=True)
         ]
-        for view in look.views
+        for view in outlined
     ]
+    for box in boxes[2:]:
+        rectangle(axes, box, LOCAL, 2)
+    boxes = boxes[:2]
     for k, box in enumerate(boxes):
         rectangle(axes, box, VIEW_COLOURS[k], 3)
     for k, box in enumerate(boxes):
@@ -137,19 +151,13 @@ def _source(axes, look: "Look") -> None:
 def _checkpoint_told(look: "Look") -> str:
     model = look.model
     steps = f"{model.iteration} steps" if model.iteration else ""
-    method = "" if model.method == UNKNOWN else _shown(model.method)
+    method = "" if model.method == UNKNOWN else shown(model.method)
     known = [word for word in (method, steps, model.network) if word]
     h, w = look.grid
     return (
-        f"{_shown(model.name)}: {', '.join(known)}   ·   "
+        f"{shown(model.name)}: {', '.join(known)}   ·   "
         f"{look.level}: {h} × {w} positions   ·   seed {look.seed}"
     )
-
-
-def _shown(name: str) -> str:
-    """A name of a file as a font can show it, and not too long."""
-    name = re.sub(r"[\x00-\x1f]", "�", name.encode("utf-8", "replace").decode())
-    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
 
 # ------------------------------------------------------------------------------------------ layout

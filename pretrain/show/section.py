@@ -1,16 +1,18 @@
 """The part of a picture that a method has, and what all of them share."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .matches import Match
-from .panels import PAIR_ASPECT, Panel, SideBySide, centre
+from .matches import Match, Search
+from .panels import LOCAL, PAIR_ASPECT, Panel, SideBySide, centre, heat, rectangle
 
 if TYPE_CHECKING:
     from .look import Look
 
 FEW, MANY = 6, 100  # lines of a panel: told apart by colour, or only a crowd
+NAME_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,19 @@ def lines(side: SideBySide, look: "Look", found: list[Match], colours: list, **s
         side.line(*ends, colour, **style)
 
 
+def searched(axes: Any, pixels: Any, found: Search, low: float, high: float) -> None:
+    """What a local crop finds in a view, and in ``LOCAL`` where it was cut."""
+    heat(axes, pixels, found.attention, low, high)
+    if found.share > 0:
+        rectangle(axes, found.box, LOCAL, 2)
+
+
 def drawn(shown: int, of: int) -> str:
     """What a title adds where not all is drawn."""
     return "" if shown == of else f" ({shown} drawn)"
+
+
+def shown(name: str, length: int = NAME_LENGTH) -> str:
+    """A name of a file as a font can show it, and not too long."""
+    name = re.sub(r"[\x00-\x1f]", "�", name.encode("utf-8", "replace").decode())
+    return name if len(name) <= length else f"{name[: length - 1]}…"
