@@ -162,7 +162,7 @@ def test_a_checkpoint_of_other_images_or_a_damaged_one_is_refused(objects, tmp_p
     cfg = config("linear")
     run(fit_of(cfg, objects, tmp_path))
     other = objects[0].subset(range(20)), objects[1]
-    with pytest.raises(InputError, match="belongs to a trial on other images"):
+    with pytest.raises(InputError, match="other training images"):
         run(fit_of(cfg, other, tmp_path))
     (tmp_path / "checkpoint.pth").write_bytes(b"PK")
     with pytest.raises(InputError, match="checkpoint.pth is damaged; remove it"):
