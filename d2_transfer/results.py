@@ -203,9 +203,13 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             options |= flat(value, f"{name}.")
-        elif name not in NOT_PART_OF_THE_EXPERIMENT and ADDED.get(name) != value:
+        elif name not in NOT_PART_OF_THE_EXPERIMENT and not _default_since(name, value):
             options[name] = _plain(value)
     return options
+
+
+def _default_since(name: str, value: Any) -> bool:
+    return name in ADDED and ADDED[name] == value
 
 
 def _plain(value: Any) -> Any:
