@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from .errors import InputError, nearest
-from .text import expand
+from .home import expand
 
 PAIRS = "KEY VALUE"  # how a verb's options of the config are called in its help
 WIDTH = 79  # of a line of help

@@ -1,23 +1,13 @@
-"""What people write, as they wrote it: a name stays a name, and ``~`` is the home folder."""
+"""What people write, as they wrote it: a name stays a name."""
 
-import os
-import re
 from collections.abc import Callable
 
 import yaml
 
-HOME = re.compile(r"(?:^|(?<=[=:]))~[^/:=\s]*(?=[/:]|$)")
 STRING = "tag:yaml.org,2002:str"
 MAPPING_KEYS = "tag:yaml.org,2002:merge"  # YAML's '<<'
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 OF_YAML = ("int", "float", "bool", "timestamp")  # what YAML takes plain words for
-
-
-def expand(text: str) -> str:
-    """``text`` with ``~`` (``~user``) as the home folder where a shell would see it in an
-    assignment: at the start, and behind ``=`` or ``:``.
-    """
-    return HOME.sub(lambda found: os.path.expanduser(found[0]), text)
 
 
 def as_written(text: str, is_text: Callable[[tuple[str, ...], str], bool]) -> str:

@@ -17,8 +17,9 @@ import configs
 import decoding
 from console.errors import InputError, unknown
 from console.files import read_text
+from console.home import expand
 from console.overrides import pairs
-from console.text import TRUTH, as_written, expand
+from console.text import TRUTH, as_written
 
 from .options import ABOVE_ZERO, CHOICES, METHODS, PATCH, PATHS, RANGES, STRIDE, C
 

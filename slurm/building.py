@@ -12,7 +12,7 @@ import yaml
 
 from console.errors import InputError, unknown
 from console.files import sha256
-from console.text import expand
+from console.home import expand
 from d2_transfer.tables import layouts
 
 from . import jobs as making

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from console.errors import InputError
+from console.home import expand
 from console.parser import Parser
-from console.text import as_written, expand
+from console.text import as_written
 from d2_transfer.classification import configuration
 from pretrain import config
 from slurm import pipeline
