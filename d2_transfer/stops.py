@@ -31,6 +31,7 @@ class StopRequest:
     def __exit__(self, *exception) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
+        StopRequest._asked = False  # else an evaluation of one's own afterwards would stop at once
         waiting.forget()
 
     def _ask(self, number, frame) -> None:

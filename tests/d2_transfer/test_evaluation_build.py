@@ -1,6 +1,8 @@
 """Which evaluator a data set gets, what a record keeps of its results, and stops in between."""
 
 import math
+import os
+import signal
 
 import pytest
 
@@ -76,6 +78,13 @@ def test_a_stop_is_answered_at_the_next_image(monkeypatch):
     with pytest.raises(StoppedEarly, match="evaluates again"):
         progress.process([{}], [{}])
     assert progress.bar is None
+
+
+def test_a_stop_is_forgotten_with_the_work_that_it_ended():
+    with StopRequest():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert StopRequest.asked()
+    assert not StopRequest.asked()
 
 
 def test_what_an_evaluator_prints_is_not_seen(capsys):
