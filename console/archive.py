@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from .errors import EnvironmentLacks, InputError
+from .units import byte_size
 
 RATIO = 50  # of weights, a good compressor takes off a tenth; zeros, as of a new queue, shrink more
 SMALL = 256 * 2**20  # bytes that any machine may unfold
@@ -38,8 +39,8 @@ def check_zip(archive: zipfile.ZipFile, size: int, in_memory: bool = True) -> No
     packed = sum(member.compress_size for member in members)
     if packed > size:
         raise InputError(
-            f"it is a zip bomb: its {len(members)} members of {told(packed)} in a file of "
-            f"{told(size)} lie over each other"
+            f"it is a zip bomb: its {len(members)} members of {byte_size(packed)} in a file of "
+            f"{byte_size(size)} lie over each other"
         )
 
 
@@ -47,14 +48,15 @@ def check_size(size: int, unfolded: int, in_memory: bool = True) -> None:
     """The same of a file of ``size`` bytes that becomes ``unfolded`` bytes."""
     if unfolded > max(RATIO * size, SMALL):
         raise InputError(
-            f"its {told(size)} unfold to {told(unfolded)}, {unfolded // max(size, 1)} times as "
-            f"much: a zip bomb, and no file of weights; allowed: {RATIO} times"
+            f"its {byte_size(size)} unfold to {byte_size(unfolded)}, "
+            f"{unfolded // max(size, 1)} times as much: a zip bomb, and no file of weights; "
+            f"allowed: {RATIO} times"
         )
     free = available_memory() if in_memory else None
     if free is not None and unfolded > free:
         raise EnvironmentLacks(
-            f"it holds {told(unfolded)}, and {told(free)} of memory are free; close other "
-            "programs, or convert it on a machine with more memory"
+            f"it holds {byte_size(unfolded)}, and {byte_size(free)} of memory are free; "
+            "close other programs, or convert it on a machine with more memory"
         )
 
 
@@ -70,11 +72,3 @@ def available_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
         return None
-
-
-def told(count: int) -> str:
-    """A number of bytes in words: '1.5 GB'."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

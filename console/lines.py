@@ -93,7 +93,8 @@ def failed(path: str | os.PathLike, error: OSError) -> None:
     _waiting.add(os.fspath(path))
     if first:
         logging.getLogger("densessl").warning(
-            "cannot write %s: %s; the work goes on, and what the logs lack is written once that is "
-            "possible",
-            *(names.one_line(path), error.strerror or error),
+            "cannot write %s: %s; the run continues, and what the logs lack is written once that "
+            "is possible",
+            names.one_line(path),
+            error.strerror or error,
         )

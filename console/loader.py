@@ -36,7 +36,7 @@ class Options:
 
     workers: int
     timeout: float = TIMEOUT  # seconds; 0: no limit
-    grace: float = 0.0  # seconds that a wait goes on after a signal
+    grace: float = 0.0  # seconds that a wait may still take after a signal
     group: str = "DATA"  # of the options' names
     workers_name: str = "WORKERS"
 
@@ -186,7 +186,7 @@ class Batches:
         return EnvironmentLacks(
             f"no batch has come for {self.options.timeout:g} s: {where}. See whether its disk or "
             f"network mount answers; if it is only slow, raise {self.options.group}.TIMEOUT (0: no "
-            "limit). The same command goes on from the last checkpoint"
+            "limit). The same command resumes from the last checkpoint"
         )
 
     def _explained(self, error: BaseException) -> BaseException:
@@ -211,7 +211,7 @@ class Batches:
         if died:
             return EnvironmentLacks(
                 f"a loader process died ({text}); most often memory ran out. Free memory or lower "
-                f"{option}, and run the same command: it goes on from the last checkpoint"
+                f"{option}, and run the same command: it resumes from the last checkpoint"
             )
         return error
 

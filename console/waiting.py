@@ -42,7 +42,7 @@ def _interrupted() -> Interrupted:
 
 
 TIMEOUT = 120.0  # seconds that an image, or a batch, may take by default
-MESSAGE = "stopped while waiting; the same command goes on from what is saved"
+MESSAGE = "stopped while waiting; the same command resumes from what is saved"
 _current: _Wait | None = None
 
 

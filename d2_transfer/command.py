@@ -118,7 +118,9 @@ def _classify(args, job: Job) -> int:
     run = _run(args, job, cfg, data, classification.prepare)
     _say(logger, args, job, run.weights.method)
     cfg = image_range.settle(
-        *(cfg, run.weights.bounds, lambda: classification.training_files(cfg, data)),
+        cfg,
+        run.weights.bounds,
+        lambda: classification.training_files(cfg, data),
         says=job.machines.first,
     )
     _accepted(args, job)

@@ -65,7 +65,9 @@ def origin(model: Path) -> Origin:
             {"path": facts["weights"], "sha256": facts["weights_sha256"]},
             pretrain,
             options["SEED"],
-            *(facts["protocol"], facts["variant"], facts["mini"]),
+            facts["protocol"],
+            facts["variant"],
+            facts["mini"],
         )
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError(
@@ -115,7 +117,7 @@ def run(run: Run, cfg, seed: int) -> int:
         files.write_text(run.folder / "config.yaml", own.dump())
     with Meeting(run.machines) as meeting:
         meeting.agree("begun")
-        meeting.run(evaluate, run.gpus, (run,), cuda=cfg.MODEL.DEVICE != "cpu")
+        meeting.run(evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
     if run.machines.first:
         held = json.loads((run.folder / FILE).read_text())
         print(metric_table(run.protocol, held["metrics"]))
@@ -150,7 +152,7 @@ def _compare_configs(run: Run, own) -> None:
         logger.info("evaluated with other options than the trial had: %s", some)
 
 
-def evaluate(run: Run) -> None:
+def evaluate(run: Run, known: Origin) -> None:
     """The work of one process (one of ``run.processes``)."""
     compat.setup()
     from detectron2.utils import comm
@@ -166,12 +168,11 @@ def evaluate(run: Run) -> None:
     with StopRequest(), detectron2_log(run.folder / "detectron2.txt", main):
         metrics = measure(cfg, run.weights.file)
     if main:
-        _write(run, cfg, metrics, started)
+        _write(run, known, cfg, metrics, started)
     gc.collect()
 
 
-def _write(run: Run, cfg, metrics: dict[str, float], started: str) -> None:
-    known = origin(Path(run.weights.file))
+def _write(run: Run, known: Origin, cfg, metrics: dict[str, float], started: str) -> None:
     model = {"path": run.weights.path, "sha256": run.weights.sha256}
     record = results.Record(
         method=known.method,

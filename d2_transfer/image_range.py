@@ -52,13 +52,18 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     if bounds and says:
         logger.info(
             "images that are not of 8 bits: %s become black and white (%s; %s LOW,HIGH sets it)",
-            *(told(bounds), told_by, OPTION),
+            told(bounds),
+            told_by,
+            OPTION,
         )
     if bounds and says and found and not _shows(bounds, found.range):
         logger.warning(
             "the training images' values are from %g to %g, of which that range shows little; "
             "%s auto takes %s",
-            *(found.least, found.greatest, OPTION, told(found.range)),
+            found.least,
+            found.greatest,
+            OPTION,
+            told(found.range),
         )
     settled = cfg.clone()
     settled.defrost()

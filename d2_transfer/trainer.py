@@ -92,7 +92,7 @@ class Trainer(compat.default_trainer()):
         )
         mapper = build_mapper(cfg, is_train=True)
         loading = cfg.DATALOADER
-        return training_loader(*(self._dicts, mapper, order, loading.NUM_WORKERS, loading.TIMEOUT))
+        return training_loader(self._dicts, mapper, order, loading.NUM_WORKERS, loading.TIMEOUT)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):

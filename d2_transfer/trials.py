@@ -10,6 +10,7 @@ from pathlib import Path
 
 from console import files, log
 from console.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
+from console.lines import Lines
 from console.lock import locked
 from console.progress import duration
 from d2_transfer import compat, datasets, image_range, results
@@ -206,8 +207,7 @@ def _evaluate(run: Run, cfg, trial: int, model: Path) -> dict[str, float]:
         cut_back(run.lines, trial, cfg.SOLVER.MAX_ITER)
         told = {name: value if value == value else None for name, value in metrics.items()}
         line = {"trial": trial, "iteration": cfg.SOLVER.MAX_ITER + 1, **told}
-        with open(run.lines, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        Lines(run.lines).write(json.dumps(line))
     return metrics
 
 

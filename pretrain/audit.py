@@ -17,6 +17,7 @@ from console.errors import InputError
 from console.files import standing, write_json
 from console.names import readable
 from console.parser import Parser
+from console.units import byte_size
 from decoding import find_range, parse, sample, told, told_left_out
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _numbers(audit: dict) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     total, batch = audit["images"], audit["batch_size"]
-    rows = {"images": f"{total:,}, {_size(audit['bytes'])}"}
+    rows = {"images": f"{total:,}, {byte_size(audit['bytes'])}"}
     for name in ("formats", "modes"):
         counts = (f"{kind} {count:,}" for kind, count in audit[name].items())
         rows[name] = ", ".join(counts) or "none"
@@ -225,11 +226,3 @@ def _remark(line: str, files: list[str]) -> Text:
     shown = files[:NAMED] + ([f"and {rest:,} more"] if rest > 0 else [])
     shown = map(readable, shown)  # a name on disk may be no UTF-8, and hold a line feed
     return Text.assemble((line, "yellow"), *(f"\n  {each}" for each in shown))
-
-
-def _size(count: int) -> str:
-    """Bytes as people say them."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} bytes"

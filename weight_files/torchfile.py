@@ -12,8 +12,9 @@ import zipfile
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from console.archive import SMALL, check_zip, told
+from console.archive import SMALL, check_zip
 from console.errors import InputError
+from console.units import byte_size
 
 from .unpickle import Unpickler
 
@@ -130,7 +131,8 @@ def tensor_names() -> dict[tuple[str, str], Any]:
         view = storage.as_strided(tuple(shape), tuple(stride), offset)  # checks the bounds
         if view.nbytes > max(storage.nbytes, SMALL):  # one value for many, by strides of 0
             raise InputError(
-                f"it holds a tensor of {told(view.nbytes)} over {told(storage.nbytes)} of values"
+                f"it holds a tensor of {byte_size(view.nbytes)} over "
+                f"{byte_size(storage.nbytes)} of values"
             )
         return view
 

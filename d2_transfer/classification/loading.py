@@ -116,7 +116,9 @@ def _batches(dataset: Dataset, sampler, cfg: CfgNode) -> Iterator[Iterator[tuple
     workers = min(cfg.DATALOADER.NUM_WORKERS, len(sampler))
     images = dataset.images
     loader = Loader(
-        *(dataset, _collate, lambda number: str(images.root / images.name(number))),
+        dataset,
+        _collate,
+        lambda number: str(images.root / images.name(number)),
         options_of(cfg, workers),
         pin=cfg.MODEL.DEVICE == "cuda",
         batch_sampler=sampler,

@@ -12,6 +12,7 @@ from typing import Any
 
 from console.errors import InputError
 from console.parser import Parser
+from console.units import byte_size
 from weight_files import facts, images, reading
 from weight_files.layouts import BY_NAME
 from weight_files.recognise import Source, recognise
@@ -53,7 +54,7 @@ def examine(
     path = Path(path)
     checkpoint = reading.read_checkpoint(path)
     kind = reading.KINDS[reading.kind_of(path)]
-    rows = [("file", f"{path}, {_size(path.stat().st_size)}, {kind}")]
+    rows = [("file", f"{path}, {byte_size(path.stat().st_size)}, {kind}")]
     found, problem = None, None
     try:
         found = recognise(checkpoint, source, str(path), branch)
@@ -137,7 +138,7 @@ def _value(value: Any) -> str:
     tensors = list(_tensors(value))
     if isinstance(value, dict | list | tuple) and tensors:
         size = sum(tensor.nbytes for tensor in tensors)
-        return f"{_count(tensors, 'tensor')}, {_size(size)}"
+        return f"{_count(tensors, 'tensor')}, {byte_size(size)}"
     if tensors:
         return f"a tensor {'x'.join(map(str, value.shape))}"
     if isinstance(value, Held):
@@ -163,13 +164,6 @@ def _tensors(value: Any, depth: int = 0, seen: set[tuple[int, int]] | None = Non
         seen.add(place)  # once, however often the file names it there
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _tensors(inner, depth + 1, seen)
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _show(rows: list[tuple[str, str]]) -> None:

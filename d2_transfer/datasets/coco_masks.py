@@ -137,7 +137,7 @@ def decoded(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         The counts of all texts one after another, int64 [N]; which text each is of, [N]; and
         whether a text ends within a number or holds one of more than 35 bits, bool [texts].
 
-    A character is six bits: five of a number, the lowest first, and whether the number goes on.
+    A character is six bits: five of a number, the lowest first, and whether the number continues.
     From the fourth count on each number is the difference to the count two before.
     (pycocotools, common/maskApi.c, rleFrString)
     """

@@ -57,7 +57,8 @@ class DetectionMapper(DatasetMapper):
         objects = [
             utils.transform_instance_annotations(
                 {key: value for key, value in each.items() if key not in unused},
-                *(transforms, size),
+                transforms,
+                size,
                 keypoint_hflip_indices=self.keypoint_hflip_indices,
             )
             for each in annotations

@@ -56,7 +56,12 @@ def range_of_run(
         logger.info(
             "%d of %d sampled images are not of 8 bits, with values from %g to %g: %s become black "
             "and white (%s)",
-            *(found.files, len(indices), found.least, found.greatest, told(bounds), whence),
+            found.files,
+            len(indices),
+            found.least,
+            found.greatest,
+            told(bounds),
+            whence,
         )
     return bounds
 
@@ -87,7 +92,10 @@ def require_contrast(batch: Batch, source: ImageSource, bounds: Range | None) ->
     if shows_something:
         logger.warning(
             "%s: every image of the first batch is nearly one colour (%s, less than %d apart); %s",
-            *(source.where, values, PALE, hint),
+            source.where,
+            values,
+            PALE,
+            hint,
         )
         return
     raise InputError(

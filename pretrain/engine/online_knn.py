@@ -128,7 +128,9 @@ class OnlineKNN:
         """Images and labels of these numbers; its end ends the loader processes."""
         workers = min(self.cfg.DATA.WORKERS, math.ceil(len(numbers) / BATCH))
         loader = Loader(
-            *(images, default_collate, lambda number: str(images.files[number])),
+            images,
+            default_collate,
+            lambda number: str(images.files[number]),
             Options(workers, self.cfg.DATA.TIMEOUT, GRACE),
             pin=self.device.type == "cuda",
             batch_sampler=[numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)],

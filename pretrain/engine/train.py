@@ -187,7 +187,7 @@ class Run:
     # ---- what a run is made of ----
 
     def read_data(self, saved: dict[str, Any] | None) -> None:
-        """The images and their facts; ``saved``: the checkpoint of a run that goes on."""
+        """The images and their facts; ``saved``: the checkpoint of a run that is resumed."""
         cfg, solver = self.cfg, self.cfg.SOLVER
         check_machine(cfg)
         self.source = build_source(cfg)
@@ -202,8 +202,14 @@ class Run:
         self.bounds = range_of_run(cfg, self.source, saved, self.device)
         recipe, local = build_recipes(cfg.VIEWS)
         self.dataset = ViewDataset(
-            *(self.source, recipe, cfg.VIEWS.SIZE, cfg.SEED, local, cfg.VIEWS.LOCAL_SIZE),
-            *(self.bounds, cfg.DATA.MAX_PIXELS),
+            self.source,
+            recipe,
+            cfg.VIEWS.SIZE,
+            cfg.SEED,
+            local,
+            cfg.VIEWS.LOCAL_SIZE,
+            self.bounds,
+            cfg.DATA.MAX_PIXELS,
         )
         self.facts = data_facts(cfg, self.source, self.total, self.epoch)
         if self.changes:
@@ -266,10 +272,18 @@ class Run:
         self.checkpoints.keep_every = cfg.CHECKPOINT.KEEP_EVERY * self.epoch
         limit = cfg.DATA.MAX_UNREADABLE
         self.unreadable = Unreadable(
-            *(self.folder, self.source.name, limit, self.main, self.reason)
+            self.folder,
+            self.source.name,
+            limit,
+            self.main,
+            self.reason,
         )
         self.patience = Patience(
-            *(self.folder, solver.MAX_SKIPPED, self.batch_names, self.main, self.advice)
+            self.folder,
+            solver.MAX_SKIPPED,
+            self.batch_names,
+            self.main,
+            self.advice,
         )
         if found:
             path, state = found
@@ -375,7 +389,11 @@ class Run:
             *(distributed.rank(), distributed.world_size()),
         )
         loading = Loading(
-            *(self.dataset, order, collate, self.source.path, options_of(cfg)),
+            self.dataset,
+            order,
+            collate,
+            self.source.path,
+            options_of(cfg),
             pin=self.device.type == "cuda",
         )
         progress = Bar("pretrain", self.total, self.iteration) if self.main else nullcontext()
@@ -433,7 +451,7 @@ class Run:
             self.save()
         return StoppedEarly(
             f"stopped after step {self.iteration} of {self.total}, all saved in {self.folder}; run "
-            "the same command to go on"
+            "the same command to resume"
         )
 
     def is_due(self) -> bool:

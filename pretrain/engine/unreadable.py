@@ -69,7 +69,8 @@ class Unreadable:
                 self._list.write(self._line(n))
                 logger.warning(
                     "cannot read %s (%s); another image takes its place",
-                    *(one_line(self.name(n)), self._reason(n)),
+                    one_line(self.name(n)),
+                    self._reason(n),
                 )
 
     def _reason(self, index: int) -> str:

@@ -139,6 +139,8 @@ def views_of(model: "Pretrained", image: Path, size: int, seed: int, local: int 
     side = round(options.LOCAL_SIZE * size / options.SIZE / PATCH) * PATCH
     dataset = ViewDataset(
         *(ImageSource(image.parent, [image.name], str(image)), global_recipe, size, seed),
-        *(local_recipe, max(LEAST_LOCAL, side), model.bounds),
+        local_recipe,
+        max(LEAST_LOCAL, side),
+        model.bounds,
     )
     return apply_photometric(collate([dataset[(0, 0)]]), "cpu", model.mean, model.std)

@@ -1,0 +1,9 @@
+"""Quantities in words."""
+
+
+def byte_size(count: int) -> str:
+    """A number of bytes: '1.5 GB', '20.0 kB', '12 bytes'."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
