@@ -86,11 +86,11 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Threads that spin while they wait starve each other where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    command.set_words(["densessl", *argv])
     if hasattr(sys.stdout, "reconfigure"):  # names may hold bytes that are no UTF-8
         sys.stdout.reconfigure(errors=names.ERRORS)
     try:
-        code = run(argv)
+        with command.named(["densessl", *argv]):
+            code = run(argv)
         sys.stdout.flush()
         return code
     except DenseSSLError as error:

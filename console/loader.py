@@ -82,6 +82,7 @@ class Loader(DataLoader):
     def _start_worker(self, worker: int) -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+        sys.excepthook = _print_unless_hung_up
         if self.reports:
             self.reports.take(worker)
 
@@ -252,6 +253,15 @@ class _Packed:
         if isinstance(batch, tuple | list):
             return type(batch)(each.pin_memory() for each in batch)
         return batch.pin_memory()
+
+
+def _print_unless_hung_up(kind: type[BaseException], error: BaseException, traceback) -> None:
+    """The excepthook of a worker, which the thread that hands its tensors over calls.
+
+    A run that was stopped in the middle of a batch has hung up, and that is no error.
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def _innermost(error: BaseException) -> str:

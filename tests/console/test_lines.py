@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from console import log
+from console import command, log
 from console.board import Board
 from console.lines import Lines
 
@@ -64,6 +64,14 @@ def test_a_log_waits_too(tmp_path, capsys):
     text = (tmp_path / "log.txt").read_text()
     assert [f"number {n}" in text for n in range(6)] == [True] * 6
     assert text.count("cannot write") == 1
+
+
+def test_only_the_logs_of_a_command_begin_with_it(tmp_path):
+    with command.named(["densessl", "audit", "a b"]):
+        log.setup(tmp_path / "its")
+    log.setup(tmp_path / "later").info("a line")
+    assert (tmp_path / "its" / "log.txt").read_text().endswith("INFO $ densessl audit 'a b'\n")
+    assert len((tmp_path / "later" / "log.txt").read_text().splitlines()) == 1
 
 
 def test_tensorboard_has_every_scalar_once_there_is_room(tmp_path):

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -124,6 +125,24 @@ FEW_HANDLES = """
         except EnvironmentLacks as error:
             print(limit, "ulimit -n" in str(error))
 """
+
+
+def test_a_run_that_hangs_up_in_a_batch_leaves_no_traceback(files, capfd, monkeypatch):
+    class HungUp(Exception):
+        pass
+
+    def hang_up(shared):
+        address, _ = shared._id
+        for received in (0, 1):  # the second is answered when the first has been dealt with
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(address)
+                connection.recv(received)
+        raise HungUp
+
+    monkeypatch.setattr("multiprocessing.resource_sharer.DupFd.detach", hang_up)
+    with pytest.raises(HungUp), iter(loader(files[:4], 1)) as batches:
+        next(batches)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_too_few_handles_are_an_error_and_never_a_wait(files):
