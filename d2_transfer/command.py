@@ -108,21 +108,28 @@ def _detect(args, job: Job) -> int:
 
 def _classify(args, job: Job) -> int:
     """k-NN, linear classifiers and fine-tuning for classification."""
-    if args.eval_only:
-        raise InputError(f"--eval-only is for detection and segmentation, not for {args.protocol}")
+    if args.eval_only and args.protocol == "knn":
+        raise InputError("--eval-only is for trained models; knn trains nothing: leave it out")
     cfg = classification.resolve(
         args.protocol, job.variant, job.processes, args.mini, args.overrides, job.cuda
     )
     data = classification.check_data(cfg, args.data)
+    from d2_transfer import evaluate_only
+
     logger = _begin(args, job)
-    run = _run(args, job, cfg, data, classification.prepare)
+    find = evaluate_only.trained if args.eval_only else classification.prepare
+    run = _run(args, job, cfg, data, find)
     _say(logger, args, job, run.weights.method)
     cfg = image_range.settle(
         cfg,
-        run.weights.bounds,
-        lambda: classification.training_files(cfg, data),
+        image_range.of_trial(run.weights.file) if args.eval_only else run.weights.bounds,
+        lambda: [] if args.eval_only else classification.training_files(cfg, data),
         says=job.machines.first,
     )
+    if args.eval_only:
+        cfg = classification.with_start_of(cfg, run.weights.file)
+        _accepted(args, job)
+        return evaluate_only.run(run, cfg, args.seed, classification.evaluate_trained)
     _accepted(args, job)
     if job.machines.first:
         logger.info(classification.describe(cfg, job.processes))

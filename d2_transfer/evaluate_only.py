@@ -1,8 +1,9 @@
-"""``densessl transfer MODEL --eval-only``: the numbers of a trained detector, nothing trained."""
+"""``densessl transfer MODEL --eval-only``: the numbers of a trained model, nothing trained."""
 
 import gc
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,12 @@ def _is_again(folder: Path, sha256: str) -> bool:
     return held.is_file() and results.load(held).evaluated.get("sha256") == sha256
 
 
-def run(run: Run, cfg, seed: int) -> int:
+def run(run: Run, cfg, seed: int, work: Callable | None = None) -> int:
     """Evaluate, print the protocol's metrics, write them to ``DIR/evaluation.json`` and a record.
 
-    ``seed`` is the record's where the model does not tell the one that it was trained with. Raises
-    InputError for a model of another protocol.
+    ``seed`` is the record's where the model does not tell the one that it was trained with.
+    ``work(run, origin)`` does it in each process: :func:`evaluate` unless named. Raises InputError
+    for a model of another protocol.
     """
     known = origin(Path(run.weights.file))
     _check_protocol(run, known)
@@ -117,7 +119,7 @@ def run(run: Run, cfg, seed: int) -> int:
         files.write_text(run.folder / "config.yaml", own.dump())
     with Meeting(run.machines) as meeting:
         meeting.agree("begun")
-        meeting.run(evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
+        meeting.run(work or evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
     if run.machines.first:
         held = json.loads((run.folder / FILE).read_text())
         print(metric_table(run.protocol, held["metrics"]))
@@ -168,11 +170,12 @@ def evaluate(run: Run, known: Origin) -> None:
     with StopRequest(), detectron2_log(run.folder / "detectron2.txt", main):
         metrics = measure(cfg, run.weights.file)
     if main:
-        _write(run, known, cfg, metrics, started)
+        write(run, known, cfg, metrics, started)
     gc.collect()
 
 
-def _write(run: Run, known: Origin, cfg, metrics: dict[str, float], started: str) -> None:
+def write(run: Run, known: Origin, cfg, metrics: dict[str, float], started: str) -> None:
+    """Write ``evaluation.json`` and the record: the last thing that an evaluation does."""
     model = {"path": run.weights.path, "sha256": run.weights.sha256}
     record = results.Record(
         method=known.method,

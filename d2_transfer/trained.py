@@ -1,4 +1,4 @@
-"""A trained model: where a trial keeps it, and what a detector measures."""
+"""A trained model: where a trial keeps it, how it is read, and what a detector measures."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def measure(cfg, file: str | os.PathLike, cure: str = "") -> dict[str, float]:
     from d2_transfer.trainer import Trainer
 
     model = Trainer.build_model(cfg)
-    _load(model, file, cure)
+    fill(model, file, cure)
     try:
         return flat_metrics(Trainer.test(cfg, model) or {})
     finally:
@@ -73,7 +73,7 @@ def _read(file: str | os.PathLike, cure: str = "") -> dict:
         ) from None
 
 
-def _load(model, file: str | os.PathLike, cure: str) -> None:
+def fill(model, file: str | os.PathLike, cure: str = "") -> None:
     """Fill every parameter and buffer of ``model``; InputError where the file is another's."""
     ours, state = model.state_dict(), _read(file, cure)["model"]
     wrong = sorted(ours.keys() ^ state.keys())

@@ -9,19 +9,23 @@ __all__ = [
     "PROTOCOLS",
     "check_data",
     "describe",
+    "evaluate_trained",
     "prepare",
     "resolve",
     "run_trial",
     "training_files",
+    "with_start_of",
 ]
 
 _HOME = {
     "check_data": "data",
     "describe": "configuration",
+    "evaluate_trained": "trial",
     "prepare": "weights",
     "resolve": "configuration",
     "run_trial": "trial",
     "training_files": "data",
+    "with_start_of": "weights",
 }
 
 

@@ -38,6 +38,22 @@ class Diverged(DenseSSLError):
     """The loss is not finite any more."""
 
 
+@torch.no_grad()
+def evaluate(model: Model, test: Images, cfg: CfgNode) -> Counts:
+    """The accuracy of ``model`` on all ``test`` images, which the processes share."""
+    device = next(model.parameters()).device
+    model.eval()
+    if world() > 1:  # as DDP does before its next step: each process has its own statistics
+        for buffer in model.trained.buffers():
+            dist.broadcast(buffer, 0)
+    counts = Counts(model.classifiers, len(test.classes), device)
+    with evaluation_batches(test, range(rank(), len(test), world()), cfg) as batches:
+        for images, labels in batches:
+            logits = model(images.to(device, non_blocking=True))
+            counts.add(likeliest(logits), labels.to(device))
+    return counts.gathered()
+
+
 class Fit:
     """Trains ``model`` on ``train`` and evaluates it on ``test``; every process runs one.
 
@@ -158,20 +174,8 @@ class Fit:
         self._log(self.step, {"top1": counts.top1(), "epoch": epoch})
         return counts
 
-    @torch.no_grad()
     def _evaluate(self) -> Counts:
-        """The accuracy on all test images, which the processes share."""
-        self.model.eval()
-        if world() > 1:  # as DDP does before its next step: each process has its own statistics
-            for buffer in self.model.trained.buffers():
-                dist.broadcast(buffer, 0)
-        counts = Counts(self.model.classifiers, len(self.test.classes), self.device)
-        mine = range(rank(), len(self.test), world())
-        with evaluation_batches(self.test, mine, self.cfg) as batches:
-            for images, labels in batches:
-                logits = self.model(images.to(self.device, non_blocking=True))
-                counts.add(likeliest(logits), labels.to(self.device))
-        return counts.gathered()
+        return evaluate(self.model, self.test, self.cfg)
 
     # ---- where it stands ----
 

@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from console import files, log
-from d2_transfer import results, trials
+from d2_transfer import evaluate_only, results, trained, trials
 from d2_transfer.run import Run, as_dict
 from d2_transfer.stops import StopRequest
 from d2_transfer.trained import FINAL
@@ -19,7 +19,7 @@ from . import knn_trial, search
 from .accuracy import Counts, flat_metrics
 from .config import C
 from .data import read, training_images
-from .fit import Fit, forget
+from .fit import Fit, evaluate, forget
 from .images import Images
 from .models import Classifier, LinearProbe, Model
 from .networks import build_backbone
@@ -36,15 +36,9 @@ def run_trial(run: Run, trial: int) -> None:
     checkpoint, saves and raises StoppedEarly when asked to stop. Leaves ``model_final.pth``, what
     was trained.
     """
-    if world() > 1:  # this is a process of its own
-        log.setup(run.folder, rank(), run.log)
     folder = run.trial_folder(trial)
-    cfg = C.clone()
-    cfg.merge_from_file(str(folder / "config.yaml"))
-    cfg.freeze()
+    cfg, device = _begun(run, folder)
     started = results.now()
-    device = _device(cfg)
-    torch.backends.cudnn.benchmark = True  # all images have one size
     with StopRequest(), _written_once(rank()):
         train, test = read(cfg, Path(run.data))
         train = training_images(cfg, train, Path(run.data))
@@ -67,14 +61,51 @@ def run_trial(run: Run, trial: int) -> None:
     gc.collect()
 
 
+def evaluate_trained(run: Run, known: evaluate_only.Origin) -> None:
+    """Evaluate ``run.weights``, what a trial has trained, in this process, and write the record.
+
+    As :func:`d2_transfer.evaluate_only.evaluate`. Its metrics are the trial's, less what only a
+    training can tell: the best epoch, and what a search chose.
+    """
+    cfg, device = _begun(run, run.folder)
+    started = results.now()
+    with StopRequest(), _written_once(rank()):
+        train, test = read(cfg, Path(run.data))
+        classes, linear = len(train.classes), cfg.TASK == "linear"
+        model = _probe(cfg, classes) if linear else _classifier(cfg, classes, configured(cfg))
+        trained.fill(model.trained, run.weights.file)
+        counts = evaluate(model.to(device), test, cfg)
+        metrics = _linear_metrics(cfg, counts) if linear else _metrics(counts)
+    if rank() == 0:
+        evaluate_only.write(run, known, cfg, metrics, started)
+    barrier()
+    gc.collect()
+
+
+def _begun(run: Run, folder: Path) -> tuple[CfgNode, torch.device]:
+    """This process's config, from ``folder``, and its device."""
+    if world() > 1:  # this is a process of its own
+        log.setup(run.folder, rank(), run.log)
+    cfg = C.clone()
+    cfg.merge_from_file(str(folder / "config.yaml"))
+    cfg.freeze()
+    torch.backends.cudnn.benchmark = True  # all images have one size
+    if cfg.MODEL.DEVICE == "cpu":
+        return cfg, torch.device("cpu")
+    return cfg, torch.device("cuda", torch.cuda.current_device())
+
+
 def _linear(
     cfg: CfgNode, run: Run, trial: int, train: Images, test: Images, device: torch.device
 ) -> dict[str, float]:
     """Classifiers on frozen features: the configured rate, and each of SOLVER.SWEEP."""
-    rates = [cfg.SOLVER.BASE_LR, *(r for r in cfg.SOLVER.SWEEP if r != cfg.SOLVER.BASE_LR)]
-    model = LinearProbe(_backbone(cfg), len(train.classes), rates, cfg).to(device)
+    model = _probe(cfg, len(train.classes)).to(device)
     fit, counts = _fit(cfg, run, trial, model, configured(cfg), train, test)
-    metrics = flat_metrics("linear", counts) | {"linear/top1_best_epoch": fit.best}
+    return _linear_metrics(cfg, counts) | {"linear/top1_best_epoch": fit.best}
+
+
+def _linear_metrics(cfg: CfgNode, counts: Counts) -> dict[str, float]:
+    metrics, rates = flat_metrics("linear", counts), _rates(cfg)
     if len(rates) > 1:
         best = counts.best()
         metrics |= {"linear/top1_best_lr": counts.top1(best), "linear/best_lr": rates[best]}
@@ -88,16 +119,32 @@ def _finetune(
     """The whole network, with the setting that a search chose or SOLVER names."""
 
     def build(setting: Setting) -> Model:
-        return Classifier(_backbone(cfg), len(train.classes), setting, cfg).to(device)
+        return _classifier(cfg, len(train.classes), setting).to(device)
 
     asked = results.config_fingerprint(as_dict(cfg)) + run.weights.sha256
     place = run.folder / "search" / hashlib.sha256(asked.encode()).hexdigest()[:12]
     setting, told = search.choose(cfg, train, place, build)
     fit, counts = _fit(cfg, run, trial, build(setting), setting, train, test)
-    metrics = flat_metrics("cls", counts) | {"cls/mean_class": counts.mean_class()}
+    metrics = _metrics(counts)
     if cfg.TEST.EVAL_PERIOD:
         metrics["cls/top1_best_epoch"] = fit.best
     return metrics | told
+
+
+def _metrics(counts: Counts) -> dict[str, float]:
+    return flat_metrics("cls", counts) | {"cls/mean_class": counts.mean_class()}
+
+
+def _rates(cfg: CfgNode) -> list[float]:
+    return [cfg.SOLVER.BASE_LR, *(r for r in cfg.SOLVER.SWEEP if r != cfg.SOLVER.BASE_LR)]
+
+
+def _probe(cfg: CfgNode, classes: int) -> Model:
+    return LinearProbe(_backbone(cfg), classes, _rates(cfg), cfg)
+
+
+def _classifier(cfg: CfgNode, classes: int, setting: Setting) -> Model:
+    return Classifier(_backbone(cfg), classes, setting, cfg)
 
 
 def _fit(
@@ -114,12 +161,6 @@ def _fit(
 
 def _backbone(cfg: CfgNode):
     return build_backbone(cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED)
-
-
-def _device(cfg: CfgNode) -> torch.device:
-    if cfg.MODEL.DEVICE == "cpu":
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import yaml
 from fvcore.common.config import CfgNode
 
 from console import files
@@ -54,6 +55,36 @@ def prepare(named: str, folder: str | os.PathLike, cfg: CfgNode) -> Weights:
         facts["method"],
         facts.get("pretrain") or {},
     )
+
+
+def with_start_of(cfg: CfgNode, model: str | os.PathLike) -> CfgNode:
+    """``cfg`` with the start that a trial's ``model_final.pth`` was trained from.
+
+    The start tells the network, and how its images are normalised. It is read from the trial's
+    config, and may have moved with the trial's folders. Raises InputError where it is not there.
+    """
+    config = Path(model).with_name("config.yaml")
+    try:
+        start = yaml.safe_load(config.read_text(encoding="utf-8"))["MODEL"]["WEIGHTS"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        raise InputError(
+            f"{model} has no readable config.yaml of a trial beside it, which tells its network; "
+            "name the model in the folder of its trial"
+        ) from None
+    if start and not Path(start).is_file():
+        moved = config.parents[1] / Path(start).name
+        if not moved.is_file():
+            raise InputError(
+                f"{config} names the weights {start}, which tell the model's network; they are "
+                f"not there, nor is {moved}"
+            )
+        start = str(moved)
+    settled = cfg.clone()
+    settled.defrost()
+    settled.MODEL.WEIGHTS = start
+    settled.freeze()
+    _check(settled, convert.read_checkpoint(start).densessl if start else None)
+    return settled
 
 
 def _source_of(out: Path) -> str | None:

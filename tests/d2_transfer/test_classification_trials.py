@@ -269,6 +269,44 @@ def test_a_trial_whose_evaluation_failed_is_evaluated_and_not_trained_again(
     assert not (trial / "checkpoint.pth").exists()
 
 
+@pytest.mark.parametrize("start", ["random", "weights"])
+@pytest.mark.parametrize("protocol", ["linear", "finetune_cls"])
+def test_a_trained_classifier_is_evaluated_again_with_the_same_numbers(
+    tmp_path, scenes, weights, monkeypatch, protocol, start
+):
+    def words(model, folder, *more):
+        how = ["--protocol", protocol, "--mini", "-o", str(tmp_path / folder), *more]
+        named = ["--variant", "voc_objects"] if protocol == "finetune_cls" else []
+        grid = ["SEARCH.BASE_LR", "()"] if named else ["SOLVER.SWEEP", "(0.1, 0.3)"]
+        where = ["--data", str(scenes)]
+        small = [*SMALL[:4], "SOLVER.MAX_ITER", "3", *grid]
+        return [str(model), *named, *how, *where, "MODEL.BACKBONE", "resnet18", *small]
+
+    source = weights if start == "weights" else "random"
+    assert main.main(words(source, "run", "--trials", "1", "--seed", "4")) == 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    trial = tmp_path / "moved" / "trial_1"
+    monkeypatch.setattr(fit.Fit, "__init__", None)  # nothing is trained
+    assert main.main(words(trial, "again", "--eval-only")) == 0
+    record, again = results.load(trial), results.load(tmp_path / "again")
+    told_by_training = {"linear/top1_best_epoch", "cls/top1_best_epoch"}
+    expected = {k: v for k, v in record.metrics.items() if k not in told_by_training}
+    assert again.metrics == pytest.approx(expected, nan_ok=True, rel=0, abs=0)
+    assert again.evaluated["path"] == str(trial / "model_final.pth")
+    for name in ("method", "weights", "pretrain", "seed", "mini", "config_sha256"):
+        assert getattr(again, name) == getattr(record, name)
+    (trial / "config.yaml").rename(tmp_path / "config.yaml")
+    with pytest.raises(InputError, match="config.yaml"):
+        main.main(words(trial, "other", "--eval-only"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_knn_has_no_trained_model_to_evaluate(tmp_path, scenes):
+    words = ["x.pth", "--protocol", "knn", "--mini", "--eval-only", "--data", str(scenes)]
+    with pytest.raises(InputError, match="knn trains nothing"):
+        main.main([*words, "-o", str(tmp_path / "out")])
+
+
 def test_a_trial_is_not_resumed_on_other_training_images(tmp_path, scenes, monkeypatch):
     copy = tmp_path / "data"
     shutil.copytree(scenes, copy)
