@@ -14,6 +14,7 @@ ROOMS = (
     "console",
     "decoding",
     "knn",
+    "probes",
     "weight_files",
     "pretrain",
     "d2_transfer",

@@ -18,7 +18,7 @@ TRANSFER = [  # Detectron2 itself: see the Makefile (`setup`, `detectron2-main`)
 CLUSTER = ["submitit>=1.5"]
 VIT = ["timm>=1.0"]  # imported only where a vision transformer is built
 DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.15"]
-ROOMS = ("configs", "console", "decoding", "knn", "weight_files")
+ROOMS = ("configs", "console", "decoding", "knn", "probes", "weight_files")
 ROOMS += ("pretrain", "d2_transfer", "slurm")
 
 setup(

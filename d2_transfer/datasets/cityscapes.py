@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from console.errors import EnvironmentLacks
+from probes import label_images
+from probes.label_images import VOID, BadLabels
 
-from . import label_images
 from .inspection import Inspection, Layout, prepare_command, some
-from .label_images import VOID, BadLabels
 from .semantic import Pair, SemanticLayout
 
 FOLDER = "cityscapes"

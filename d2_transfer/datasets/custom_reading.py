@@ -12,15 +12,15 @@ from pathlib import Path
 
 from console.files import decode
 from decoding import size_of
+from probes import label_images
+from probes.label_images import BadLabels
 
-from . import label_images
 from .coco_content import Id, no_garbage_collection, ordered
 from .coco_masks import finite
 from .custom_faults import Faults, shown
 from .custom_found import Annotations
 from .custom_objects import Objects
 from .inspection import Inspection, some, spread
-from .label_images import BadLabels
 
 
 def read(file: Path, folder: Path, need_masks: bool, evaluated: bool) -> Annotations:

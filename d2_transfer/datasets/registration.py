@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from d2_transfer import compat
+from probes.label_images import VOID
 
 from . import cityscapes, cityscapes_objects, coco_content
 from .cityscapes import CityscapesInstances
 from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records
 from .inspection import Layout
-from .label_images import VOID
 from .layouts import LAYOUTS
 from .semantic import SemanticLayout, VocSemantic
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from console.files import read_text
+from probes import label_images
+from probes.label_images import VOID, BadLabels
 
-from . import label_images, voc_masks
+from . import voc_masks
 from .inspection import Inspection, Layout, prepare_command, some, stems
-from .label_images import VOID, BadLabels
 
 VOC_FOLDER = "voc_aug"
 ADE_FOLDER = "ADEChallengeData2016"

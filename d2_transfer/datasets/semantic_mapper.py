@@ -10,7 +10,8 @@ from d2_transfer import compat
 compat.setup()
 import torch  # noqa: E402
 
-from . import label_images  # noqa: E402
+from probes import label_images  # noqa: E402
+
 from . import semantic_transforms as transforms  # noqa: E402
 from .reading import Reading  # noqa: E402
 

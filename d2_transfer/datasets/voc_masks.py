@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import label_images
+from probes import label_images
+from probes.label_images import BadLabels
+
 from .inspection import Inspection, prepare_command
-from .label_images import BadLabels
 
 CLASSES = 21  # with background
 FOLDER = "VOC2012"

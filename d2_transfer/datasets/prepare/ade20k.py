@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from console.errors import InputError
+from probes import label_images
 
-from .. import label_images
 from ..inspection import Inspection, stems
 from ..layouts import LAYOUTS
 from ..semantic import ADE_CLASSES, reduce_zero

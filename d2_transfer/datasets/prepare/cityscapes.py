@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from console.errors import InputError
+from probes import label_images
+from probes.label_images import BadLabels
 
-from .. import label_images
 from ..cityscapes import UNKNOWN, inspect_files, train_ids
 from ..inspection import some
-from ..label_images import BadLabels
 from .plan import Item, Plan
 
 

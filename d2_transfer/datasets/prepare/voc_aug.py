@@ -10,10 +10,11 @@ import numpy as np
 
 from console.errors import InputError
 from console.files import read_text
+from probes import label_images
+from probes.label_images import BadLabels
 
-from .. import label_images, voc_masks
+from .. import voc_masks
 from ..inspection import Inspection, stems
-from ..label_images import BadLabels
 from ..semantic import VOC_FOLDER
 from .plan import Item, Plan
 

@@ -12,9 +12,10 @@ from PIL import Image
 from console import files
 from console.errors import EnvironmentLacks
 from console.progress import Bar
+from probes import label_images
+from probes.label_images import BadLabels
 
-from .. import label_images, processes
-from ..label_images import BadLabels
+from .. import processes
 from .plan import Item, Plan
 
 CHUNK = 16  # label images between two counts; a stop waits for those that have begun

@@ -1,0 +1,306 @@
+"""One's own images and label images: two folders, checked whole before they are used."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from console.errors import InputError
+from console.files import read_text
+from console.names import one_line
+from console.progress import track
+from decoding import Range, UnreadableImage, decode, is_image, size_of
+
+from . import label_images
+from .label_images import VOID, BadLabels
+
+LABELS = (".png",)
+DEEP_VOID = 65_535  # the same of 16 bits
+SHOWN = 3  # files that a message names
+MOST_CLASSES = 255  # a label is a byte, of which 255 is the ignored one
+THREADS = 8
+IMAGE_SUFFIX, MASK_SUFFIX = "--image-suffix", "--mask-suffix"  # as commands call the options
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images and their label images, in the order of their names.
+
+    ``names`` are the paths below both folders without suffixes; ``classes`` the names of the
+    classes; ``pixels [classes]`` how many pixels of each the label images hold, ``ignored`` how
+    many are of none.
+    """
+
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    pixels: tuple[int, ...]
+    ignored: int
+    ignore: int
+    bounds: Range | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The image, RGB uint8 ``[3, H, W]``, and its labels, uint8 ``[H, W]``: class numbers, and
+        255 for what is ignored. Raises InputError for a file that changed and cannot be read."""
+        try:
+            image = decode(self.images[index], self.bounds, max_pixels=0).image
+            labels = _labels(self.masks[index], self.ignore)
+        except UnreadableImage as error:
+            raise InputError(f"{_told(self.images[index])} cannot be read: {error}") from None
+        except BadLabels as error:
+            raise InputError(one_line(error)) from None
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.from_numpy(labels)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The classes of which no label image has a pixel."""
+        return tuple(
+            name for name, count in zip(self.classes, self.pixels, strict=True) if not count
+        )
+
+
+def read_pairs(
+    images: str | os.PathLike,
+    masks: str | os.PathLike,
+    classes_file: str | os.PathLike | None = None,
+    *,
+    image_suffix: str = "",
+    mask_suffix: str = "",
+    ignore: int = VOID,
+    bounds: Range | None = None,
+) -> Pairs:
+    """The images below one folder with the PNG label images of the same names below another.
+
+    ``a/b.jpg`` belongs to ``a/b.png``, or to ``a/b_mask.png`` with ``mask_suffix="_mask"``. A label
+    image has one channel (grey or palette, whose indices count) of 8 bits, or of 16 with small
+    values; its pixels are class numbers from 0, or ``ignore``. It has the size of the image as
+    decoding gives it, which is upright by EXIF's orientation; its own is not looked at. All label
+    images are read once.
+
+    Args:
+        classes_file: the names of the classes, one a line, the first is class 0; without, the
+            classes are numbered up to the largest that is found.
+        ignore: the value of pixels that belong to no class, as 255 (of 16 bits 65,535) always
+            does; they become 255. With 0, classes count from 1 in the files: 1 is class 0.
+        bounds: for images of more than 8 bits, as of :func:`decoding.decode`.
+
+    Raises:
+        InputError: for what does not fit, with the file and the value. Label images without an
+            image are left out with a notice; images without a label image are refused.
+    """
+    images, masks = Path(images), Path(masks)
+    classes = _class_names(classes_file) if classes_file else None
+    pictures, labels = _matched(images, masks, image_suffix, mask_suffix)
+    names = sorted(pictures)
+    looked = _look(
+        [pictures[name] for name in names], [labels[name] for name in names], ignore, classes
+    )
+    pixels, ignored = looked[:MOST_CLASSES], int(looked[VOID])
+    if not pixels.any():
+        raise InputError(
+            f"{_told(masks)}: every pixel of its label images is {ignore}, which is ignored"
+        )
+    count = int(np.flatnonzero(pixels)[-1]) + 1
+    if classes is None:
+        if count == 1:
+            raise InputError(
+                f"{_told(masks)}: its label images hold no class but 0"
+                + (f", and {ignored:,} pixels of {ignore}, which are ignored" if ignored else "")
+                + "; at least two classes are needed, numbered 0, 1, … (a mask of 0 and 255 has to "
+                "be written with 1 in place of 255)"
+            )
+        classes = tuple(map(str, range(count)))
+    return Pairs(
+        images=tuple(pictures[name] for name in names),
+        masks=tuple(labels[name] for name in names),
+        names=tuple(names),
+        classes=classes,
+        pixels=tuple(map(int, pixels[: len(classes)])),
+        ignored=ignored,
+        ignore=ignore,
+        bounds=bounds,
+    )
+
+
+def agreed(*splits: Pairs) -> list[Pairs]:
+    """The splits with one list of classes: the longest, where each numbered what it found."""
+    longest = max((split.classes for split in splits), key=len)
+    for split in splits:
+        if split.classes != longest[: len(split.classes)]:
+            raise InputError(f"the splits name other classes: {split.classes[:5]}, {longest[:5]}")
+    return [
+        replace(
+            split,
+            classes=longest,
+            pixels=split.pixels + (0,) * (len(longest) - len(split.pixels)),
+        )
+        for split in splits
+    ]
+
+
+def _class_names(file: str | os.PathLike) -> tuple[str, ...]:
+    try:
+        text = read_text(file)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"{_told(file)}, the list of classes, cannot be read: {why}") from None
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not 2 <= len(names) <= MOST_CLASSES:
+        raise InputError(
+            f"{_told(file)} names {len(names)} classes; allowed: 2 to {MOST_CLASSES}, one a line"
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{_told(file)} names the class '{twice[0]}' twice")
+    return names
+
+
+def _matched(
+    images: Path, masks: Path, image_suffix: str, mask_suffix: str
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and label images by their common names."""
+    labels = _files(masks, mask_suffix, "label images", lambda name: name.lower().endswith(LABELS))
+    paths = {os.path.realpath(path) for path in labels.values()}
+    pictures = _files(images, image_suffix, "images", is_image, paths)
+    if lone := sorted(set(pictures) - set(labels)):
+        raise _without_mask(lone, pictures, labels, masks, image_suffix, mask_suffix)
+    if extra := sorted(set(labels) - set(pictures)):
+        import logging
+
+        logging.getLogger("densessl").info(
+            "%s: %d label images have no image in %s and are left out: %s",
+            *(_told(masks), len(extra), _told(images), _some([labels[name] for name in extra])),
+        )
+    return pictures, {name: labels[name] for name in pictures}
+
+
+def _files(folder: Path, suffix: str, what: str, wanted, but=frozenset()) -> dict[str, Path]:
+    """The files below ``folder`` by their paths without ``suffix`` and that of their kind."""
+    if not folder.is_dir():
+        raise InputError(f"the folder of {what} {_told(folder)} is not there")
+    found: dict[str, Path] = {}
+    others: list[Path] = []
+    seen = set()
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"cannot list {_told(error.filename)}: {error.strerror}")
+
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            path = Path(place, file)
+            stem = path.stem
+            if file.startswith(".") or not wanted(file) or not stem.endswith(suffix):
+                others.append(path)
+                continue
+            if but and os.path.realpath(path) in but:
+                continue
+            name = os.path.join(os.path.relpath(place, folder), stem.removesuffix(suffix))
+            name = os.path.normpath(name)
+            if name in found:
+                raise InputError(
+                    f"{_told(found[name])} and {_told(path)} have the same name; it must be one"
+                )
+            found[name] = path
+    if not found:
+        ends = f" with names that end in '{suffix}'" if suffix else ""
+        there = f"; it holds {_some(others)}" if others else ""
+        raise InputError(f"{_told(folder)} holds no {what}{ends}{there}")
+    return found
+
+
+def _without_mask(lone, pictures, labels, masks: Path, image_suffix, mask_suffix) -> InputError:
+    """Which images have no label image, and, if others of like names are there, what to give."""
+    first = lone[0]
+    alike = sorted(name for name in labels if name.startswith(first))
+    hint = ""
+    for name in alike:
+        suffix = name[len(first) :]
+        if all(each + suffix in labels for each in lone):
+            hint = f"; their names end in '{mask_suffix}{suffix}': {MASK_SUFFIX} {suffix}"
+            break
+    shown = _some([pictures[name] for name in lone])
+    return InputError(
+        f"{len(lone)} of {len(pictures)} images have no label image in {_told(masks)} (a PNG of "
+        f"the same name): {shown}{hint}"
+    )
+
+
+def _look(pictures, masks, ignore: int, classes: Sequence[str] | None) -> np.ndarray:
+    """How many pixels have each value, 0 to 255 (ignored); InputError for the first that is wrong.
+
+    All are read before that, so that the message can say how many are.
+    """
+    counts = np.zeros(VOID + 1, np.int64)
+    wrong: list[str] = []
+    look = partial(_look_at, ignore=ignore, classes=classes)
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for found in track(pool.map(look, pictures, masks), "label images", len(masks)):
+            if isinstance(found, str):
+                wrong.append(found)
+            else:
+                counts += found
+    if wrong:
+        more = f" ({len(wrong) - 1} more like it or otherwise wrong)" if wrong[1:] else ""
+        raise InputError(one_line(wrong[0] + more))
+    return counts
+
+
+def _look_at(image: Path, mask: Path, ignore: int, classes) -> np.ndarray | str:
+    try:
+        labels = _labels(mask, ignore)
+        size = size_of(image)
+    except BadLabels as error:
+        return str(error)
+    except UnreadableImage as error:
+        return f"{image} cannot be read as an image: {error}"
+    if labels.shape != size[::-1]:
+        turned = " as it is turned upright by EXIF" if size != size_of(image, upright=False) else ""
+        return (
+            f"{mask} is {labels.shape[1]}×{labels.shape[0]} pixels, but its image {image} is "
+            f"{size[0]}×{size[1]}{turned}"
+        )
+    counts = np.bincount(labels.ravel(), minlength=VOID + 1)
+    if classes is not None and counts[len(classes) : VOID].any():
+        number = len(classes) + int(np.flatnonzero(counts[len(classes) :])[0])
+        first = int(ignore == 0)
+        return (
+            f"{mask} has {counts[number]:,} pixels of value {number + first}; the list names "
+            f"{len(classes)} classes, {first} to {len(classes) - 1 + first}; these and {ignore} "
+            "are allowed"
+        )
+    return counts
+
+
+def _labels(mask: Path, ignore: int) -> np.ndarray:
+    """Class numbers and 255, uint8 ``[H, W]``. Raises BadLabels."""
+    values = label_images.read(mask).astype(np.int32)
+    ignored = (values == ignore) | (values == VOID) | (values == DEEP_VOID)
+    values -= ignore == 0
+    if (values[~ignored] >= VOID).any():
+        value = int(values[~ignored].max()) + (ignore == 0)
+        raise BadLabels(f"{mask} has pixels of value {value}; allowed: 0 to 254, and {ignore}")
+    return np.where(ignored, VOID, values).astype(np.uint8)
+
+
+def _some(paths: Sequence[Path]) -> str:
+    shown = ", ".join(map(_told, paths[:SHOWN]))
+    return shown + (", …" if len(paths) > SHOWN else "")
+
+
+def _told(path: object) -> str:
+    return one_line(path)
