@@ -7,7 +7,7 @@ IGNORED = 255
 
 
 def cell_counts(labels: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
-    """How many pixels of each class lie in each position's cell: long ``[B, h, w, classes]``.
+    """How many pixels of each class lie in each position's cell: int32 ``[B, h, w, classes]``.
 
     ``labels [B, H, W]`` (or ``[H, W]``, then ``[h, w, classes]``), whole numbers, of which those
     outside 0 … ``classes`` − 1 count nowhere; ``grid`` is (h, w). Pixel (y, x) belongs to the
@@ -24,7 +24,7 @@ def cell_counts(labels: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
         each = each.long()
         counted = (each >= 0) & (each < classes)
         pairs = cell[counted] * classes + each[counted]
-        found.append(pairs.bincount(minlength=h * w * classes).view(h, w, classes))
+        found.append(pairs.bincount(minlength=h * w * classes).int().view(h, w, classes))
     return torch.stack(found)
 
 

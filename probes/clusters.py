@@ -204,7 +204,8 @@ def first_centres(features: Tensor, clusters: int, generator: torch.Generator) -
     chosen = [int(torch.randint(len(features), (1,), generator=generator))]
     least = None
     while len(chosen) < clusters:
-        new = (features - features[chosen[-1]]).square().sum(1, dtype=torch.float64)
+        last = features[chosen[-1]]
+        new = torch.cat([(part - last).double().square().sum(1) for part in features.split(ROWS)])
         least = new if least is None else torch.minimum(least, new)
         reach = least.cumsum(0).cpu()
         draw = torch.rand(1, generator=generator, dtype=torch.float64) * reach[-1]
@@ -231,8 +232,10 @@ def _lloyd(x: Tensor, centres: Tensor, spherical: bool, iterations: int, report)
 
 def _assigned(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Each position's nearest centre (the lower of equal ones) and its squared distance."""
-    half = centres.double().square().sum(1).to(x.dtype) / 2
-    nearest = torch.cat([(part @ centres.T - half).argmax(1) for part in x.split(ROWS)])
+    middle = centres.mean(0)  # far from 0 the products would lose digits
+    moved = centres - middle
+    half = moved.square().sum(1) / 2
+    nearest = torch.cat([((part - middle) @ moved.T - half).argmax(1) for part in x.split(ROWS)])
     parts = zip(x.split(ROWS), nearest.split(ROWS), strict=True)
     distance = [(part - centres[near]).double().square().sum(1) for part, near in parts]
     return nearest, torch.cat(distance)

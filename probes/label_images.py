@@ -17,9 +17,9 @@ class BadLabels(ValueError):
 def read(path: Path, palette: bool = True) -> np.ndarray:
     """The numbers in a label image, [height, width]: uint8, or uint16 of 16-bit images.
 
-    Of a palette image its indices, not its colours. Raises BadLabels for pictures in colour, for
-    files that are no images, and, unless ``palette``, for palette images: Detectron2's own readers
-    turn their colours into grey levels.
+    Of a palette image its indices, not its colours; of 1 bit 0 and 1. Raises BadLabels for pictures
+    in colour, for files that are no images, and, unless ``palette``, for palette images:
+    Detectron2's own readers turn their colours into grey levels.
     """
     try:
         with opened(path) as picture:
@@ -29,7 +29,12 @@ def read(path: Path, palette: bool = True) -> np.ndarray:
     except UnreadableImage as error:
         raise _unreadable(path, error) from None
     if values is None:
-        raise BadLabels(f"{path} is a picture in colour ({mode}), not one of class numbers")
+        raise BadLabels(
+            f"{path} is a picture in colour ({mode}), not one of class numbers; a label image has "
+            "one channel, grey or palette, whose values are 0, 1, …"
+        )
+    if mode == "1":
+        return values.astype(np.uint8)
     if mode == "L" or (mode == "P" and palette):
         return values
     if mode == "P":

@@ -75,8 +75,8 @@ def linear_probe(
         l2: of the mean loss.
         batch_norm: features are normalised by each channel's mean and variance (biased, ε 1e-5)
             over the labelled positions, and the normalised ones' weights are penalised: the batch
-            norm without affine parameters before the 1×1 convolution of DINOv2's evaluation
-            (arXiv 2304.07193), at the fixed point of its running statistics.
+            norm before the 1×1 convolution of DINOv2's evaluation (arXiv 2304.07193; its affine
+            parameters are one with the layer), at the fixed point of its running statistics.
         iterations: at most so many steps of L-BFGS.
         tolerance: of the gradient's largest element.
         dtype: of the products and of the layer. Sums, steps and moments are float64.
@@ -140,7 +140,8 @@ class _Problem:
 
     def __init__(self, rows, moments, present: Tensor, l2: float, batch_norm: bool):
         self.rows, self.l2 = rows, l2
-        self.mean, variance = moments.mean, moments.variance
+        self.mean = moments.mean.to(rows.dtype).double()  # as it is taken away from the rows
+        variance = moments.variance
         self.present, self.total = present, float(moments.labelled.sum())
         self.normal = (variance + BATCH_NORM_EPSILON).rsqrt() if batch_norm else None
         a = torch.ones_like(variance) if self.normal is None else self.normal

@@ -1,5 +1,6 @@
 """One's own images and label images: two folders, checked whole before they are used."""
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,6 @@ from decoding import Range, UnreadableImage, decode, is_image, size_of
 from . import label_images
 from .label_images import VOID, BadLabels
 
-LABELS = (".png",)
 DEEP_VOID = 65_535  # the same of 16 bits
 SHOWN = 3  # files that a message names
 MOST_CLASSES = 255  # a label is a byte, of which 255 is the ignored one
@@ -62,6 +62,17 @@ class Pairs:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.from_numpy(labels)
 
     @property
+    def facts(self) -> str:
+        """A line for people: '701 images, 11 classes, 118,000 labelled pixels, 2 % ignored'."""
+        labelled = sum(self.pixels)
+        share = 100 * self.ignored / (labelled + self.ignored)
+        without = f"; without a pixel: {', '.join(self.absent)}" if self.absent else ""
+        return (
+            f"{len(self):,} images, {len(self.classes)} classes, {labelled:,} labelled pixels, "
+            f"{share:.1f} % of all ignored{without}"
+        )
+
+    @property
     def absent(self) -> tuple[str, ...]:
         """The classes of which no label image has a pixel."""
         return tuple(
@@ -92,7 +103,8 @@ def read_pairs(
             classes are numbered up to the largest that is found.
         ignore: the value of pixels that belong to no class, as 255 (of 16 bits 65,535) always
             does; they become 255. With 0, classes count from 1 in the files: 1 is class 0.
-        bounds: for images of more than 8 bits, as of :func:`decoding.decode`.
+        bounds: for images of more than 8 bits, as of :func:`decoding.decode`;
+            ``dataclasses.replace(pairs, bounds=…)`` sets it later.
 
     Raises:
         InputError: for what does not fit, with the file and the value. Label images without an
@@ -111,15 +123,16 @@ def read_pairs(
             f"{_told(masks)}: every pixel of its label images is {ignore}, which is ignored"
         )
     count = int(np.flatnonzero(pixels)[-1]) + 1
+    if count == 1 and (ignored or classes is None):
+        raise InputError(
+            f"{_told(masks)}: its label images hold no class but the first"
+            + (f", and {ignored:,} pixels of {VOID} or {ignore}, which are ignored" * bool(ignored))
+            + "; at least two are needed, numbered 0, 1, … (masks of 0 and 255 have to be written "
+            "with 1 in place of 255)"
+        )
     if classes is None:
-        if count == 1:
-            raise InputError(
-                f"{_told(masks)}: its label images hold no class but 0"
-                + (f", and {ignored:,} pixels of {ignore}, which are ignored" if ignored else "")
-                + "; at least two classes are needed, numbered 0, 1, … (a mask of 0 and 255 has to "
-                "be written with 1 in place of 255)"
-            )
         classes = tuple(map(str, range(count)))
+        _doubt(masks, pixels[:count])
     return Pairs(
         images=tuple(pictures[name] for name in names),
         masks=tuple(labels[name] for name in names),
@@ -130,6 +143,21 @@ def read_pairs(
         ignore=ignore,
         bounds=bounds,
     )
+
+
+def _doubt(masks: Path, pixels: np.ndarray) -> None:
+    """Warn where most numbers up to the largest are never used: colours or grey levels look so."""
+    used = np.flatnonzero(pixels)
+    if 2 * len(used) < len(pixels):
+        logging.getLogger("densessl").warning(
+            "%s: its label images hold %d values up to %d (%s, …), which makes %d classes, most of "
+            "them without a pixel; are these grey levels, and not class numbers?",
+            _told(masks),
+            len(used),
+            used[-1],
+            ", ".join(map(str, used[:5])),
+            len(pixels),
+        )
 
 
 def agreed(*splits: Pairs) -> list[Pairs]:
@@ -168,19 +196,21 @@ def _matched(
     images: Path, masks: Path, image_suffix: str, mask_suffix: str
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     """Images and label images by their common names."""
-    labels = _files(masks, mask_suffix, "label images", lambda name: name.lower().endswith(LABELS))
+    labels = _files(masks, mask_suffix, "label images", _is_png)
     paths = {os.path.realpath(path) for path in labels.values()}
     pictures = _files(images, image_suffix, "images", is_image, paths)
     if lone := sorted(set(pictures) - set(labels)):
         raise _without_mask(lone, pictures, labels, masks, image_suffix, mask_suffix)
     if extra := sorted(set(labels) - set(pictures)):
-        import logging
-
         logging.getLogger("densessl").info(
             "%s: %d label images have no image in %s and are left out: %s",
             *(_told(masks), len(extra), _told(images), _some([labels[name] for name in extra])),
         )
     return pictures, {name: labels[name] for name in pictures}
+
+
+def _is_png(name: str) -> bool:
+    return name.lower().endswith(".png")
 
 
 def _files(folder: Path, suffix: str, what: str, wanted, but=frozenset()) -> dict[str, Path]:
@@ -219,25 +249,35 @@ def _files(folder: Path, suffix: str, what: str, wanted, but=frozenset()) -> dic
     if not found:
         ends = f" with names that end in '{suffix}'" if suffix else ""
         there = f"; it holds {_some(others)}" if others else ""
-        raise InputError(f"{_told(folder)} holds no {what}{ends}{there}")
+        needed = " (PNG files: JPEG would change the numbers)" if wanted is _is_png else ""
+        raise InputError(f"{_told(folder)} holds no {what}{needed}{ends}{there}")
     return found
 
 
 def _without_mask(lone, pictures, labels, masks: Path, image_suffix, mask_suffix) -> InputError:
     """Which images have no label image, and, if others of like names are there, what to give."""
     first = lone[0]
-    alike = sorted(name for name in labels if name.startswith(first))
-    hint = ""
-    for name in alike:
-        suffix = name[len(first) :]
-        if all(each + suffix in labels for each in lone):
-            hint = f"; their names end in '{mask_suffix}{suffix}': {MASK_SUFFIX} {suffix}"
+    hint = f"; it holds {_some([labels[name] for name in sorted(labels)])}"
+    for name in sorted(name for name in labels if name.startswith(first)):
+        rest = name[len(first) :]
+        if all(each + rest in labels for each in lone):
+            hint = f"; with {MASK_SUFFIX} {rest}{mask_suffix} all have one"
+            break
+    for end in _ends(first):
+        if all(each.endswith(end) and each.removesuffix(end) in labels for each in lone):
+            hint = f"; with {IMAGE_SUFFIX} {end}{image_suffix} all have one"
             break
     shown = _some([pictures[name] for name in lone])
     return InputError(
         f"{len(lone)} of {len(pictures)} images have no label image in {_told(masks)} (a PNG of "
         f"the same name): {shown}{hint}"
     )
+
+
+def _ends(name: str) -> list[str]:
+    """'a_left_8bit' ends in '_8bit' and in '_left_8bit'."""
+    stem = os.path.basename(name)
+    return [stem[n:] for n in range(len(stem) - 1, 0, -1) if stem[n] in "_-."]
 
 
 def _look(pictures, masks, ignore: int, classes: Sequence[str] | None) -> np.ndarray:
@@ -248,14 +288,17 @@ def _look(pictures, masks, ignore: int, classes: Sequence[str] | None) -> np.nda
     counts = np.zeros(VOID + 1, np.int64)
     wrong: list[str] = []
     look = partial(_look_at, ignore=ignore, classes=classes)
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+    try:
         for found in track(pool.map(look, pictures, masks), "label images", len(masks)):
             if isinstance(found, str):
                 wrong.append(found)
             else:
                 counts += found
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for those that are being read alone
     if wrong:
-        more = f" ({len(wrong) - 1} more like it or otherwise wrong)" if wrong[1:] else ""
+        more = f" ({len(wrong) - 1} more files are wrong)" if wrong[1:] else ""
         raise InputError(one_line(wrong[0] + more))
     return counts
 

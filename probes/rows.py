@@ -28,7 +28,7 @@ class Rows:
             raise ValueError(f"no position has a label from 0 to {classes - 1}")
         if not isinstance(features, Tensor) and iter(features) is features:
             raise ValueError("an iterator gives its blocks once; needed: a list of blocks, say")
-        self.features, self.labels, self.dtype = features, labels, dtype
+        self.features, self.labels, self.classes, self.dtype = features, labels, classes, dtype
 
     def blocks(self, mean: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The labelled rows less ``mean``, in ``dtype``, and their labels, on the rows' device."""
@@ -36,7 +36,7 @@ class Rows:
         for part in [self.features] if isinstance(self.features, Tensor) else self.features:
             if part.ndim != 2:
                 raise ValueError(f"features are {[*part.shape]}; needed: [N, C]")
-            for rows in part.split(max(1, BLOCK // part.shape[1])):
+            for rows in part.split(max(1, BLOCK // max(part.shape[1], self.classes))):
                 here = slice(offset, offset + len(rows))
                 offset += len(rows)
                 counted = self.counted[here]
@@ -47,10 +47,8 @@ class Rows:
                 if not len(rows):
                     continue
                 labels = self.labels[here][counted].to(rows.device)
-                if mean is None:
-                    yield rows.to(self.dtype), labels
-                else:  # in float64 first: a mean far from 0 takes no digits away
-                    yield (rows.double() - mean.to(rows.device)).to(self.dtype), labels
+                rows = rows.to(self.dtype)
+                yield (rows if mean is None else rows - mean.to(rows)), labels
         if offset != len(self.labels):
             raise ValueError(f"{offset} rows of features, {len(self.labels)} labels")
 

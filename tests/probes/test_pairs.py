@@ -1,5 +1,7 @@
 """A folder of images and one of label images: what people have is taken, what is wrong is named."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +138,78 @@ def test_suffixes_are_found_and_told(folders):
     with pytest.raises(InputError, match="--mask-suffix _labelIds"):
         probes.read_pairs(*folders)
     assert len(probes.read_pairs(*folders, mask_suffix="_labelIds")) == 8
+
+
+def test_suffixes_of_images_are_found_and_told(folders):
+    for file in list(folders[0].rglob("*.*")):
+        file.rename(file.with_name(f"{file.stem}_left-8bit{file.suffix}"))
+    with pytest.raises(InputError, match="--image-suffix _left-8bit"):
+        probes.read_pairs(*folders)
+    assert len(probes.read_pairs(*folders, image_suffix="_left-8bit")) == 8
+
+
+def test_both_in_one_folder(folders, tmp_path):
+    for file in list(folders[1].rglob("*.png")):
+        file.rename(folders[0] / file.relative_to(folders[1]).with_stem(f"{file.stem}_mask"))
+    pairs = probes.read_pairs(folders[0], folders[0], mask_suffix="_mask")
+    assert len(pairs) == 8 and pairs.ignored == 8
+
+
+def test_label_images_of_no_image_are_left_out(folders, caplog):
+    Image.new("L", (3, 3)).save(folders[1] / "extra.png")
+    with caplog.at_level("INFO"):
+        assert len(probes.read_pairs(*folders)) == 8
+    assert "extra.png" in caplog.text
+
+
+def test_an_image_is_upright_and_so_are_its_labels(folders):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees: 8 × 12
+    picture = Image.new("RGB", (12, 8))
+    picture.putpixel((0, 7), (255, 0, 0))
+    picture.save(folders[0] / "b/c/0.PNG", exif=exif)
+    with pytest.raises(InputError, match=r"0\.png.*12×8.*8×12.*EXIF"):
+        probes.read_pairs(*folders)
+    turned = labels_of(folders, 0).T
+    Image.fromarray(np.ascontiguousarray(turned)).save(folders[1] / "b/c/0.png")
+    image, labels = probes.read_pairs(*folders)[4]
+    assert image.shape[1:] == labels.shape == (12, 8)
+    assert image[:, 0, 0].tolist() == [255, 0, 0] and np.array_equal(labels, turned)
+
+
+def test_names_may_be_any_bytes(folders):
+    for folder, end in zip(folders, (b".jpg", b".png"), strict=True):
+        file = next(folder.rglob(f"1.{end[1:].decode()}"))
+        file.rename(os.fsdecode(os.fsencode(file.parent) + b"/\xff\n1" + end))
+    pairs = probes.read_pairs(*folders)
+    assert len(pairs) == 8 and pairs[0][1].shape == pairs[0][0].shape[1:]
+    pairs.masks[0].unlink()
+    with pytest.raises(InputError) as refused:
+        probes.read_pairs(*folders)
+    assert "\n" not in str(refused.value)
+
+
+def test_masks_of_0_and_255_are_not_taken_for_one_class_with_holes(folders, tmp_path):
+    names = tmp_path / "classes.txt"
+    names.write_text("background\ncell\n")
+    for file in folders[1].rglob("*.png"):
+        labels = np.array(Image.open(file))
+        Image.fromarray(np.where(labels > 1, 255, 0).astype(np.uint8)).save(file)
+    for classes in (None, names):
+        with pytest.raises(InputError, match="255"):
+            probes.read_pairs(*folders, classes)
+    for file in folders[1].rglob("*.png"):
+        Image.fromarray(np.array(Image.open(file)) > 0).save(file)  # 1 bit
+        assert Image.open(file).mode == "1"
+    pairs = probes.read_pairs(*folders, names)
+    assert pairs.ignored == 0 and min(pairs.pixels) > 0
+
+
+def test_grey_levels_are_doubted(folders, caplog):
+    for file in folders[1].rglob("*.png"):
+        Image.fromarray(np.minimum(np.array(Image.open(file)), 3) * 60).save(file)
+    pairs = probes.read_pairs(*folders)
+    assert len(pairs.classes) == 181 and "grey levels" in caplog.text
 
 
 def test_splits_agree_on_the_classes(folders):
