@@ -1,6 +1,6 @@
 """Two models' trials of one protocol: what may be compared, and how."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +8,15 @@ from console.errors import InputError
 
 from ..results import Record
 from ..tables.experiments import (
-    by_model,
     difference,
     require_different_seeds,
     require_one_experiment,
-    short_sum,
+    which,
 )
+from ..tables.pretrainings import by_recipe, control_of, pretrainings
+from ..tables.pretrainings import values_of as values_by_pretraining
+from ..tables.t_test import Difference, of_pretrainings, paired, welch
 from .selection import metrics_of, of_one_kind, values_of
-from .t_test import Difference, paired, welch
 
 Folders = tuple[str, str]  # of A and B, as the user named them
 Records = tuple[Sequence[Record], Sequence[Record]]
@@ -23,11 +24,17 @@ Records = tuple[Sequence[Record], Sequence[Record]]
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its name in words, its folder, and its trials by seed."""
+    """One of the two: its name in words, its folder, and its trials by seed.
+
+    ``pretrainings``: how many its trials are of. ``control``: which start without pretraining it
+    is, if any; of that each trial is a network of its own.
+    """
 
     name: str
     folder: str
     trials: tuple[Record, ...]
+    pretrainings: int
+    control: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,11 @@ class Comparison:
         """The metric that the verdict is on."""
         return next(iter(self.differences))
 
+    @property
+    def of_two_networks(self) -> bool:
+        """Whether two pretrained networks are compared, and no methods: the unit is the trial."""
+        return _of_two_networks(self.a, self.b)
+
 
 def compare(
     folders: Folders,
@@ -59,7 +71,10 @@ def compare(
     variant: str | None = None,
     metrics: Sequence[str] = (),
 ) -> Comparison:
-    """Compare the trials of two folders under one protocol, paired by seed where they share seeds.
+    """Compare the trials of two folders under one protocol, with the pretraining as the unit.
+
+    The trials of two single pretrainings are compared as such, paired by seed where they share
+    seeds: then the difference is one of these two networks.
 
     ``metrics``: the first is the main one; default: those that the protocol reports. Raises
     InputError for records that do not compare: of several protocols, variants or models in a
@@ -72,7 +87,7 @@ def compare(
     _require_comparable(folders, *chosen)
     names = metrics_of([*chosen[0], *chosen[1]], metrics)
     a, b = (
-        Side(name, folder, tuple(trials))
+        Side(name, folder, tuple(trials), len(pretrainings(trials)), control_of(trials[0]))
         for name, folder, trials in zip(_names(folders, *chosen), folders, chosen, strict=True)
     )
     differences, left_out = {}, {}
@@ -115,19 +130,19 @@ def _spelled(kinds: Iterable[tuple[str, str]]) -> str:
 
 
 def _trials_of(folder: str, records: Sequence[Record], protocol: str, variant: str) -> list[Record]:
-    """The folder's trials of one model."""
+    """The folder's trials of one recipe, by seed."""
     trials = of_one_kind(records, protocol, variant)
-    models = by_model(trials)
+    models = by_recipe(trials)
     if len(models) > 1:
-        some = ", ".join(f"{own[0].method} [{short_sum(own[0])}]" for own in models[:4])
+        some = ", ".join(f"{own[0].method} [{which(own)}]" for own in models[:4])
         more = f" and {len(models) - 4} more" if len(models) > 4 else ""
         raise InputError(
             f"{folder} holds trials of {len(models)} models under {protocol}: {some}{more}; name "
-            "the folder of one"
+            "the folder of one (or of several pretrainings by one recipe)"
         )
     require_one_experiment(trials)
     require_different_seeds(trials)
-    return sorted(trials, key=lambda trial: trial.seed)
+    return sorted(trials, key=lambda trial: (trial.pretrain.get("seed") or 0, trial.seed))
 
 
 def _require_comparable(folders: Folders, a: list[Record], b: list[Record]) -> None:
@@ -148,16 +163,25 @@ def _names(folders: Folders, a: list[Record], b: list[Record]) -> tuple[str, str
     return names if names[0] != names[1] else folders
 
 
+def _of_two_networks(a: Side, b: Side) -> bool:
+    sides = (a, b)
+    return all(side.pretrainings == 1 and not side.control for side in sides) or all(
+        side.control for side in sides
+    )
+
+
 def _difference(a: Side, b: Side, metric: str) -> tuple[Difference | None, str]:
     """B − A and what was left out; None, and why, where a side has no value.
 
-    Paired where more than half of each side's trials have a partner with their seed. Fewer pairs
-    would throw away more than they win, so the sides are taken as independent.
+    The unit is the pretraining, but between two single ones. Their trials are paired where more
+    than half of each side's have a partner with their seed. Fewer pairs would throw away more than
+    they win, so the sides are taken as independent.
     """
+    if not _of_two_networks(a, b):
+        return _between(a, b, metric)
     of_a, of_b = values_of(a.trials, metric), values_of(b.trials, metric)
     if not of_a or not of_b:
-        whose = " and of ".join(side.name for side, own in ((a, of_a), (b, of_b)) if not own)
-        return None, f"undefined in every trial of {whose}"
+        return None, _undefined(a, of_a, b, of_b)
     remarks = [
         f"{side.name} has no value with seed {_list(sorted(missing))}"
         for side, own in ((a, of_a), (b, of_b))
@@ -172,6 +196,24 @@ def _difference(a: Side, b: Side, metric: str) -> tuple[Difference | None, str]:
     else:
         found = welch(list(of_a.values()), list(of_b.values()))
     return found, "; ".join(remarks)
+
+
+def _between(a: Side, b: Side, metric: str) -> tuple[Difference | None, str]:
+    """B − A by pretrainings, and which of their fine-tunings have no value."""
+    of_a, of_b = (values_by_pretraining(side.trials, metric) for side in (a, b))
+    if not of_a or not of_b:
+        return None, _undefined(a, of_a, b, of_b)
+    without = [
+        f"{side.name} has no value in {missing} of {len(side.trials)} trials"
+        for side, own in ((a, of_a), (b, of_b))
+        if (missing := len(side.trials) - sum(map(len, own)))
+    ]
+    return of_pretrainings(of_a, of_b), "; ".join(without)
+
+
+def _undefined(a: Side, of_a: Sized, b: Side, of_b: Sized) -> str:
+    whose = " and of ".join(side.name for side, own in ((a, of_a), (b, of_b)) if not own)
+    return f"undefined in every trial of {whose}"
 
 
 def _list(seeds: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """``densessl compare A B``: is B better than A, as far as their trials tell?"""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -18,9 +19,11 @@ logger = logging.getLogger("densessl")
 SUFFIXES = {".txt": "terminal", ".md": "md", ".json": "json"}
 
 DESCRIPTION = """\
-Compare two models' trials of one protocol: B − A with its 95 % interval, a t test (paired where the
-trials share seeds, else Welch's), Cohen's effect, and what that means in words. A and B are folders
-of trials, as 'densessl transfer' writes them.
+Compare two methods or two models by their trials of one protocol: B − A with its 95 % interval, a t
+test, Cohen's effect, and what that means in words. A and B are folders of trials, as 'densessl
+transfer' writes them, or several (a:b). With several pretrainings of a method (of different SEEDs)
+the unit is the pretraining, and the test Welch's; between two single pretrained models it is the
+trial, paired where the trials share seeds.
 """
 
 
@@ -60,8 +63,9 @@ def _format(output: str | None) -> str:
 
 
 def _records(folder: str) -> list[Record]:
-    """The folder's records; damaged and foreign files are named and skipped."""
-    records = collect([folder], lambda error: logger.warning("skipped: %s", error))
+    """The records of a folder, or of several (a:b); damaged and foreign files are named."""
+    places = [folder] if Path(folder).exists() else folder.split(os.pathsep)
+    records = collect(places, lambda error: logger.warning("skipped: %s", error))
     if not records:
         raise InputError(
             f"no trial_<k>/result.json in or below {folder}; 'densessl transfer WEIGHTS --protocol "

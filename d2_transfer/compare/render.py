@@ -4,11 +4,12 @@ import json
 import textwrap
 from dataclasses import asdict
 
-from ..tables.experiments import span
+from ..tables.experiments import counted, span
+from ..tables.pretrainings import seeds_of
 from ..tables.render.markdown import escape
+from ..tables.t_test import LEVEL, Difference, mean_of, p_value
 from .comparison import Comparison, Side
-from .t_test import LEVEL, Difference, mean_of
-from .words import p_value, points, remarks, verdict
+from .words import points, remarks, verdict
 
 HEADS = ("metric", "A", "B", "B − A", "95 % interval", "p", "effect", "n")
 WIDTH = 88  # of the words on a terminal
@@ -68,11 +69,24 @@ def _title(comparison: Comparison) -> str:
 def _sides(comparison: Comparison) -> list[str]:
     texts = []
     for letter, side in (("A", comparison.a), ("B", comparison.b)):
-        count = len(side.trials)
-        seeds = span([trial.seed for trial in side.trials])
-        trials = f"{count} trial{'s' if count > 1 else ''}, seed{'s' if count > 1 else ''} {seeds}"
-        texts.append(f"{letter}: {side.name} ({side.folder}; {trials})")
+        told = _of("trial", len(side.trials), sorted({trial.seed for trial in side.trials}))
+        if side.pretrainings > 1 and not side.control:
+            told = f"{_of('pretraining', side.pretrainings, seeds_of(side.trials))}; {told}"
+        texts.append(f"{letter}: {side.name} ({side.folder}; {told})")
     return texts
+
+
+def _of(what: str, count: int, seeds: list[int]) -> str:
+    """``5 trials, seeds 1–5``."""
+    s = "s" if count > 1 else ""
+    return f"{count} {what}{s}, seed{'s' if len(seeds) > 1 else ''} {span(seeds)}"
+
+
+def _counts(found: Difference) -> str:
+    """``5`` pairs, ``5, 4`` trials, or ``3 × 5, 3 × 5`` fine-tunings."""
+    if found.fine_tunings:
+        return ", ".join(map(counted, found.fine_tunings))
+    return str(found.pairs or f"{len(found.a)}, {len(found.b)}")
 
 
 def _cells(metric: str, found: Difference) -> tuple[str, ...]:
@@ -86,7 +100,7 @@ def _cells(metric: str, found: Difference) -> tuple[str, ...]:
         "–" if low is None else f"{points(low, '+')} to {points(high, '+')}",
         "–" if found.p is None else p_value(found.p).removeprefix("p = ").removeprefix("p "),
         "–" if found.effect is None else f"{kind} {points(found.effect, '+')}",
-        str(found.pairs or f"{len(found.a)}, {len(found.b)}"),
+        _counts(found),
     )
 
 
@@ -101,13 +115,16 @@ def _side(side: Side) -> dict:
         "folder": side.folder,
         "method": first.method,
         "weights_sha256": first.weights["sha256"],
+        "control": side.control,
+        "pretrainings": side.pretrainings,
+        "pretraining_seeds": seeds_of(side.trials),
         "seeds": [trial.seed for trial in side.trials],
     }
 
 
 def _numbers(found: Difference) -> dict:
     return {
-        "test": "paired" if found.pairs else "welch",
+        "unit": "pretraining" if found.fine_tunings else "trial",
         **asdict(found),
         "mean_a": mean_of(found.a),
         "mean_b": mean_of(found.b),

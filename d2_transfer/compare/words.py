@@ -1,7 +1,9 @@
 """A comparison in words: what the trials show, and what they do not."""
 
+from ..tables.bootstrap import DRAWS
+from ..tables.experiments import counted
+from ..tables.t_test import Difference, mean_of, p_value
 from .comparison import Comparison
-from .t_test import Difference, mean_of
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 SEEN = 0.005  # a smaller difference is none with two decimals
@@ -14,7 +16,7 @@ def verdict(comparison: Comparison) -> str:
     found = comparison.differences[comparison.main]
     a, b = comparison.a.name, comparison.b.name
     sentences = [_difference(found, a, b, comparison.main), _test(found, comparison)]
-    sentences.append("It says nothing about other pretraining runs.")
+    sentences += _unit(found, comparison)
     if comparison.mini:
         sentences.append("They are miniatures, whose numbers mean nothing for full trials.")
     return " ".join(sentences)
@@ -28,7 +30,9 @@ def remarks(comparison: Comparison) -> list[str]:
         lines.append(
             "Paired t test over equal seeds; effect d_z: mean over deviation of the pairs."
         )
-    if any(not found.pairs for found in tested):
+    if any(found.fine_tunings for found in tested):
+        lines += _of_pretrainings(tested[0], comparison.differences[comparison.main])
+    elif any(not found.pairs for found in tested):
         lines.append(
             "Welch's t test over all trials (few share a seed, or none); effect d: over the pooled "
             "deviation."
@@ -42,12 +46,6 @@ def remarks(comparison: Comparison) -> list[str]:
         if without:
             lines.append(f"{metric}: {without}; left out.")
     return lines
-
-
-def p_value(p: float) -> str:
-    if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def points(value: float, sign: str = "") -> str:
@@ -70,12 +68,59 @@ def _test(found: Difference, comparison: Comparison) -> str:
         return _untested(found, comparison)
     low, high = found.interval
     told = f"{_with(found)} the 95 % interval is {points(low)} to {points(high)}"
+    spread = "the spread between pretrainings" if found.fine_tunings else "the trials' spread"
     if low <= 0 <= high:
         return (
-            f"{told}, which holds 0: the trials' spread may explain the difference "
+            f"{told}, which holds 0: {spread} may explain the difference "
             f"({p_value(found.p)}). That does not show that the two are equal."
         )
-    return f"{told}, so the trials' spread does not explain the difference ({p_value(found.p)})."
+    return f"{told}, so {spread} does not explain the difference ({p_value(found.p)})."
+
+
+def _unit(found: Difference, comparison: Comparison) -> list[str]:
+    """What the difference is one between: methods, or two pretrained models."""
+    sides = (comparison.a, comparison.b)
+    if all(side.control for side in sides):
+        return ["Each trial starts from a random network of its own."]
+    if comparison.of_two_networks:
+        return [
+            "It is the difference between these two pretrained models, not between methods: it "
+            "says nothing about other pretraining runs."
+        ]
+    said = [
+        f"{side.name} has one pretraining: this is about that pretrained model, not about the "
+        "method."
+        for side in sides
+        if side.pretrainings == 1 and not side.control
+    ]
+    if found.detectable is not None:
+        of = " and ".join(dict.fromkeys(str(len(each)) for each in (found.a, found.b)))
+        metric = comparison.main.rpartition("/")[2]
+        said.append(
+            f"With {of} pretrainings a difference below {points(found.detectable)} {metric} cannot "
+            "be seen (80 % power, two-sided 5 %)."
+        )
+    return said
+
+
+def _of_pretrainings(found: Difference, main: Difference) -> list[str]:
+    """How the numbers were found where the unit is the pretraining."""
+    how = {
+        "welch": "Welch's t test of the pretrainings' means over their fine-tunings",
+        "student": "Student's t test, as if the single pretraining were one more of the other side",
+    }
+    lines = [
+        f"Unit: the pretraining; of a random start each trial is one. {how[found.test]}; effect d: "
+        "over the pooled deviation between pretrainings."
+    ]
+    if main.bootstrap:
+        low, high = main.bootstrap
+        lines.append(
+            f"Cluster bootstrap of the main metric's difference ({DRAWS:,} draws of whole "
+            f"pretrainings): {points(low)} to {points(high)}; with few pretrainings it is too "
+            "narrow, so the verdict is by the t test."
+        )
+    return lines
 
 
 def _untested(found: Difference, comparison: Comparison) -> str:
@@ -83,6 +128,11 @@ def _untested(found: Difference, comparison: Comparison) -> str:
         return (
             "Nothing can be said of chance: trials of this protocol do not differ, unless they "
             "start at random."
+        )
+    if not found.without_spread and found.fine_tunings:
+        return (
+            "Nothing can be said of chance: one pretraining on each side has no spread. More "
+            "pretrainings can tell: 'densessl pretrain … SEED 1', or more trials of a random start."
         )
     if not found.without_spread:
         sides = ((comparison.a.name, found.a), (comparison.b.name, found.b))
@@ -94,11 +144,14 @@ def _untested(found: Difference, comparison: Comparison) -> str:
     if abs(found.mean) < EQUAL:
         equal = "Each trial equals its partner" if found.pairs else "All trials are equal"
         return f"{equal}: there is nothing to test."
-    alike = "Every pair differs by as much" if found.pairs else "The trials of each side are equal"
+    alike = "Every pair differs by as much" if found.pairs else "The values of each side are equal"
     return f"{alike}: there is no spread to test with."
 
 
 def _with(found: Difference) -> str:
+    if found.fine_tunings:
+        a, b = map(counted, found.fine_tunings)
+        return f"With {a} and {b} (pretrainings × fine-tunings)"
     if found.pairs:
         return f"With {_number(found.pairs)} trials each, paired by seed,"
     if len(found.a) == len(found.b):

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
         nargs="+",
         metavar="KEY=VALUE",
         help="what foreign weights were pretrained on, for records and tables: dataset=imagenet "
-        "epochs=200",
+        "epochs=200; several pretrainings by one method: recipe=NAME seed=1",
     )
     numbers = {"nargs": 3, "type": float, "metavar": ("R", "G", "B")}
     parser.add_argument(
@@ -88,9 +88,17 @@ def _number(pair: str, value: str) -> float:
     return int(number) if number.is_integer() else number
 
 
+def _seed(pair: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise InputError(f"--pretrain is '{pair}'; allowed: a whole number, 0 or more")
+    return int(value)
+
+
 PRETRAIN = {  # the facts that may be given, and how their values are read
     "dataset": lambda pair, value: value,
     "epochs": _number,
     "images": _number,
     "batch_size": _number,
+    "recipe": lambda pair, value: value,
+    "seed": _seed,
 }

@@ -9,10 +9,11 @@ from console.errors import InputError, unknown
 from ..classification.config import C
 from ..compare.selection import of_one_kind
 from ..results import Record, config_of
-from ..tables.experiments import by_model, number, short_sum
+from ..tables.experiments import number, which
 from ..tables.matching import config_names
+from ..tables.pretrainings import by_recipe
 from .model import Line, Panel, Plot, line_of
-from .trials import Choice, check, labels, notes
+from .trials import Choice, check, labels, notes, points_of
 
 logger = logging.getLogger("densessl")
 
@@ -49,12 +50,10 @@ def layers(records: Sequence[Record], choice: Choice, k: int | None = None) -> P
     found = of_one_kind(told, choice.protocol, choice.variant)
     k = _usual_k(found) if k is None else k
     stages = _stages(found, metric, k)
-    models = by_model(found)
+    models = by_recipe(found)
     lines = [
         _line(label, trials, metric, stages, k, choice.spread)
-        for label, trials in zip(
-            labels([_names(trials[0]) for trials in models]), models, strict=True
-        )
+        for label, trials in zip(labels([_names(trials) for trials in models]), models, strict=True)
     ]
     name = metric.rpartition("/")[2].replace("top", "top-")
     mini = " (miniature)" if found[0].mini else ""
@@ -109,18 +108,19 @@ def _line(
     label: str, trials: list[Record], metric: str, stages: list[str], k: int, spread: str
 ) -> Line:
     check(trials)
-    points: dict[float, list[float]] = {}
-    for trial in trials:
-        for (stage, at), value in accuracies(trial, metric).items():
-            if at == k:
-                points.setdefault(stages.index(stage), []).append(value)
+    points = {
+        stages.index(stage): points_of(trials, f"{metric}_{stage}_k{k}")
+        for stage, at in dict.fromkeys(key for trial in trials for key in accuracies(trial, metric))
+        if at == k
+    }
     return line_of(label, points, spread)
 
 
-def _names(record: Record) -> tuple[str, ...]:
+def _names(trials: Sequence[Record]) -> tuple[str, ...]:
     """What to call a model, from short to complete."""
+    record = trials[0]
     config = next(iter(config_names(record.pretrain)), record.method)
     epochs = number(record.pretrain.get("epochs"))
     facts = [config, str(record.pretrain.get("dataset") or ""), epochs and f"{epochs} epochs"]
     complete = ", ".join(filter(None, facts))
-    return record.method, config, complete, f"{complete} [{short_sum(record)}]"
+    return record.method, config, complete, f"{complete} [{which(trials)}]"

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from console.errors import InputError
 
-from ..compare.selection import metrics_of, of_one_kind, values_of
+from ..compare.selection import metrics_of, of_one_kind
 from ..results import Record
 from ..tables import layouts, matching
-from ..tables.experiments import by_model, number, short_sum
+from ..tables.experiments import number, short_sum
+from ..tables.pretrainings import by_recipe
 from .model import Line, Panel, Plot, line_of
 from .options import CROPS, THRESHOLD, Option
-from .trials import Choice, check, labels, notes, y_label
+from .trials import Choice, check, labels, notes, points_of, y_label
 
 logger = logging.getLogger("densessl")
 
@@ -98,7 +99,7 @@ def sweep(
 
 def _series(records: Sequence[Record], option: Option) -> list[Series]:
     found: dict[tuple, Series] = {}
-    for trials in by_model(records):
+    for trials in by_recipe(records):
         check(trials)
         first, value = trials[0], option.of(trials[0])
         family, data = option.family(first), str(first.pretrain.get("dataset") or "")
@@ -121,7 +122,7 @@ def _defined(series: Sequence[Series], metric: str) -> list[Series]:
     """Those with a value somewhere; what is undefined is named. InputError if nothing is left."""
     found = []
     for each in series:
-        gaps = sorted(x for x, trials in each.models.items() if not values_of(trials, metric))
+        gaps = sorted(x for x, trials in each.models.items() if not points_of(trials, metric))
         if len(gaps) < len(each.models):
             found.append(each)
         if gaps:
@@ -134,7 +135,7 @@ def _defined(series: Sequence[Series], metric: str) -> list[Series]:
 
 
 def _line(label: str, series: Series, metric: str, spread: str) -> Line:
-    points = {x: list(values_of(trials, metric).values()) for x, trials in series.models.items()}
+    points = {x: points_of(trials, metric) for x, trials in series.models.items()}
     line = line_of(label, {x: values or [math.nan] for x, values in points.items()}, spread)
     line.counts = [len(points[x]) for x in line.x]
     return line

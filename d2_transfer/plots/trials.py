@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from ..results import Record
 from ..tables.experiments import difference, require_different_seeds, require_one_experiment
+from ..tables.pretrainings import control_of, pretrainings, values_of
 from .model import SPREADS, Line
 
 logger = logging.getLogger("densessl")
@@ -27,6 +29,12 @@ def check(trials: Sequence[Record]) -> None:
     require_different_seeds(trials)
 
 
+def points_of(trials: Sequence[Record], metric: str) -> list[float]:
+    """The values that a point is the mean of: its trials', or several pretrainings' means."""
+    values = values_of(trials, metric)
+    return [fmean(each) for each in values] if len(values) > 1 else next(iter(values), [])
+
+
 def labels(names: Sequence[tuple[str, ...]]) -> list[str]:
     """Of each one's names, from short to complete, the shortest that tells all apart."""
     for nth in zip(*names, strict=True):
@@ -45,7 +53,11 @@ def notes(lines: Sequence[Line], models: Sequence[Sequence[Record]], spread: str
     """What stands below the plot: the bars, and what was not measured alike."""
     found = []
     if any(line.low for line in lines):
-        found.append(f"points: mean of n trials; bars: {SPREADS[spread]}")
+        several = any(
+            len(pretrainings(trials)) > 1 and not control_of(trials[0]) for trials in models
+        )
+        of = "pretrainings, or of n trials of one" if several else "trials"
+        found.append(f"points: mean of n {of}; bars: {SPREADS[spread]}")
     if different := difference([trials[0] for trials in models]):
         found.append("not all measured under one config")
         logger.warning("not all points were measured under one config: %s", different)

@@ -1,42 +1,103 @@
 """Which records are trials of one experiment, and what may not be averaged."""
 
-import json
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 
 from console.errors import InputError
 
 from ..results import Record, config_of
-from .model import Cell, Row
-from .spread import mean_and_deviation
+from .model import Cell, Row, Table
+from .power import smallest_difference
+from .pretrainings import control_of, pretrainings, values_of
+from .spread import mean_and_deviation, within_deviation
 
-
-def by_model(records: Iterable[Record]) -> list[list[Record]]:
-    """The records of each pretrained model (method, weights and their facts), as they came."""
-    found: dict[tuple, list[Record]] = {}
-    for record in records:
-        facts = json.dumps(record.pretrain, sort_keys=True)
-        key = (record.method, record.weights["sha256"], facts)
-        found.setdefault(key, []).append(record)
-    return list(found.values())
+FINE_TUNING_ALONE = (
+    "That deviation is of fine-tuning alone: it says nothing of another pretraining, and so "
+    "nothing of the methods."
+)
 
 
 def cell(trials: Sequence[Record], metric: str) -> Cell | None:
-    """Mean, deviation and n of the trials that have a number there; None if none has the metric."""
-    values = [trial.metrics[metric] for trial in trials if metric in trial.metrics]
-    if not values:
+    """A row's numbers of one metric over those that have a number there; None if none has it.
+
+    Of several pretrainings: mean and deviation over the pretrainings of their fine-tunings' means.
+    """
+    if all(metric not in trial.metrics for trial in trials):
         return None
-    values = [value for value in values if value == value]  # not NaN
+    values = values_of(trials, metric)
     if not values:
         return Cell(math.nan, math.nan, 0)
-    return Cell(*mean_and_deviation(values), len(values))
+    means = tuple(map(statistics.fmean, values))
+    if control_of(trials[0]):
+        return Cell(*mean_and_deviation(means), len(means), units=means)
+    counts = tuple(map(len, values))
+    over = means if len(means) > 1 else values[0]
+    within = within_deviation(values)
+    return Cell(
+        *mean_and_deviation(over), len(over), units=means, fine_tunings=counts, std_within=within
+    )
 
 
 def remarks(trials: Sequence[Record]) -> tuple[str, ...]:
     """Footnotes of a row: what the records of a model say of how they came to be."""
-    seeds = sorted(trial.seed for trial in trials if trial.evaluated)
+    seeds = sorted({trial.seed for trial in trials if trial.evaluated})
     said = [f"trained models evaluated by --eval-only (seeds {span(seeds)})"] if seeds else []
     return (*said, *_changes(trials[0]))
+
+
+def levels(rows: Sequence[Row], nested: bool) -> list[str]:
+    """What the means and deviations of rows with trials are over, and what they say nothing of."""
+    seeds = spans({row.label: row.seeds for row in rows})
+    if nested:
+        pretrained = spans({row.label: row.pretrained for row in rows if row.pretrained})
+        return [
+            "mean over pretrainings of the mean over their fine-tunings ± standard deviation "
+            "(ddof 1) between the pretrainings' means / between fine-tunings of one pretraining "
+            f"(pooled); n: pretrainings × fine-tunings (seeds of pretraining {pretrained}; of "
+            f"fine-tuning {seeds}); per cent.",
+            *_single(rows),
+        ]
+    if any(len(row.seeds) > 1 for row in rows):
+        lines = [
+            "mean ± standard deviation (ddof 1) over n fine-tunings of one pretrained model "
+            f"(seeds {seeds}); per cent."
+        ]
+        tuned = any(len(row.seeds) > 1 and not row.control for row in rows)
+        return [*lines, FINE_TUNING_ALONE] if tuned else lines
+    return [f"one fine-tuning a row (seed {seeds}); per cent."]
+
+
+def _single(rows: Sequence[Row]) -> list[str]:
+    """What a row of one pretraining does not tell, beside rows of several."""
+    names = [
+        row.label
+        for row in rows
+        if not row.control and not any(cell.of_several for cell in row.cells.values())
+    ]
+    if not names:
+        return []
+    return [f"Of one pretraining alone, and so of no method: {', '.join(names)}."]
+
+
+def detectable(table: Table) -> list[str]:
+    """The least difference that the table's pretrainings can show, by its first metric."""
+    column = table.columns[0] if table.columns else None
+    samples = [
+        cell.units
+        for row in table.rows
+        if column and (cell := row.cells.get(column.key)) and cell.of_several
+    ]
+    deviation = within_deviation(samples)
+    if not deviation > 0:  # nor NaN
+        return []
+    n = min(map(len, samples))
+    least = smallest_difference(n, n, deviation)
+    return [
+        f"With {n} pretrainings each a difference below {least:.{table.decimals}f} {column.head} "
+        f"cannot be seen (80 % power, two-sided 5 %, pooled deviation {deviation:.2f} between "
+        "pretrainings)."
+    ]
 
 
 def undefined(rows: Iterable[Row]) -> list[str]:
@@ -47,8 +108,15 @@ def undefined(rows: Iterable[Row]) -> list[str]:
 
 
 def short_sum(record: Record) -> str:
-    """What tells two models of one name apart: the weights' sum, or where they are."""
+    """What tells two models of one name apart: the weights' hash, or where they are."""
     return record.weights["sha256"][:8] or record.weights["path"]
+
+
+def which(trials: Sequence[Record]) -> str:
+    """What tells two rows of one name apart: :func:`short_sum`, or the recipe of several."""
+    if len(pretrainings(trials)) > 1 and (recipe := trials[0].pretrain.get("recipe")):
+        return f"recipe {str(recipe)[:8]}"
+    return short_sum(trials[0])
 
 
 def number(value: object) -> str:
@@ -69,7 +137,13 @@ def require_one_experiment(trials: Sequence[Record]) -> None:
 
 
 def require_different_seeds(trials: Sequence[Record]) -> None:
-    """Raise InputError, with both folders, for a seed that occurs twice."""
+    """Raise InputError, with both folders, for a seed that occurs twice in one pretraining."""
+    control = trials and control_of(trials[0])
+    for each in [trials] if control else pretrainings(trials):
+        _require_different_seeds(each)
+
+
+def _require_different_seeds(trials: Sequence[Record]) -> None:
     seen: dict[int, Record] = {}
     for trial in trials:
         if trial.seed in seen:
@@ -113,6 +187,13 @@ def span(seeds: list[int]) -> str:
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}–{seeds[-1]}"
     return ", ".join(map(str, seeds))
+
+
+def counted(fine_tunings: Sequence[int]) -> str:
+    """Of how many pretrainings and fine-tunings: ``3 × 5``, or ``5 + 5 + 4``."""
+    if len(set(fine_tunings)) == 1:
+        return f"{len(fine_tunings)} × {fine_tunings[0]}"
+    return " + ".join(map(str, fine_tunings))
 
 
 def spans(seeds: dict[str, list[int]]) -> str:

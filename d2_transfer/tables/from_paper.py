@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from ..results import Record
 from . import experiments
+from .controls import against_controls
 from .layouts import Layout, PaperRow, column_of
 from .matching import Placed, columns_of, config_names, place
 from .model import PublishedCell, Row, Table, compare_with_baseline, mark_best
+from .pretrainings import by_recipe, control_of, seeds_of
 
 OTHERS = "Not in the paper"
 
@@ -23,7 +25,7 @@ def build(layout: Layout, records: Sequence[Record] = ()) -> tuple[Table, Placed
     rows: list[Row] = []
     for index, told in enumerate(layout.rows):
         numbers = _published(layout, told)
-        models = experiments.by_model(placed.rows.get(index, []))
+        models = by_recipe(placed.rows.get(index, []))
         remark = placed.remarks.get(index, "")
         rows += _rows(layout, told, numbers, models, remark)
     sections, baselines = list(layout.sections), list(layout.baselines)
@@ -43,8 +45,9 @@ def build(layout: Layout, records: Sequence[Record] = ()) -> tuple[Table, Placed
         decimals=layout.decimals,
     )
     _compare(table)
+    against_controls(table)
     mark_best(table)
-    table.notes = [*_notes(table), *_configs(layout, placed), *layout.notes]
+    table.notes = [*_notes(table), *table.notes, *_configs(layout, placed), *layout.notes]
     return table, placed
 
 
@@ -80,7 +83,7 @@ def _rows(
     comparable = _comparable(layout, told)
     rows = []
     for nth, trials in enumerate(models):
-        which = f" [{experiments.short_sum(trials[0])}]" if len(models) > 1 else ""
+        which = f" [{experiments.which(trials)}]" if len(models) > 1 else ""
         row = Row(
             told.label + which,
             trials[0].method,
@@ -122,13 +125,15 @@ def _measure(layout: Layout, row: Row, records: list[Record]) -> None:
             if found := experiments.cell(trials, column.metric):
                 row.cells[column.key] = found
     row.seeds = sorted({record.seed for record in records})
+    row.pretrained = seeds_of(records)
+    row.control = control_of(records[0])
     row.notes += experiments.remarks(records)
 
 
 def _others(layout: Layout, placed: Placed) -> list[Row]:
     """Our models that the paper does not have; ranked with its rows where they are one section."""
     rows = []
-    models = experiments.by_model(placed.others)
+    models = by_recipe(placed.others)
     names = [_name(trials[0]) for trials in models]
     for name, trials in zip(names, models, strict=True):
         first = trials[0]
@@ -136,7 +141,7 @@ def _others(layout: Layout, placed: Placed) -> list[Row]:
         epochs = experiments.number(first.pretrain.get("epochs"))
         known = {"data": data, "epochs": epochs}
         row = Row(
-            f"{name} [{experiments.short_sum(first)}]" if names.count(name) > 1 else name,
+            f"{name} [{experiments.which(trials)}]" if names.count(name) > 1 else name,
             first.method,
             data,
             epochs,
@@ -173,14 +178,8 @@ def _notes(table: Table) -> list[str]:
     lines = [f"† published ({table.cite}), not measured here; per cent."] if published else []
     ours = [row for row in table.rows if row.measured]
     if ours:
-        seeds = experiments.spans({row.label: row.seeds for row in ours})
-        if any(len(row.seeds) > 1 for row in ours):
-            lines.append(
-                "Ours: mean ± standard deviation (ddof 1) over n fine-tunings of one pretrained "
-                f"model (seeds {seeds}); per cent."
-            )
-        else:
-            lines.append(f"Ours: one fine-tuning a row (seed {seeds}); per cent.")
+        first, *others = experiments.levels(ours, table.nested)
+        lines += [f"Ours: {first}", *others, *experiments.detectable(table)]
     cells = [cell for row in ours for cell in row.cells.values()]
     if any(cell.within is not None for cell in cells):
         lines.append(
@@ -215,7 +214,7 @@ def _configs(layout: Layout, placed: Placed) -> list[str]:
         firsts = []
         for records in (*(placed.rows[index] for index in sorted(placed.rows)), placed.others):
             trials = [record for record in records if (record.protocol, record.variant) == key]
-            firsts += [model[0] for model in experiments.by_model(trials)]
+            firsts += [model[0] for model in by_recipe(trials)]
         if len(firsts) > 1 and (different := experiments.difference(firsts)):
             lines.append(f"{key[0]}: our rows were not fine-tuned under one config: {different}.")
     return lines

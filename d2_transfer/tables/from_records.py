@@ -5,19 +5,21 @@ from collections.abc import Callable, Sequence
 from console.errors import InputError, unknown
 
 from ..results import Record, class_of
+from .controls import against_controls
 from .experiments import (
-    by_model,
     cell,
+    detectable,
     difference,
+    levels,
     number,
     remarks,
     require_different_seeds,
     require_one_experiment,
-    short_sum,
-    spans,
     undefined,
+    which,
 )
 from .model import Column, Row, Table, compare_with_baseline, mark_best
+from .pretrainings import by_recipe, control_of, seeds_of
 
 # What papers print, in their order; a record may hold more (AP of small objects, of one class, …).
 GROUPS = {"bbox": "Object Det.", "segm": "Instance Seg.", "keypoints": "Keypoint"}
@@ -43,12 +45,14 @@ def build(
     metrics: Sequence[str] = (),
     baseline: str | None = None,
     choose: Callable[[Sequence[str]], list[str]] = printed,
+    tested: bool = True,
 ) -> list[Table]:
     """One table for every (protocol, variant, full or miniature) among the records.
 
     ``metrics`` names the columns; without any, ``choose`` takes them from those that a table's
     records have. ``baseline`` is a method (or a row's label) whose means the others are compared
-    with. Raises InputError for trials of one
+    with. ``tested``: whether rows that are not distinguishable from a control say so in place of
+    their numbers. Raises InputError for trials of one
     cell whose configs differ, for a seed that occurs twice in a cell, for an unknown metric and for
     an unknown baseline.
     """
@@ -63,6 +67,8 @@ def build(
     if baseline is not None:
         _compare(tables, baseline)
     for table in tables:
+        if tested:
+            against_controls(table)
         mark_best(table)
         table.notes = _notes(table) + table.notes
     return tables
@@ -71,7 +77,7 @@ def build(
 def _table(
     protocol: str, variant: str, mini: bool, records: list[Record], metrics, choose
 ) -> Table:
-    models = by_model(records)
+    models = by_recipe(records)
     for trials in models:
         require_one_experiment(trials)
         require_different_seeds(trials)
@@ -108,18 +114,20 @@ def _place(name: str, order: Sequence[str]) -> int:
 
 
 def _row(trials: list[Record], metrics: list[str], methods: list[str]) -> Row:
-    """The trials of one model; its label has the weights' sum where two share the method."""
+    """The trials of one recipe; its label tells it from others where two share the method."""
     first = trials[0]
     alike = methods.count(first.method) > 1
     cells = {name: found for name in metrics if (found := cell(trials, name))}
     data, epochs = str(first.pretrain.get("dataset") or ""), number(first.pretrain.get("epochs"))
     return Row(
-        label=f"{first.method} [{short_sum(first)}]" if alike else first.method,
+        label=f"{first.method} [{which(trials)}]" if alike else first.method,
         method=first.method,
         data=data,
         epochs=epochs,
         facts={"data": data, "epochs": epochs},
-        seeds=sorted(trial.seed for trial in trials),
+        seeds=sorted({trial.seed for trial in trials}),
+        pretrained=seeds_of(trials),
+        control=control_of(first),
         cells=cells,
         notes=remarks(trials),
     )
@@ -146,14 +154,8 @@ def _notes(table: Table) -> list[str]:
     lines = [MINIATURE] if table.mini else []
     tasks = sorted({_task(column.metric) for column in table.columns} - {""})
     task = f"{tasks[0]}; " if len(tasks) == 1 else ""
-    seeds = spans({row.label: row.seeds for row in table.rows})
-    if any(len(row.seeds) > 1 for row in table.rows):
-        lines.append(
-            f"{task}mean ± standard deviation (ddof 1) over n fine-tunings of one pretrained "
-            f"model (seeds {seeds}); per cent."
-        )
-    else:
-        lines.append(f"{task}one fine-tuning a row (seed {seeds}); per cent.")
+    first, *others = levels(table.rows, table.nested)
+    lines += [f"{task}{first}", *others, *detectable(table)]
     if table.baselines[0]:
         lines.append(f"In brackets: over {table.baselines[0]}.")
     if table.columns and table.columns[0].variant:

@@ -24,9 +24,31 @@ class Column:
     options: tuple[tuple[str, object], ...] = ()
 
 
+@dataclass(frozen=True)
+class Chance:
+    """How a cell compares with a start without pretraining.
+
+    ``control``: the one that it is harder to tell from, ``p`` that test's, ``holm`` corrected for
+    the rows of the table.
+    """
+
+    control: str
+    p: float
+    holm: float
+
+
 @dataclass
 class Cell:
-    """Mean and sample standard deviation (NaN for one trial) of ``n`` trials of one metric.
+    """Mean and sample standard deviation (NaN for one) of ``n`` trials or pretrainings of a metric.
+
+    ``units`` are the pretrainings' means over their fine-tunings, ``fine_tunings`` how many each
+    has; both are empty where nothing is known of them, and a control has ``units`` alone, one for
+    each trial. Of several pretrainings ``mean``, ``std`` and ``n`` are those of ``units``, and
+    ``std_within`` is the pooled deviation between fine-tunings; of one, those of its trials.
+
+    ``chance``: the test against a control, None without one; ``hidden``: nothing may be read from
+    the number, as the row's main metric is not distinguishable from the control, and ``instead`` is
+    what stands in its place.
 
     ``n`` is 0, and the mean NaN, where the metric is undefined in every trial. ``delta``: over the
     baseline's mean. ``difference``: ours − published, None where there is nothing published that
@@ -42,10 +64,21 @@ class Cell:
     within: bool | None = None
     best: bool = False
     second: bool = False
+    units: tuple[float, ...] = ()
+    fine_tunings: tuple[int, ...] = ()
+    std_within: float = math.nan
+    chance: Chance | None = None
+    hidden: bool = False
+    instead: str = ""
+
+    @property
+    def of_several(self) -> bool:
+        """Whether it is of several pretrainings."""
+        return len(self.fine_tunings) > 1
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % t interval of the mean; None for one trial."""
+        """The 95 % t interval of the mean over trials, or over pretrainings; None for one."""
         return t_interval(self.mean, self.std, self.n)
 
     def compare(self, published: float) -> None:
@@ -76,13 +109,15 @@ class PublishedCell:
 
 @dataclass
 class Row:
-    """One pretrained model, with what a paper printed, what our trials measured, or both.
+    """One pretrained model or recipe, with what a paper printed, what our trials measured, or both.
 
     ``cells`` and ``published`` are by column key; what is not there is absent. ``facts``: what
     stands between the label and the numbers, by head. ``section``: index into the table's.
     ``peers``: the section with whose numbers the row is compared and ranked; its own if None.
     ``published_as``: the paper's label, where ours says more. ``repeats``: another model of the row
     before, whose published numbers are the same. ``notes``: footnotes of the measured line.
+    ``seeds`` are those of the fine-tunings, ``pretrained`` those of the pretrainings, as far as
+    records tell; ``control``: which start without pretraining the row is of.
     """
 
     label: str
@@ -91,6 +126,8 @@ class Row:
     epochs: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
+    pretrained: list[int] = field(default_factory=list)
+    control: str = ""
     cells: dict[str, Cell] = field(default_factory=dict)
     published: dict[str, PublishedCell] = field(default_factory=dict)
     section: int = 0
@@ -136,6 +173,11 @@ class Table:
     decimals: int = 1
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def nested(self) -> bool:
+        """Whether a row is of several pretrainings; then each says how many it is of."""
+        return any(cell.of_several for row in self.rows for cell in row.cells.values())
+
 
 def compare_with_baseline(rows: Iterable[Row], baseline: Row) -> None:
     """Set the ``delta`` of all measured cells that the baseline has, too, but for its own."""
@@ -150,7 +192,8 @@ def mark_best(table: Table) -> None:
     """Mark the best and the second of every column, in each section, of ours and of the published.
 
     Ours and published numbers are not ranked against each other. Ties as printed count as one;
-    where all are equal none is best, and a second needs a third. Suspect numbers have no rank.
+    where all are equal none is best, and a second needs a third. Suspect numbers have no rank, nor
+    have those that are not distinguishable from a random start.
     """
     for section in range(len(table.sections)):
         rows = [row for row in table.rows if row.is_among(section)]
@@ -161,7 +204,7 @@ def mark_best(table: Table) -> None:
                 for row in rows
                 if column.key in row.published and not row.repeats
             ]
-            _rank(ours, table.decimals)
+            _rank([cell for cell in ours if not cell.hidden], table.decimals)
             _rank([cell for cell in theirs if not cell.suspect], table.decimals)
 
 

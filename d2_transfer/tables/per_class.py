@@ -13,7 +13,7 @@ def build(records: Sequence[Record], baseline: str | None = None) -> list[Table]
 
     Only tables whose records have values of single classes; best and second are of one class.
     """
-    tables = from_records.build(records, baseline=baseline, choose=_of_classes)
+    tables = from_records.build(records, baseline=baseline, choose=_of_classes, tested=False)
     return [replace(each, title=f"{each.title}, by class") for each in tables if each.columns]
 
 

@@ -1,4 +1,4 @@
-"""What the trials of one model say of its mean: statistics of small samples."""
+"""Means and deviations of small samples, of one level (trials) and of two (pretrainings)."""
 
 import math
 import statistics
@@ -9,6 +9,21 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """The mean and the sample standard deviation (ddof 1), which is NaN for one value."""
     deviation = statistics.stdev(values) if len(values) > 1 else math.nan
     return statistics.fmean(values), deviation
+
+
+def within_deviation(groups: Sequence[Sequence[float]]) -> float:
+    """The pooled standard deviation within groups; NaN where no group has two values.
+
+    √(Σⱼ Σᵢ (xᵢⱼ − x̄ⱼ)² / Σⱼ (nⱼ − 1)), the root of the residual mean square of a one-way analysis
+    of variance.
+    """
+    degrees = sum(len(group) - 1 for group in groups)
+    if not degrees:
+        return math.nan
+    squares = sum(
+        statistics.variance(group) * (len(group) - 1) for group in groups if len(group) > 1
+    )
+    return math.sqrt(squares / degrees)
 
 
 def t_interval(

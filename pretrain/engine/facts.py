@@ -1,11 +1,16 @@
 """What a checkpoint tells of the data and the length of its run."""
 
+import hashlib
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
+
+from console import files
+from weight_files.recognise import from_file
 
 from .. import config
 from ..views import ImageSource
@@ -16,7 +21,10 @@ from .resume import FREE
 def data_facts(
     cfg: CfgNode, source: ImageSource, steps: int, steps_per_epoch: int
 ) -> dict[str, Any]:
-    """The facts of a run over ``source`` of so many steps; records and tables show them."""
+    """The facts of a run over ``source`` of so many steps; records and tables show them.
+
+    Runs of one ``recipe`` and different ``seed`` are several pretrainings by one method.
+    """
     return {
         "dataset": dataset_name(cfg.DATA),
         "images": len(source),
@@ -26,9 +34,21 @@ def data_facts(
         "batch_size": cfg.SOLVER.BATCH_SIZE,
         "processes": distributed.world_size(),
         "config_name": config_names(cfg),
+        "recipe": recipe(cfg),
+        "seed": cfg.SEED,
         "local_crops": cfg.VIEWS.LOCAL_CROPS,
         **({"setsim_threshold": cfg.SETSIM.THRESHOLD} if cfg.METHOD.NAME == "setsim" else {}),
     }
+
+
+def start_facts(weights: str) -> dict[str, str]:
+    """What a run starts from: the file's SHA-256, and its recipe where our pretraining made it.
+
+    A start that is pretrained anew for each seed is one start by its recipe, not by its content.
+    """
+    _, found = from_file(weights)
+    told = str((found.pretrain or {}).get("recipe") or "")
+    return {"start_sha256": files.sha256(weights), **({"start_recipe": told} if told else {})}
 
 
 def config_names(cfg: CfgNode) -> list[str]:
@@ -39,6 +59,12 @@ def config_names(cfg: CfgNode) -> list[str]:
     """
     asked = _experiment(cfg)
     return [name for name, options in _built_in().items() if options == asked]
+
+
+def recipe(cfg: CfgNode) -> str:
+    """The SHA-256 of the options that make the run what it is, but for its seed."""
+    text = json.dumps(_experiment(cfg), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @lru_cache

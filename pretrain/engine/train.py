@@ -30,7 +30,7 @@ from ..views import (
 )
 from . import changes, distributed, resume
 from .checkpoint import Checkpoints, damage, remove, save_checked
-from .facts import data_facts
+from .facts import data_facts, start_facts
 from .image_range import range_of_run, require_contrast
 from .loading import Loading, check_machine, late, options_of
 from .lock import locked
@@ -224,7 +224,7 @@ class Run:
         """The method (a run that begins ``anew`` starts from BACKBONE.WEIGHTS), the optimizer."""
         cfg = self.cfg.clone()
         if cfg.BACKBONE.WEIGHTS and anew:
-            self.facts["start_sha256"] = files.sha256(cfg.BACKBONE.WEIGHTS)
+            self.facts |= start_facts(cfg.BACKBONE.WEIGHTS)
         elif not anew:
             cfg.BACKBONE.WEIGHTS = ""
         torch.manual_seed(cfg.SEED)  # the initial weights; each step has a seed of its own
@@ -288,7 +288,7 @@ class Run:
         if found:
             path, state = found
             resume.check_same_data(path, state, self.facts)
-            self.facts |= {k: v for k, v in state["pretrain"].items() if k == "start_sha256"}
+            self.facts |= {k: v for k, v in state["pretrain"].items() if k.startswith("start_")}
             if state["pretrain"].get("own_files", {}) != self.facts["own_files"]:
                 logger.warning(
                     "%s: a file of your own has changed since, or lies elsewhere; the run goes on "

@@ -12,9 +12,9 @@ from d2_transfer import results
 from d2_transfer.compare import main as verb
 from d2_transfer.compare.comparison import compare
 from d2_transfer.compare.render import FORMATS
-from d2_transfer.compare.t_test import paired, welch
 from d2_transfer.compare.words import points, verdict
 from d2_transfer.tables.spread import mean_and_deviation, t_interval
+from d2_transfer.tables.t_test import paired, welch
 
 A = (56.1, 56.4, 55.9, 56.6, 56.2)
 B = (56.9, 57.3, 56.4, 57.7, 56.8)
@@ -166,7 +166,8 @@ def test_words_of_a_difference_that_the_spread_does_not_explain(trials):
     assert text == (
         "setsim is 0.78 points of bbox/AP above moco (57.02 against 56.24). With five trials each, "
         f"paired by seed, the 95 % interval is {low:.2f} to {high:.2f}, so the trials' spread does "
-        "not explain the difference (p = 0.002). It says nothing about other pretraining runs."
+        "not explain the difference (p = 0.002). It is the difference between these two pretrained "
+        "models, not between methods: it says nothing about other pretraining runs."
     )
 
 

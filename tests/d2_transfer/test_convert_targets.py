@@ -66,6 +66,7 @@ def test_foreign_weights_get_the_facts_that_are_given(random_resnet, tmp_path):
         (["epochs"], "'epochs'; allowed: KEY=VALUE"),
         (["epoch=200"], "'epoch'.*epochs"),
         (["epochs=many"], "'epochs=many'; allowed: a positive number"),
+        (["seed=-1"], "'seed=-1'; allowed: a whole number, 0 or more"),
     ],
 )
 def test_facts_that_cannot_be_are_refused(checkpoint, tmp_path, given, says):
@@ -76,9 +77,9 @@ def test_facts_that_cannot_be_are_refused(checkpoint, tmp_path, given, says):
 
 def test_what_a_file_tells_itself_counts(checkpoint, tmp_path, capsys):
     words = [str(checkpoint), "-o", str(tmp_path / "w.pkl")]
-    assert main.main([*words, "--pretrain", "epochs=7", "batch_size=9"]) == 0
+    assert main.main([*words, "--pretrain", "epochs=7", "recipe=mine", "seed=0"]) == 0
     facts = read_weights(tmp_path / "w.pkl")["densessl"]["pretrain"]
-    assert (facts["epochs"], facts["batch_size"]) == (200, 9)
+    assert (facts["epochs"], facts["recipe"], facts["seed"]) == (200, "mine", 0)
     assert "the file says itself: epochs 200; --pretrain is not taken" in capsys.readouterr().out
 
 

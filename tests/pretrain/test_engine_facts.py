@@ -3,7 +3,7 @@
 import pytest
 
 from pretrain import config
-from pretrain.engine.facts import config_names
+from pretrain.engine.facts import config_names, recipe
 
 ROW = "setsim_threshold03_r50_in100_200ep"
 
@@ -21,6 +21,14 @@ ROW = "setsim_threshold03_r50_in100_200ep"
 )
 def test_a_run_knows_which_built_in_config_it_is(changes, names):
     assert config_names(config.load(ROW, changes)) == names
+
+
+def test_runs_of_one_recipe_differ_in_the_seed_or_in_nothing_that_counts():
+    own = recipe(config.load(ROW))
+    for free in (["SEED", "7"], ["OUTPUT_DIR", "x", "DATA.WORKERS", "1"]):
+        assert recipe(config.load(ROW, free)) == own
+    for other in (["SOLVER.BASE_LR", "0.1"], ["MOCO.QUEUE", "128"], ["DATA.CLASSES", ""]):
+        assert recipe(config.load(ROW, other)) != own
 
 
 def test_papers_that_share_a_run_share_its_names():

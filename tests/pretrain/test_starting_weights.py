@@ -10,9 +10,11 @@ import torch
 from torchvision.models import resnet
 
 import pretrain
+from console import files
 from console.errors import InputError
 from pretrain.backbones import build_backbone
 from pretrain.backbones.start import starting_state
+from pretrain.engine.facts import start_facts
 from pretrain.engine.train import train
 from pretrain.methods.base import starting_weights
 from pretrain.views import NORMALIZATION
@@ -77,6 +79,9 @@ def test_a_run_starts_from_them(state, tiny, tmp_path, caplog):
     with caplog.at_level("INFO", "densessl"):
         final = train(tiny("moco", tmp_path / "run", *options, "SOLVER.MAX_STEPS", 1))
     saved = torch.load(final, weights_only=True)["backbone"]
+    told = torch.load(final, weights_only=True)["pretrain"]
+    assert told["start_sha256"] == files.sha256(tmp_path / "moco.pth.tar")
+    assert "start_recipe" not in told and told["seed"] == 0 and told["recipe"]
     learned = [name for name in state if name.endswith(("weight", "bias"))]
     for name in learned:
         torch.testing.assert_close(saved[name], state[name], rtol=0, atol=1e-12)
@@ -87,8 +92,10 @@ def test_a_run_starts_from_them(state, tiny, tmp_path, caplog):
 def test_a_checkpoint_of_ours_is_taken_bit_for_bit(state, tiny, tmp_path):
     normalization = NORMALIZATION | {"channel_order": "RGB"}
     ours = {"backbone": state, "method": "moco", "normalization": normalization, "config": ""}
+    ours["pretrain"] = {"recipe": "one", "seed": 3}
     torch.save(ours, tmp_path / "resnet50d.pth")  # its name is its own affair
     start = starting_weights(tiny("moco", None, "BACKBONE.WEIGHTS", f"{tmp_path}/resnet50d.pth"))
+    assert start_facts(f"{tmp_path}/resnet50d.pth")["start_recipe"] == "one"
     assert [key for key in state if not torch.equal(start.state[key], state[key])] == []
 
 

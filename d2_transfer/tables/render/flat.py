@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from ..model import Column, Row, Table
+from ..model import Cell, Column, Row, Table
 from .sheet import clean
 
 HEADS = (
@@ -15,6 +15,8 @@ HEADS = (
     *("published", "published_over_baseline", "suspect", "published_variants"),
     *("ours_minus_published", "published_within", "notes"),
 )
+# Where a row is of several pretrainings, or was tested against a start without pretraining.
+LEVELS = ("fine_tunings", "std_fine_tuning", "control", "p_control", "p_control_holm")
 FORMULA = re.compile("[=+@＝＋－＠-]")  # begins what a spreadsheet would run
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 
@@ -23,13 +25,34 @@ def render(tables: Sequence[Table]) -> str:
     """All cells of all tables; what is not known is empty, truth is 1 or 0."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(HEADS)
+    more = any(map(_has_levels, tables))
+    writer.writerow((*HEADS, *LEVELS) if more else HEADS)
     for table in tables:
         for row in table.rows:
             for column in table.columns:
                 if column.key in row.cells or column.key in row.published:
-                    writer.writerow(_values(table, row, column))
+                    levels = _levels(row.cells.get(column.key)) if more else []
+                    writer.writerow([*_values(table, row, column), *levels])
     return stream.getvalue()
+
+
+def _has_levels(table: Table) -> bool:
+    cells = (cell for row in table.rows for cell in row.cells.values())
+    return table.nested or any(cell.chance for cell in cells)
+
+
+def _levels(cell: Cell | None) -> list[str]:
+    """How many fine-tunings each pretraining has, their deviation, and the control's test."""
+    if cell is None:
+        return [""] * len(LEVELS)
+    chance = cell.chance
+    tested = (chance.p, chance.holm) if chance else (None, None)
+    return [
+        _text(" + ".join(map(str, cell.fine_tunings))),
+        _number(cell.std_within),
+        chance.control if chance else "",
+        *map(_number, tested),
+    ]
 
 
 def _values(table: Table, row: Row, column: Column) -> list[str]:

@@ -124,8 +124,9 @@ def _line(line: Line, page: Sheet) -> str:
     folded = f'<div class="folded">{escape(" · ".join(told))}</div>' if told else ""
     cells = [f'<th scope="row">{_entry(line.label)}{folded}</th>']
     cells += [f"<td{_class(number, 'fact')}>{escape(fact)}</td>" for fact, _, number in facts]
-    for entry in line.cells:
-        cells.append(f"<td{_class(True, 'second' * entry.second)}>{_number(entry)}</td>")
+    for entry in line.drawn:
+        over = f' colspan="{entry.over}"' if entry.over > 1 else ""
+        cells.append(f"<td{_class(True, 'second' * entry.second)}{over}>{_number(entry)}</td>")
     return f'<tr class="{line.kind}">{"".join(cells)}</tr>'
 
 

@@ -106,7 +106,9 @@ def _table(page: Sheet) -> str:
 def _size(page: Sheet) -> str:
     """Smaller letters and gaps for a table that is wide, by its characters."""
     texts = [(line.label, *map(Entry, line.facts), *line.cells) for line in page.lines]
-    columns = zip(*[[len(entry.text) for entry in line] for line in texts], strict=True)
+    columns = zip(
+        *[[len(entry.text) // (entry.over or 1) for entry in line] for line in texts], strict=True
+    )
     width = sum(map(max, columns)) + 2 * len(page.numeric)
     if width <= 75:
         return r"\small"
@@ -130,7 +132,7 @@ def _head(page: Sheet) -> list[str]:
 
 
 def _line(line: Line) -> str:
-    cells = [_entry(line.label), *map(escape, line.facts), *map(_entry, line.cells)]
+    cells = [_entry(line.label), *map(escape, line.facts), *map(_entry, line.drawn)]
     if line.kind == "difference":
         cells = [rf"\textit{{{cell}}}" if cell else "" for cell in cells]
     return " & ".join(cells) + r" \\"
@@ -143,4 +145,6 @@ def _entry(entry: Entry) -> str:
     elif entry.second:
         text = rf"\underline{{{text}}}"
     marks = re.sub(r"(.+)", r"$^{\\mathrm{\1}}$", entry.marks)
+    if entry.over > 1:
+        return rf"\multicolumn{{{entry.over}}}{{r}}{{{text}{marks}}}"
     return text + marks

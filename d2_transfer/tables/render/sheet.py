@@ -2,8 +2,11 @@
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
+from ..experiments import counted
 from ..model import Cell, Column, PublishedCell, Row, Table
 
 NOTHING = "–"
@@ -14,12 +17,17 @@ LETTERS = "abcdefghijklmnoprstuvwxyz"  # those that have a superscript of their 
 
 @dataclass(frozen=True)
 class Entry:
-    """The text of a cell; ``marks`` are the letters of its footnotes."""
+    """The text of a cell; ``marks`` are the letters of its footnotes.
+
+    ``over``: words that stand in place of the numbers of so many columns, from this one on, and a
+    dash in the others, where a format has no cells over several columns; 0 for a number.
+    """
 
     text: str
     marks: str = ""
     best: bool = False
     second: bool = False
+    over: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,14 @@ class Line:
     label: Entry
     facts: tuple[str, ...]
     cells: tuple[Entry, ...]
+
+    @property
+    def drawn(self) -> list[Entry]:
+        """The cells less those that words of another stand over."""
+        under = {
+            place + nth for place, entry in enumerate(self.cells) for nth in range(1, entry.over)
+        }
+        return [entry for place, entry in enumerate(self.cells) if place not in under]
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,11 @@ class Sheet:
 def sheet(table: Table) -> Sheet:
     """Lay a table out. Control characters of names are replaced; nothing else is changed."""
     notes = _Footnotes(table)
-    counts = {id(row): {cell.n for cell in row.cells.values() if cell.n} for row in table.rows}
+    nested = table.nested
+    counts = {
+        id(row): {_count(cell, nested) for cell in row.cells.values() if cell.n}
+        for row in table.rows
+    }
     n_column = not table.cite and all(len(n) <= 1 for n in counts.values())
     facts = (*table.facts, *(("n",) if n_column else ()))
     lines = []
@@ -67,7 +87,7 @@ def sheet(table: Table) -> Sheet:
             lines.append(_published(table, row, notes))
         if row.measured:
             lines.append(_measured(table, row, notes, n, n_column))
-        if any(cell.difference is not None for cell in row.cells.values()):
+        if any(cell.difference is not None and not cell.hidden for cell in row.cells.values()):
             lines.append(_difference(table, row))
     groups: list[tuple[str, int]] = []
     for column in table.columns:
@@ -141,39 +161,66 @@ def _published_text(cell: PublishedCell, decimals: int) -> str:
     return text
 
 
-def _measured(table: Table, row: Row, notes: _Footnotes, n: set[int], n_column: bool) -> Line:
+def _measured(table: Table, row: Row, notes: _Footnotes, n: set[str], n_column: bool) -> Line:
     one = len(n) == 1
     label = clean(row.label)
     if table.cite:
         label += f" (ours, n = {next(iter(n))})" if one else " (ours)"
     in_cells = not n_column and not (table.cite and one)
+    cells = [row.cells.get(column.key) for column in table.columns]
     entries = tuple(
-        _measured_entry(row.cells.get(column.key), table.decimals, in_cells)
-        for column in table.columns
+        _instead(cells[place:]) if cell and cell.hidden else _measured_entry(cell, table, in_cells)
+        for place, cell in enumerate(cells)
     )
     facts = _facts(table, row)
     if n_column:
-        facts += (str(next(iter(n), len(row.seeds))),)
+        facts += (next(iter(n), str(len(row.seeds))),)
     return Line("measured", row.section, Entry(label, notes.marks(row.notes)), facts, entries)
 
 
-def _measured_entry(cell: Cell | None, decimals: int, show_n: bool) -> Entry:
+def _count(cell: Cell, nested: bool) -> str:
+    """``5`` trials; beside rows of several pretrainings ``3 × 5``, ``1 × 5``, or ``5 + 5 + 4``."""
+    if not nested:
+        return str(cell.n)
+    return counted(cell.fine_tunings or (1,) * cell.n)  # of a control
+
+
+def _spread(cell: Cell, table: Table) -> str:
+    """`` ± 0.8``; where rows are of several pretrainings, `` ± between / within them``."""
+    between, within = (
+        "" if math.isnan(each) else f"{each:.{table.decimals}f}"
+        for each in (cell.std, cell.std_within)
+    )
+    if table.nested and cell.fine_tunings:
+        between = between if cell.of_several else within and NOTHING  # of one it is not known
+        return f" ± {between}{f' / {within}' if within else ''}" if between else ""
+    return f" ± {between}" if between else ""
+
+
+def _instead(cells: Sequence[Cell | None]) -> Entry:
+    """What stands in place of a number that is not distinguishable from a random start."""
+    if not cells[0].instead:
+        return Entry(NOTHING)
+    after = takewhile(lambda cell: cell and cell.hidden and not cell.instead, cells[1:])
+    return Entry(cells[0].instead, over=1 + len(list(after)))
+
+
+def _measured_entry(cell: Cell | None, table: Table, show_n: bool) -> Entry:
     if cell is None or not cell.n:
         return Entry(NOTHING)
-    text = f"{cell.mean:.{decimals}f}"
-    if not math.isnan(cell.std):
-        text += f" ± {cell.std:.{decimals}f}"
+    decimals = table.decimals
+    text = f"{cell.mean:.{decimals}f}{_spread(cell, table)}"
     if cell.delta is not None:
         text += f" ({_signed(cell.delta, decimals)})"
     if show_n:
-        text += f" [n={cell.n}]"
+        text += f" [n={_count(cell, table.nested)}]"
     return Entry(text, best=cell.best, second=cell.second)
 
 
 def _difference(table: Table, row: Row) -> Line:
     def entry(column: Column) -> Entry:
         cell = row.cells.get(column.key)
-        if cell is None or cell.difference is None:
+        if cell is None or cell.difference is None or cell.hidden:
             return Entry(NOTHING)
         inside = {True: " in", False: " out", None: ""}[cell.within]
         return Entry(_signed(cell.difference, table.decimals) + inside)

@@ -67,7 +67,9 @@ def _heads(page: Sheet) -> list[Text]:
 
 def _text(entry: Entry, style: str) -> Text:
     """80 columns are enough for a usual table: what is in brackets goes below."""
-    text = Text(entry.text.replace(" (", "\n(") if entry.text[:1] in "+−0123456789" else entry.text)
+    number = entry.text[:1] in "+−0123456789"
+    lines = entry.text.replace(" (", "\n(") if number or entry.over else entry.text
+    text = Text(lines.replace(" from ", "\nfrom ") if entry.over else lines)
     text.append(entry.marks.translate(SUPERSCRIPTS))
     text.stylize("bold green" if entry.best else "underline" if entry.second else style)
     return text
