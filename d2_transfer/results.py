@@ -42,7 +42,8 @@ class Record:
     """What one finished trial was and what it measured.
 
     ``weights`` has ``path`` and ``sha256`` (the path is ``random`` and the sum empty for a random
-    start); ``pretrain`` is free (``dataset``, ``epochs``, ``method``, …; empty where unknown);
+    start); ``pretrain`` is free (``dataset``, ``epochs``, ``method``, …; empty where unknown), and
+    pretrainings by one method have one ``recipe`` and a ``seed`` each;
     ``metrics`` is flat, ``bbox/AP`` → per cent, NaN where a metric is undefined, ``bbox/AP-person``
     for one class (:func:`class_of`); ``started`` and ``finished`` are ISO 8601 times as
     :func:`now` gives them; ``mini`` marks a miniature, whose numbers compare with nothing but other
