@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from console.errors import InputError
+from console.errors import InputError, nearest
 from console.files import read_text
 from console.names import one_line
 from console.progress import track
@@ -25,7 +25,7 @@ DEEP_VOID = 65_535  # the same of 16 bits
 SHOWN = 3  # files that a message names
 MOST_CLASSES = 255  # a label is a byte, of which 255 is the ignored one
 THREADS = 8
-IMAGE_SUFFIX, MASK_SUFFIX = "--image-suffix", "--mask-suffix"  # as commands call the options
+IMAGE_SUFFIX, MASK_SUFFIX, IGNORE = "--image-suffix", "--mask-suffix", "--ignore"  # of commands
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,10 @@ def _is_png(name: str) -> bool:
 def _files(folder: Path, suffix: str, what: str, wanted, but=frozenset()) -> dict[str, Path]:
     """The files below ``folder`` by their paths without ``suffix`` and that of their kind."""
     if not folder.is_dir():
-        raise InputError(f"the folder of {what} {_told(folder)} is not there")
+        beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        meant = nearest(folder.name, beside)
+        hint = f". Did you mean '{_told(folder.with_name(meant))}'?" if meant else ""
+        raise InputError(f"the folder of {what} {_told(folder)} is not there{hint}")
     found: dict[str, Path] = {}
     others: list[Path] = []
     seen = set()
@@ -324,7 +327,7 @@ def _look_at(image: Path, mask: Path, ignore: int, classes) -> np.ndarray | str:
         return (
             f"{mask} has {counts[number]:,} pixels of value {number + first}; the list names "
             f"{len(classes)} classes, {first} to {len(classes) - 1 + first}; these and {ignore} "
-            "are allowed"
+            f"are allowed (if it stands for no class: {IGNORE} {number + first})"
         )
     return counts
 
