@@ -17,7 +17,9 @@ def blobs(n=300, channels=4, blobs=5, seed=0):
     return centres[labels] + torch.randn(n, channels, generator=generator).double(), labels
 
 
-def test_equals_scipy_from_the_same_centres():
+@pytest.mark.parametrize("rows", [16_384, 37])
+def test_equals_scipy_from_the_same_centres(rows, monkeypatch):
+    monkeypatch.setattr("probes.clusters.ROWS", rows)
     x, _ = blobs()
     found = probes.kmeans(x, 7, initial=x[:7], iterations=100)
     centres, assignment = kmeans2(x.numpy(), x[:7].numpy(), iter=100, minit="matrix")

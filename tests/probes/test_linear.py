@@ -86,9 +86,10 @@ def test_pixels_weigh_a_position():
     np.testing.assert_allclose(found.logits(x).softmax(1), expected, atol=1e-6)
 
 
-def test_blocks_and_single_precision_give_the_same():
+def test_blocks_and_single_precision_give_the_same(monkeypatch):
     x, labels = case()
     whole = exact(x, labels, 4, l2=1e-2)
+    monkeypatch.setattr("probes.rows.BLOCK", 100)  # values: 20 rows
     blocks = exact([x[:1], x[1:90].clone(), x[90:]], labels, 4, l2=1e-2)
     torch.testing.assert_close(whole.logits(x), blocks.logits(x), atol=1e-6, rtol=0)
     single = probes.linear_probe(x.float(), labels, 4, l2=1e-2)
@@ -107,6 +108,36 @@ def test_maps_are_a_convolution_and_missing_classes_are_never_predicted():
     assert set(found.predict(x).tolist()) <= {0, 2}
     up = torch.nn.functional.interpolate(found.logits(maps), scale_factor=3, mode="bilinear")
     assert up.isfinite().all() and set(up.argmax(1).unique().tolist()) <= {0, 2}
+
+
+def test_features_of_files_are_read_again_for_each_step_and_never_held():
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Largest(TorchDispatchMode):
+        values = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for each in tree_leaves(out):
+                if isinstance(each, torch.Tensor) and each.is_floating_point():
+                    self.values = max(self.values, each.numel())
+            return out
+
+    x, labels = case(2000, 6)
+
+    class Files:
+        readings = 0
+
+        def __iter__(self):
+            self.readings += 1
+            return iter(parts)
+
+    files, parts = Files(), x.float().split(250)
+    with Largest() as largest:
+        found = probes.linear_probe(files, labels, 4)
+    assert files.readings > found.iterations > 3
+    assert largest.values <= 250 * 6 < 2000 * 6
 
 
 def test_what_cannot_be_trained_on_is_refused():

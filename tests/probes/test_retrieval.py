@@ -23,7 +23,9 @@ def plain(queries, keys, soft, k, temperature):
     return ((similarity / temperature).softmax(1)[:, :, None] * soft[index]).sum(1)
 
 
-def test_equals_the_full_matrix():
+@pytest.mark.parametrize("rows", [4096, 10])
+def test_equals_the_full_matrix(rows, monkeypatch):
+    monkeypatch.setattr("probes.retrieval.ROWS", rows)
     queries, keys, labels = case()
     soft = torch.nn.functional.one_hot(labels, 5).double()
     expected = plain(queries, keys, soft, 30, 0.02)
