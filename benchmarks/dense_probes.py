@@ -4,8 +4,9 @@
     python -m benchmarks.dense_probes --sizes 5000 --repeats 1
     python -m benchmarks.dense_probes --probes retrieval
 
-Positions around random centres of 21 classes, 256 channels, float32; each size is the number of
-positions that are learnt from. The probes, each with its forms:
+Positions around random centres of 21 classes, 256 channels whose scales go from 1/3 to 3 (features
+of a network have such), float32; each size is the number of positions that are learnt from. The
+probes, each with its forms:
 
     linear     probes.linear_probe (l2 1e-4, 100 steps at most, gradient below 1e-4) and
                scikit-learn's LogisticRegression of the same loss, bounds and starting point
@@ -50,7 +51,7 @@ def inputs(size: int):
     centres = torch.randn(CLASSES, CHANNELS, generator=generator)
     labels = torch.randint(CLASSES, (size,), generator=generator)
     features = torch.randn(size, CHANNELS, generator=generator).mul_(10).add_(centres[labels])
-    return features, labels
+    return features.mul_(torch.logspace(-0.5, 0.5, CHANNELS)), labels
 
 
 def linear_ours(features, labels):

@@ -15,7 +15,7 @@ import knn
 from .confusion import Confusion
 
 ROWS = 16_384  # positions whose distances to all centres exist at a time
-STANDARD_EPSILON = 1e-5  # Leopart's
+CONSTANT = 1e-6  # a deviation of so little of the mean is rounding
 NORMALISATIONS = ("none", "standard", "unit")
 MATCHINGS = ("hungarian", "precision")
 Report = Callable[[int, float], None]
@@ -60,7 +60,7 @@ def overcluster(
     normalisation: str = "standard",
     pca: int | None = 50,
     matching: str | None = None,
-    iterations: int = 50,
+    iterations: int = 100,
     restarts: int = 1,
     report: Report | None = None,
 ) -> Overclustering:
@@ -75,12 +75,12 @@ def overcluster(
         clusters: K. Leopart takes as many as classes, and 500 of VOC.
         seed: of the first centres. Leopart averages five.
         classes: their number; needed with labels ``[N]``.
-        normalisation: "standard" (each channel to mean 0 and deviation 1, Leopart's), "unit" (each
-            position to length 1: spherical K-means), "none".
+        normalisation: "standard" (each channel to mean 0 and deviation 1, Leopart's; constant ones
+            to 0), "unit" (each position to length 1: spherical K-means), "none".
         pca: principal components that are kept, Leopart's 50; None or no fewer than C: all channels
             as they are.
         matching: as :func:`match`; None takes "hungarian" for K ≤ classes, else "precision".
-        iterations, restarts, report: as :func:`kmeans`; Leopart's 50 and 5.
+        iterations, restarts, report: as :func:`kmeans`; Leopart's are 100 and 5.
 
     Raises:
         ValueError: for names that are not known, shapes that do not fit, and fewer positions than
@@ -155,7 +155,8 @@ def prepared(features: Tensor, normalisation: str = "standard", pca: int | None 
         x = knn.unit(x)
     elif normalisation == "standard":
         deviation, mean = torch.std_mean(x.double(), dim=0, correction=0)
-        x = ((x - mean) / (deviation + STANDARD_EPSILON)).to(x.dtype)
+        scale = torch.where(deviation > CONSTANT * mean.abs(), deviation, 1.0)
+        x = torch.cat([((part - mean) / scale).to(x.dtype) for part in x.split(ROWS)])
     if pca is not None and pca < x.shape[1]:
         mean = x.double().mean(0)
         covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=x.device)
@@ -175,7 +176,7 @@ def kmeans(
     seed: int = 0,
     initial: Tensor | None = None,
     spherical: bool = False,
-    iterations: int = 50,
+    iterations: int = 100,
     restarts: int = 1,
     report: Report | None = None,
 ) -> Clustering:

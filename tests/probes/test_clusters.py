@@ -69,9 +69,9 @@ def test_equals_the_steps_one_by_one(clusters):
     x, labels = blobs(400)
     labels[::7] = 255
     found = probes.overcluster(x, labels, clusters, classes=5, seed=2)
-    z = ((x - x.mean(0)) / (x.std(0, correction=0) + 1e-5)).numpy()
+    z = ((x - x.mean(0)) / x.std(0, correction=0)).numpy()
     first = probes.kmeans(torch.from_numpy(z), clusters, seed=2, iterations=0).centres.numpy()
-    _, assignment = kmeans2(z, first, iter=50, minit="matrix")
+    _, assignment = kmeans2(z, first, iter=100, minit="matrix")
     assert np.array_equal(found.clustering.assignment, assignment)
     predictions = found.matching[torch.from_numpy(assignment).long()]
     expected = probes.Confusion(5)
@@ -97,6 +97,14 @@ def test_components_keep_what_varies_most():
     wide = torch.cat([x, 1e-3 * torch.randn(200, 10).double()], 1)
     one = probes.overcluster(x, labels, 5, classes=5, seed=1, normalisation="none", pca=None)
     other = probes.overcluster(wide, labels, 5, classes=5, seed=1, normalisation="none", pca=6)
+    assert torch.equal(one.clustering.assignment, other.clustering.assignment)
+
+
+def test_channels_count_alike_and_constant_ones_not_at_all():
+    x, labels = blobs()
+    one = probes.overcluster(x, labels, 5, classes=5, seed=1)
+    scaled = torch.cat([x * torch.tensor([1e-5, 1, 10, 1e4]), torch.full((300, 1), 0.1)], 1)
+    other = probes.overcluster(scaled + 3, labels, 5, classes=5, seed=1)
     assert torch.equal(one.clustering.assignment, other.clustering.assignment)
 
 
