@@ -65,6 +65,7 @@ VERBS = {  # verb: (module whose main(argv) does it, one line of help)
     "plot": ("d2_transfer.plots.main", "training curves, and the papers' figures from records"),
     "report": ("d2_transfer.report.main", "one page of all that lies in a folder"),
     "audit": ("pretrain.audit", "what is in a folder of images: unreadable, small, double ones"),
+    "advise": ("pretrain.advise", "what to pretrain with on your images, why, and what it costs"),
     "show": ("pretrain.show", "pictures: views, attention, sets, matches"),
     "scenes": ("pretrain.scenes.main", "write the procedural data set in the real layouts"),
     "submit": ("slurm.main", "the same work as SLURM jobs"),

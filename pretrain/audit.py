@@ -1,12 +1,9 @@
 """``densessl audit PATH``: what pretraining will find in a folder of images, before it starts."""
 
 import logging
-import os
-from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -14,19 +11,16 @@ from rich.text import Text
 
 from console import log
 from console.errors import InputError
-from console.files import standing, write_json
+from console.files import write_json
 from console.names import readable
 from console.parser import Parser
 from console.units import byte_size
 from decoding import find_range, parse, sample, told, told_left_out
 
-if TYPE_CHECKING:
-    from .views import ImageSource
+from .images_argument import add_images, cores, require_writable, source_of
 
 BAR = 30  # columns of the longest bar
 NAMED = 5  # files that the terminal names; the JSON has all
-FLAGS = {"DATA.PATH": "PATH", "DATA.SOURCE": "--source", "DATA.CLASSES": "--classes"}
-FLAGS["DATA.ANNOTATIONS"] = "--annotations"
 EPILOG = """
 Every image is decoded as pretraining decodes it. No image is changed; shards get
 an index beside them, which pretraining needs too. The exit code is 0, whatever is
@@ -45,11 +39,11 @@ def main(argv: list[str]) -> int:
     if args.workers < 1:
         raise InputError(f"--workers {args.workers}: 1 or more")
     if args.output is not None:
-        _require_writable(Path(args.output))
+        require_writable(Path(args.output), (".json",))
     log.setup()
     from .audit_images import inspect_all, summary
 
-    source = _source(args)
+    source = source_of(args)
     bounds = parse(args.range, "--range")
     files = [partial(source.open, index) for index in sample(len(source), source.name)]
     sampled = find_range(files)
@@ -81,49 +75,11 @@ def _parser() -> Parser:
     parser = Parser(
         prog="densessl audit", description=main.__doc__.replace("\n    ", "\n"), epilog=EPILOG
     )
-    parser.add_argument("path", metavar="PATH", help="as DATA.PATH: a folder; several as a:b")
-    parser.add_argument("--source", default="folder", help="folder, list, coco or shards")
-    parser.add_argument("--classes", metavar="LIST", help="as DATA.CLASSES, e.g. imagenet100")
+    add_images(parser)
     parser.add_argument("--range", default="auto", help="as DATA.RANGE: auto, or LOW,HIGH")
-    parser.add_argument("--annotations", metavar="JSON", help="of --source coco")
-    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes")
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes")
     parser.add_argument("-o", "--output", metavar="FILE.json", help="write all of it there")
     return parser
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _require_writable(file: Path) -> None:
-    """Said before the hour of work, not after it."""
-    if file.suffix != ".json":
-        raise InputError(f"--output {file}: a name that ends in .json")
-    if file.is_dir():
-        raise InputError(f"--output {file} is a folder; give a file in it")
-    try:
-        standing(file.absolute().parent)
-    except OSError as error:
-        raise InputError(
-            f"--output {file}: cannot make its folder: {error.filename}: {error.strerror}"
-        ) from None
-
-
-def _source(args: Namespace) -> "ImageSource":
-    """The images as pretraining would find them; its messages in the words of this verb."""
-    from fvcore.common.config import CfgNode
-
-    from .views import build_source
-
-    data = {"SOURCE": args.source, "PATH": args.path}
-    data |= {"CLASSES": args.classes or "", "ANNOTATIONS": args.annotations or ""}
-    try:
-        return build_source(CfgNode({"DATA": data}))
-    except InputError as error:
-        message = str(error)
-        for option, flag in FLAGS.items():
-            message = message.replace(option, flag)
-        raise InputError(message) from None
 
 
 def report(audit: dict) -> Iterator[Table | Text]:

@@ -16,6 +16,7 @@ from console.progress import Bar
 from decoding import told_left_out
 
 from .. import config
+from ..contradictions import contradictions, too_large_views
 from ..external import loaded
 from ..methods import build_method
 from ..methods.base import starting_weights
@@ -136,6 +137,9 @@ class Run:
         if found or not self.built:
             self.build(found)
         self.announce()
+        if self.main and (self.changed or not found):
+            for line in contradictions(self.cfg, self.facts["images"]):
+                logger.warning("%s", line)
         self.restore(found)
         if self.main:
             heads = (f"# changed: {changes.told(change)}\n" for change in self.changes)
@@ -421,6 +425,9 @@ class Run:
         step, solver = self.iteration, self.cfg.SOLVER
         if not self.looked_at:
             require_contrast(batch, self.source, self.bounds)
+            if self.main and not step:
+                for line in too_large_views(self.cfg, float(batch.size.amin(1).median())):
+                    logger.warning("%s", line)
             self.looked_at = True
         views = apply_photometric(batch, self.device, **NORMALIZATION)
         lr = learning_rate(solver, step, self.epoch)

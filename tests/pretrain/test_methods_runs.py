@@ -44,8 +44,9 @@ def make_scenes(folder: Path) -> Path:
 def options(run: tuple[str, list[str]], images: Path, folder: Path):
     preset, overrides = run
     shared = ["DATA.PATH", str(images), "OUTPUT_DIR", str(folder), "DATA.WORKERS", "0"]
-    # 16 times the twin's own rate: 30 steps must show that the loss falls.
-    shared += ["SOLVER.REFERENCE_BATCH", "16"]
+    # 16 times the twin's own rate, and an encoder that lags: in 30 steps the loss must fall.
+    shared += ["SOLVER.REFERENCE_BATCH", "16", "MOCO.MOMENTUM", "0.999", "BYOL.MOMENTUM", "0.99"]
+    shared += ["PIXPRO.MOMENTUM", "0.99", "DINO.MOMENTUM", "0.99"]
     return config.load(preset, [*overrides, *shared, "DEVICE", "cpu"])
 
 
@@ -72,8 +73,9 @@ def test_at_its_own_rate_a_twin_keeps_the_images_apart(images, tmp_path):
     """The linear rule's rate; at 16 times as much, the embeddings are one point by step 10."""
     from pretrain.engine.train import train
 
-    cfg = options(RUNS["moco"], images, tmp_path)
-    cfg.SOLVER.REFERENCE_BATCH = config.load(RUNS["moco"][0]).SOLVER.REFERENCE_BATCH
+    cfg, twin = options(RUNS["moco"], images, tmp_path), config.load(RUNS["moco"][0])
+    cfg.SOLVER.REFERENCE_BATCH = twin.SOLVER.REFERENCE_BATCH
+    cfg.MOCO.MOMENTUM = twin.MOCO.MOMENTUM
     train(cfg)
     spread = [line["stat/feature_std"] for line in read(tmp_path)]
     assert spread[0] > 0.3 and min(spread[10:]) > 0.5 * spread[0], spread

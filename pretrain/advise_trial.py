@@ -1,0 +1,130 @@
+"""A few steps of a config on its real images, on this machine: how fast, and how much memory."""
+
+import itertools
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from fvcore.common.config import CfgNode
+
+from .engine import distributed
+from .engine.image_range import range_of_run
+from .engine.loading import Loading, options_of
+from .engine.optimizers import build_optimizer
+from .engine.order import BatchOrder
+from .engine.schedules import scaled_lr
+from .engine.step import Stepper
+from .methods import build_method
+from .views import (
+    NORMALIZATION,
+    ImageSource,
+    ViewDataset,
+    apply_photometric,
+    build_recipes,
+    collate,
+)
+
+CPU_IMAGES = 16  # of a step on a CPU, at most: a few steps must fit into the time
+SECONDS = 6.0  # of the measured steps; the one that runs then is finished
+MOST_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was measured: on ``device``, ``steps`` steps of ``images`` images each."""
+
+    device: str
+    steps: int
+    images: int
+    images_per_second: float
+    memory: int  # bytes: the GPU's, or those of this process, at ``images``
+    memory_an_image: float  # bytes; by the difference to half as many
+    checkpoint: int  # bytes
+
+    def memory_at(self, images: int) -> float:
+        """Bytes at so many images a step: measured, or in a straight line from what was."""
+        return self.memory + max(images - self.images, 0) * self.memory_an_image
+
+
+def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECONDS) -> Trial:
+    """Run a few steps of ``cfg``, ``share`` images a step in this process, and keep nothing.
+
+    The first step, of half the images, and the second one warm up; then as many as ``seconds``
+    allow, at least one. Loading is part of it. Raises as a run does.
+    """
+    device = distributed.setup(cfg.DEVICE)
+    images = share if device.type == "cuda" else min(share, CPU_IMAGES)
+    cfg = cfg.clone()
+    cfg.SOLVER.BATCH_SIZE = images
+    cfg.BACKBONE.GROUP_SIZE = max(min(cfg.BACKBONE.GROUP_SIZE, images // 2), 2)
+    torch.manual_seed(cfg.SEED)
+    method = build_method(cfg).to(device).train()
+    groups = method.parameter_groups(cfg)
+    optimizer = build_optimizer(cfg.SOLVER, groups, scaled_lr(cfg.SOLVER))
+    stepper = Stepper(method, method, optimizer, device, cfg.AMP, cfg.SOLVER.CLIP_EACH)
+    numbers = itertools.count()
+
+    def step(batch) -> None:
+        views = apply_photometric(batch, device, **NORMALIZATION)
+        stepper.run(views, next(numbers), scaled_lr(cfg.SOLVER))
+
+    order = BatchOrder(len(source), images, cfg.SEED, 0, MOST_STEPS + 2)
+    dataset = _dataset(cfg, source, device)
+    pin = device.type == "cuda"
+    with Loading(dataset, order, collate, source.path, options_of(cfg), pin=pin) as loading:
+        method.before_step(0)
+        half = max(images // 2, 2)
+        step(collate([dataset[0, index % len(source)] for index in range(half)]))
+        before = _peak(device)
+        step(loading.next())
+        memory = _peak(device)
+        began, done = _now(device), 0
+        while done < MOST_STEPS and (not done or _now(device) - began < seconds):
+            step(loading.next())
+            done += 1
+        took = _now(device) - began
+    return Trial(
+        device=_name(device),
+        steps=done,
+        images=images,
+        images_per_second=done * images / took,
+        memory=memory,
+        memory_an_image=(memory - before) / max(images - half, 1),
+        checkpoint=stepper.state_bytes(),
+    )
+
+
+def _dataset(cfg: CfgNode, source: ImageSource, device: torch.device) -> ViewDataset:
+    recipe, local = build_recipes(cfg.VIEWS)
+    return ViewDataset(
+        source=source,
+        recipe=recipe,
+        size=cfg.VIEWS.SIZE,
+        seed=cfg.SEED,
+        local=local,
+        local_size=cfg.VIEWS.LOCAL_SIZE,
+        bounds=range_of_run(cfg, source, None, device),
+        max_pixels=cfg.DATA.MAX_PIXELS,
+    )
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _peak(device: torch.device) -> int:
+    """The most memory so far, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"a CPU with {torch.get_num_threads()} threads"

@@ -1,0 +1,105 @@
+"""Where a config contradicts the data or itself: what a run may do, and nearly never should.
+
+``densessl pretrain`` warns of it once, and ``densessl advise`` gives nothing that is warned of.
+"""
+
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from .engine.schedules import total_steps
+from .methods import Method, find_method
+from .methods.byol import BYOL
+from .methods.dino import DINO
+from .methods.moco import MoCo
+from .methods.pixpro import PixPro
+from .methods.swav import SwAV
+
+RULE = 256  # images at which the rates of all built-in configs are meant
+FAR = 2  # times the rate of the linear rule, or one such part of it
+LEAST_VIEW = 64  # pixels; 2 x 2 positions of a ResNet's last level, which smaller views lack
+MOMENTA = ((MoCo, "MOCO.MOMENTUM"), (BYOL, "BYOL.MOMENTUM"))
+MOMENTA += ((PixPro, "PIXPRO.MOMENTUM"), (DINO, "DINO.MOMENTUM"))
+STARTS = (  # what rests, or grows, at the start of a run: of which methods, and if in epochs
+    (Method, "SOLVER.WARMUP_EPOCHS", True),
+    (Method, "DENSE.WARMUP_STEPS", False),
+    (SwAV, "SWAV.FREEZE_STEPS", False),
+    (DINO, "DINO.FREEZE_LAST_LAYER", True),
+)
+
+
+def contradictions(cfg: CfgNode, images: int) -> list[str]:
+    """A sentence for each option of a valid ``cfg`` that does not go with so many images.
+
+    Every one names the option, its value, and what would suit. A pure function; what only shows
+    when images are opened is :func:`too_large_views`.
+    """
+    batch, solver = cfg.SOLVER.BATCH_SIZE, cfg.SOLVER
+    epoch = max(images // batch, 1)
+    steps = total_steps(solver, epoch)
+    found = []
+    if 2 * batch > images:
+        found.append(
+            f"SOLVER.BATCH_SIZE is {batch}, more than half of the {images} images: every step sees "
+            f"nearly the same ones; at most {max(images // 2, 2)} would suit"
+        )
+    if option := momentum_option(cfg):
+        momentum = option_of(cfg, option)
+        if horizon(momentum) > steps:
+            found.append(
+                f"{option} is {momentum:g}, a mean over {horizon(momentum):.0f} steps, and the run "
+                f"has {steps}: the momentum encoder stays near its start; at most "
+                f"{1 - 1 / max(steps, 1):.4g} would suit"
+            )
+    rate = RULE / solver.REFERENCE_BATCH
+    if not 1 / FAR <= rate <= FAR:
+        found.append(
+            f"SOLVER.REFERENCE_BATCH is {solver.REFERENCE_BATCH}, so the learning rate is {rate:g} "
+            f"times that of the linear rule ({solver.BASE_LR:g} at {RULE} images); too high a rate "
+            f"collapses the embeddings; REFERENCE_BATCH {RULE} is the rule"
+        )
+    for option, in_epochs in starts(cfg):
+        length = option_of(cfg, option) * (epoch if in_epochs else 1)
+        if length and length >= steps:
+            unit = "epochs" if in_epochs else "steps"
+            whole = steps / epoch if in_epochs else steps
+            found.append(
+                f"{option} is {option_of(cfg, option):g} {unit}, and the whole run has only "
+                f"{whole:.4g}; a tenth of them would suit"
+            )
+    return found
+
+
+def too_large_views(cfg: CfgNode, side: float) -> list[str]:
+    """A sentence where views are larger than images whose shorter sides are about ``side`` px."""
+    size = cfg.VIEWS.SIZE
+    if size <= max(side, LEAST_VIEW):
+        return []
+    return [
+        f"VIEWS.SIZE is {size}, and the images are smaller (shorter sides of about {side:g} px): "
+        f"views are magnified and cost time without showing more; {max(int(side), LEAST_VIEW)} "
+        "would suit"
+    ]
+
+
+def starts(cfg: CfgNode) -> list[tuple[str, bool]]:
+    """The options of this method that say how a run starts, and which of them are in epochs."""
+    method = find_method(cfg.METHOD.NAME)
+    return [(option, in_epochs) for kind, option, in_epochs in STARTS if issubclass(method, kind)]
+
+
+def momentum_option(cfg: CfgNode) -> str | None:
+    """The option that holds the momentum of the method's encoder; None where it has none."""
+    method = find_method(cfg.METHOD.NAME)
+    return next((option for kind, option in MOMENTA if issubclass(method, kind)), None)
+
+
+def horizon(momentum: float) -> float:
+    """Over how many steps a moving mean reaches, 1/(1 − m); infinite for a momentum of 1."""
+    return 1 / (1 - momentum) if momentum < 1 else float("inf")
+
+
+def option_of(cfg: CfgNode, name: str) -> Any:
+    """The value of an option by its dotted name."""
+    group, key = name.split(".")
+    return cfg[group][key]

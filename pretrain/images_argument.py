@@ -1,0 +1,64 @@
+"""The images that a verb is asked about, named as pretraining's options name them."""
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from console.errors import InputError
+from console.files import standing
+from console.parser import Parser
+
+if TYPE_CHECKING:
+    from .views import ImageSource
+
+FLAGS = {"DATA.PATH": "PATH", "DATA.SOURCE": "--source", "DATA.CLASSES": "--classes"}
+FLAGS["DATA.ANNOTATIONS"] = "--annotations"
+
+
+def add_images(parser: Parser) -> None:
+    """Give ``parser`` the arguments that :func:`source_of` reads."""
+    parser.add_argument("path", metavar="PATH", help="as DATA.PATH: a folder; several as a:b")
+    parser.add_argument("--source", default="folder", help="folder, list, coco or shards")
+    parser.add_argument("--classes", metavar="LIST", help="as DATA.CLASSES, e.g. imagenet100")
+    parser.add_argument("--annotations", metavar="JSON", help="of --source coco")
+
+
+def data_of(args: Namespace) -> dict[str, str]:
+    """The options of DATA that the arguments stand for."""
+    data = {"SOURCE": args.source, "PATH": args.path}
+    return data | {"CLASSES": args.classes or "", "ANNOTATIONS": args.annotations or ""}
+
+
+def source_of(args: Namespace) -> "ImageSource":
+    """The images as pretraining would find them; its messages in the words of the verb."""
+    from fvcore.common.config import CfgNode
+
+    from .views import build_source
+
+    try:
+        return build_source(CfgNode({"DATA": data_of(args)}))
+    except InputError as error:
+        message = str(error)
+        for option, flag in FLAGS.items():
+            message = message.replace(option, flag)
+        raise InputError(message) from None
+
+
+def require_writable(file: Path, endings: tuple[str, ...]) -> None:
+    """InputError for an --output that could not be written; said before the work, not after it."""
+    if file.suffix not in endings:
+        raise InputError(f"--output {file}: a name that ends in {' or '.join(endings)}")
+    if file.is_dir():
+        raise InputError(f"--output {file} is a folder; give a file in it")
+    try:
+        standing(file.absolute().parent)
+    except OSError as error:
+        raise InputError(
+            f"--output {file}: cannot make its folder: {error.filename}: {error.strerror}"
+        ) from None
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
