@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from console.errors import InputError, nearest
+from console.errors import InputError
 from console.files import read_text
 from console.names import one_line
 from console.progress import track
-from decoding import Range, UnreadableImage, decode, is_image, size_of
+from decoding import Range, UnreadableImage, decode, size_of
 
 from . import label_images
+from .files import matched
 from .label_images import VOID, BadLabels
 
 DEEP_VOID = 65_535  # the same of 16 bits
-SHOWN = 3  # files that a message names
 MOST_CLASSES = 255  # a label is a byte, of which 255 is the ignored one
 THREADS = 8
-IMAGE_SUFFIX, MASK_SUFFIX, IGNORE = "--image-suffix", "--mask-suffix", "--ignore"  # of commands
+IGNORE = "--ignore"  # as commands call the option
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Pairs:
             image = decode(self.images[index], self.bounds, max_pixels=0).image
             labels = _labels(self.masks[index], self.ignore)
         except UnreadableImage as error:
-            raise InputError(f"{_told(self.images[index])} cannot be read: {error}") from None
+            raise InputError(f"{one_line(self.images[index])} cannot be read: {error}") from None
         except BadLabels as error:
             raise InputError(one_line(error)) from None
         return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.from_numpy(labels)
@@ -112,7 +112,7 @@ def read_pairs(
     """
     images, masks = Path(images), Path(masks)
     classes = _class_names(classes_file) if classes_file else None
-    pictures, labels = _matched(images, masks, image_suffix, mask_suffix)
+    pictures, labels = matched(images, masks, image_suffix, mask_suffix)
     names = sorted(pictures)
     looked = _look(
         [pictures[name] for name in names], [labels[name] for name in names], ignore, classes
@@ -120,12 +120,12 @@ def read_pairs(
     pixels, ignored = looked[:MOST_CLASSES], int(looked[VOID])
     if not pixels.any():
         raise InputError(
-            f"{_told(masks)}: every pixel of its label images is {ignore}, which is ignored"
+            f"{one_line(masks)}: every pixel of its label images is {ignore}, which is ignored"
         )
     count = int(np.flatnonzero(pixels)[-1]) + 1
     if count == 1 and (ignored or classes is None):
         raise InputError(
-            f"{_told(masks)}: its label images hold no class but the first"
+            f"{one_line(masks)}: its label images hold no class but the first"
             + (f", and {ignored:,} pixels of {VOID} or {ignore}, which are ignored" * bool(ignored))
             + "; at least two are needed, numbered 0, 1, … (masks of 0 and 255 have to be written "
             "with 1 in place of 255)"
@@ -152,7 +152,7 @@ def _doubt(masks: Path, pixels: np.ndarray) -> None:
         logging.getLogger("densessl").warning(
             "%s: its label images hold %d values up to %d (%s, …), which makes %d classes, most of "
             "them without a pixel; are these grey levels, and not class numbers?",
-            _told(masks),
+            one_line(masks),
             len(used),
             used[-1],
             ", ".join(map(str, used[:5])),
@@ -181,106 +181,15 @@ def _class_names(file: str | os.PathLike) -> tuple[str, ...]:
         text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
-        raise InputError(f"{_told(file)}, the list of classes, cannot be read: {why}") from None
+        raise InputError(f"{one_line(file)}, the list of classes, cannot be read: {why}") from None
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not 2 <= len(names) <= MOST_CLASSES:
         raise InputError(
-            f"{_told(file)} names {len(names)} classes; allowed: 2 to {MOST_CLASSES}, one a line"
+            f"{one_line(file)} names {len(names)} classes; allowed: 2 to {MOST_CLASSES}, one a line"
         )
     if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"{_told(file)} names the class '{twice[0]}' twice")
+        raise InputError(f"{one_line(file)} names the class '{twice[0]}' twice")
     return names
-
-
-def _matched(
-    images: Path, masks: Path, image_suffix: str, mask_suffix: str
-) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and label images by their common names."""
-    labels = _files(masks, mask_suffix, "label images", _is_png)
-    paths = {os.path.realpath(path) for path in labels.values()}
-    pictures = _files(images, image_suffix, "images", is_image, paths)
-    if lone := sorted(set(pictures) - set(labels)):
-        raise _without_mask(lone, pictures, labels, masks, image_suffix, mask_suffix)
-    if extra := sorted(set(labels) - set(pictures)):
-        logging.getLogger("densessl").info(
-            "%s: %d label images have no image in %s and are left out: %s",
-            *(_told(masks), len(extra), _told(images), _some([labels[name] for name in extra])),
-        )
-    return pictures, {name: labels[name] for name in pictures}
-
-
-def _is_png(name: str) -> bool:
-    return name.lower().endswith(".png")
-
-
-def _files(folder: Path, suffix: str, what: str, wanted, but=frozenset()) -> dict[str, Path]:
-    """The files below ``folder`` by their paths without ``suffix`` and that of their kind."""
-    if not folder.is_dir():
-        beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        meant = nearest(folder.name, beside)
-        hint = f". Did you mean '{_told(folder.with_name(meant))}'?" if meant else ""
-        raise InputError(f"the folder of {what} {_told(folder)} is not there{hint}")
-    found: dict[str, Path] = {}
-    others: list[Path] = []
-    seen = set()
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"cannot list {_told(error.filename)}: {error.strerror}")
-
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(place)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            path = Path(place, file)
-            stem = path.stem
-            if file.startswith(".") or not wanted(file) or not stem.endswith(suffix):
-                others.append(path)
-                continue
-            if but and os.path.realpath(path) in but:
-                continue
-            name = os.path.join(os.path.relpath(place, folder), stem.removesuffix(suffix))
-            name = os.path.normpath(name)
-            if name in found:
-                raise InputError(
-                    f"{_told(found[name])} and {_told(path)} have the same name; it must be one"
-                )
-            found[name] = path
-    if not found:
-        ends = f" with names that end in '{suffix}'" if suffix else ""
-        there = f"; it holds {_some(others)}" if others else ""
-        needed = " (PNG files: JPEG would change the numbers)" if wanted is _is_png else ""
-        raise InputError(f"{_told(folder)} holds no {what}{needed}{ends}{there}")
-    return found
-
-
-def _without_mask(lone, pictures, labels, masks: Path, image_suffix, mask_suffix) -> InputError:
-    """Which images have no label image, and, if others of like names are there, what to give."""
-    first = lone[0]
-    hint = f"; it holds {_some([labels[name] for name in sorted(labels)])}"
-    for name in sorted(name for name in labels if name.startswith(first)):
-        rest = name[len(first) :]
-        if all(each + rest in labels for each in lone):
-            hint = f"; with {MASK_SUFFIX} {rest}{mask_suffix} all have one"
-            break
-    for end in _ends(first):
-        if all(each.endswith(end) and each.removesuffix(end) in labels for each in lone):
-            hint = f"; with {IMAGE_SUFFIX} {end}{image_suffix} all have one"
-            break
-    shown = _some([pictures[name] for name in lone])
-    return InputError(
-        f"{len(lone)} of {len(pictures)} images have no label image in {_told(masks)} (a PNG of "
-        f"the same name): {shown}{hint}"
-    )
-
-
-def _ends(name: str) -> list[str]:
-    """'a_left_8bit' ends in '_8bit' and in '_left_8bit'."""
-    stem = os.path.basename(name)
-    return [stem[n:] for n in range(len(stem) - 1, 0, -1) if stem[n] in "_-."]
 
 
 def _look(pictures, masks, ignore: int, classes: Sequence[str] | None) -> np.ndarray:
@@ -341,12 +250,3 @@ def _labels(mask: Path, ignore: int) -> np.ndarray:
         value = int(values[~ignored].max()) + (ignore == 0)
         raise BadLabels(f"{mask} has pixels of value {value}; allowed: 0 to 254, and {ignore}")
     return np.where(ignored, VOID, values).astype(np.uint8)
-
-
-def _some(paths: Sequence[Path]) -> str:
-    shown = ", ".join(map(_told, paths[:SHOWN]))
-    return shown + (", …" if len(paths) > SHOWN else "")
-
-
-def _told(path: object) -> str:
-    return one_line(path)

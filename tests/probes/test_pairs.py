@@ -132,20 +132,17 @@ def test_what_is_wrong_is_named(folders, spoil):
         probes.read_pairs(*folders)
 
 
-def test_suffixes_are_found_and_told(folders):
-    for file in list(folders[1].rglob("*.png")):
-        file.rename(file.with_name(f"{file.stem}_labelIds.png"))
-    with pytest.raises(InputError, match="--mask-suffix _labelIds"):
+@pytest.mark.parametrize("of_image, of_mask", [("", "_labelIds"), ("_8bit", ""), ("_x-8", "_ids")])
+def test_endings_of_names_are_found_and_told(folders, of_image, of_mask):
+    for folder, end in zip(folders, (of_image, of_mask), strict=True):
+        for file in [file for file in folder.rglob("*") if file.is_file()]:
+            file.rename(file.with_stem(file.stem + end))
+    with pytest.raises(InputError) as refused:
         probes.read_pairs(*folders)
-    assert len(probes.read_pairs(*folders, mask_suffix="_labelIds")) == 8
-
-
-def test_suffixes_of_images_are_found_and_told(folders):
-    for file in list(folders[0].rglob("*.*")):
-        file.rename(file.with_name(f"{file.stem}_left-8bit{file.suffix}"))
-    with pytest.raises(InputError, match="--image-suffix _left-8bit"):
-        probes.read_pairs(*folders)
-    assert len(probes.read_pairs(*folders, image_suffix="_left-8bit")) == 8
+    for option, end in (("--image-suffix", of_image), ("--mask-suffix", of_mask)):
+        assert (f"{option} {end}" in str(refused.value)) == bool(end)
+    pairs = probes.read_pairs(*folders, image_suffix=of_image, mask_suffix=of_mask)
+    assert len(pairs) == 8 and pairs.names[0] == "a/1"
 
 
 def test_both_in_one_folder(folders, tmp_path):
