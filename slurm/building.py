@@ -4,7 +4,7 @@ import re
 import shlex
 import string
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from d2_transfer.tables import layouts
 from . import jobs as making
 from .data import Data, folders_of
 from .graph import Job
-from .pipeline import RANDOM, FreeJob, Protocol, Row, Spec
+from .pipeline import RANDOM, FreeJob, Protocol, Row, Spec, seeds_of
 
 TWIN = "_scenes"
 SCENES = {"train": 256, "val": 64, "size": 128, "seed": 0}
@@ -57,35 +57,65 @@ class Builder:
 
     def _add_row(self, row: Row) -> None:
         if (given := self.call.weights.get(row.method)) is not None:
-            start, needs, key = self._given(row, given)
+            starts = [self._given(row, given)]
         elif row.start == RANDOM:
-            start, needs, key = RANDOM, self.drawn, RANDOM
+            starts = [(RANDOM, self.drawn, RANDOM)]
         elif row.pretrain:
-            start, needs, key = self._pretrained(row)
+            starts = [self._pretrained(row, seed) for seed in self._seeds(row)]
         else:
             self.left_out.append(row)
             return
-        for protocol in self.spec.protocols:
-            if protocol.name in (row.protocols or [protocol.name]):
-                self._measure(row, protocol, start, needs, key)
+        for start, needs, key in starts:
+            for protocol in self.spec.protocols:
+                if protocol.name in (row.protocols or [protocol.name]):
+                    self._measure(row, protocol, start, needs, key)
+
+    def _seeds(self, row: Row) -> list[int | None]:
+        """Those of the row's pretrainings; None: the config's own."""
+        from pretrain import config as pretraining
+
+        told = self.call.seeds or row.seeds or self.spec.seeds
+        if told is None:
+            return [None]
+        words = [*_words(row.options), *self.call.pretrain]
+        if "SEED" in words[::2]:
+            raise InputError(f"it has seeds and SEED {words[words.index('SEED') + 1]}; give one")
+        return list(seeds_of(told, pretraining.load(row.pretrain, words).SEED))
 
     def add_free(self, free: FreeJob) -> None:
-        """A command of the file's own."""
+        """A command of the file's own, or one for each of its seeds."""
+        for seed in seeds_of(free.seeds) or [None]:
+            self._add_free(free, seed)
 
+    def _add_free(self, free: FreeJob, seed: int | None) -> None:
         def words(text: str) -> list[str]:
             places = {"dir": str(self.folder), "data": str(self.data.home)}
+            places |= {} if seed is None else {"seed": str(seed)}
             try:
                 return [string.Template(word).substitute(places) for word in shlex.split(text)]
             except (KeyError, ValueError) as error:
                 raise InputError(
                     f"the job '{free.name}' of {self.spec.name} has '{text}' ({error}); allowed: "
-                    "words with $dir and $data, quoted as for a shell"
+                    f"words with {' and '.join(f'${name}' for name in places)}, quoted as in bash"
                 ) from None
+
+        if seed is not None and not re.search(r"\$(seed\b|\{seed\})", free.run):
+            raise InputError(
+                f"the job '{free.name}' of {self.spec.name} has seeds, but no $seed in '{free.run}'"
+            )
 
         outputs = tuple(Path(expand(word)) for text in free.outputs for word in words(text))
         env, program = {VARIABLE: str(self.data.home)}, (sys.executable, "-m", free.module)
-        argv = tuple(words(free.run))
-        self._add("free", Job(free.name, argv, free.needs, outputs, env, program))
+        argv, needs = tuple(words(free.run)), tuple(self._needs(free, seed))
+        name = free.name if seed is None else f"{free.name}-seed{seed}"
+        self._add("free", Job(name, argv, needs, outputs, env, program))
+
+    def _needs(self, free: FreeJob, seed: int | None) -> Iterator[str]:
+        """What a job of the file's own waits for: of one with seeds that of its own, else all."""
+        seeds = {each.name: seeds_of(each.seeds) for each in self.spec.jobs}
+        for need in free.needs:
+            of = [seed] if seed in seeds.get(need, []) else seeds.get(need, [])
+            yield from [f"{need}-seed{each}" for each in of] or [need]
 
     def add_table(self) -> None:
         """The last job; a miniature's table stands beside no paper's numbers."""
@@ -146,23 +176,27 @@ class Builder:
         )
         return str(output), (self._add("convert", job), *self.drawn), key
 
-    def _pretrained(self, row: Row) -> tuple[str, tuple[str, ...], str]:
-        """The row's pretraining, and what comes of it."""
-        job, vit = self._pretrain(row, row.pretrain, row.options, row.name)
+    def _pretrained(self, row: Row, seed: int | None) -> tuple[str, tuple[str, ...], str]:
+        """The row's pretraining with a seed, and what comes of it."""
+        job, vit = self._pretrain(row, row.pretrain, row.options, row.name, seed)
         key = job.outputs[0].parent.name
-        if self.spec.show:
+        if self.spec.show and seed == self._seeds(row)[0]:  # one picture of a row
             self._show(key, job)
         return self._converted(key, job.outputs[0], (job.name,), ".pth" if vit else ".pkl")
 
     def _pretrain(
-        self, row: Row, config: str, options: Mapping[str, Any], name: str
+        self, row: Row, config: str, options: Mapping[str, Any], name: str, seed: int | None
     ) -> tuple[Job, bool]:
-        """The job of a pretraining, and whether it is of a ViT."""
+        """The job of a pretraining, and whether it is of a ViT.
+
+        With the config's own seed it is the job of a file without seeds, so that such a run is one
+        of them; what it starts from is pretrained with its seed, too.
+        """
         from pretrain import config as pretraining
 
         needs, start = self.drawn, None
         if row.start_from and config == row.pretrain:
-            before, _ = self._pretrain(row, row.start_from, {}, "")
+            before, _ = self._pretrain(row, row.start_from, {}, "", seed)
             needs, start = (*needs, before.name), before.outputs[0]
         words, key = _words(options), name or _slug(Path(config).stem)
         reads = expand(row.data or self.spec.data)
@@ -173,6 +207,8 @@ class Builder:
             nodes, gpus = 1, min(gpus, 1)
         if not self.drawn:
             self.reads[reads] = None
+        if seed not in (None, pretraining.load(config, words).SEED):
+            words, key = [*words, "SEED", str(seed)], f"{key}-seed{seed}"
         words = ["DATA.PATH", str(self.data.home / reads), *words, *self.call.pretrain]
 
         def made(place: Path) -> Job:

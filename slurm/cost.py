@@ -39,7 +39,7 @@ def of_pretraining(config: str, words: Sequence[str], gpus: int) -> float | None
     from pretrain.engine.resume import FREE
 
     known = Path(config).is_file() or config in pretraining.built_in()  # and no twin of one
-    if not gpus or not known or any(key not in FREE for key in words[::2]):
+    if not gpus or not known or any(key not in (*FREE, "SEED") for key in words[::2]):
         return None
     hours = of_head(pretraining.find(config))
     return hours and hours / gpus

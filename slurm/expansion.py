@@ -24,7 +24,8 @@ from .pipeline import Row, Spec
 class Call:
     """What the call adds to a pipeline file.
 
-    ``weights``: a file by the row's method. ``trials`` (None: as the file says) and ``mini`` are
+    ``weights``: a file by the row's method. ``seeds``: how many pretrainings of every row (None: as
+    the file says). ``trials`` (None: as the file says) and ``mini`` are
     for all protocols. ``gpus`` of each of ``nodes`` pretrain, of one node fine-tune; 0: the CPU.
     ``local``: the jobs run here. ``pretrain`` and ``transfer`` are further ``KEY VALUE`` pairs of
     these verbs, ``scenes`` other numbers of images.
@@ -33,6 +34,7 @@ class Call:
     folder: Path
     data: Data
     weights: Mapping[str, str] = field(default_factory=dict)
+    seeds: int | None = None
     trials: int | None = None
     mini: bool = False
     nodes: int = 1
@@ -105,6 +107,8 @@ def expand(spec: Spec, call: Call) -> Pipeline:
     for method in call.weights:
         if method not in (known := [row.method for row in spec.rows]):
             raise unknown("row", method, known, "--weights METHOD=FILE")
+    if call.seeds is not None and not any(row.pretrain for row in spec.rows):
+        raise InputError(f"--seeds {call.seeds}: no row of {spec.name} is pretrained")
     build = Builder(spec, call)
     for row in spec.rows:
         build.add_row(row)
@@ -135,7 +139,7 @@ def _check_needs(jobs: Sequence[Job], spec: Spec) -> None:
     names = [job.name for job in jobs]
     for free in spec.jobs:
         for need in free.needs:
-            if need not in names:
+            if need not in [*names, *(each.name for each in spec.jobs)]:
                 raise unknown("job", need, names, f"needs of '{free.name}' in {spec.name}")
     try:
         in_order(jobs)

@@ -30,7 +30,8 @@ INNER = {
     "show": ("image", "size", "seed"),
     "table": ("baseline", "metric", "format", "output"),
 }
-NUMBERS = ("published", "trials", "together", "mini", "scenes", "size", "seed")  # and truths
+# Keys of numbers and truths.
+NUMBERS = ("published", "trials", "together", "mini", "scenes", "size", "seed", "seeds")
 TYPES = {  # of a field: what YAML gives for it, and how a message calls that
     NoneType: (NoneType, "nothing"),
     str: (str, "text"),
@@ -39,6 +40,9 @@ TYPES = {  # of a field: what YAML gives for it, and how a message calls that
     Mapping: (dict, "a group of keys"),
     tuple: (list | tuple, "a list"),
 }
+
+
+Seeds = None | int | tuple  # how many, or which
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Row:
     official, to be named at the call. ``transfer`` are options of this row's fine-tunings,
     ``protocols`` those of the file's that it goes through (empty: all). ``name``: of its folders.
     ``sweep``: an option and a list of its values, each of which becomes a row of its own.
+    ``seeds``: so many pretrainings, or those of these seeds, which are one row of the table.
     """
 
     method: str
@@ -65,6 +70,7 @@ class Row:
     protocols: tuple[str, ...] = ()
     name: str = ""
     sweep: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Seeds = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,9 @@ class Protocol:
 class FreeJob:
     """Any command: ``run`` is a verb with its arguments, or those of ``module``.
 
-    ``$dir`` stands for the folder of the run and ``$data`` for that of the data sets.
+    ``$dir`` stands for the folder of the run and ``$data`` for that of the data sets. With
+    ``seeds`` it is a job for each, ``NAME-seedK``, and ``$seed`` stands for its seed; of such a job
+    another one with that seed needs that one, any other all.
     """
 
     name: str
@@ -98,13 +106,15 @@ class FreeJob:
     module: str = "densessl"
     needs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    seeds: Seeds = None
 
 
 @dataclass(frozen=True)
 class Spec:
     """A pipeline file. ``paper`` names the table that the last job renders.
 
-    ``plot``: a figure of ``densessl plot``, one of PLOTS, that is drawn of the trials.
+    ``seeds``: of the pretrainings of every row that says none. ``plot``: a figure of ``densessl
+    plot``, one of PLOTS, that is drawn of the trials.
     """
 
     name: str
@@ -119,6 +129,14 @@ class Spec:
     jobs: tuple[FreeJob, ...] = ()
     table: None | Mapping[str, Any] = None
     plot: str = ""
+    seeds: Seeds = None
+
+
+def seeds_of(told: Seeds, first: int = 0) -> list[int]:
+    """The seeds that a file or a call tells: so many from ``first`` on, or a list; none: []."""
+    if told is None:
+        return []
+    return list(range(first, first + told)) if isinstance(told, int) else list(told)
 
 
 def built_in() -> dict[str, Path]:
@@ -193,6 +211,10 @@ def _spec(values: dict, name: str, head: str, file: str) -> Spec:
     spec = _made(Spec, values | {"name": name, "head": head}, file)
     if not (spec.rows and spec.protocols) and not spec.jobs:
         raise InputError(f"{file} has nothing to do: it needs rows and protocols, or jobs")
+    for seeds, where in _all_seeds(spec, file):
+        check_seeds(seeds, where)
+    if spec.seeds is not None and not any(row.pretrain for row in spec.rows):
+        raise InputError(f"{file} has seeds, but no row is pretrained")
     if spec.plot and spec.plot not in PLOTS:
         raise unknown("plot", spec.plot, PLOTS, file)
     for row in spec.rows:
@@ -212,6 +234,28 @@ def _spec(values: dict, name: str, head: str, file: str) -> Spec:
     if spec.show and "image" not in spec.show:
         raise InputError(f"show in {file} has no 'image'")
     return spec
+
+
+def _all_seeds(spec: Spec, file: str) -> list[tuple[Seeds, str]]:
+    """What the file says of seeds, and where."""
+    rows = [(row.seeds, f"'{row.method}' of rows in {file}") for row in spec.rows]
+    jobs = [(job.seeds, f"'{job.name}' of jobs in {file}") for job in spec.jobs]
+    return [(spec.seeds, file), *rows, *jobs]
+
+
+def check_seeds(seeds: Seeds, where: str) -> None:
+    """InputError unless they are a number above 0, or a list of different seeds."""
+    if seeds is None or (isinstance(seeds, int) and seeds > 0):
+        return
+    listed = seeds if isinstance(seeds, tuple) else ()
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in listed)
+    if listed and whole and min(listed) >= 0 and len(set(listed)) == len(listed):
+        return
+    shown = list(seeds) if isinstance(seeds, tuple) else seeds
+    raise InputError(
+        f"seeds in {where} is '{shown}'; allowed: how many (1 or more), or a list of different "
+        "whole numbers, 0 or more"
+    )
 
 
 def _entry(kind: type, values: Any, where: str):
@@ -278,12 +322,14 @@ def _made(kind: type, values: dict, where: str):
 
 
 def _typed(one, value: Any, where: str):
-    """The value, of a kind that the field takes (the last one names it); InputError."""
+    """The value, of a kind that the field takes; InputError."""
     kinds = get_args(one.type) if isinstance(one.type, UnionType) else (one.type,)
-    for kind in (get_origin(kind) or kind for kind in kinds):
-        types, said = TYPES[kind]
+    kinds = [get_origin(kind) or kind for kind in kinds]
+    for kind in kinds:
+        types, _ = TYPES[kind]
         if isinstance(value, types) and not (kind is int and isinstance(value, bool)):
             return tuple(value) if kind is tuple else value
+    said = " or ".join(TYPES[kind][1] for kind in kinds if kind is not NoneType)
     raise InputError(f"{one.name} in {where} is '{value}'; it must be {said}")
 
 
@@ -306,6 +352,10 @@ def _check_row(row: Row, spec: Spec, file: str) -> None:
         )
     if row.pretrain and not (row.data or spec.data or spec.mini):
         raise InputError(f"{where}: it is pretrained, and neither it nor the file says 'data'")
+    if row.seeds is not None and not row.pretrain:
+        raise InputError(f"{where} has seeds, but no pretraining that could have them")
+    if (row.seeds, spec.seeds) != (None, None) and "SEED" in row.options:
+        raise InputError(f"{where} has seeds and the option SEED {row.options['SEED']}; give one")
     for name in row.protocols:
         if name not in {each.name for each in spec.protocols}:
             raise unknown("protocol", name, [each.name for each in spec.protocols], where)

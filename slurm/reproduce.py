@@ -51,6 +51,9 @@ def parser() -> Parser:
         help="a checkpoint for a row, instead of its pretraining or of none",
     )
     made.add_argument("--trials", type=int, metavar="K", help="of every protocol")
+    made.add_argument(
+        "--seeds", type=int, metavar="K", help="pretrainings of every row, with SEED 0, 1, …"
+    )
     flags.add(made)
     return made
 
@@ -63,8 +66,9 @@ def main(argv: list[str]) -> int:
         return 0
     if not args.table:
         raise InputError(f"TABLE is missing: one of {', '.join(pipeline.built_in())}, or a file")
-    if args.trials is not None and args.trials < 1:
-        raise InputError(f"--trials is {args.trials}; allowed: 1 or more")
+    for name, value in (("--trials", args.trials), ("--seeds", args.seeds)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; allowed: 1 or more")
     if not (args.local or args.dry_run or shutil.which("sbatch")):
         raise EnvironmentLacks(
             "there is no SLURM here (no sbatch): run the same command on a cluster's login node, "
@@ -102,6 +106,7 @@ def load(args) -> Pipeline:
         folder,
         data.parse(args.data, folder),
         weights,
+        seeds=args.seeds,
         trials=args.trials,
         mini=args.mini,
         nodes=1 if args.local else args.nodes,
@@ -119,9 +124,24 @@ def run_here(found: Pipeline) -> int:
     run_local(found.jobs, found.folder)
     for job in found.jobs:
         if job.argv[0] == "table":
-            table.main([str(word) for word in job.argv[1:-2]])  # without -o: to the screen
-            logging.getLogger("densessl").info("the table is %s", job.outputs[0])
+            words, output = _to_screen([str(word) for word in job.argv[1:]])
+            table.main(words)
+            if output:
+                logging.getLogger("densessl").info("the table is %s", output)
     return 0
+
+
+def _to_screen(words: Sequence[str]) -> tuple[list[str], str]:
+    """The words of ``densessl table`` without the file that it writes, and that file, if any."""
+    left, output = [], ""
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in ("-o", "--output"):
+            output = value if equals else next(rest, "")
+        else:
+            left.append(word)
+    return left, output
 
 
 def listing() -> str:

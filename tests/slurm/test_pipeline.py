@@ -9,7 +9,7 @@ import pytest
 import configs
 from console.errors import InputError
 from pretrain import config as pretraining
-from slurm import data, expansion, pipeline
+from slurm import data, expansion, pipeline, reproduce
 from slurm.building import VARIABLE
 from slurm.graph import in_order
 from slurm.local import run_local
@@ -88,6 +88,13 @@ def by_name(found):
         ("start: random", "start: random, sweep: {SEED: [3]}", "sweep in 'Random'"),
         ("pretrain: CONFIG", "pretrain: CONFIG, sweep: {SOLVER.EPOC: [3]}", "SOLVER.EPOCHS"),
         ("data: imagenet/train\n", "data: a\nplot: crop\n", "Did you mean 'crops'"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, seeds: 0", "seeds in 'MoCo-v2' .* is '0'"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, seeds: [1, 1]", r"is '\[1, 1\]'; allowed"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, seeds: few", "must be a whole number or a list"),
+        ("pretrain: CONFIG", "pretrain: CONFIG, seeds: 2, options: {SEED: 1}", "the option SEED 1"),
+        ("pretrain: CONFIG", "start: random, seeds: 2", "'MoCo-v2' .* no pretraining"),
+        ("data: imagenet/train\n", "data: a\nseeds: [-1]\n", r"seeds in .*mine.yaml is '\[-1\]'"),
+        ("protocols:", "jobs: [{name: j, run: doctor, seeds: 2}]\nprotocols:", "'j' .*no .seed in"),
         ("trials: 2", "folder: ../elsewhere", "'../elsewhere' among protocols"),
     ],
 )
@@ -119,6 +126,76 @@ def test_a_pipeline_that_is_nowhere_names_the_nearest():
 
 
 # ------------------------------------------------------------------------------ the jobs
+
+
+def test_a_row_with_seeds_is_a_pretraining_for_each_and_one_row_of_the_table(tmp_path, config):
+    one = by_name(expanded(tmp_path))
+    told = FILE.replace("CONFIG}", "CONFIG, seeds: 3}")
+    jobs = by_name(expanded(tmp_path, told))
+    alike = [name for name in one if not name.startswith("table")]
+    assert [jobs[name] for name in alike] == [one[name] for name in alike]  # seed 0 is not again
+    new = [name for name in jobs if name not in one]
+    assert new == [
+        *("pretrain-mine_moco-seed1", "pretrain-mine_moco-seed2"),
+        *("convert-mine_moco-seed1", "convert-mine_moco-seed2"),
+        *(f"transfer-voc_det_c4-mine_moco-seed{seed}-{k}" for seed in (1, 2) for k in (1, 2)),
+    ]
+    words = jobs["pretrain-mine_moco-seed2"].argv
+    assert words[words.index("SEED") + 1] == "2" and "SEED" not in jobs["pretrain-mine_moco"].argv
+    assert jobs["convert-mine_moco-seed2"].needs == ("pretrain-mine_moco-seed2",)
+    assert jobs[new[-1]].needs == ("convert-mine_moco-seed2",)
+    table = jobs["table-mine"]
+    assert set(new[-4:]) < set(table.after)
+    labels = [word for word in table.argv if word.endswith("=MoCo-v2")]
+    assert len(labels) == 3 and labels[2].endswith("voc_det_c4/mine_moco-seed2=MoCo-v2")
+    given = by_name(expanded(tmp_path, seeds=3))
+    assert given == jobs == by_name(expanded(tmp_path, f"seeds: 3\n{FILE}"))
+    listed = by_name(expanded(tmp_path, FILE.replace("CONFIG}", "CONFIG, seeds: [7, 0]}")))
+    assert [name for name in listed if name.startswith("pretrain")] == [
+        *("pretrain-mine_moco-seed7", "pretrain-mine_moco"),
+    ]
+    with pytest.raises(InputError, match="it has seeds and SEED 4"):
+        expanded(tmp_path, told, pretrain=("SEED", "4"))
+
+
+def test_what_a_row_with_seeds_starts_from_is_pretrained_with_its_seed(tmp_path, config):
+    told = FILE.replace("CONFIG}", "CONFIG, from: moco_v2_r50_in1k_200ep, seeds: 2}")
+    jobs = by_name(expanded(tmp_path, told))
+    job = jobs["pretrain-mine_moco-seed1"]
+    assert job.needs == ("pretrain-moco_v2_r50_in1k_200ep-seed1",)
+    start = jobs[job.needs[0]]
+    assert str(start.outputs[0]) in job.argv and start.argv[start.argv.index("SEED") + 1] == "1"
+    assert jobs["pretrain-mine_moco"].needs == ("pretrain-moco_v2_r50_in1k_200ep",)
+
+
+def test_a_job_of_one_s_own_with_seeds_is_one_for_each(tmp_path):
+    jobs = by_name(
+        expanded(
+            tmp_path,
+            """
+jobs:
+  - {name: train, run: pretrain --config moco_v2 SEED $seed OUTPUT_DIR $dir/$seed, seeds: 2}
+  - {name: out, run: 'convert $dir/${seed}/w', needs: [train], outputs: ['$seed.pkl'], seeds: [1]}
+  - {name: all, run: table $dir, needs: [train, out]}
+""",
+        )
+    )
+    assert list(jobs) == ["train-seed0", "train-seed1", "out-seed1", "all"]
+    assert jobs["train-seed1"].argv[4:] == ("1", "OUTPUT_DIR", str(tmp_path / "run" / "1"))
+    assert jobs["out-seed1"].needs == ("train-seed1",)
+    assert [path.name for path in jobs["out-seed1"].outputs] == ["1.pkl"]
+    assert jobs["all"].needs == ("train-seed0", "train-seed1", "out-seed1")
+
+
+@pytest.mark.parametrize("output", ["", "-o $dir/t.csv", "--output=$dir/t.csv --format csv"])
+def test_a_table_of_one_s_own_is_shown_at_the_end_wherever_it_goes(tmp_path, capsys, output):
+    record = Path(__file__).parents[1] / "cases" / "records" / "table_all_nan_record"
+    run = f"table {record} {output}"
+    found = expanded(tmp_path, f"jobs:\n  - {{name: t, run: '{run}'}}\n")
+    assert reproduce.run_here(found) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("table,section" if "csv --" in run or "format" in run else "### ")
+    assert (found.folder / "t.csv").exists() == bool(output)
 
 
 def test_a_sweep_is_a_row_for_each_value(tmp_path, config):
