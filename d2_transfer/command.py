@@ -5,18 +5,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from console import files, log
 from console.errors import DenseSSLError, InputError
-from d2_transfer import classification, datasets, image_range, protocols
+from d2_transfer import datasets, image_range, own_data, protocols
 from d2_transfer.datasets import custom
 from d2_transfer.launch import Machines
 from d2_transfer.protocols import Protocol
 from d2_transfer.resolve import check_model, describe, describe_scaling, resolve
 from d2_transfer.run import log_name
 from d2_transfer.trained import FINAL
-
-CUSTOM = ("train_json", "train_images", "val_json", "val_images")
 
 
 @dataclass(frozen=True)
@@ -44,20 +43,14 @@ def transfer(args) -> int:
     machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
     job = Job(protocol, variant, machines, *_devices(args.gpus))
     with files.unmade_when_refused(args.output_dir):
-        if protocol.name in classification.NAMES:
-            return _classify(args, job)
+        if room := protocols.room(protocol.name):
+            return _measure(args, job, room)
         return _detect(args, job)
-
-
-def own_data(args) -> custom.Custom:
-    """The user's own data that ``--train-json`` and so on name, read and checked."""
-    paths = (getattr(args, name) for name in CUSTOM)
-    return custom.read(*paths, need_masks=args.protocol == "custom_mask")
 
 
 def _detect(args, job: Job) -> int:
     """Detection and segmentation, with Detectron2."""
-    own = own_data(args) if args.train_json else None
+    own = own_data.of(args.protocol, args)
     cfg = resolve(
         args.protocol,
         job.variant,
@@ -106,34 +99,40 @@ def _detect(args, job: Job) -> int:
     return _trials(args, logger, run, cfg)
 
 
-def _classify(args, job: Job) -> int:
-    """k-NN, linear classifiers and fine-tuning for classification."""
-    if args.eval_only and args.protocol == "knn":
-        raise InputError("--eval-only is for trained models; knn trains nothing: leave it out")
-    cfg = classification.resolve(
-        args.protocol, job.variant, job.processes, args.mini, args.overrides, job.cuda
+def _measure(args, job: Job, room: ModuleType) -> int:
+    """Classification and dense probes: what needs no Detectron2 model."""
+    evaluates = getattr(room, "evaluate_trained", None)
+    if args.eval_only and (evaluates is None or args.protocol == "knn"):
+        raise InputError(
+            f"--eval-only is for trained models; {args.protocol} trains nothing that is "
+            "kept: leave it out"
+        )
+    own = own_data.of(args.protocol, args)
+    more = {"custom": own} if own else {}
+    cfg = room.resolve(
+        args.protocol, job.variant, job.processes, args.mini, args.overrides, job.cuda, **more
     )
-    data = classification.check_data(cfg, args.data)
+    data = room.check_data(cfg, own or args.data, args.mini)
     from d2_transfer import evaluate_only
 
     logger = _begin(args, job)
-    find = evaluate_only.trained if args.eval_only else classification.prepare
+    find = evaluate_only.trained if args.eval_only else room.prepare
     run = _run(args, job, cfg, data, find)
     _say(logger, args, job, run.weights.method)
     cfg = image_range.settle(
         cfg,
         image_range.of_trial(run.weights.file) if args.eval_only else run.weights.bounds,
-        lambda: [] if args.eval_only else classification.training_files(cfg, data),
+        lambda: [] if args.eval_only else room.training_files(cfg, data),
         says=job.machines.first,
     )
     if args.eval_only:
-        cfg = classification.with_start_of(cfg, run.weights.file)
+        cfg = room.with_start_of(cfg, run.weights.file)
         _accepted(args, job)
-        return evaluate_only.run(run, cfg, args.seed, classification.evaluate_trained)
+        return evaluate_only.run(run, cfg, args.seed, evaluates)
     _accepted(args, job)
     if job.machines.first:
-        logger.info(classification.describe(cfg, job.processes))
-    return _trials(args, logger, run, cfg, classification.run_trial)
+        logger.info(room.describe(cfg, job.processes))
+    return _trials(args, logger, run, cfg, room.run_trial)
 
 
 def _begin(args, job: Job):

@@ -50,7 +50,11 @@ DATA_SETS = {
         "voc_det_c4, voc_det_c4_frozen",
         "",
     ),
-    "VOC masks": ("VOC2012/JPEGImages voc_aug/labels", "voc_semseg", "densessl prepare voc_aug"),
+    "VOC masks": (
+        "VOC2012/JPEGImages voc_aug/labels",
+        "voc_semseg, dense probes",
+        "densessl prepare voc_aug",
+    ),
     "COCO": (
         "coco/annotations/instances_train2017.json coco/annotations/instances_val2017.json "
         "coco/train2017 coco/val2017",
@@ -66,14 +70,14 @@ DATA_SETS = {
     "Cityscapes": (
         "cityscapes/leftImg8bit/train cityscapes/leftImg8bit/val "
         "cityscapes/gtFine/train cityscapes/gtFine/val",
-        "cityscapes_inst, cityscapes_semseg",
+        "cityscapes_inst, cityscapes_semseg, dense probes",
         "",
     ),
     "ADE20K": (
         "ADEChallengeData2016/images/training ADEChallengeData2016/images/validation "
         "ADEChallengeData2016/annotations_detectron2/training "
         "ADEChallengeData2016/annotations_detectron2/validation",
-        "ade20k_semseg",
+        "ade20k_semseg, dense probes",
         "densessl prepare ade20k",
     ),
 }

@@ -9,13 +9,16 @@ ASPECT = 4 / 3  # of a photograph
 def check_machine(cfg, processes: int, here: int, evaluates: bool = False) -> None:
     """Raise EnvironmentLacks where the batches that loader processes hold do not fit.
 
-    ``cfg``: of Detectron2 or of classification; ``processes`` share a batch, of which ``here`` run
+    ``cfg``: of any protocol; ``processes`` share a batch, of which ``here`` run
     on this machine. ``evaluates``: no step of training will follow. Photographs have other sizes
     than these, so it is an estimate; what it does not see is reported when it happens.
     """
     if "TASK" in cfg:
-        images = cfg.TEST.IMS_PER_BATCH if evaluates else cfg.SOLVER.IMS_PER_BATCH // processes
-        size, tensors = images * 3 * cfg.INPUT.SIZE**2, 2
+        trains = not evaluates and "IMS_PER_BATCH" in cfg.SOLVER
+        images = cfg.SOLVER.IMS_PER_BATCH // processes if trains else cfg.TEST.IMS_PER_BATCH
+        edges = cfg.INPUT.SIZE
+        height, width = (edges, edges) if isinstance(edges, int) else edges
+        size, tensors = images * 3 * height * width, 2
     else:
         images = 1 if evaluates else cfg.SOLVER.IMS_PER_BATCH // processes
         size, tensors = images * _bytes_of_image(cfg, evaluates), 4 * images

@@ -5,13 +5,15 @@ import sys
 from console.errors import InputError
 from console.overrides import is_option, pairs
 from console.parser import Parser
+from d2_transfer import own_data
 
 DESCRIPTION = """\
 Fine-tune pretrained weights under a paper's protocol with Detectron2's own trainer, evaluate, and
 average over trials. A trial that is finished is not run again; an interrupted one goes on.
 
 WEIGHTS is a checkpoint of 'densessl pretrain' (converted first, with its proof), a converted .pkl,
-'random', or 'supervised:FILE' with a torchvision state dict. KEY VALUE pairs change Detectron2's
+'random', 'random_bn' (frozen protocols: a random network with the data's batch-norm statistics), or
+'supervised:FILE' with a torchvision state dict. KEY VALUE pairs change Detectron2's
 config last of all; 'densessl transfer --protocol NAME --print-config' shows every key.
 """
 
@@ -49,9 +51,7 @@ def parser() -> Parser:
         action="store_true",
         help="evaluate WEIGHTS, a trial's model_final.pth, and train nothing",
     )
-    for name in ("train", "val"):
-        made.add_argument(f"--{name}-json", metavar="FILE", help=f"custom_*: {name} annotations")
-        made.add_argument(f"--{name}-images", metavar="DIR", help=f"custom_*: {name} images")
+    own_data.add_flags(made)
     made.add_argument("--mini", action="store_true", help="a miniature for two cores and scenes")
     made.add_argument("--list", action="store_true", help="print the protocols")
     made.add_argument(
@@ -99,23 +99,24 @@ def listing() -> str:
 
 
 def _config_text(args) -> str:
-    from d2_transfer import classification
-    from d2_transfer.command import own_data
+    from d2_transfer.protocols import room
     from d2_transfer.resolve import check_words, resolve
 
     if not args.protocol:
         raise InputError("--print-config needs --protocol NAME (see --list)")
     _check_processes(args)
-    if args.train_json:
-        _check_custom(args)
+    own = None
+    if any(getattr(args, name) is not None for name in own_data.ALL):
+        own = own_data.of(args.protocol, args)
     words = [args.weights, *args.overrides] if args.weights else []
     bare = len(words) % 2 == 0 and not any("=" in word for word in words)
     alone = not words or is_option(words[0]) or bare
     weights, overrides = ("", words) if alone else (words[0], words[1:])
     check_words(args.protocol, args.variant, overrides, args.mini, args.gpus)
     gpus = args.gpus and args.gpus * args.num_machines
-    if args.protocol in classification.NAMES:
-        cfg = classification.resolve(args.protocol, args.variant, gpus or 1, args.mini, overrides)
+    if measured := room(args.protocol):
+        more = {"custom": own} if own else {}
+        cfg = measured.resolve(args.protocol, args.variant, gpus or 1, args.mini, overrides, **more)
     else:
         cfg = resolve(
             args.protocol,
@@ -124,7 +125,7 @@ def _config_text(args) -> str:
             mini=args.mini,
             overrides=overrides,
             keep_batch=args.keep_batch,
-            custom=own_data(args) if args.train_json else None,
+            custom=own,
         )
     cfg.defrost()
     cfg.MODEL.WEIGHTS = "" if weights == "random" else weights
@@ -143,26 +144,13 @@ def _check_arguments(args) -> None:
             f"--trial is {args.trial}; allowed with --trials {args.trials}: 1 to {args.trials}"
         )
     _check_processes(args)
-    _check_custom(args)
+    own_data.given(args.protocol, args)
 
 
 def _check_processes(args) -> None:
     for flag, value in (("--gpus", args.gpus), ("--num-machines", args.num_machines)):
         if value is not None and value < 1:
             raise InputError(f"{flag} is {value}; allowed: 1 or more")
-
-
-def _check_custom(args) -> None:
-    from d2_transfer.command import CUSTOM
-
-    custom = args.protocol.startswith("custom_")
-    for name in CUSTOM:
-        value = getattr(args, name)
-        flag = "--" + name.replace("_", "-")
-        if custom and not value:
-            raise InputError(f"{flag} is missing: {args.protocol} reads your own data")
-        if value and not custom:
-            raise InputError(f"{flag} is '{value}', but {args.protocol} reads its own data sets")
 
 
 if __name__ == "__main__":

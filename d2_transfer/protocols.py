@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from console.errors import InputError, unknown
-from d2_transfer.classification import table as classification
+from d2_transfer import classification, dense_probes
+from d2_transfer.classification import table as of_classification
+from d2_transfer.dense_probes import table as of_dense_probes
 
 SCHEDULES = {"1x": "90k iterations", "2x": "180k iterations"}
 
@@ -147,8 +150,25 @@ _WITH_DETECTRON2 = (
     ),
 )
 PROTOCOLS = {
-    protocol.name: protocol for protocol in (*_WITH_DETECTRON2, *classification.protocols())
+    protocol.name: protocol
+    for protocol in (
+        *_WITH_DETECTRON2,
+        *of_classification.protocols(),
+        *of_dense_probes.protocols(),
+    )
 }
+ROOMS = (classification, dense_probes)
+
+
+def room(protocol: str) -> ModuleType | None:
+    """The room with a protocol's own ``resolve``, ``check_data``, ``run_trial`` and so on; None for
+    those that Detectron2 trains."""
+    return next((each for each in ROOMS if protocol in each.NAMES), None)
+
+
+def room_of(cfg) -> ModuleType | None:
+    """The same for a protocol's config, which tells it by its TASK."""
+    return next((each for each in ROOMS if cfg.get("TASK") in each.TASKS), None)
 
 
 def find(name: str, variant: str | None = None) -> tuple[Protocol, str]:

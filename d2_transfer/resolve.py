@@ -7,11 +7,10 @@ from console.errors import InputError, unknown
 from console.overrides import pairs
 from console.text import TRUTH
 from d2_transfer import compat, image_range
-from d2_transfer.classification import NAMES
 from d2_transfer.datasets import custom as custom_data
 from d2_transfer.datasets.custom import Custom
 from d2_transfer.miniature import shrink
-from d2_transfer.protocols import find
+from d2_transfer.protocols import find, room
 
 KINDS = {
     **{bool: "True or False", int: "a whole number", float: "a number"},
@@ -80,10 +79,8 @@ def check_words(
     It says in a moment what :func:`resolve` would say once torch and Detectron2 are imported.
     """
     found, variant = find(protocol, variant)
-    if protocol in NAMES:
-        from d2_transfer.classification.configuration import resolve as classification
-
-        classification(protocol, variant, gpus or 1, mini, overrides)
+    if own := room(protocol):
+        own.resolve(protocol, variant, gpus or 1, mini, overrides)
     elif compat.is_installed("detectron2"):
         override(compat.default_options(), overrides)
 

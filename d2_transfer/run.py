@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -12,6 +13,9 @@ from d2_transfer import results
 from d2_transfer.datasets.custom import Custom
 from d2_transfer.launch import Machines
 from d2_transfer.weights import Weights
+
+if TYPE_CHECKING:
+    from d2_transfer.dense_probes.own import OwnData
 
 CUSTOM = "DATASETS.CUSTOM"  # hashes of the user's own annotations: training, validation
 
@@ -25,7 +29,7 @@ class Run:
     variant: str
     mini: bool
     weights: Weights
-    data: Path | Custom  # holds the data sets, or describes the user's own
+    data: "Path | Custom | OwnData"  # holds the data sets, or describes the user's own
     gpus: int = 1  # of this machine
     machines: Machines = field(default_factory=Machines)
     only: int | None = None  # the one trial that this process does, while others do the others

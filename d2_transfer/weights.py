@@ -13,14 +13,25 @@ from weight_files import images
 
 logger = logging.getLogger("densessl")
 RANDOM = "random"
+RANDOM_BN = "random_bn"  # with the data's own batch-norm statistics: a control of frozen protocols
 SUPERVISED = "supervised"
+
+
+def refuse_random_bn(why: str) -> InputError:
+    """The error of a protocol that has no use for that control."""
+    return InputError(
+        f"the weights are '{RANDOM_BN}', a control of protocols that freeze the network "
+        f"(knn, linear, linear_semseg, knn_semseg, overcluster, custom_semseg); {why}: take "
+        f"'{RANDOM}'"
+    )
 
 
 @dataclass(frozen=True)
 class Weights:
     """A Detectron2 weights file and where it comes from.
 
-    ``file`` is what Detectron2 loads (empty for a random start), ``path`` what the user named and
+    ``file`` is what Detectron2 loads (empty for a random start; of RANDOM_BN that word, which is no
+    file), ``path`` what the user named and
     ``sha256`` the sum of that. ``method`` and ``pretrain`` go into the records; ``pretrain`` has
     the ``range`` of a pretraining on images that are not of 8 bits.
     """
@@ -50,6 +61,8 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
         if cfg.MODEL.FPN.TRANSFER:
             raise InputError("MODEL.FPN.TRANSFER is True, but a random start has no FPN")
         return Weights("", RANDOM, "", RANDOM)
+    if named == RANDOM_BN:
+        raise refuse_random_bn("Detectron2's protocols settle batch norm by themselves")
     supervised, _, path = named.rpartition(f"{SUPERVISED}:")
     if named.startswith(f"{SUPERVISED}:") and not path:
         raise InputError(f"'{named}' names no file; write {SUPERVISED}:FILE, a torchvision .pth")

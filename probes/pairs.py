@@ -54,7 +54,7 @@ class Pairs:
         255 for what is ignored. Raises InputError for a file that changed and cannot be read."""
         try:
             image = decode(self.images[index], self.bounds, max_pixels=0).image
-            labels = _labels(self.masks[index], self.ignore)
+            labels = read_labels(self.masks[index], self.ignore)
         except UnreadableImage as error:
             raise InputError(f"{one_line(self.images[index])} cannot be read: {error}") from None
         except BadLabels as error:
@@ -217,7 +217,7 @@ def _look(pictures, masks, ignore: int, classes: Sequence[str] | None) -> np.nda
 
 def _look_at(image: Path, mask: Path, ignore: int, classes) -> np.ndarray | str:
     try:
-        labels = _labels(mask, ignore)
+        labels = read_labels(mask, ignore)
         size = size_of(image)
     except BadLabels as error:
         return str(error)
@@ -241,8 +241,8 @@ def _look_at(image: Path, mask: Path, ignore: int, classes) -> np.ndarray | str:
     return counts
 
 
-def _labels(mask: Path, ignore: int) -> np.ndarray:
-    """Class numbers and 255, uint8 ``[H, W]``. Raises BadLabels."""
+def read_labels(mask: Path, ignore: int) -> np.ndarray:
+    """A label image's class numbers, and 255 for ``ignore``, uint8 ``[H, W]``; BadLabels."""
     values = label_images.read(mask).astype(np.int32)
     ignored = (values == ignore) | (values == VOID) | (values == DEEP_VOID)
     values -= ignore == 0

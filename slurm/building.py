@@ -13,6 +13,7 @@ import yaml
 from console.errors import InputError, unknown
 from console.files import sha256
 from console.home import expand
+from d2_transfer import own_data
 from d2_transfer.tables import layouts
 
 from . import jobs as making
@@ -243,8 +244,10 @@ class Builder:
             options.pop("DATASETS.CLASSES", None)  # scenes have classes of their own
         words = [*_words(options), *self.call.transfer]
         gpus = min(self.call.gpus, 1) if mini else self.call.gpus
-        own_data = protocol.own_data.items()
-        places = {key: str(Path(expand(place)).absolute()) for key, place in own_data}
+        places = dict(protocol.own_data)
+        for name in own_data.PLACES:
+            if name in places:
+                places[name] = str(Path(expand(places[name])).absolute())
         own = making.read_own(places, protocol.name)
         told = making.resolved(protocol.name, variant, words, 1, gpus, mini, False, own)
         if not self.drawn:
@@ -283,9 +286,9 @@ class Builder:
 
     def _classifies(self) -> bool:
         """Whether no protocol needs Detectron2's weights."""
-        from d2_transfer.classification import NAMES
+        from d2_transfer.protocols import room
 
-        return all(protocol.name in NAMES for protocol in self.spec.protocols)
+        return all(room(protocol.name) for protocol in self.spec.protocols)
 
     def _of_mini(self) -> str:
         return "-mini" if self.mini else ""

@@ -17,6 +17,7 @@ FOLDERS = {  # the start of a data set's name in Detectron2: its folders
     "keypoints_coco": ("coco",),
     "cityscapes": ("cityscapes",),
     "ade20k": ("ADEChallengeData2016",),
+    "camvid": ("camvid",),
 }
 
 
@@ -90,9 +91,13 @@ def parse(words: Sequence[str], folder: Path) -> Data:
 
 def folders_of(cfg) -> tuple[str, ...]:
     """The folders that a protocol's config reads, below that of the data sets."""
-    if not is_classification(cfg):
-        sets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-        return tuple(dict.fromkeys(folder for name in sets for folder in _folders(name)))
+    from d2_transfer import dense_probes, protocols
+
+    room = protocols.room_of(cfg)
+    if room is dense_probes:
+        return _folders_of_all((cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
+    if room is None:
+        return _folders_of_all((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     from d2_transfer.classification.small_sets import SETS
 
     sets = cfg.DATASETS
@@ -103,19 +108,19 @@ def folders_of(cfg) -> tuple[str, ...]:
 
 def check(cfgs: Iterable, home: Path) -> None:
     """What ``densessl transfer`` checks of its data, for all the protocols; InputError."""
-    from d2_transfer import classification, datasets
+    from d2_transfer import datasets, protocols
 
     cfgs = list(cfgs)
-    for cfg in filter(is_classification, cfgs):
-        classification.check_data(cfg, home)
-    detection = [cfg.DATASETS for cfg in cfgs if not is_classification(cfg)]
+    for cfg in cfgs:
+        if room := protocols.room_of(cfg):
+            room.check_data(cfg, home)
+    detection = [cfg.DATASETS for cfg in cfgs if protocols.room_of(cfg) is None]
     names = dict.fromkeys(name for sets in detection for name in (*sets.TRAIN, *sets.TEST))
     datasets.check(names, home)
 
 
-def is_classification(cfg) -> bool:
-    """Whether a protocol's config is one of classification, not Detectron2's."""
-    return "TASK" in cfg
+def _folders_of_all(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(folder for name in names for folder in _folders(name)))
 
 
 def _folders(name: str) -> tuple[str, ...]:

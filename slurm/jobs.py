@@ -20,6 +20,7 @@ from . import cost
 from .graph import Job, Resources
 
 RANDOM = "random"
+RANDOM_STARTS = (RANDOM, "random_bn")
 SUPERVISED = "supervised:"
 
 
@@ -139,10 +140,10 @@ def transfer_jobs(
 ) -> list[Job]:
     """``densessl transfer``: a job for each of ``trials``, ``NAME-1``, ``NAME-2``, …, one array.
 
-    ``weights`` is ``random``, ``supervised:FILE`` or a file: one that a job of ``needs`` makes, or,
-    without ``needs``, one that is there and counts by its content. ``options`` are ``KEY VALUE``
-    pairs, ``gpus`` of each of ``nodes`` (0: the CPU), ``own_data`` the four files and folders of a
-    custom protocol (``train_json``, …). ``together``: one job, ``NAME``, for all trials. Raises
+    ``weights`` is ``random``, ``random_bn``, ``supervised:FILE`` or a file: one that a job of
+    ``needs`` makes, or, without ``needs``, one that is there and counts by its content. ``options``
+    are ``KEY VALUE`` pairs, ``gpus`` of each of ``nodes`` (0: the CPU), ``own_data`` the places of
+    a custom protocol (``train_json``, …). ``together``: one job, ``NAME``, for all trials. Raises
     InputError for what transfer would refuse.
     """
     if trials < 1:
@@ -159,8 +160,8 @@ def transfer_jobs(
     words += ["--seed", str(seed)] if seed != 1 else []
     words += ["-o", str(folder), *map(str, options)]
     content = ["transfer", protocol, told.variant, told.sum]
-    if str(weights) == RANDOM:
-        content.append(RANDOM)
+    if str(weights) in RANDOM_STARTS:
+        content.append(str(weights))
     elif not needs:
         content.append(_sum_of_file(str(weights).removeprefix(SUPERVISED)))
     hours = None if mini else cost.of_fine_tuning(told.file, options, nodes * gpus)
@@ -220,13 +221,14 @@ def _resolve(
     keep_batch: bool,
     custom: Any = None,
 ) -> Resolved:
-    from d2_transfer import classification, protocols, resolve
+    from d2_transfer import protocols, resolve
 
     found, variant = protocols.find(protocol, variant)
-    if protocol in classification.NAMES:
+    if room := protocols.room(protocol):
         if keep_batch:
             raise InputError(f"--keep-batch is for detection and segmentation, not for {protocol}")
-        cfg = classification.resolve(protocol, variant, processes, mini, options, cuda)
+        more = {"custom": custom} if custom is not None else {}
+        cfg = room.resolve(protocol, variant, processes, mini, options, cuda, **more)
     else:
         how = {"gpus": processes, "cuda": cuda, "mini": mini, "keep_batch": keep_batch}
         cfg = resolve.resolve(protocol, variant, overrides=options, custom=custom, **how)
@@ -274,10 +276,9 @@ def read_own(own_data: Mapping[str, str] | None, protocol: str):
     """The user's own data, read and checked; None where there are none."""
     if not own_data:
         return None
-    from d2_transfer.datasets import custom
+    from d2_transfer import own_data as files
 
-    names = ("train_json", "train_images", "val_json", "val_images")
-    return custom.read(*(own_data[name] for name in names), need_masks=protocol == "custom_mask")
+    return files.read(protocol, own_data)
 
 
 def _place(config: str) -> str:

@@ -9,13 +9,13 @@ from console import log
 from console.errors import InputError, nearest
 from console.overrides import pairs
 from console.parser import Parser
+from d2_transfer import own_data
 
 from . import flags, jobs, state
 from .data import Data, folders_of
 from .graph import Job
 from .settings import Cluster
 
-OWN_DATA = ("train_json", "train_images", "val_json", "val_images")
 USAGE = """\
 usage: densessl submit {pretrain,transfer,pipeline,retry} …
 
@@ -109,7 +109,7 @@ def transfer(argv: list[str]) -> int:
     KEY VALUE pairs change options of the protocol's config.
     """
     parser = Parser(prog="densessl submit transfer", description=transfer.__doc__)
-    parser.add_argument("weights", metavar="WEIGHTS", help="a checkpoint, or 'random'")
+    parser.add_argument("weights", metavar="WEIGHTS", help="a checkpoint, 'random' or 'random_bn'")
     parser.add_argument("--protocol", required=True, metavar="NAME", help="of transfer --list")
     parser.add_argument("--variant", metavar="NAME", help="where the protocol has several")
     parser.add_argument("--trials", type=int, default=5, metavar="K", help="how many")
@@ -119,9 +119,7 @@ def transfer(argv: list[str]) -> int:
     parser.add_argument("--mini", action="store_true", help="the protocol in miniature")
     parser.add_argument("--keep-batch", action="store_true", help="as densessl transfer")
     parser.add_argument("--method", metavar="NAME", help="of a checkpoint that cannot tell it")
-    for name in OWN_DATA:
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, metavar="PATH", help="custom_*: as densessl transfer")
+    own_data.add_flags(parser)
     flags.add(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="options by name")
     args = parser.parse_intermixed_args(argv)
@@ -130,9 +128,8 @@ def transfer(argv: list[str]) -> int:
     from d2_transfer.resolve import check_words
 
     check_words(args.protocol, args.variant, args.overrides, args.mini, args.gpus * args.nodes)
-    own = {name: str(Path(getattr(args, name)).absolute()) for name in OWN_DATA if vars(args)[name]}
-    if own and len(own) < len(OWN_DATA):
-        raise InputError(f"one's own data are {', '.join(OWN_DATA)}; given: {', '.join(own)}")
+    own = own_data.given(args.protocol, args)
+    own |= {name: str(Path(own[name]).absolute()) for name in own_data.PLACES if name in own}
     folder = Path(args.output_dir).absolute()
     weights, work = _converted(args, folder)
     trials = jobs.transfer_jobs(
@@ -163,9 +160,9 @@ def transfer(argv: list[str]) -> int:
 
 def _converted(args, folder: Path) -> tuple[str | Path, list[Job]]:
     """What the trials start from, and the job that makes it, if one must."""
-    from d2_transfer import classification
+    from d2_transfer import protocols
 
-    if args.weights == jobs.RANDOM:
+    if args.weights in jobs.RANDOM_STARTS:
         return args.weights, []
     if args.weights.startswith(jobs.SUPERVISED):
         file = Path(args.weights.removeprefix(jobs.SUPERVISED)).absolute()
@@ -173,7 +170,7 @@ def _converted(args, folder: Path) -> tuple[str | Path, list[Job]]:
     given = Path(args.weights).absolute()
     if given.suffix == ".pkl":  # converted already
         return given, []
-    suffix = ".pth" if args.protocol in classification.NAMES else ".pkl"
+    suffix = ".pth" if protocols.room(args.protocol) else ".pkl"
     output = folder / f"weights{suffix}"
     return output, [jobs.convert_job(given, output, method=args.method)]
 

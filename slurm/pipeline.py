@@ -79,7 +79,7 @@ class Protocol:
 
     ``folder``: below ``transfer/``, made of the name, the variant and the options unless it is
     said. ``together``: the trials of a row are one job. ``mini``: as ``transfer --mini``.
-    ``own_data``: of custom_det and custom_mask, ``train_json`` and so on.
+    ``own_data``: of custom_det and so on, ``train_json`` and so on.
     """
 
     name: str

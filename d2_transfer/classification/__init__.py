@@ -2,11 +2,12 @@
 
 import importlib
 
-from .table import NAMES
+from .table import NAMES, TASKS
 
 __all__ = [
     "NAMES",
     "PROTOCOLS",
+    "TASKS",
     "check_data",
     "describe",
     "evaluate_trained",

@@ -3,13 +3,15 @@
 Names that Detectron2 has mean here what they mean there.
 """
 
-import math
-from collections.abc import Callable
+from functools import partial
 
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError, unknown
+from console.errors import InputError
+from d2_transfer.option_rules import Rules, add, check_device, check_values
 from decoding import MAX_PIXELS
+
+from .table import TASKS
 
 C = CfgNode()
 C.TASK = ""  # knn, linear, finetune: what a trial does
@@ -87,7 +89,7 @@ C.TEST.IMS_PER_BATCH = 256  # of each process
 BACKBONES = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
 DATASETS = ("folder", "cifar10", "cifar100", "cub200", "cars", "aircraft", "pets", "voc_objects")
 CHOICES = {
-    "TASK": ("knn", "linear", "finetune"),
+    "TASK": TASKS,
     "MODEL.BACKBONE": ("auto", *BACKBONES),
     "MODEL.NORM": ("BN", "SyncBN"),
     "DATASETS.NAME": DATASETS,
@@ -96,12 +98,8 @@ CHOICES = {
     "SOLVER.PER": ("epoch", "step"),
     "LINEAR.VIT_FEATURES": ("dino", "last"),
 }
-RULES: dict[str, tuple[Callable[[float], bool], str]] = {}  # option: what holds, in words
-
-
-def _rule(words: str, holds: Callable[[float], bool], *options: str) -> None:
-    RULES.update(dict.fromkeys(options, (holds, words)))
-
+RULES: Rules = {}
+_rule = partial(add, RULES)
 
 _rule("0 or more", lambda v: v >= 0, "SEED", "DATALOADER.NUM_WORKERS", "SOLVER.MAX_ITER")
 _rule("0 or more", lambda v: v >= 0, "DATALOADER.TIMEOUT")
@@ -122,16 +120,8 @@ _rule("16 or more", lambda v: v >= 16, "INPUT.SIZE")
 
 def check(cfg: CfgNode, gpus: int, cuda: bool) -> None:
     """InputError for the first value that cannot be, before any work."""
-    for name, allowed in CHOICES.items():
-        if value_of(cfg, name) not in allowed:
-            raise unknown("value", value_of(cfg, name), allowed, name)
-    for name, (holds, words) in RULES.items():
-        value = value_of(cfg, name)
-        for each in value if isinstance(value, tuple | list) else (value,):
-            numeric = isinstance(each, int | float) and not isinstance(each, bool)
-            if not numeric or not math.isfinite(each) or not holds(each):
-                raise InputError(f"{name} is {value}; allowed: {words}")
-    solver, device = cfg.SOLVER, cfg.MODEL.DEVICE
+    check_values(cfg, CHOICES, RULES)
+    solver = cfg.SOLVER
     if solver.IMS_PER_BATCH % gpus:
         raise InputError(
             f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}, which {gpus} processes cannot share "
@@ -152,17 +142,6 @@ def check(cfg: CfgNode, gpus: int, cuda: bool) -> None:
         )
     if not cfg.KNN.STAGES:
         raise InputError("KNN.STAGES is empty; allowed: last, all, or names of stages")
-    if device not in ("cpu", "cuda") or (device == "cuda" and not cuda):
-        here = "cpu, cuda" if cuda else "cpu: there is no CUDA device here"
-        raise InputError(f"MODEL.DEVICE is '{device}'; allowed: {here}")
-    if device == "cpu" and solver.AMP.ENABLED:
-        raise InputError("SOLVER.AMP.ENABLED is True, but AMP needs a CUDA device")
-    if device == "cpu" and cfg.MODEL.NORM == "SyncBN":
+    check_device(cfg, cuda)
+    if cfg.MODEL.DEVICE == "cpu" and cfg.MODEL.NORM == "SyncBN":
         raise InputError("MODEL.NORM is 'SyncBN', which needs a CUDA device; allowed here: BN")
-
-
-def value_of(cfg: CfgNode, name: str):
-    """The value under a dotted name."""
-    for part in name.split("."):
-        cfg = cfg[part]
-    return cfg

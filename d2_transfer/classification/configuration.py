@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from fvcore.common.config import CfgNode
 
 from configs import FOLDER
-from console.errors import InputError, unknown
-from console.overrides import pairs
+from console.errors import unknown
+from d2_transfer.option_rules import with_decimals
+from d2_transfer.protocols import find
 from d2_transfer.resolve import override
 
 from .config import C, check
-from .table import protocols
+from .table import NAMES
 
 SEARCHED = ("BASE_LR", "WEIGHT_DECAY", "HEAD_LR_FACTOR")
 MINI = FOLDER / "transfer" / "mini_classification.yaml"
@@ -31,22 +32,16 @@ def resolve(
     ``overrides``: KEY VALUE …, applied last, and they win. Raises InputError for unknown names and
     keys (naming the nearest) and for values that do not fit.
     """
-    rows = {row.name: row for row in protocols()}
-    if protocol not in rows:
-        raise unknown("protocol", protocol, rows, "--protocol")
-    configs = rows[protocol].configs
-    variant = next(iter(configs)) if variant is None else variant
-    if variant not in configs:
-        if list(configs) == [""]:
-            raise InputError(f"--variant is '{variant}', but {protocol} has no variants")
-        raise unknown("variant", variant, configs, f"--variant of {protocol}")
+    row, variant = find(protocol, variant)
+    if row.name not in NAMES:
+        raise unknown("protocol", protocol, NAMES, "--protocol")
     cfg = C.clone()
-    cfg.merge_from_file(str(FOLDER / "transfer" / configs[variant]))
+    cfg.merge_from_file(str(FOLDER / "transfer" / row.configs[variant]))
     if not cuda:
         cfg.MODEL.DEVICE, cfg.MODEL.NORM, cfg.SOLVER.AMP.ENABLED = "cpu", "BN", False
     if mini:
         shrink(cfg)
-    override(cfg, _with_decimals(cfg, overrides))
+    override(cfg, with_decimals(cfg, overrides))
     check(cfg, gpus, cuda)
     cfg.freeze()
     return cfg
@@ -68,18 +63,6 @@ def shrink(cfg: CfgNode) -> None:
         cfg.SEARCH.BASE_LR = ()
     if full.DATASETS.LIST:
         cfg.DATASETS.LIST, cfg.DATASETS.SHARE = "seeded", round(full.DATASETS.SHARE**0.25, 2)
-
-
-def _with_decimals(cfg: CfgNode, overrides: Sequence[str]) -> list[str]:
-    """A whole number given for an option that is none (EPOCHS 20): the config is strict there."""
-    words = pairs(overrides)
-    for place in range(0, len(words), 2):
-        node = cfg
-        for part in words[place].split("."):
-            node = node.get(part) if isinstance(node, dict) else None
-        if isinstance(node, float) and words[place + 1].lstrip("-").isdigit():
-            words[place + 1] += ".0"
-    return words
 
 
 def describe(cfg: CfgNode, processes: int) -> str:

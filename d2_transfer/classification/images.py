@@ -43,6 +43,10 @@ class Images:
         """What messages and lists call an image."""
         return str(index) if self.pixels is not None else os.fsdecode(self.names[index])
 
+    def path(self, index: int) -> str:
+        """Where an image lies, for messages."""
+        return str(self.root / self.name(index))
+
     def open(self, index: int) -> Image.Image:
         """The image as upright RGB. InputError for an unreadable one."""
         if self.pixels is not None:

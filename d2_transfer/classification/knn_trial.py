@@ -7,24 +7,29 @@ from fvcore.common.config import CfgNode
 
 import knn
 
+from . import controls
 from .accuracy import Counts
 from .features import Features
 from .images import Images
+from .loading import EvaluationCrops
 from .networks import build_backbone, stages_of
 from .processes import rank, world
 
 
 def evaluate(
-    cfg: CfgNode, train: Images, test: Images, start: str, cache: Path, device: torch.device
+    cfg: CfgNode, train: Images, test: Images, sha256: str, cache: Path, device: torch.device
 ) -> dict[str, float]:
     """The accuracy at every k of KNN.KS and every stage of KNN.STAGES, per cent.
 
     ``knn/top1`` and ``knn/top5`` are those of k = KNN.K at the last of the stages; beside them
     ``knn/top1_k10`` … (with several stages ``knn/top1_res4_k10`` …). The features of a class of
-    their own kind on disk: :class:`Features`; no matrix of all similarities is made.
+    their own kind on disk: :class:`Features`; no matrix of all similarities is made. ``sha256``: of
+    the weights.
     """
+    start = controls.start_of(cfg, sha256, train.fingerprint)
     backbone = build_backbone(cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED)
     backbone = backbone.eval().requires_grad_(False).to(device)
+    controls.settle(backbone, EvaluationCrops(train, cfg), len(train), cfg, train.path)
     if cfg.MODEL.CHANNELS_LAST:
         backbone = backbone.to(memory_format=torch.channels_last)
     stages = stages_of(backbone.name, cfg.KNN.STAGES)

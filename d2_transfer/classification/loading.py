@@ -3,7 +3,7 @@
 A resumed trial has the very batches of one that was not stopped, whatever the number of workers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
@@ -101,24 +101,33 @@ def training_batches(images: Images, cfg: CfgNode, order: Order) -> Batches:
 
     A context manager, whose end ends the loader processes.
     """
-    return _batches(TrainingCrops(images, cfg), order, cfg)
+    return batches_of(TrainingCrops(images, cfg), order, cfg, images.path)
 
 
 def evaluation_batches(images: Images, indices: range, cfg: CfgNode) -> Batches:
     """The same of the images with these numbers, each once, in their order."""
-    size = cfg.TEST.IMS_PER_BATCH
-    sampler = [indices[first : first + size] for first in range(0, len(indices), size)]
-    return _batches(EvaluationCrops(images, cfg), sampler, cfg)
+    dataset = EvaluationCrops(images, cfg)
+    return batches_of(dataset, in_order(indices, cfg.TEST.IMS_PER_BATCH), cfg, images.path)
+
+
+def in_order(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """The numbers, ``size`` a batch."""
+    return [indices[first : first + size] for first in range(0, len(indices), size)]
 
 
 @contextmanager
-def _batches(dataset: Dataset, sampler, cfg: CfgNode) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+def batches_of(
+    dataset: Dataset, sampler, cfg: CfgNode, path: Callable[[int], str]
+) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    """Pairs of tensors, stacked, from a dataset that gives them or :class:`Unreadable`.
+
+    ``path`` names the file of a number. A context manager, whose end ends the loader processes.
+    """
     workers = min(cfg.DATALOADER.NUM_WORKERS, len(sampler))
-    images = dataset.images
     loader = Loader(
         dataset,
         _collate,
-        lambda number: str(images.root / images.name(number)),
+        path,
         options_of(cfg, workers),
         pin=cfg.MODEL.DEVICE == "cuda",
         batch_sampler=sampler,
@@ -143,7 +152,7 @@ def _sample(dataset, transform: Callable, index: int) -> tuple[Tensor, int] | Un
         image = dataset.images.open(index)
     except InputError as error:
         return Unreadable(error)
-    return transform(image), int(dataset.images.labels[index])
+    return transform(image), torch.tensor(int(dataset.images.labels[index]))
 
 
 def _collate(samples: list) -> tuple[Tensor, Tensor] | Unreadable:
@@ -151,7 +160,7 @@ def _collate(samples: list) -> tuple[Tensor, Tensor] | Unreadable:
         if isinstance(sample, Unreadable):
             return sample
     images, labels = zip(*samples, strict=True)
-    return torch.stack(images), torch.tensor(labels)
+    return torch.stack(images), torch.stack(labels)
 
 
 def _readable(batches: Iterator) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,7 +11,8 @@ from console.errors import InputError, unknown
 from d2_transfer import convert
 from d2_transfer.convert.prove import stride_as_caffe
 from d2_transfer.convert.prove_timm import timms
-from weight_files.vit import BLOCKS, IMAGE, SIZES
+from d2_transfer.weights import RANDOM_BN
+from weight_files.vit import BLOCKS, IMAGE, PATCH, SIZES
 
 RESNET_STAGES = ("res2", "res3", "res4", "res5")  # Detectron2's names: torchvision's layer1 … 4
 VIT_STAGES = tuple(f"block{number}" for number in range(1, BLOCKS + 1))
@@ -32,8 +33,8 @@ def is_vit(name: str) -> bool:
     return name in SIZES
 
 
-def stages_of(name: str, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The stages of the backbone ``name`` that KNN.STAGES asks for; InputError for others."""
+def stages_of(name: str, wanted: Sequence[str], option: str = "KNN.STAGES") -> tuple[str, ...]:
+    """The stages of the backbone ``name`` that ``option`` asks for; InputError for others."""
     known = VIT_STAGES if is_vit(name) else RESNET_STAGES
     words = {
         "last": known[-1:],
@@ -41,7 +42,7 @@ def stages_of(name: str, wanted: Sequence[str]) -> tuple[str, ...]:
     } | {stage: (stage,) for stage in known}
     for word in wanted:
         if word not in words:
-            raise unknown("stage", str(word), words, f"KNN.STAGES with a {name}")
+            raise unknown("stage", str(word), words, f"{option} with a {name}")
     return tuple(dict.fromkeys(stage for word in wanted for stage in words[word]))
 
 
@@ -51,6 +52,8 @@ class Backbone(nn.Module):
     They are normalised as the weights' facts say. ``stages(images, names)`` gives the features of
     several depths: of a ResNet each stage's global average; of a ViT the class token after each
     block, behind the final LayerNorm that all share (DINO's ``get_intermediate_layers``).
+    ``maps(images, names)`` gives the features of each position instead: a ResNet's feature maps, a
+    ViT's patch tokens. They may have any height and width (of a ViT: whole patches).
     """
 
     def __init__(self, name: str, network: nn.Module, facts: dict[str, Any]):
@@ -83,12 +86,33 @@ class Backbone(nn.Module):
             blocks = [VIT_STAGES.index(name) for name in names]
             tokens = self._tokens(images, blocks)
             return {name: tokens[block][1][:, 0] for name, block in zip(names, blocks, strict=True)}
+        return {name: each.mean((2, 3)) for name, each in self._resnet_maps(images, names).items()}
+
+    def maps(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """The features of each position at some stages: ``[B, C, h, w]``, as :meth:`grid` says."""
+        if not is_vit(self.name):
+            return self._resnet_maps(images, names)
+        blocks = [VIT_STAGES.index(name) for name in names]
+        tokens = self._tokens(images, blocks)
+        grid = self.grid(self.last, images.shape[2:])
+        return {
+            name: tokens[block][0].transpose(1, 2).unflatten(2, grid)
+            for name, block in zip(names, blocks, strict=True)
+        }
+
+    def grid(self, stage: str, size: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of a stage's map of images of ``size`` (height, width)."""
+        stride = PATCH if is_vit(self.name) else 4 << RESNET_STAGES.index(stage)
+        height, width = (-(-edge // stride) for edge in size)
+        return height, width
+
+    def _resnet_maps(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         found, network = {}, self.network
         x = network.maxpool(network.relu(network.bn1(network.conv1(self._normalised(images)))))
         for number, stage in enumerate(RESNET_STAGES, 1):
             x = getattr(network, f"layer{number}")(x)
             if stage in names:
-                found[stage] = x.mean((2, 3))
+                found[stage] = x
             if len(found) == len(set(names)):
                 break
         return {name: found[name] for name in names}
@@ -140,13 +164,18 @@ def network_of(wanted: str, facts: dict[str, Any] | None) -> str:
     return facts["network"]
 
 
-def build_backbone(wanted: str, weights: str | os.PathLike, size: int, seed: int) -> Backbone:
+def build_backbone(
+    wanted: str, weights: str | os.PathLike, size: int | Sequence[int], seed: int
+) -> Backbone:
     """The backbone with the tensors of a converted file; without one, a random start by ``seed``.
 
-    ``size``: of its images. Raises InputError for a size that a ViT cannot cut into patches and for
-    a file that does not fit, EnvironmentLacks where a ViT's timm is not installed.
+    ``size``: of its images, an edge or (height, width). ``weights`` may be RANDOM_BN: a random
+    start, whose batch norm then gets the data's statistics (:mod:`.controls`). Raises InputError
+    for a size that a ViT cannot cut into patches and for a file that does not fit, EnvironmentLacks
+    where a ViT's timm is not installed.
     """
-    held = convert.read_checkpoint(weights) if weights else None
+    start = str(weights) in ("", RANDOM_BN)
+    held = None if start else convert.read_checkpoint(weights)
     facts = held.densessl if held is not None else IMAGENET
     name = network_of(wanted, facts if held is not None else None)
     network = _network(name, size, seed)
@@ -160,14 +189,17 @@ def build_backbone(wanted: str, weights: str | os.PathLike, size: int, seed: int
     return Backbone(name, network, facts)
 
 
-def check_size(name: str, size: int) -> None:
+def check_size(name: str, size: int | Sequence[int]) -> None:
     """InputError for a size that a ViT cannot cut into its patches."""
-    if is_vit(name) and size % 16:
-        near = f"{size // 16 * 16} or {size // 16 * 16 + 16}"
-        raise InputError(f"INPUT.SIZE is {size}; {name} has patches of 16 pixels; nearest: {near}")
+    for edge in (size,) if isinstance(size, int) else size:
+        if is_vit(name) and edge % PATCH:
+            near = f"{edge // PATCH * PATCH} or {edge // PATCH * PATCH + PATCH}"
+            raise InputError(
+                f"INPUT.SIZE is {size}; {name} has patches of {PATCH} pixels; nearest: {near}"
+            )
 
 
-def _network(name: str, size: int, seed: int) -> nn.Module:
+def _network(name: str, size: int | Sequence[int], seed: int) -> nn.Module:
     check_size(name, size)
     torch.manual_seed(seed)
     if is_vit(name):

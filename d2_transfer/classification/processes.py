@@ -35,3 +35,9 @@ def total(counts: Tensor) -> Tensor:
     if world() > 1:
         dist.all_reduce(counts)
     return counts
+
+
+def from_first(values: Tensor) -> None:
+    """Overwrite a tensor with that of the first process."""
+    if world() > 1:
+        dist.broadcast(values, 0)

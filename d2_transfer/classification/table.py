@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from d2_transfer.protocols import Protocol
 
 NAMES = ("knn", "linear", "semisup_1pct", "semisup_10pct", "finetune_cls")
+TASKS = ("knn", "linear", "finetune")  # what a trial does
 SMALL = ("cifar10", "cifar100", "cub200", "cars", "aircraft", "pets", "folder", "voc_objects")
 ACCURACY = ("cls/top1", "cls/top5", "cls/mean_class")
 IMAGENET = ("imagenet/train", "imagenet/val")

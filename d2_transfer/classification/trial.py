@@ -15,12 +15,13 @@ from d2_transfer.run import Run, as_dict
 from d2_transfer.stops import StopRequest
 from d2_transfer.trained import FINAL
 
-from . import knn_trial, search
+from . import controls, knn_trial, search
 from .accuracy import Counts, flat_metrics
 from .config import C
 from .data import read, training_images
 from .fit import Fit, evaluate, forget
 from .images import Images
+from .loading import EvaluationCrops
 from .models import Classifier, LinearProbe, Model
 from .networks import build_backbone
 from .processes import barrier, rank, world
@@ -37,9 +38,9 @@ def run_trial(run: Run, trial: int) -> None:
     was trained.
     """
     folder = run.trial_folder(trial)
-    cfg, device = _begun(run, folder)
+    cfg, device = begun(C, run, folder)
     started = results.now()
-    with StopRequest(), _written_once(rank()):
+    with StopRequest(), written_once(rank()):
         train, test = read(cfg, Path(run.data))
         train = training_images(cfg, train, Path(run.data))
         if rank() == 0:
@@ -48,9 +49,8 @@ def run_trial(run: Run, trial: int) -> None:
                 *(len(train), train.where, len(test), test.where, len(train.classes)),
             )
         if cfg.TASK == "knn":
-            start = run.weights.sha256 or f"random, seed {cfg.SEED}"
             cache = Path(cfg.KNN.CACHE).expanduser() if cfg.KNN.CACHE else run.folder / "features"
-            metrics = knn_trial.evaluate(cfg, train, test, start, cache, device)
+            metrics = knn_trial.evaluate(cfg, train, test, run.weights.sha256, cache, device)
         else:
             task = _linear if cfg.TASK == "linear" else _finetune
             metrics = task(cfg, run, trial, train, test, device)
@@ -67,12 +67,12 @@ def evaluate_trained(run: Run, known: evaluate_only.Origin) -> None:
     As :func:`d2_transfer.evaluate_only.evaluate`. Its metrics are the trial's, less what only a
     training can tell: the best epoch, and what a search chose.
     """
-    cfg, device = _begun(run, run.folder)
+    cfg, device = begun(C, run, run.folder)
     started = results.now()
-    with StopRequest(), _written_once(rank()):
+    with StopRequest(), written_once(rank()):
         train, test = read(cfg, Path(run.data))
         classes, linear = len(train.classes), cfg.TASK == "linear"
-        model = _probe(cfg, classes) if linear else _classifier(cfg, classes, configured(cfg))
+        model = _probe(cfg, train) if linear else _classifier(cfg, classes, configured(cfg))
         trained.fill(model.trained, run.weights.file)
         counts = evaluate(model.to(device), test, cfg)
         metrics = _linear_metrics(cfg, counts) if linear else _metrics(counts)
@@ -82,11 +82,11 @@ def evaluate_trained(run: Run, known: evaluate_only.Origin) -> None:
     gc.collect()
 
 
-def _begun(run: Run, folder: Path) -> tuple[CfgNode, torch.device]:
-    """This process's config, from ``folder``, and its device."""
+def begun(options: CfgNode, run: Run, folder: Path) -> tuple[CfgNode, torch.device]:
+    """This process's config, ``options`` with what ``folder`` holds, and its device."""
     if world() > 1:  # this is a process of its own
         log.setup(run.folder, rank(), run.log)
-    cfg = C.clone()
+    cfg = options.clone()
     cfg.merge_from_file(str(folder / "config.yaml"))
     cfg.freeze()
     torch.backends.cudnn.benchmark = True  # all images have one size
@@ -99,7 +99,7 @@ def _linear(
     cfg: CfgNode, run: Run, trial: int, train: Images, test: Images, device: torch.device
 ) -> dict[str, float]:
     """Classifiers on frozen features: the configured rate, and each of SOLVER.SWEEP."""
-    model = _probe(cfg, len(train.classes)).to(device)
+    model = _probe(cfg, train).to(device)
     fit, counts = _fit(cfg, run, trial, model, configured(cfg), train, test)
     return _linear_metrics(cfg, counts) | {"linear/top1_best_epoch": fit.best}
 
@@ -139,8 +139,10 @@ def _rates(cfg: CfgNode) -> list[float]:
     return [cfg.SOLVER.BASE_LR, *(r for r in cfg.SOLVER.SWEEP if r != cfg.SOLVER.BASE_LR)]
 
 
-def _probe(cfg: CfgNode, classes: int) -> Model:
-    return LinearProbe(_backbone(cfg), classes, _rates(cfg), cfg)
+def _probe(cfg: CfgNode, train: Images) -> Model:
+    backbone = _backbone(cfg)
+    controls.settle(backbone, EvaluationCrops(train, cfg), len(train), cfg, train.path)
+    return LinearProbe(backbone, len(train.classes), _rates(cfg), cfg)
 
 
 def _classifier(cfg: CfgNode, classes: int, setting: Setting) -> Model:
@@ -164,7 +166,7 @@ def _backbone(cfg: CfgNode):
 
 
 @contextlib.contextmanager
-def _written_once(process: int):
+def written_once(process: int):
     """What several processes would say alike, one says."""
     level = logger.level
     if process:

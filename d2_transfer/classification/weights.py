@@ -1,6 +1,7 @@
 """What a trial starts from: any checkpoint that ``densessl convert`` knows, or a random start."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -9,27 +10,44 @@ from fvcore.common.config import CfgNode
 from console import files
 from console.errors import InputError
 from d2_transfer import convert
-from d2_transfer.weights import RANDOM, SUPERVISED, Weights, log_images
+from d2_transfer.weights import (
+    RANDOM,
+    RANDOM_BN,
+    SUPERVISED,
+    Weights,
+    log_images,
+    refuse_random_bn,
+)
 
-from .networks import check_size, network_of, stages_of
+from .networks import check_size, is_vit, network_of, stages_of
+
+Check = Callable[[CfgNode, dict | None], None]
 
 
-def prepare(named: str, folder: str | os.PathLike, cfg: CfgNode) -> Weights:
+def prepare(
+    named: str, folder: str | os.PathLike, cfg: CfgNode, check: Check | None = None
+) -> Weights:
     """Turn what the user named into a weights file, converting it (with the proof).
 
     The file is ``folder/weights_<sum>.pth``, with torchvision's names of a ResNet, timm's of a ViT.
-    ``named``: ``random``; ``supervised:FILE``, a state dict of torchvision or timm; or any
-    checkpoint that ``densessl convert`` knows. Raises InputError for what cannot be understood and
-    for a config that does not suit the weights.
+    ``named``: ``random``; ``random_bn`` (:mod:`.controls`); ``supervised:FILE``, a state dict of
+    torchvision or timm; or any checkpoint that ``densessl convert`` knows. ``check(cfg, facts)``
+    raises for weights that do not suit the config: :func:`_check` unless named. Raises InputError
+    for what cannot be understood and for a config that does not suit the weights.
     """
-    if named == RANDOM:
-        _check(cfg, None)
-        return Weights("", RANDOM, "", RANDOM)
+    check = check or _check
+    if named in (RANDOM, RANDOM_BN):
+        check(cfg, None)
+        if named == RANDOM:
+            return Weights("", RANDOM, "", RANDOM)
+        _check_control(cfg)
+        return Weights(RANDOM_BN, RANDOM_BN, "", RANDOM_BN)
     supervised = named.startswith(f"{SUPERVISED}:")
     source = Path(named.removeprefix(f"{SUPERVISED}:") if supervised else named)
     if not source.is_file():
         raise InputError(
-            f"the weights '{source}' are not a file; allowed: a checkpoint, '{RANDOM}' or "
+            f"the weights '{source}' are not a file; allowed: a checkpoint, '{RANDOM}', "
+            f"'{RANDOM_BN}' or "
             f"'{SUPERVISED}:FILE' with a state dict of torchvision or timm"
         )
     sha256 = files.sha256(source)
@@ -42,7 +60,7 @@ def prepare(named: str, folder: str | os.PathLike, cfg: CfgNode) -> Weights:
     facts = convert.read_checkpoint(out).densessl
     log_images(facts)
     try:
-        _check(cfg, facts)
+        check(cfg, facts)
     except InputError:
         if not held_already:
             for file in (out, out.with_suffix(".txt")):
@@ -71,7 +89,8 @@ def with_start_of(cfg: CfgNode, model: str | os.PathLike) -> CfgNode:
             f"{model} has no readable config.yaml of a trial beside it, which tells its network; "
             "name the model in the folder of its trial"
         ) from None
-    if start and not Path(start).is_file():
+    is_file = start not in ("", RANDOM_BN)
+    if is_file and not Path(start).is_file():
         moved = config.parents[1] / Path(start).name
         if not moved.is_file():
             raise InputError(
@@ -83,7 +102,7 @@ def with_start_of(cfg: CfgNode, model: str | os.PathLike) -> CfgNode:
     settled.defrost()
     settled.MODEL.WEIGHTS = start
     settled.freeze()
-    _check(settled, convert.read_checkpoint(start).densessl if start else None)
+    _check(settled, convert.read_checkpoint(start).densessl if is_file else None)
     return settled
 
 
@@ -97,8 +116,17 @@ def _source_of(out: Path) -> str | None:
         return None
 
 
+def _check_control(cfg: CfgNode) -> None:
+    """InputError where there is no batch norm that stays as it is."""
+    name = network_of(cfg.MODEL.BACKBONE, None)
+    if is_vit(name):
+        raise refuse_random_bn(f"a {name} has no batch norm")
+    if cfg.TASK == "finetune":
+        raise refuse_random_bn("fine-tuning settles batch norm by itself")
+
+
 def _check(cfg: CfgNode, facts: dict | None) -> None:
     name = network_of(cfg.MODEL.BACKBONE, facts)
     check_size(name, cfg.INPUT.SIZE)
     if cfg.TASK == "knn":
-        stages_of(name, cfg.KNN.STAGES)
+        stages_of(name, cfg.KNN.STAGES, "KNN.STAGES")

@@ -2,6 +2,6 @@
 
 from .checks import check, root_folder
 from .layouts import LAYOUTS
-from .registration import register
+from .registration import class_names, register
 
-__all__ = ["LAYOUTS", "check", "register", "root_folder"]
+__all__ = ["LAYOUTS", "check", "class_names", "register", "root_folder"]

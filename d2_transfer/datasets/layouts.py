@@ -1,6 +1,7 @@
 """Where each data set lies below DETECTRON2_DATASETS: Detectron2's own names and folders."""
 
 from . import voc_masks
+from .camvid import CamVidSemantic
 from .cityscapes import CityscapesInstances, CityscapesSemantic
 from .detection import CocoLayout, VocLayout
 from .inspection import Layout
@@ -29,4 +30,7 @@ LAYOUTS: dict[str, Layout] = {
     "voc_2012_semseg_val": VocSemantic("val", voc_masks.CLASSES, 1449),
     "ade20k_sem_seg_train": AdeSemantic("training", official=20210),
     "ade20k_sem_seg_val": AdeSemantic("validation", official=2000),
+    "camvid_sem_seg_train": CamVidSemantic("train", official=367),
+    "camvid_sem_seg_val": CamVidSemantic("val", official=101),
+    "camvid_sem_seg_test": CamVidSemantic("test", official=233),
 }

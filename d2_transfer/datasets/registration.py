@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from d2_transfer import compat
-from probes.label_images import VOID
 
-from . import cityscapes, cityscapes_objects, coco_content
+from . import camvid, cityscapes, cityscapes_objects, coco_content
+from .camvid import CamVidSemantic
 from .cityscapes import CityscapesInstances
 from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records
 from .inspection import Layout
@@ -96,7 +96,27 @@ def _facts(layout: Layout, root: Path) -> dict:
         images, truth = map(str, cityscapes.folders(root, layout.split))
         return {"image_dir": images, "gt_dir": truth, "evaluator_type": "cityscapes_instance"}
     assert isinstance(layout, SemanticLayout)
-    facts: dict = {"evaluator_type": "sem_seg", "ignore_label": VOID}
-    if isinstance(layout, VocSemantic):
-        facts["stuff_classes"] = ["background", *VOC_CLASSES]
+    facts: dict = {"evaluator_type": "sem_seg", "ignore_label": layout.void}
+    if names := _names(layout):
+        facts["stuff_classes"] = list(names)
     return facts
+
+
+def _names(layout: SemanticLayout) -> tuple[str, ...]:
+    """The classes' names where Detectron2 has none."""
+    if isinstance(layout, VocSemantic):
+        return ("background", *VOC_CLASSES)
+    return camvid.NAMES if isinstance(layout, CamVidSemantic) else ()
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """Of a data set with label images the names of its classes, in their order."""
+    layout = LAYOUTS[name]
+    assert isinstance(layout, SemanticLayout)
+    if names := _names(layout):
+        return names
+    compat.setup()
+    import detectron2.data.datasets  # noqa: F401  (registers the built-in ones)
+    from detectron2.data import MetadataCatalog
+
+    return tuple(MetadataCatalog.get(name).stuff_classes)

@@ -41,11 +41,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class SemanticLayout(Layout):
-    """A split whose labels are PNGs of the numbers 0 to ``classes`` - 1, and 255 for none."""
+    """A split whose labels are PNGs of the numbers 0 to ``classes`` - 1, and ``void`` for none."""
 
     split: str
     classes: int
     official: int = 0
+    void: int = VOID
 
     @abstractmethod
     def pairs(self, root: Path) -> list[Pair]:
@@ -57,6 +58,7 @@ class SemanticLayout(Layout):
         def problem(pair: Pair) -> str | None:
             try:
                 values = label_images.read(pair.labels, palette=False)
+                values = np.where(values == self.void, VOID, values)
                 label_images.check(pair.labels, values, self.classes, pair.image)
                 return self.other_problem(root, pair, values)
             except BadLabels as error:

@@ -25,7 +25,8 @@ from .pretrainings import by_recipe, control_of, seeds_of
 GROUPS = {"bbox": "Object Det.", "segm": "Instance Seg.", "keypoints": "Keypoint"}
 TASKS = (*GROUPS, "sem_seg", "knn", "linear", "cls")
 PRINTED = ("AP", "AP50", "AP75", "mIoU", "top1", "top5")
-BASELINES_FIRST = ("random", "supervised")
+BASELINES_FIRST = ("random", "random_bn", "supervised")
+SHOWN = {"random_bn": "random, data's batch norm"}  # names of methods that are no words
 MINIATURE = "A miniature: not comparable with published numbers."
 
 
@@ -116,11 +117,12 @@ def _place(name: str, order: Sequence[str]) -> int:
 def _row(trials: list[Record], metrics: list[str], methods: list[str]) -> Row:
     """The trials of one recipe; its label tells it from others where two share the method."""
     first = trials[0]
+    shown = SHOWN.get(first.method, first.method)
     alike = methods.count(first.method) > 1
     cells = {name: found for name in metrics if (found := cell(trials, name))}
     data, epochs = str(first.pretrain.get("dataset") or ""), number(first.pretrain.get("epochs"))
     return Row(
-        label=f"{first.method} [{which(trials)}]" if alike else first.method,
+        label=f"{shown} [{which(trials)}]" if alike else shown,
         method=first.method,
         data=data,
         epochs=epochs,

@@ -1,0 +1,136 @@
+"""The images and label images of a dense probe: found and checked before anything runs."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from PIL import Image
+from torch import Tensor
+
+from console.errors import InputError, unknown
+from d2_transfer import datasets
+from d2_transfer.classification.images import SAMPLED, packed
+from d2_transfer.datasets.semantic import SemanticLayout
+from decoding import MAX_PIXELS, Range, UnreadableImage, decode, parse
+from probes import label_images, pairs
+
+from .own import OwnData
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their label images, by number.
+
+    ``images``, ``labels``: paths as bytes in one array each, which loader processes share.
+    ``ignore``: the value of pixels without a class (0: classes count from 1). ``bounds``,
+    ``max_pixels``: as :func:`decoding.decode` has them.
+    """
+
+    where: str  # what messages call it
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    ignore: int = label_images.VOID
+    bounds: Range | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def path(self, index: int) -> str:
+        """Where an image lies."""
+        return os.fsdecode(self.images[index])
+
+    def open(self, index: int) -> Image.Image:
+        """The image as upright RGB. InputError for an unreadable one."""
+        try:
+            return decode(self.path(index), self.bounds, self.max_pixels).image
+        except UnreadableImage as error:
+            raise InputError(f"{self.where}: {self.path(index)} cannot be read: {error}") from None
+
+    def labels_of(self, index: int) -> Tensor:
+        """The class of each pixel, uint8 ``[H, W]``, 255 where there is none.
+
+        InputError for a label image that cannot be read, or with other values.
+        """
+        path = Path(os.fsdecode(self.labels[index]))
+        try:
+            values = pairs.read_labels(path, self.ignore)
+            label_images.check(path, values, len(self.classes))
+        except label_images.BadLabels as error:
+            raise InputError(f"{self.where}: {error}") from None
+        return torch.from_numpy(values)
+
+    def fingerprint(self) -> str:
+        """A SHA-256 over classes, names and the sizes of some files, not the place."""
+        digest = hashlib.sha256(repr((self.classes, self.ignore)).encode())
+        common = os.path.commonpath([*self.images.tolist(), *self.labels.tolist()])
+        for files in (self.images, self.labels):
+            digest.update(b"\0".join(name.removeprefix(common) for name in files.tolist()))
+            for index in np.linspace(0, len(self) - 1, min(len(self), SAMPLED)).astype(int):
+                digest.update(b"%d " % os.path.getsize(files[index]))
+        return digest.hexdigest()
+
+
+def check_data(
+    cfg: CfgNode, data: str | os.PathLike | OwnData | None = None, stand_in: bool = False
+) -> Path | OwnData:
+    """The folder that holds the data sets, or the user's own data; InputError with what is missing.
+
+    As :func:`d2_transfer.datasets.check`; own data were checked when they were read.
+    """
+    if isinstance(data, OwnData):
+        return data
+    names = (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    known = [name for name, each in datasets.LAYOUTS.items() if isinstance(each, SemanticLayout)]
+    for key, name in zip(("TRAIN", "TEST"), names, strict=True):
+        if name not in known:
+            raise unknown("data set", name, known, f"DATASETS.{key}")
+    classes = [datasets.LAYOUTS[name].classes for name in names]
+    if len(set(classes)) > 1:
+        raise InputError(
+            f"DATASETS.TRAIN {names[0]} has {classes[0]} classes, DATASETS.TEST {names[1]} "
+            f"{classes[1]}; allowed: two of the same"
+        )
+    return datasets.check(names, data, stand_in=stand_in)
+
+
+def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
+    """The images that are learnt from, and those that are evaluated, decoded as INPUT says."""
+    bounds = parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None
+    if isinstance(data, OwnData):
+        splits = [
+            _split(f"your {each} images", own.images, own.masks, own.classes, own.ignore)
+            for each, own in (("training", data.train), ("validation", data.val))
+        ]
+    else:
+        splits = [_of_layout(name, data) for name in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)]
+    train, test = (
+        replace(split, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS) for split in splits
+    )
+    return train, test
+
+
+def _of_layout(name: str, root: Path) -> Split:
+    layout, classes = datasets.LAYOUTS[name], datasets.class_names(name)
+    found = layout.pairs(root)
+    images, labels = [pair.image for pair in found], [pair.labels for pair in found]
+    return _split(name, images, labels, classes, layout.void)
+
+
+def _split(
+    where: str, images: Sequence[Path], labels: Sequence[Path], classes: Sequence[str], ignore: int
+) -> Split:
+    files = (packed(list(map(str, each))) for each in (images, labels))
+    return Split(where, *files, tuple(classes), ignore)
+
+
+def training_files(cfg: CfgNode, data: Path | OwnData) -> list[Path]:
+    """The files of all training images."""
+    train, _ = read(cfg, data)
+    return [Path(train.path(index)) for index in range(len(train))]

@@ -1,0 +1,215 @@
+"""The three measures on features of positions: their probes, and pixels counted against labels."""
+
+import logging
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+import probes
+from console.errors import InputError, StoppedEarly
+from console.progress import Bar
+from d2_transfer.classification import controls
+from d2_transfer.classification.networks import build_backbone, stages_of
+from d2_transfer.classification.processes import any_process, from_first, rank, total, world
+from d2_transfer.stops import StopRequest
+
+from .data import Split
+from .features import DenseFeatures, Draw, Levels, upsampled
+from .loading import Samples
+
+logger = logging.getLogger("densessl")
+Predict = Callable[[Tensor], Tensor]  # features [n, C] -> logits or probabilities [n, classes]
+
+
+def measure(
+    cfg: CfgNode, train: Split, test: Split, sha256: str, cache: Path, device: torch.device
+) -> dict[str, float]:
+    """The metrics of ``cfg.TASK``, per cent; ``sha256``: of the weights."""
+    backbone = build_backbone(cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED)
+    backbone = backbone.eval().requires_grad_(False).to(device)
+    controls.settle(backbone, Samples(train, cfg), len(train), cfg, train.path)
+    if cfg.MODEL.CHANNELS_LAST:
+        backbone = backbone.to(memory_format=torch.channels_last)
+    levels = levels_of(cfg, backbone)
+    start = controls.start_of(cfg, sha256, train.fingerprint)
+    if cfg.TASK == "overcluster":
+        drawn = _drawn(cfg, levels, test, start, cache)
+        drawn.compute("features of the test images")
+        return _clustered(cfg, drawn, device)
+    memory = _drawn(cfg, levels, train, start, cache)
+    queries = DenseFeatures(cfg, levels, test, start, cache)
+    memory.compute("features of the training images")
+    queries.compute("features of the test images")
+    if cfg.TASK == "linear_semseg":
+        (found,) = evaluate(queries, [_linear(cfg, memory, device)])
+        return _metrics(found, test)
+    searches = _searches(cfg, memory, device)
+    confusions = evaluate(queries, list(searches.values()))
+    of_shares = {
+        f"sem_seg/mIoU_{share.replace('/', '_')}": found.miou()
+        for share, found in zip(searches, confusions, strict=True)
+    }
+    return _metrics(confusions[-1], test) | of_shares
+
+
+def levels_of(cfg: CfgNode, backbone) -> Levels:
+    """The levels that FEATURES.LEVELS names."""
+    names = stages_of(backbone.name, cfg.FEATURES.LEVELS, "FEATURES.LEVELS")
+    return Levels(backbone, names, tuple(cfg.INPUT.SIZE))
+
+
+def _drawn(cfg: CfgNode, levels: Levels, split: Split, start: str, cache: Path) -> DenseFeatures:
+    each = max(cfg.FEATURES.POSITIONS // len(split), 1)
+    draw = Draw(each, cfg.TASK == "knn_semseg", cfg.SEED)
+    return DenseFeatures(cfg, levels, split, start, cache, draw)
+
+
+def _linear(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> Predict:
+    """The layer that one process fits, and all have."""
+    classes = len(memory.split.classes)
+    weight = torch.empty(classes, memory.levels.channels, device=device)
+    bias = torch.empty(classes, device=device)
+    if rank() == 0:
+        layer = _fit(cfg, memory, device)
+        weight.copy_(layer.weight)
+        bias.copy_(layer.bias)
+    from_first(weight)
+    from_first(bias)
+    return lambda rows: F.linear(rows, weight, bias)
+
+
+def _fit(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> probes.LinearProbe:
+    features, counts = (_whole(memory, name) for name in ("features", "counts"))
+    with Bar("linear layer", cfg.LINEAR.STEPS) as bar:
+
+        def report(step: int, loss: float) -> None:
+            _stop_alone()
+            bar.advance(note=f"loss {loss:.4f}")
+
+        layer = probes.linear_probe(
+            features.to(device),
+            counts,
+            counts.shape[1],
+            l2=cfg.LINEAR.L2,
+            batch_norm=cfg.LINEAR.BATCH_NORM,
+            iterations=cfg.LINEAR.STEPS,
+            report=report,
+        )
+    logger.info(
+        "linear layer on %d positions of %d channels: loss %.4f after %d steps",
+        *(*features.shape, layer.loss, layer.iterations),
+    )
+    if not layer.converged:
+        logger.info(
+            "it is not at its optimum (gradient %.1e): LINEAR.STEPS is %d",
+            *(layer.gradient, cfg.LINEAR.STEPS),
+        )
+    return layer
+
+
+def _searches(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> dict[str, Predict]:
+    """For each share of the training images the search among their positions."""
+    features, counts, images = (_whole(memory, name) for name in memory.names)
+    labels = probes.shares(counts)
+    found: dict[str, Predict] = {}
+    for share in map(str, cfg.KNN.SHARES):
+        chosen = probes.subset(len(memory.split), share, cfg.SEED)
+        kept = torch.isin(images, torch.tensor(chosen))
+        if Fraction(share) == 1:
+            kept = slice(None)
+        keys, values = features[kept].to(device), labels[kept].to(device)
+        if not len(keys):
+            raise InputError(f"{memory.where}: no pixel of KNN.SHARES {share} has a class")
+
+        def search(rows: Tensor, keys=keys, values=values) -> Tensor:
+            k, temperature = cfg.KNN.K, cfg.KNN.TEMPERATURE
+            return probes.knn_segment(rows, keys, values, k, temperature)
+
+        found[share] = search
+    return found
+
+
+def _clustered(cfg: CfgNode, drawn: DenseFeatures, device: torch.device) -> dict[str, float]:
+    """As many clusters as classes, one a class; and more, each the class that most of it has."""
+    if rank():
+        return {}
+    features, counts = (_whole(drawn, name) for name in ("features", "counts"))
+    classes = counts.shape[1]
+    if (most := max(classes, *cfg.CLUSTERS.COUNTS, 1)) > len(features):
+        raise InputError(
+            f"CLUSTERS.COUNTS is {tuple(cfg.CLUSTERS.COUNTS)} beside one a class; {most} clusters "
+            f"need more than the {len(features)} labelled positions of {drawn.where}: fewer, or "
+            "another INPUT.SIZE or FEATURES.LEVELS"
+        )
+    metrics: dict[str, float] = {}
+    for clusters in (classes, *cfg.CLUSTERS.COUNTS):
+        found = probes.overcluster(
+            features.to(device),
+            counts,
+            clusters,
+            seed=cfg.SEED,
+            restarts=cfg.CLUSTERS.STARTS,
+            report=lambda step, inertia: _stop_alone(),
+        )
+        if not metrics:
+            metrics = _metrics(found.confusion, drawn.split)
+        metrics[f"sem_seg/mIoU_k{clusters}"] = found.miou
+    return metrics
+
+
+def evaluate(queries: DenseFeatures, predictors: Sequence[Predict]) -> list[probes.Confusion]:
+    """The pixels of all images, for each predictor.
+
+    Its logits or probabilities are upsampled to the label image, where the largest is the class.
+    Each process takes its share of the pieces. Raises StoppedEarly between two pieces.
+    """
+    split, levels, device = queries.split, queries.levels, queries.device
+    counted = [probes.Confusion(len(split.classes)) for _ in predictors]
+    firsts = list(queries.firsts)
+    rounds = [firsts[n : n + world()] for n in range(0, len(firsts), world())]
+    with Bar("evaluation", len(rounds)) as bar:
+        for share in rounds:
+            first = share[rank()] if rank() < len(share) else None
+            if first is not None:
+                rows = queries.read("features", first).to(device)
+                found = [predict(rows) for predict in predictors]
+                for place, number in enumerate(queries.images_of(first)):
+                    labels = split.labels_of(number)
+                    part = slice(place * levels.positions, (place + 1) * levels.positions)
+                    for confusion, values in zip(counted, found, strict=True):
+                        maps = values[part].T.unflatten(1, levels.grid)[None]
+                        classes = upsampled(maps, labels.shape)[0].argmax(0)
+                        confusion.add(classes.cpu(), labels)
+            bar.advance()
+            if share is not rounds[-1]:
+                _stop(any_process(StopRequest.asked(), device))
+    for confusion in counted:
+        confusion.counts = total(confusion.counts.to(device)).cpu()
+    return counted
+
+
+def _whole(features: DenseFeatures, name: str) -> Tensor:
+    return torch.cat(list(features.pieces(name)))
+
+
+def _metrics(confusion: probes.Confusion, split: Split) -> dict[str, float]:
+    """As the fine-tuned protocols record them."""
+    from d2_transfer.evaluation import flat_metrics
+    from d2_transfer.evaluation.semantic import metrics
+
+    return flat_metrics({"sem_seg": metrics(confusion.counts.numpy(), split.classes)})
+
+
+def _stop_alone() -> None:
+    """Within what one process does: the others wait for it, and cannot stop with it."""
+    _stop(StopRequest.asked() and world() == 1)
+
+
+def _stop(asked: bool) -> None:
+    if asked:
+        raise StoppedEarly("stopped; the features are saved, and the same command resumes")

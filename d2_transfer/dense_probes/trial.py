@@ -1,0 +1,57 @@
+"""One trial of a dense probe in this process, from its folder to its record."""
+
+import gc
+import logging
+import os
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from d2_transfer import results, trials
+from d2_transfer.classification import weights
+from d2_transfer.classification.networks import check_size, network_of, stages_of
+from d2_transfer.classification.processes import barrier, rank
+from d2_transfer.classification.trial import begun, written_once
+from d2_transfer.run import Run
+from d2_transfer.stops import StopRequest
+from d2_transfer.weights import Weights
+
+from .config import C
+from .data import read
+from .probing import measure
+
+logger = logging.getLogger("densessl")
+
+
+def prepare(named: str, folder: str | os.PathLike, cfg: CfgNode) -> Weights:
+    """The weights file that a trial starts from, as :func:`classification.prepare` makes it."""
+    return weights.prepare(named, folder, cfg, _check)
+
+
+def _check(cfg: CfgNode, facts: dict | None) -> None:
+    name = network_of(cfg.MODEL.BACKBONE, facts)
+    check_size(name, tuple(cfg.INPUT.SIZE))
+    stages_of(name, cfg.FEATURES.LEVELS, "FEATURES.LEVELS")
+
+
+def run_trial(run: Run, trial: int) -> None:
+    """Measure one trial in this process (one of ``run.gpus``), and write its record.
+
+    As :func:`d2_transfer.trials.run_trial`: reads the trial's ``config.yaml``, takes the features
+    that are there, and raises StoppedEarly when asked to stop. Leaves no model: there is none.
+    """
+    cfg, device = begun(C, run, run.trial_folder(trial))
+    started = results.now()
+    with StopRequest(), written_once(rank()):
+        train, test = read(cfg, run.data)
+        logger.info(
+            "%d training images (%s) and %d test images (%s) of %d classes",
+            *(len(train), train.where, len(test), test.where, len(train.classes)),
+        )
+        place = cfg.FEATURES.CACHE
+        cache = Path(place).expanduser() if place else run.folder / "features"
+        metrics = measure(cfg, train, test, run.weights.sha256, cache, device)
+    if rank() == 0:
+        trials.save_record(run, cfg, trial, metrics, started)
+    barrier()
+    gc.collect()
