@@ -3,39 +3,30 @@
 import logging
 import math
 import os
-import shlex
-import shutil
 import statistics
-import textwrap
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from console import log, waiting
 from console.errors import InputError
-from console.files import standing, write_text
+from console.files import write_text
 from console.parser import Parser
-from console.progress import duration
-from console.units import byte_size
 from console.waiting import TIMEOUT
 from decoding import UnreadableImage, opened, reasons
 
 from .images_argument import add_images, cores, data_of, require_writable, source_of
 
 if TYPE_CHECKING:
-    from .advise_rules import Advice, Images, Machine
+    from .advise_model import Advice, Images, Machine
     from .advise_trial import Trial
     from .views import ImageSource
 
 SAMPLED = 64  # images whose headers are read
 GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}  # modes without colour
-WIDTH = 96  # of a comment in a config file
 EPILOG = """
 The advice is for the number of images and their size; no image is decoded for it but those
 of the trial, a few steps that say how fast this machine is (--no-trial leaves it out).
@@ -54,6 +45,7 @@ def main(argv: list[str]) -> int:
     _check(args)
     log.setup()
     from . import config
+    from .advise_report import as_file, command, report
     from .advise_rules import FEWEST, advise
 
     if args.config:
@@ -75,12 +67,11 @@ def main(argv: list[str]) -> int:
             advice = advise(images, machine, args.config, most_steps=steps)
             _name_data(advice, args)
     screen = Console()
-    for part in (*report(advice, images, machine, trial), command(advice, args)):
-        whole = {"soft_wrap": True, "markup": False, "highlight": False}  # words stay in one piece
+    for part in (*report(advice, images, machine, trial), Text(command(advice))):
         screen.print()
-        screen.print(part, **(whole if isinstance(part, str) else {}))
+        screen.print(part, soft_wrap=isinstance(part, Text))  # words stay in one piece
     if args.output is not None:
-        write_text(args.output, as_file(advice, args))
+        write_text(args.output, as_file(advice, args.output))
         logging.getLogger("densessl").info("wrote %s", args.output)
     return 0
 
@@ -127,7 +118,7 @@ def look(source: "ImageSource") -> "Images":
 
     Headers are read, no image is decoded. InputError where none of the sample can be read.
     """
-    from .advise_rules import Images
+    from .advise_model import Images
 
     count = min(len(source), SAMPLED)
     sides, grey, reason = [], 0, ""
@@ -152,7 +143,7 @@ def machine_of(gpus: int | None) -> "Machine":
     """The machine that will train: this one, or one with ``gpus`` GPUs."""
     import torch
 
-    from .advise_rules import GPU_BYTES, Machine
+    from .advise_model import GPU_BYTES, Machine
 
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
     memory = torch.cuda.get_device_properties(0).total_memory if here else GPU_BYTES
@@ -163,7 +154,7 @@ def _name_data(advice: "Advice", args: Namespace) -> None:
     """Complete the config: the data, a folder for the run, and the CPU where that was asked for."""
     for key, value in data_of(args).items():
         advice.cfg.DATA[key] = value
-    advice.cfg.OUTPUT_DIR = os.path.join("output", advice.name)
+    advice.cfg.OUTPUT_DIR = os.path.join("output", Path(advice.name).stem)
     if args.gpus == 0:
         advice.choose("DEVICE", "cpu", "--gpus 0", "yours")
 
@@ -176,129 +167,3 @@ def _try(advice: "Advice", source: "ImageSource") -> "Trial":
     )
     share = advice.cfg.SOLVER.BATCH_SIZE // advice.processes
     return measure(advice.cfg, source, share)
-
-
-def command(advice: "Advice", args: Namespace) -> str:
-    """The command that trains as advised, as one types it."""
-    start = ["densessl"]
-    if advice.processes > 1:
-        start = ["torchrun", "--standalone", "--nproc_per_node", str(advice.processes)]
-        start += ["-m", "densessl"]
-    words = [*start, "pretrain", "--config", advice.name]
-    data = data_of(args)
-    for key in ("SOURCE", "PATH", "CLASSES", "ANNOTATIONS"):
-        if data[key] and (key, data[key]) != ("SOURCE", "folder"):
-            words += [f"DATA.{key}", data[key]]
-    words += ["OUTPUT_DIR", advice.cfg.OUTPUT_DIR]
-    for choice in advice.choices[1:]:
-        words += [choice.option, str(choice.value)]
-    return shlex.join(words)
-
-
-def as_file(advice: "Advice", args: Namespace) -> str:
-    """The config as a file: every option that is no default, below the reasons as comments.
-
-    Paths are absolute, so that it can be taken from any folder.
-    """
-    from . import config
-
-    cfg = advice.cfg.clone()
-    cfg.DATA.PATH = _absolute(cfg.DATA.PATH)
-    cfg.DATA.ANNOTATIONS = _absolute(cfg.DATA.ANNOTATIONS)
-    if cfg.DATA.CLASSES and Path(cfg.DATA.CLASSES).expanduser().is_file():
-        cfg.DATA.CLASSES = _absolute(cfg.DATA.CLASSES)
-    defaults, nested = config.flat(config.defaults()), {}
-    for name, value in config.flat(cfg).items():
-        if value != defaults.get(name):
-            *groups, key = name.split(".")
-            place = nested
-            for group in groups:
-                place = place.setdefault(group, {})
-            place[key] = list(value) if isinstance(value, tuple) else value
-    start = "densessl"
-    if advice.processes > 1:
-        start = f"torchrun --standalone --nproc_per_node {advice.processes} -m densessl"
-    lines = [f"{start} pretrain --config {shlex.quote(str(args.output))}"]
-    lines.append(f"By densessl advise, from {advice.name}:")
-    for choice in advice.choices:
-        lines.append(f"{choice.option} {choice.value}: {choice.reason} [{choice.source}]")
-    wrapped = (textwrap.wrap(line, WIDTH, subsequent_indent="  ") for line in lines)
-    head = "".join(f"# {part}\n" for line in wrapped for part in line)
-    return head + yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
-
-
-def _absolute(paths: str) -> str:
-    from .config import split_paths
-
-    parts = split_paths(paths) if paths else []
-    return os.pathsep.join(str(part.absolute()) for part in parts)
-
-
-def report(
-    advice: "Advice", images: "Images", machine: "Machine", trial: "Trial | None"
-) -> Iterator[Table | str]:
-    """What is said of the images, the options, what deserves a remark, and the costs."""
-    from .contradictions import contradictions, too_large_views
-
-    grey = f", {images.grey:.0%} grey" if images.grey else ""
-    where = f"{machine.gpus} GPU{'s' if machine.gpus > 1 else ''}" if machine.gpus else "the CPU"
-    yield f"{images.number:,} images, shorter sides of about {images.side:g} px{grey}; on {where}"
-    yield _table(advice)
-    for line in contradictions(advice.cfg, images.number):
-        yield f"warning: {line}"
-    for line in too_large_views(advice.cfg, images.side):
-        yield f"warning: {line}"
-    for line in advice.notes:
-        yield f"note: {line}"
-    if trial is not None:
-        yield _costs(advice, images, machine, trial)
-
-
-def _table(advice: "Advice") -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("option", style="bold", no_wrap=True)
-    table.add_column("value", no_wrap=True)
-    table.add_column(Text("why [source]"), overflow="fold")
-    for each in advice.choices:
-        why = Text.assemble(each.reason, (f" [{each.source}]", "dim"))
-        table.add_row(each.option, str(each.value), why)
-    return table
-
-
-def _costs(advice: "Advice", images: "Images", machine: "Machine", trial: "Trial") -> Table:
-    """What the run would take, of this machine; and what it would not say of another."""
-    from .advise_rules import run_steps
-
-    cfg = advice.cfg
-    steps, share = run_steps(cfg, images.number), cfg.SOLVER.BATCH_SIZE // advice.processes
-    other = machine.gpus and "CPU" in trial.device
-    speed = trial.images_per_second * (1 if other else advice.processes)
-    rows = {
-        "measured here": f"{trial.steps} steps of {trial.images} images on {trial.device}: "
-        f"{trial.images_per_second:.3g} images/s, loading included"
-    }
-    took = duration(steps * cfg.SOLVER.BATCH_SIZE / speed)
-    if other:
-        rows["time"] = (
-            f"{took} for {steps:,} steps on this machine; of {machine.gpus} GPUs it says "
-        )
-        rows["time"] += "nothing: ask there"
-    else:
-        rows["time"] = f"{took} for {steps:,} steps of {cfg.SOLVER.BATCH_SIZE}"
-        if advice.processes > 1:
-            rows["time"] += f", were {advice.processes} GPUs {advice.processes} times as fast"
-    need = f"{byte_size(int(trial.memory_at(share)))} a process at {share} images a step"
-    how = "measured" if share <= trial.images else f"in a straight line from {trial.images} images"
-    rows["memory"] = f"about {need} ({how})"
-    files = cfg.CHECKPOINT.KEEP + 1
-    free = shutil.disk_usage(standing(Path(cfg.OUTPUT_DIR))).free
-    rows["disk"] = f"{byte_size(trial.checkpoint * files)}: {files} checkpoints of "
-    rows["disk"] += (
-        f"{byte_size(trial.checkpoint)}; {byte_size(free)} are free for {cfg.OUTPUT_DIR}"
-    )
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table

@@ -3,12 +3,10 @@
 Pure functions of numbers. "judgement" is the source of what nobody has measured.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
-
 from fvcore.common.config import CfgNode
 
 from . import config
+from .advise_model import Advice, Choice, Images, Machine
 from .contradictions import LEAST_VIEW, horizon, momentum_option, option_of, starts
 from .engine.schedules import scaled_lr, total_steps
 from .methods import find_method
@@ -30,7 +28,6 @@ START_SHARE = 10  # a warm-up is one such part of the run, at most
 FEW_EPOCHS = 20  # below it a schedule that moves once an epoch has too few rates
 CHECKPOINTS = 100  # of a run, about
 IMAGE_BYTES = 0.16e9  # GPU memory of an image of 224 px in a step of a ResNet-50
-GPU_BYTES = 16e9  # where no GPU is here to ask
 GREY = 0.5  # share of images, from which on colours are said to be missing
 LARGE = 4  # times the view's side: larger images are better cut into tiles
 FEW_IMAGES = 50_000
@@ -41,54 +38,6 @@ SMALL_NETWORK |= {"vit_small": "vit_tiny", "vit_base": "vit_tiny"}
 JUDGEMENT = "judgement"
 CIFAR = "MoCo's CIFAR-10 demo (facebookresearch/moco, colab): 50,000 images"
 MOCO_SPEED = "Chen et al. 2020 (MoCo-v2), Table 3"
-
-
-@dataclass(frozen=True)
-class Images:
-    """What the folder holds: ``side`` is the median shorter side in pixels, ``grey`` a share."""
-
-    number: int
-    side: float
-    grey: float = 0.0
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What trains: GPUs (0: the CPU), the memory of each in bytes, cores for loading."""
-
-    gpus: int
-    gpu_bytes: float = GPU_BYTES
-    cores: int = 4
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One option, why it has its value, and who says so."""
-
-    option: str
-    value: Any
-    reason: str
-    source: str
-
-
-@dataclass
-class Advice:
-    """A whole config: the choices in their order, what no option says, and processes to start."""
-
-    name: str  # of the config that it starts from
-    cfg: CfgNode
-    published: CfgNode  # that config as it is
-    choices: list[Choice] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    processes: int = 1
-
-    def choose(self, option: str, value: Any, reason: str, source: str) -> None:
-        """Set an option (at the value that it has, too), with its reason."""
-        nested = value
-        for key in reversed(option.split(".")):
-            nested = {key: nested}
-        config.merge(self.cfg, nested, "the advice")
-        self.choices.append(Choice(option, value, reason, source))
 
 
 def starting_config(images: Images) -> tuple[str, str, str]:

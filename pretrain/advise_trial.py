@@ -10,21 +10,13 @@ import torch
 from fvcore.common.config import CfgNode
 
 from .engine import distributed
+from .engine.build import build_model
 from .engine.image_range import range_of_run
 from .engine.loading import Loading, options_of
-from .engine.optimizers import build_optimizer
 from .engine.order import BatchOrder
 from .engine.schedules import scaled_lr
 from .engine.step import Stepper
-from .methods import build_method
-from .views import (
-    NORMALIZATION,
-    ImageSource,
-    ViewDataset,
-    apply_photometric,
-    build_recipes,
-    collate,
-)
+from .views import NORMALIZATION, ImageSource, apply_photometric, build_dataset, collate
 
 CPU_IMAGES = 16  # of a step on a CPU, at most: a few steps must fit into the time
 SECONDS = 6.0  # of the measured steps; the one that runs then is finished
@@ -36,6 +28,7 @@ class Trial:
     """What was measured: on ``device``, ``steps`` steps of ``images`` images each."""
 
     device: str
+    gpu: bool
     steps: int
     images: int
     images_per_second: float
@@ -59,10 +52,8 @@ def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECO
     cfg = cfg.clone()
     cfg.SOLVER.BATCH_SIZE = images
     cfg.BACKBONE.GROUP_SIZE = max(min(cfg.BACKBONE.GROUP_SIZE, images // 2), 2)
-    torch.manual_seed(cfg.SEED)
-    method = build_method(cfg).to(device).train()
-    groups = method.parameter_groups(cfg)
-    optimizer = build_optimizer(cfg.SOLVER, groups, scaled_lr(cfg.SOLVER))
+    method, optimizer = build_model(cfg, device)
+    method.steps = method.steps_per_epoch = MOST_STEPS + 2
     stepper = Stepper(method, method, optimizer, device, cfg.AMP, cfg.SOLVER.CLIP_EACH)
     numbers = itertools.count()
 
@@ -71,7 +62,7 @@ def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECO
         stepper.run(views, next(numbers), scaled_lr(cfg.SOLVER))
 
     order = BatchOrder(len(source), images, cfg.SEED, 0, MOST_STEPS + 2)
-    dataset = _dataset(cfg, source, device)
+    dataset = build_dataset(cfg, source, range_of_run(cfg, source, None, device))
     pin = device.type == "cuda"
     with Loading(dataset, order, collate, source.path, options_of(cfg), pin=pin) as loading:
         method.before_step(0)
@@ -87,26 +78,13 @@ def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECO
         took = _now(device) - began
     return Trial(
         device=_name(device),
+        gpu=device.type == "cuda",
         steps=done,
         images=images,
         images_per_second=done * images / took,
         memory=memory,
         memory_an_image=(memory - before) / max(images - half, 1),
         checkpoint=stepper.state_bytes(),
-    )
-
-
-def _dataset(cfg: CfgNode, source: ImageSource, device: torch.device) -> ViewDataset:
-    recipe, local = build_recipes(cfg.VIEWS)
-    return ViewDataset(
-        source=source,
-        recipe=recipe,
-        size=cfg.VIEWS.SIZE,
-        seed=cfg.SEED,
-        local=local,
-        local_size=cfg.VIEWS.LOCAL_SIZE,
-        bounds=range_of_run(cfg, source, None, device),
-        max_pixels=cfg.DATA.MAX_PIXELS,
     )
 
 

@@ -18,18 +18,17 @@ from decoding import told_left_out
 from .. import config
 from ..contradictions import contradictions, too_large_views
 from ..external import loaded
-from ..methods import build_method
 from ..methods.base import starting_weights
 from ..views import (
     NORMALIZATION,
     Batch,
-    ViewDataset,
     apply_photometric,
-    build_recipes,
+    build_dataset,
     build_source,
     collate,
 )
 from . import changes, distributed, resume
+from .build import build_model
 from .checkpoint import Checkpoints, damage, remove, save_checked
 from .facts import data_facts, start_facts
 from .image_range import range_of_run, require_contrast
@@ -38,7 +37,6 @@ from .lock import locked
 from .logs import Logs
 from .nonfinite import Patience
 from .online_knn import OnlineKNN
-from .optimizers import build_optimizer
 from .order import BatchOrder, global_batch, step_seed
 from .placement import check_compiler, check_disk, distribute
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
@@ -204,17 +202,7 @@ class Run:
         self.epoch = images // solver.BATCH_SIZE  # steps of one
         self.total = total_steps(solver, self.epoch)
         self.bounds = range_of_run(cfg, self.source, saved, self.device)
-        recipe, local = build_recipes(cfg.VIEWS)
-        self.dataset = ViewDataset(
-            self.source,
-            recipe,
-            cfg.VIEWS.SIZE,
-            cfg.SEED,
-            local,
-            cfg.VIEWS.LOCAL_SIZE,
-            self.bounds,
-            cfg.DATA.MAX_PIXELS,
-        )
+        self.dataset = build_dataset(cfg, self.source, self.bounds)
         self.facts = data_facts(cfg, self.source, self.total, self.epoch)
         if self.changes:
             self.facts["changes"] = self.changes
@@ -231,15 +219,9 @@ class Run:
             self.facts |= start_facts(cfg.BACKBONE.WEIGHTS)
         elif not anew:
             cfg.BACKBONE.WEIGHTS = ""
-        torch.manual_seed(cfg.SEED)  # the initial weights; each step has a seed of its own
-        layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
-        self.method = build_method(cfg).to(self.device, memory_format=layout).train()
+        self.method, self.optimizer = build_model(cfg, self.device)
         self.method.steps, self.method.steps_per_epoch = self.total, self.epoch
         self.facts["own_files"] = loaded(f"{cfg.METHOD.NAME} {cfg.DENSE.CORRESPONDENCE}")
-        if cfg.COMPILE:
-            self.method.compile_backbones()
-        groups = self.method.parameter_groups(cfg)
-        self.optimizer = build_optimizer(cfg.SOLVER, groups, scaled_lr(cfg.SOLVER))
         model = distribute(self.method, self.device)
         self.stepper = Stepper(
             *(self.method, model, self.optimizer, self.device, cfg.AMP, cfg.SOLVER.CLIP_EACH)

@@ -1,6 +1,14 @@
 """Images → augmented views whose geometry is known."""
 
-from .dataset import NORMALIZATION, Batch, Sample, ViewDataset, apply_photometric, collate
+from .dataset import (
+    NORMALIZATION,
+    Batch,
+    Sample,
+    ViewDataset,
+    apply_photometric,
+    build_dataset,
+    collate,
+)
 from .recipes import RECIPES, Recipe, ViewRecipe, build_recipes
 from .sources import ImageSource, build_source
 from .view import View
@@ -16,6 +24,7 @@ __all__ = [
     "ViewDataset",
     "ViewRecipe",
     "apply_photometric",
+    "build_dataset",
     "build_recipes",
     "build_source",
     "collate",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,7 +16,7 @@ from decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reason
 
 from . import colour
 from .crop import crop, random_box
-from .recipes import Recipe
+from .recipes import Recipe, build_recipes
 from .sources import ImageSource
 from .view import View
 
@@ -148,6 +149,21 @@ class ViewDataset(Dataset):
             f"{self.source.where}: of {len(tried)} images tried none can be read "
             f"(the first is {self.source.path(tried[0])}: {self.reason(tried[0])})"
         )
+
+
+def build_dataset(cfg: CfgNode, source: ImageSource, bounds: Range | None) -> ViewDataset:
+    """The views of ``source`` that a run with ``cfg`` sees; ``bounds`` as ViewDataset has them."""
+    recipe, local = build_recipes(cfg.VIEWS)
+    return ViewDataset(
+        source,
+        recipe,
+        cfg.VIEWS.SIZE,
+        cfg.SEED,
+        local,
+        cfg.VIEWS.LOCAL_SIZE,
+        bounds,
+        cfg.DATA.MAX_PIXELS,
+    )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

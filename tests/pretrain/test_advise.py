@@ -12,7 +12,8 @@ from torch.utils.data import get_worker_info
 
 import densessl
 from pretrain import config
-from pretrain.advise_rules import Images, Machine, advise, own_keys, run_steps
+from pretrain.advise_model import Images, Machine
+from pretrain.advise_rules import advise, own_keys, run_steps
 from pretrain.contradictions import contradictions, horizon, too_large_views
 from pretrain.engine.order import epoch_order
 from pretrain.views import collate

@@ -1,0 +1,22 @@
+"""What a run trains: the method on its device, and the optimizer of its parameters."""
+
+import torch
+from fvcore.common.config import CfgNode
+
+from ..methods import Method, build_method
+from .optimizers import build_optimizer
+from .schedules import scaled_lr
+
+
+def build_model(cfg: CfgNode, device: torch.device) -> tuple[Method, torch.optim.Optimizer]:
+    """The method that ``cfg`` names, with the initial weights of ``cfg.SEED``, and its optimizer.
+
+    Raises InputError as :func:`pretrain.methods.build_method`.
+    """
+    torch.manual_seed(cfg.SEED)  # each step has a seed of its own
+    layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
+    method = build_method(cfg).to(device, memory_format=layout).train()
+    if cfg.COMPILE:
+        method.compile_backbones()
+    groups = method.parameter_groups(cfg)
+    return method, build_optimizer(cfg.SOLVER, groups, scaled_lr(cfg.SOLVER))
