@@ -1,5 +1,6 @@
 """Two models' trials of one protocol: what may be compared, and how."""
 
+import os
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def _names(folders: Folders, a: list[Record], b: list[Record]) -> tuple[str, str
     """The methods, or what else tells the two apart."""
     if a[0].method != b[0].method:
         return a[0].method, b[0].method
-    names = tuple(Path(folder).resolve().name for folder in folders)
+    names = tuple(Path(folder.split(os.pathsep)[0]).resolve().name for folder in folders)
     return names if names[0] != names[1] else folders
 
 

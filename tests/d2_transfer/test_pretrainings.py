@@ -11,6 +11,7 @@ import statistics
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 from scipy import stats
 
 from d2_transfer import results
@@ -21,7 +22,7 @@ from d2_transfer.compare.words import remarks, verdict
 from d2_transfer.plots import sweeps
 from d2_transfer.plots.trials import Choice
 from d2_transfer.tables import bootstrap, from_paper, from_records, layouts, per_class, power
-from d2_transfer.tables.render import FORMATS
+from d2_transfer.tables.render import FORMATS, terminal
 from d2_transfer.tables.t_test import between, holm, of_pretrainings, welch
 
 # AP by pretraining and fine-tuning, made up; the last pretraining of B has one trial less.
@@ -107,6 +108,20 @@ def test_pretrainings_of_one_recipe_are_one_row_of_their_means(tmp_path, write):
     line = lines_of([table])["setsim", "bbox/AP"]
     assert (line["n"], line["fine_tunings"]) == ("3", "3 + 3 + 2")
     assert float(line["std_fine_tuning"]) == setsim.std_within
+
+
+def test_a_terminal_of_80_columns_shows_all_of_it(tmp_path, write, control):
+    def metrics(values, more):
+        return [
+            [{"bbox/AP": x + more, "bbox/AP50": x + 25, "bbox/AP75": x + 5} for x in each]
+            for each in values
+        ]
+
+    control(metrics([(30.0, 31.2, 30.4)], 0)[0])
+    write("moco", metrics(NOISE, 0))
+    write("setsim", metrics(A, 0.0))
+    drawn = terminal.render(tables(tmp_path, baseline="random"), Console(width=80))
+    assert "…" not in drawn and "distinguishable" in drawn and drawn.count("/ 0.2 ") == 3
 
 
 def test_of_one_pretraining_the_row_claims_nothing_about_methods(tmp_path, write):
@@ -354,7 +369,7 @@ def test_a_row_that_is_not_distinguishable_says_so_and_keeps_its_number_in_csv(
     p = max(ps)  # the greater of two is Holm's as it is
     for form in ("md", "html", "latex", "terminal"):
         text = FORMATS[form]([table])
-        assert text.count("not distinguishable") == 2 and f"(p = {p:.2f})" in text  # and a note
+        assert text.count("distinguishable") == 2 and f"(p = {p:.2f})" in text  # and a note
         assert "30.8 ±" not in text and "58.2 ±" in text.replace("$\\pm$", "±")
     assert f"not distinguishable from random (p = {p:.2f})" in FORMATS["md"]([table])
     lines = lines_of([table])

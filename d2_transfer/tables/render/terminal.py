@@ -66,10 +66,11 @@ def _heads(page: Sheet) -> list[Text]:
 
 
 def _text(entry: Entry, style: str) -> Text:
-    """80 columns are enough for a usual table: what is in brackets goes below."""
-    number = entry.text[:1] in "+−0123456789"
-    lines = entry.text.replace(" (", "\n(") if number or entry.over else entry.text
-    text = Text(lines.replace(" from ", "\nfrom ") if entry.over else lines)
+    """80 columns are enough for a usual table: what is behind the number goes below."""
+    lines, ends = entry.text, (" (", " / ") if entry.text[:1] in "+−0123456789" else ()
+    for before in (" distinguishable", " from ", " (") if entry.over else ends:
+        lines = lines.replace(before, f"\n{before[1:]}")
+    text = Text(lines)
     text.append(entry.marks.translate(SUPERSCRIPTS))
     text.stylize("bold green" if entry.best else "underline" if entry.second else style)
     return text
