@@ -12,6 +12,7 @@ from .t_test import between, holm, p_value
 
 LEVEL = 0.05
 EQUAL = 1e-9
+ENOUGH = 3  # trials of a control; two leave one degree of freedom
 
 
 def against_controls(table: Table) -> None:
@@ -97,4 +98,11 @@ def _notes(table: Table, controls: Sequence[Row], hidden: bool) -> list[str]:
     ]
     if hidden:
         lines.append("The numbers of rows that are not distinguishable are in the CSV form alone.")
+        counts = [len(cell.units) for row in controls for cell in row.cells.values()]
+        fewest = min(filter(None, counts))
+        if fewest < ENOUGH:
+            lines.append(
+                f"With {fewest} trials of a control the tests see only large differences; five see "
+                "more ('densessl transfer random … --trials 5')."
+            )
     return lines

@@ -413,7 +413,9 @@ def test_with_one_trial_of_the_control_nothing_is_tested_and_that_is_said(tmp_pa
 def test_numbers_that_are_all_equal_are_not_distinguishable(tmp_path, write, control):
     control((0.0, 0.0))
     write("moco", [(0.0, 0.0)])
-    assert "not distinguishable from random (p = 1.00)" in FORMATS["md"](tables(tmp_path))
+    text = FORMATS["md"](tables(tmp_path))
+    assert "not distinguishable from random (p = 1.00)" in text
+    assert "With 2 trials of a control" in text
 
 
 def test_the_main_metric_of_a_task_decides_for_its_columns(tmp_path, write, control):
