@@ -15,9 +15,11 @@ probes, each with its forms:
     clusters   probes.kmeans (200 clusters, 20 steps, of 50 channels) from given centres, and
                scikit-learn's KMeans (Lloyd) from the same
 
-Each form runs in a process of its own; processes alternate. *Added MiB* is the peak resident memory
-above what the features took. *Result* is what both forms minimise (the loss, the inertia) or the
-mean largest probability. scikit-learn's forms are left out where it is not installed.
+Each form runs in a process of its own; processes alternate. *CPU seconds* are the processor time of
+all its threads, which a busy machine disturbs least; of one thread about what passes on an idle
+core. *Added MiB* is the peak resident memory above what the features took. *Result* is what both
+forms minimise (the loss, the inertia) or the mean largest probability. scikit-learn's forms are
+left out where it is not installed.
 """
 
 import argparse
@@ -129,9 +131,9 @@ def measure(options: dict) -> None:
     given = inputs(options["size"])
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
-    began = time.perf_counter()
+    began = time.process_time()
     result = form(*given)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     print(json.dumps({"seconds": seconds, "added": resident("VmHWM") - before, "result": result}))
 
 
@@ -175,7 +177,7 @@ def main() -> None:
         print("scikit-learn is not installed, and is left out", file=sys.stderr)
     print(f"{CHANNELS} channels, {CLASSES} classes, float32, threads: {args.threads}; processes of")
     print(f"each form in turn, {args.repeats} of each; median (range)\n")
-    print("| probe | positions | form | seconds | added MiB | times ours | result |")
+    print("| probe | positions | form | CPU seconds | added MiB | times ours | result |")
     print("|---|--:|---|--:|--:|--:|--:|")
     for probe in args.probes:
         for size in args.sizes:
