@@ -14,7 +14,7 @@ import knn
 
 from .confusion import Confusion
 
-ROWS = 16_384  # positions whose distances to all centres exist at a time
+ROWS = 4096  # positions whose distances to all centres exist at a time
 CONSTANT = 1e-6  # a deviation of so little of the mean is rounding
 NORMALISATIONS = ("none", "standard", "unit")
 MATCHINGS = ("hungarian", "precision")
@@ -235,8 +235,10 @@ def _assigned(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Each position's nearest centre (the lower of equal ones) and its squared distance."""
     middle = centres.mean(0)  # far from 0 the products would lose digits
     moved = centres - middle
-    half = moved.square().sum(1) / 2
-    nearest = torch.cat([((part - middle) @ moved.T - half).argmax(1) for part in x.split(ROWS)])
+    half = moved.square().sum(1) / -2
+    nearest = torch.cat(
+        [torch.addmm(half, part - middle, moved.T).argmax(1) for part in x.split(ROWS)]
+    )
     parts = zip(x.split(ROWS), nearest.split(ROWS), strict=True)
     distance = [(part - centres[near]).double().square().sum(1) for part, near in parts]
     return nearest, torch.cat(distance)

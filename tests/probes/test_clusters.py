@@ -17,7 +17,7 @@ def blobs(n=300, channels=4, blobs=5, seed=0):
     return centres[labels] + torch.randn(n, channels, generator=generator).double(), labels
 
 
-@pytest.mark.parametrize("rows", [16_384, 37])
+@pytest.mark.parametrize("rows", [4096, 37])
 def test_equals_scipy_from_the_same_centres(rows, monkeypatch):
     monkeypatch.setattr("probes.clusters.ROWS", rows)
     x, _ = blobs()
