@@ -19,7 +19,7 @@ from d2_transfer.tables import layouts
 from . import jobs as making
 from .data import Data, folders_of
 from .graph import Job
-from .pipeline import RANDOM, FreeJob, Protocol, Row, Spec, seeds_of
+from .pipeline import FreeJob, Protocol, Row, Spec, seeds_of
 
 TWIN = "_scenes"
 SCENES = {"train": 256, "val": 64, "size": 128, "seed": 0}
@@ -59,8 +59,8 @@ class Builder:
     def _add_row(self, row: Row) -> None:
         if (given := self.call.weights.get(row.method)) is not None:
             starts = [self._given(row, given)]
-        elif row.start == RANDOM:
-            starts = [(RANDOM, self.drawn, RANDOM)]
+        elif row.start in making.RANDOM_STARTS:
+            starts = [(row.start, self.drawn, row.start)]
         elif row.pretrain:
             starts = [self._pretrained(row, seed) for seed in self._seeds(row)]
         else:

@@ -20,7 +20,8 @@ from . import cost
 from .graph import Job, Resources
 
 RANDOM = "random"
-RANDOM_STARTS = (RANDOM, "random_bn")
+RANDOM_BN = "random_bn"
+RANDOM_STARTS = (RANDOM, RANDOM_BN)
 SUPERVISED = "supervised:"
 
 
@@ -150,6 +151,8 @@ def transfer_jobs(
         raise InputError(f"the trials of {protocol} are {trials}; allowed: 1 or more")
     own = read_own(own_data, protocol)
     told = resolved(protocol, variant, options, nodes, gpus, mini, keep_batch, own)
+    if str(weights) == RANDOM_BN:
+        _check_control(protocol, told.cfg)
     words = ["--protocol", protocol, *(["--variant", told.variant] if told.variant else [])]
     words += ["--gpus", str(gpus)] if gpus else []
     words += ["--mini"] if mini else []
@@ -279,6 +282,17 @@ def read_own(own_data: Mapping[str, str] | None, protocol: str):
     from d2_transfer import own_data as files
 
     return files.read(protocol, own_data)
+
+
+def _check_control(protocol: str, cfg: Any) -> None:
+    """InputError for a protocol that settles batch norm by itself."""
+    from d2_transfer import protocols
+    from d2_transfer.classification.weights import check_control
+    from d2_transfer.weights import refuse_random_bn
+
+    if protocols.room(protocol) is None:
+        raise refuse_random_bn(f"{protocol} settles batch norm by itself")
+    check_control(cfg)
 
 
 def _place(config: str) -> str:

@@ -18,10 +18,11 @@ from console.errors import InputError, unknown
 from console.files import read_text
 from console.text import as_written
 
+from .jobs import RANDOM_STARTS
+
 PAPERS = configs.FOLDER / "papers"
-RANDOM = "random"
 SUPERVISED = "supervised"
-STARTS = (RANDOM, SUPERVISED)
+STARTS = (*RANDOM_STARTS, SUPERVISED)
 PLOTS = ("threshold", "layers", "crops")  # of densessl plot, from records
 OURS = ("name", "head")  # fields of Spec that no file says
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of folders and jobs
@@ -51,10 +52,11 @@ class Row:
 
     ``method`` is unique in the file. ``pretrain`` names a config, ``options`` are its ``KEY:
     VALUE``, ``data`` is what it reads (``imagenet/train``), ``start_from`` the config of the
-    pretraining whose weights it starts from. ``start``: random or supervised. ``weights``:
-    official, to be named at the call. ``transfer`` are options of this row's fine-tunings,
-    ``protocols`` those of the file's that it goes through (empty: all). ``name``: of its folders.
-    ``sweep``: an option and a list of its values, each of which becomes a row of its own.
+    pretraining whose weights it starts from. ``start``: random, random_bn or supervised.
+    ``weights``: official, to be named at the call. ``transfer`` are options of this row's
+    fine-tunings, ``protocols`` those of the file's that it goes through (empty: all). ``name``: of
+    its folders. ``sweep``: an option and a list of its values, each of which becomes a row of its
+    own.
     ``seeds``: so many pretrainings, or those of these seeds, which are one row of the table.
     """
 

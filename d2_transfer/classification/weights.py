@@ -40,7 +40,7 @@ def prepare(
         check(cfg, None)
         if named == RANDOM:
             return Weights("", RANDOM, "", RANDOM)
-        _check_control(cfg)
+        check_control(cfg)
         return Weights(RANDOM_BN, RANDOM_BN, "", RANDOM_BN)
     supervised = named.startswith(f"{SUPERVISED}:")
     source = Path(named.removeprefix(f"{SUPERVISED}:") if supervised else named)
@@ -116,7 +116,7 @@ def _source_of(out: Path) -> str | None:
         return None
 
 
-def _check_control(cfg: CfgNode) -> None:
+def check_control(cfg: CfgNode) -> None:
     """InputError where there is no batch norm that stays as it is."""
     name = network_of(cfg.MODEL.BACKBONE, None)
     if is_vit(name):

@@ -53,9 +53,8 @@ def build(
     ``metrics`` names the columns; without any, ``choose`` takes them from those that a table's
     records have. ``baseline`` is a method (or a row's label) whose means the others are compared
     with. ``tested``: whether rows that are not distinguishable from a control say so in place of
-    their numbers. Raises InputError for trials of one
-    cell whose configs differ, for a seed that occurs twice in a cell, for an unknown metric and for
-    an unknown baseline.
+    their numbers. Raises InputError for trials of one cell whose configs differ, for a seed that
+    occurs twice in a cell, for an unknown metric and for an unknown baseline.
     """
     known = {name for record in records for name in record.metrics}
     for name in metrics:

@@ -168,6 +168,17 @@ def test_what_a_row_with_seeds_starts_from_is_pretrained_with_its_seed(tmp_path,
     assert jobs["pretrain-mine_moco"].needs == ("pretrain-moco_v2_r50_in1k_200ep",)
 
 
+def test_both_random_starts_are_rows(tmp_path, config):
+    told = FILE.replace("Random, start: random}", "Random, start: random_bn}")
+    jobs = by_name(expanded(tmp_path, told.replace("voc_det_c4", "knn")))
+    job = jobs["transfer-knn_last-random_bn-1"]
+    assert job.argv[1] == "random_bn" and job.needs == ()
+    assert by_name(expanded(tmp_path, told.replace("voc_det_c4", "overcluster")))
+    for protocol in ("voc_det_c4", "semisup_1pct"):
+        with pytest.raises(InputError, match="row 'Random' of mine: .*batch norm"):
+            expanded(tmp_path, told.replace("voc_det_c4", protocol))
+
+
 def test_a_job_of_one_s_own_with_seeds_is_one_for_each(tmp_path):
     jobs = by_name(
         expanded(
