@@ -105,17 +105,11 @@ def _labelled_rows(parts: Iterable[Tensor], labelled: Tensor) -> Iterator[Tensor
     for part in parts:
         for rows in part.split(knn.search.COLUMNS):
             kept = labelled[offset : offset + len(rows)].to(rows.device)
-            if len(kept) < len(rows):
-                break
             offset += len(rows)
-            yield knn.unit(rows[kept])
-        else:
-            continue
-        break
-    else:
-        if offset == len(labelled):
-            return
-    raise ValueError(f"the keys are not as many as their {len(labelled)} labels")
+            if offset <= len(labelled):
+                yield knn.unit(rows[kept])
+    if offset != len(labelled):
+        raise ValueError(f"the keys are {offset}, and their labels {len(labelled)}")
 
 
 def _mean_label(similarity: Tensor, index: Tensor, labels: Tensor, temperature: float) -> Tensor:
