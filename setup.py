@@ -31,7 +31,7 @@ setup(
     packages=find_packages(include=[f"{room}{below}" for room in ROOMS for below in ("", ".*")]),
     package_data={
         "configs": ["**/*.yaml", "**/*.txt"],
-        "d2_transfer": ["**/*.csv", "**/*.yaml", "**/*.j2"],
+        "d2_transfer": ["**/*.csv", "**/*.yaml", "**/*.j2", "**/*.json"],
     },
     install_requires=[
         "torch>=2.4",

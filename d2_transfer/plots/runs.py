@@ -133,11 +133,15 @@ def _whole(value: object) -> bool:
 
 
 def _with_gaps(lines: list[dict]) -> list[dict]:
-    """A line of a pretraining without a loss is of skipped steps: what all others have is a gap."""
+    """A line of a pretraining without a loss is of skipped steps: what all others have is a gap.
+
+    But for the line before the first step, which has no loss to miss.
+    """
     with_loss = [line.keys() for line in lines if "loss" in line and "trial" not in line]
     always = set.intersection(*map(set, with_loss)) if with_loss else set()
     gap = dict.fromkeys(always, math.nan)
-    return [line if "loss" in line or "trial" in line else {**gap, **line} for line in lines]
+    whole = [line["iteration"] == 0 or "loss" in line or "trial" in line for line in lines]
+    return [line if as_is else {**gap, **line} for line, as_is in zip(lines, whole, strict=True)]
 
 
 def _joined(pieces: Iterable[list[dict]]) -> Points:

@@ -4,11 +4,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import bands
+from .bands import Band
 from .collect import Pretraining
 
-GOOD, EARLY, LOOK, BAD = "as usual", "too early to tell", "worth a look", "bad"
-STEPS = 500  # before them a network has not yet left its random start, where embeddings are alike
+GOOD, LOOK, BAD = "as usual", "worth a look", "bad"
 SHARE = 0.1  # of the lines, at the end, are judged by their mean
+VARIANCE = 0.1  # of that of healthy runs: embeddings with less have collapsed (pretrain's own rule)
+TIMES = 1.5  # a network that learns is so many times as often right as a guess (the same)
+EVEN = 1.1  # more spread than evenly over the sphere is noise
 
 
 @dataclass(frozen=True)
@@ -16,29 +20,53 @@ class Indicator:
     """A key of ``metrics.jsonl``: what it is, its normal band, and beyond which it is bad.
 
     ``band`` and ``alarm`` give (low, high) of a run; None where there is nothing to compare with.
+    ``noticed``: the key under which the run itself wrote the step of its warning, and what happened
+    then.
     """
 
     key: str
     title: str
     why: str
-    band: Callable[[Pretraining], tuple[float, float] | None]
-    alarm: Callable[[Pretraining], tuple[float, float] | None]
-    learnt: bool = False  # it says something only once the network has learnt something
+    band: Callable[[Pretraining], Band | None]
+    alarm: Callable[[Pretraining], Band | None] = lambda run: None
+    noticed: tuple[str, str] | None = None
 
 
 def _fixed(low: float, high: float):
     return lambda run: (low, high)
 
 
-def _contrast(run: Pretraining) -> tuple[float, float] | None:
-    """InfoNCE against K keys that tell nothing is log(K + 1)."""
-    queue = run.option("MOCO.QUEUE")
-    has_queue = run.method in ("moco", "setsim", "densecl", "houghcl", "resim", "dense", "vader")
-    return (0.0, math.log(queue + 1)) if queue and has_queue else None
+def _spread(run: Pretraining) -> Band | None:
+    """At least that of healthy runs; it rises in long ones."""
+    found = bands.measured(run.method, "stat/feature_std")
+    return (found[0], EVEN) if found else None
+
+
+def _collapsed(run: Pretraining) -> Band | None:
+    found = _spread(run)
+    return (found[0] * VARIANCE**0.5, math.inf) if found else None
+
+
+def _uniformity(key: str):
+    """At most that of healthy runs: 0 is one point; it falls in long ones, to about −4."""
+
+    def band(run: Pretraining) -> Band | None:
+        found = bands.measured(run.method, key)
+        return (-4.0, found[1]) if found else None
+
+    return band
+
+
+def _above_chance(key: str):
+    def band(run: Pretraining) -> Band | None:
+        _, values = run.series(key)
+        return (min(TIMES * values[-1], 1.0), 1.0) if values else None
+
+    return band
 
 
 def _entropy(low: float, high: float):
-    def band(run: Pretraining) -> tuple[float, float] | None:
+    def band(run: Pretraining) -> Band | None:
         outputs = run.option("DINO.PROTOTYPES")
         return (low * math.log(outputs), high * math.log(outputs)) if outputs else None
 
@@ -47,21 +75,45 @@ def _entropy(low: float, high: float):
 
 INDICATORS = (
     Indicator(
-        "loss/image",
-        "image loss",
-        "with a queue of K keys, log(K + 1) is what guessing costs; it rises while real keys fill "
-        "the queue, then falls below",
-        _contrast,
-        lambda run: None,
-        learnt=True,
-    ),
-    Indicator(
         "stat/feature_std",
         "spread of the embeddings",
         "1 is an even spread over the sphere; near 0 all images have one embedding: collapse",
-        _fixed(0.5, 1.1),
-        _fixed(0.1, math.inf),
-        learnt=True,
+        _spread,
+        _collapsed,
+        ("collapse/spread", "the embeddings collapsed to nearly one point"),
+    ),
+    Indicator(
+        "stat/accuracy",
+        "contrast accuracy",
+        "how often the other view of an image is nearer than any other image of the batch; below "
+        "1.5 times what guessing gives, the network does not tell the images apart",
+        _above_chance("stat/chance"),
+        noticed=(
+            "collapse/accuracy",
+            "the images of a batch were told apart no better than by a guess",
+        ),
+    ),
+    Indicator(
+        "stat/positions_accuracy",
+        "contrast accuracy of positions",
+        "the same of the positions that match, among those of another image",
+        _above_chance("stat/positions_chance"),
+        noticed=(
+            "collapse/positions_accuracy",
+            "positions were told apart no better than by a guess",
+        ),
+    ),
+    Indicator(
+        "stat/uniformity",
+        "uniformity",
+        "how evenly images lie on the sphere, about −4; 0 is one point",
+        _uniformity("stat/uniformity"),
+    ),
+    Indicator(
+        "stat/positions_uniformity",
+        "uniformity of positions",
+        "the same of positions of two images",
+        _uniformity("stat/positions_uniformity"),
     ),
     Indicator(
         "stat/teacher_entropy",
@@ -69,7 +121,6 @@ INDICATORS = (
         "0 is one output for all images, log K all outputs alike; either end is collapse",
         _entropy(0.02, 0.98),
         _entropy(0.001, 0.9999),
-        learnt=True,
     ),
     Indicator(
         "stat/empty_images",
@@ -104,16 +155,24 @@ INDICATORS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """An indicator at the end of a run: its value, the band, and how it looks."""
+    """An indicator at the end of a run: its value, the band, and how it looks.
+
+    ``noticed``: what the run itself warned of, in words; or nothing.
+    """
 
     indicator: Indicator
     value: float
-    band: tuple[float, float] | None
+    band: Band | None
     state: str
+    noticed: str = ""
 
 
 def judge(run: Pretraining) -> list[Verdict]:
-    """The indicators that the run logged, by the mean of the last tenth of its lines."""
+    """The indicators that the run logged, by the mean of the last tenth of its lines.
+
+    How few its steps are excuses nothing. What the run warned of itself is bad, unless the end is
+    in the band again.
+    """
     verdicts = []
     for indicator in INDICATORS:
         _, values = run.series(indicator.key)
@@ -121,12 +180,22 @@ def judge(run: Pretraining) -> list[Verdict]:
             continue
         last = values[-max(round(SHARE * len(values)), 1) :]
         value, band, alarm = sum(last) / len(last), indicator.band(run), indicator.alarm(run)
-        state = GOOD
-        if band and not band[0] <= value <= band[1]:
+        state, noticed = GOOD, _noticed(run, indicator)
+        inside = not band or band[0] <= value <= band[1]
+        if not inside or noticed:
             state = LOOK
-        if alarm and not alarm[0] <= value <= alarm[1]:
+        if (alarm and not alarm[0] <= value <= alarm[1]) or (noticed and not inside):
             state = BAD
-        if state != GOOD and indicator.learnt and run.step < STEPS:
-            state = EARLY
-        verdicts.append(Verdict(indicator, value, band, state))
+        if noticed and inside:
+            noticed += "; at the end it is as usual again"
+        verdicts.append(Verdict(indicator, value, band, state, noticed))
     return verdicts
+
+
+def _noticed(run: Pretraining, indicator: Indicator) -> str:
+    """What happened in words, where the run warned of it itself."""
+    if not indicator.noticed:
+        return ""
+    key, what = indicator.noticed
+    _, steps = run.series(key)
+    return f"{what} (noticed at step {steps[-1]:.0f})" if steps else ""

@@ -18,7 +18,7 @@ from d2_transfer.tables.render import html
 from . import curves, health
 from .collect import Found, Pretraining, find
 
-STYLES = {health.GOOD: "good", health.EARLY: "soft", health.LOOK: "look", health.BAD: "bad"}
+STYLES = {health.GOOD: "good", health.LOOK: "look", health.BAD: "bad"}
 TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 logger = logging.getLogger("densessl")
@@ -148,9 +148,11 @@ def _warnings(records: Sequence[results.Record], runs: Sequence[dict[str, Any]])
             "published, and say nothing about the methods."
         )
     for run in runs:
-        bad = [verdict["title"] for verdict in run["verdicts"] if verdict["state"] == health.BAD]
-        if bad:
-            warnings.append(f"{run['title']}: {', '.join(bad)} is bad; see below.")
+        for verdict in run["verdicts"]:
+            if verdict["noticed"]:
+                warnings.append(f"{run['title']}: {verdict['noticed']}; see below.")
+            elif verdict["state"] == health.BAD:
+                warnings.append(f"{run['title']}: {verdict['title']} is bad; see below.")
     return warnings
 
 
@@ -163,8 +165,7 @@ def _run(run: Pretraining) -> dict[str, Any]:
     ]
     if "seconds" in last:
         about.append(f"{last['seconds']:.0f} s of training")
-    if "knn/top1" in last:
-        about.append(f"k-NN {last['knn/top1']:.1f} %")
+    about += [_online(run, measure) for measure in curves.ONLINE if run.series(measure.key)[0]]
     if run.unreadable_lines:
         about.append(f"{run.unreadable_lines} lines of its metrics.jsonl cannot be read")
     return {
@@ -181,6 +182,14 @@ def _run(run: Pretraining) -> dict[str, Any]:
     }
 
 
+def _online(run: Pretraining, measure: curves.Online) -> str:
+    """The last value of an online measure, and of its controls."""
+    steps, values = run.series(measure.key)
+    text = f"{measure.title} {values[-1]:.1f} % at step {steps[-1]}"
+    controls = [f"{name} {value:.1f} %" for name, value in curves.controls(run, measure.key)]
+    return text + (f" ({', '.join(controls)})" if controls else "")
+
+
 def _verdict(verdict: health.Verdict) -> dict[str, str]:
     band = verdict.band
     normal = "" if band is None else f"{band[0]:.3g} to {band[1]:.3g}"
@@ -190,6 +199,7 @@ def _verdict(verdict: health.Verdict) -> dict[str, str]:
         "value": f"{verdict.value:.3g}",
         "band": "0" if band == (0.0, 0.0) else normal,
         "state": verdict.state,
+        "noticed": verdict.noticed,
         "style": STYLES[verdict.state],
     }
 

@@ -71,6 +71,11 @@ class Logs:
             folder = Path(folder) / "tensorboard"
             self._board = Board(folder, start)
 
+    def begin(self, values: dict[str, float]) -> None:
+        """Write what was measured before the first step, if anything, as the line of step 0."""
+        if finite := {name: value for name, value in values.items() if math.isfinite(value)}:
+            self._write({"iteration": 0, "epoch": 0.0, **finite})
+
     def step(
         self,
         iteration: int,
@@ -163,7 +168,10 @@ class Logs:
 
 
 def cut_back(path: Path, start: int) -> None:
-    """Drop the lines beyond ``start`` steps from a metrics file, and a line cut off mid-word."""
+    """Drop the lines beyond ``start`` steps from a metrics file, and a line cut off mid-word.
+
+    A run from step 0 on also measures again what was before it.
+    """
     if not path.exists():
         return
     end, whole = 0, True
@@ -172,7 +180,7 @@ def cut_back(path: Path, start: int) -> None:
             line = json.loads(text)
         except ValueError:
             break  # a kill hit this line while it was written
-        if line["iteration"] > start:
+        if line["iteration"] > start or not start:
             break
         end, whole = end + len(text), text.endswith(b"\n")
     os.truncate(path, end)  # which needs no room on the disk

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import functional as T
 
@@ -24,12 +24,11 @@ from console.loader import GRACE, Loader, Options
 from console.reading import reading
 from decoding import MAX_PIXELS, SUFFIXES, Range, UnreadableImage, decode
 
-from ..backbones import build_backbone
-from ..views import NORMALIZATION
 from . import distributed
-from .step import AMP
+from .online_backbone import OnlineBackbone
 
 BATCH = 128
+STATISTICS = 1024  # images whose batch-norm statistics the control random_bn has, about
 UNREADABLE = -1  # the label of an image that cannot be read; it is left out
 RESIZE = 256 / 224  # the shorter side over that of the centre that is cut out
 
@@ -59,22 +58,46 @@ class OnlineKNN:
                 f"KNN.TRAIN has {len(self.train.classes)} class folders and KNN.VAL "
                 f"{len(self.val.classes)}; they must be the same (in one alone: {differ[0]})"
             )
-        self._backbone: nn.Module | None = None
+        self.backbone = OnlineBackbone(cfg.BACKBONE.NAME, device, cfg.AMP)
 
     def due(self, step: int, last: int) -> bool:
-        """Whether to measure after ``step`` steps of ``last``."""
+        """Whether to measure after ``step`` steps of ``last``; before the first is another call."""
         return step % self.period == 0 or step == last
 
     @torch.no_grad()
     def measure(self, state: dict[str, Tensor]) -> dict[str, float]:
         """``{"knn/top1": per cent}`` of the backbone with these tensors; every process calls it."""
+        self.backbone.load(state)
+        return {"knn/top1": self._top1("online k-NN")}
+
+    @torch.no_grad()
+    def controls(self, state: dict[str, Tensor], measured: dict[str, float]) -> dict[str, float]:
+        """Of a random start with these tensors, of which ``measured`` is, the two controls.
+
+        ``knn/top1_random``: itself. ``knn/top1_random_bn``: with the batch-norm statistics of at
+        most ``STATISTICS`` of the images that vote (each process looks at all of them).
+        """
+        controls = {"knn/top1_random": measured["knn/top1"]}
+        self.backbone.load(state)
+        if self.backbone.take_statistics(self._readable()):
+            controls["knn/top1_random_bn"] = self._top1("online k-NN, random_bn")
+        return controls
+
+    def _readable(self) -> Iterator[Tensor]:
+        """Batches of images of KNN.TRAIN, evenly over them, for batch norm."""
+        every = max(len(self.train) // STATISTICS, 1)
+        with self._batches(self.train, list(range(0, len(self.train), every))) as batches:
+            for images, labels in batches:
+                if (readable := labels != UNREADABLE).any():
+                    yield images[readable]
+
+    def _top1(self, what: str) -> float:
         began = time.perf_counter()
-        backbone = self._with(state)
-        database, labels = self._features(backbone, self.train)
+        database, labels = self._features(self.train)
         readable = labels != UNREADABLE
         if not readable.any():
             raise InputError(f"KNN.TRAIN: none of the images in {self.options.TRAIN} can be read")
-        queries, truth = (distributed.mine(x) for x in self._features(backbone, self.val))
+        queries, truth = (distributed.mine(x) for x in self._features(self.val))
         found = knn.classify(
             queries,
             database[readable],
@@ -88,35 +111,24 @@ class OnlineKNN:
         counts = {"hits": hits, "images": (truth != UNREADABLE).sum().item()}
         means = distributed.all_reduce_mean({name: float(n) for name, n in counts.items()})
         top1 = 100 * means["hits"] / max(means["images"], 1e-9)
-        logger.info("online k-NN: %.2f %% in %.1f s", top1, time.perf_counter() - began)
-        return {"knn/top1": top1}
+        logger.info("%s: %.2f %% in %.1f s", what, top1, time.perf_counter() - began)
+        return top1
 
-    def _with(self, state: dict[str, Tensor]) -> nn.Module:
-        """A backbone of its own in evaluation mode: the run's keeps its mode and statistics."""
-        if self._backbone is None:
-            with torch.random.fork_rng(devices=[]):
-                self._backbone = build_backbone(self.cfg.BACKBONE.NAME, "BN").to(self.device)
-        self._backbone.load_state_dict(state)
-        return self._backbone.eval()
-
-    def _features(self, backbone: nn.Module, images: "ClassFolders") -> tuple[Tensor, Tensor]:
+    def _features(self, images: "ClassFolders") -> tuple[Tensor, Tensor]:
         """Features of length 1 ``[N, C]`` and labels ``[N]``, the same in every process.
 
         The processes share the work; what pads their shares to equal length has no label.
         """
         rank, world = distributed.rank(), distributed.world_size()
         numbers = list(range(len(images)))[rank::world]
-        dtype = AMP[self.cfg.AMP]
         parts, labels = [], []
         with self._batches(images, numbers) as batches:
             for batch, of_batch in batches:
-                batch = self._normalised(batch.to(self.device, non_blocking=True))
-                with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                    levels = backbone(batch)
+                levels = self.backbone.levels(batch)
                 last = levels["cls"] if "cls" in levels else levels["layer4"].mean((2, 3))
                 parts.append(knn.unit(last))
                 labels.append(of_batch.to(self.device))
-        channels = backbone.channels[max(backbone.channels)]
+        channels = self.backbone.channels[max(self.backbone.channels)]
         features = torch.cat(parts) if parts else torch.empty(0, channels, device=self.device)
         found = torch.cat(labels) if labels else torch.empty(0, dtype=torch.long).to(self.device)
         missing = math.ceil(len(images) / world) - len(features)
@@ -137,13 +149,6 @@ class OnlineKNN:
         )
         with iter(loader) as batches:
             yield batches
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        mean, std = (
-            torch.tensor(NORMALIZATION[name], device=self.device).view(3, 1, 1)
-            for name in ("mean", "std")
-        )
-        return (images.float() / 255 - mean) / std
 
 
 class ClassFolders(Dataset):

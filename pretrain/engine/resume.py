@@ -36,7 +36,7 @@ FREE = (
     *("KNN.K", "KNN.TEMPERATURE"),
 )
 FINAL = "backbone_final.pth"
-NOT_IN_FINAL = ("model", "optimizer", "scaler", "logs", "patience", "unreadable")
+NOT_IN_FINAL = ("model", "optimizer", "scaler", "logs", "patience", "unreadable", "watch")
 
 
 def differences(saved: str, cfg: CfgNode) -> list[str]:

@@ -13,10 +13,9 @@ from console import files, log, waiting
 from console.errors import InputError, Interrupted, StoppedEarly
 from console.loader import GRACE
 from console.progress import Bar
-from decoding import told_left_out
 
 from .. import config
-from ..contradictions import contradictions, too_large_views
+from ..contradictions import too_large_views
 from ..external import loaded
 from ..methods.base import starting_weights
 from ..views import (
@@ -28,6 +27,7 @@ from ..views import (
     collate,
 )
 from . import changes, distributed, resume
+from .announce import announce, remarks
 from .build import build_model
 from .checkpoint import Checkpoints, damage, remove, save_checked
 from .facts import data_facts, start_facts
@@ -36,13 +36,13 @@ from .loading import Loading, check_machine, late, options_of
 from .lock import locked
 from .logs import Logs
 from .nonfinite import Patience
-from .online_knn import OnlineKNN
 from .order import BatchOrder, global_batch, step_seed
 from .placement import check_compiler, check_disk, distribute
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
 from .step import Stepper
 from .stops import Stops
 from .unreadable import Unreadable, gathered
+from .watch import Watch
 
 logger = logging.getLogger("densessl")
 
@@ -134,9 +134,9 @@ class Run:
             return False
         if found or not self.built:
             self.build(found)
-        self.announce()
+        announce(self.cfg, self.facts, self.source, self.method, self.device)
         if self.main and (self.changed or not found):
-            for line in contradictions(self.cfg, self.facts["images"]):
+            for line in remarks(self.cfg, self.facts["images"], self.method):
                 logger.warning("%s", line)
         self.restore(found)
         if self.main:
@@ -208,9 +208,7 @@ class Run:
             self.facts["changes"] = self.changes
         if self.bounds:
             self.facts["range"] = list(self.bounds)
-        self.online = None
-        if cfg.KNN.PERIOD:
-            self.online = OnlineKNN(cfg, self.epoch, self.device, self.bounds)
+        self.watch = Watch(cfg, self.epoch, self.total, self.device, self.bounds)
 
     def build_model(self, anew: bool) -> None:
         """The method (a run that begins ``anew`` starts from BACKBONE.WEIGHTS), the optimizer."""
@@ -226,29 +224,6 @@ class Run:
         self.stepper = Stepper(
             *(self.method, model, self.optimizer, self.device, cfg.AMP, cfg.SOLVER.CLIP_EACH)
         )
-
-    def announce(self) -> None:
-        """Say in a few lines what runs."""
-        cfg, solver = self.cfg, self.cfg.SOLVER
-        logger.info(
-            "%s with %s on %d images of %s: %d steps (%g epochs of %d), %d images a step",
-            *(cfg.METHOD.NAME, cfg.BACKBONE.NAME, self.facts["images"], cfg.DATA.PATH),
-            *(self.total, self.facts["epochs"], self.epoch, solver.BATCH_SIZE),
-        )
-        if self.source.left_out:
-            logger.info("%s", told_left_out(self.source.left_out))
-        logger.info(
-            "learning rate %g = %g x %d/%d (scaled with the batch); %d process(es) on %s, AMP %s",
-            *(scaled_lr(solver), solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
-            *(distributed.world_size(), self.device, cfg.AMP),
-        )
-        if self.method.shuffles and config.normalisation_groups(cfg, distributed.world_size()) == 1:
-            logger.warning(
-                "all images of a step are normalised together, so shuffling (MOCO.SHUFFLE) has no "
-                "effect and a query can recognise its key by their common statistics; MoCo was "
-                "published with groups of 32 images: BACKBONE.NORM split, BACKBONE.GROUP_SIZE "
-                "below SOLVER.BATCH_SIZE"
-            )
 
     # ---- where a run stands ----
 
@@ -292,6 +267,7 @@ class Run:
         self.logs = Logs(self.folder, cfg.LOG.PERIOD, solver.BATCH_SIZE, self.iteration)
         if found:
             self.logs.load_state_dict(state["logs"])
+            self.watch.load_state_dict(state.get("watch", {}))  # an older checkpoint has none
         else:
             self.method.before_step(0)
 
@@ -349,6 +325,7 @@ class Run:
             "unreadable": sorted(self.unreadable.indices),
             "patience": self.patience.state_dict(),
             "logs": self.logs.state_dict(),
+            "watch": self.watch.state_dict(),
         }
 
     def save(self) -> None:
@@ -370,6 +347,8 @@ class Run:
     def loop(self, stops: Stops, after_step: Callable[[int], None] | None) -> None:
         """All steps from where the run stands, with checkpoints; StoppedEarly when asked to."""
         cfg = self.cfg
+        if self.iteration == 0:
+            self.logs.begin(self.watch.start(self.method))
         order = BatchOrder(
             *(self.facts["images"], cfg.SOLVER.BATCH_SIZE, cfg.SEED, self.iteration, self.total),
             *(distributed.rank(), distributed.world_size()),
@@ -428,10 +407,9 @@ class Run:
             "unreadable": len(self.unreadable),
         }
         means = dict(outcome.values) if outcome.applied else {}
-        if self.online and self.online.due(self.iteration, self.total):
-            means |= self.online.measure(self.method.backbone_state())
+        means |= self.watch.step(self.iteration, outcome, self.method)
         last = self.iteration == self.total
-        self.logs.step(self.iteration, means, facts, waited, last)
+        self.logs.step(self.iteration, means, facts | self.watch.facts(), waited, last)
         return outcome.values["loss"]
 
     def stopped(self) -> StoppedEarly:

@@ -50,6 +50,10 @@ class Method(nn.Module):
     def after_step(self, step: int) -> None:
         """What takes effect after the weights did: keys enter their queue."""
 
+    def keys_kept(self) -> int:
+        """How many keys of earlier steps are negatives; 0 without a queue."""
+        return 0
+
     def ddp_ignored(self) -> list[str]:
         """Names of buffers that are equal on all processes anyway: DDP need not send them."""
         return []

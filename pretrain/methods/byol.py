@@ -11,6 +11,7 @@ from pretrain.views import View
 from .base import LEVEL, feature_std, new_backbone
 from .heads import MLP, unit
 from .momentum import MomentumMethod, momentum_copy
+from .signs import image_signs
 
 
 class BYOL(MomentumMethod):
@@ -51,5 +52,6 @@ class BYOL(MomentumMethod):
                 pooled = self.momentum_backbone(view.image)[LEVEL].mean((2, 3))
                 targets.append(self.momentum_projector(pooled))
         loss = 4 + 2 * (negative_cosine(p[0], targets[1]) + negative_cosine(p[1], targets[0]))
-        std = feature_std(unit(targets[0]))
-        return {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": std}
+        first, second = map(unit, targets)
+        values = {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": feature_std(first)}
+        return values | image_signs(first, second)

@@ -15,6 +15,7 @@ from .base import LEVEL, feature_std
 from .heads import DenseProjector, Queue, unit
 from .moco import MoCo
 from .momentum import momentum_copy
+from .signs import image_signs, position_signs
 
 MATCHING_STREAM = 0x3A7C  # of random pairs
 
@@ -92,7 +93,8 @@ class DenseMoCo(ByExpression, MoCo):
         image = info_nce(q, k, self.queue.keys, self.options.TEMPERATURE)
         dense = self.dense_loss(p_q.flatten(2), p_k.flatten(2), c)
         losses = weighted(self.cfg, step, image, dense)
-        return losses | {"stat/feature_std": feature_std(q)} | stats, [k, pooled]
+        signs = image_signs(q, k) | position_signs(p_q.flatten(2), p_k.flatten(2), c)
+        return losses | {"stat/feature_std": feature_std(q)} | stats | signs, [k, pooled]
 
     def dense_loss(self, p_q: Tensor, p_k: Tensor, c: Tensor) -> Tensor:
         """L_dense of the projections ``[B, D, N]`` with the correspondence c."""

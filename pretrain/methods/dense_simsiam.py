@@ -10,7 +10,8 @@ from pretrain.views import View
 
 from .base import LEVEL
 from .dense import ByExpression, matching_generator, weighted
-from .heads import MLP, SimSiamProjector
+from .heads import MLP, SimSiamProjector, unit
+from .signs import position_signs
 from .simsiam import SimSiam, image_loss
 
 
@@ -48,6 +49,7 @@ class DenseSimSiam(ByExpression, SimSiam):
         values = image_loss(z, [self.predictor(each) for each in z])
         dense_z = [self.dense_projector(each) for each in maps]  # [B, D, h, w]
         dense_p = [self.dense_predictor(each) for each in dense_z]
+        projections = [unit(each.detach()).flatten(2) for each in dense_z]
         terms, stats = [], []
         for query, key in ((0, 1), (1, 0)):
             generator = matching_generator(self.cfg.SEED, step, query)
@@ -56,7 +58,7 @@ class DenseSimSiam(ByExpression, SimSiam):
             )
             with torch.no_grad():
                 c, found = self.correspond(pair, dense_z[query].detach(), dense_z[key].detach())
-            stats.append(found)
+            stats.append(found | position_signs(projections[query], projections[key], c))
             terms.append(set_cosine(dense_p[query].flatten(2), dense_z[key].flatten(2), c))
         dense = (terms[0] + terms[1]) / 2
         both = {name: (value + stats[1][name]) / 2 for name, value in stats[0].items()}

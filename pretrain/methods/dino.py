@@ -17,6 +17,7 @@ from pretrain.views import View
 from .base import feature_std, new_backbone
 from .heads import unit
 from .momentum import MomentumMethod, momentum_copy
+from .signs import image_signs
 
 Levels = dict[str, Tensor]
 
@@ -111,8 +112,10 @@ class DINO(MomentumMethod):
         with torch.no_grad():
             shares = targets.float().sub(self.center).div(self.teacher_temperature(step)).softmax(1)
             entropy = torch.special.entr(shares).sum(1).mean()
+        embeddings = unit(pooled(teacher))
         return loss, {
-            "stat/feature_std": feature_std(unit(pooled(teacher))),
+            "stat/feature_std": feature_std(embeddings),
+            **image_signs(*embeddings.split(B)),
             "stat/teacher_entropy": entropy,
             "stat/center_norm": self.center.norm(),
         }

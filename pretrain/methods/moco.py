@@ -12,6 +12,7 @@ from pretrain.views import View
 from .base import LEVEL, feature_std, new_backbone
 from .heads import Projector, Queue, unit
 from .momentum import MomentumMethod, momentum_copy
+from .signs import image_signs
 
 SHUFFLE_STREAM = 0x5A7F  # keeps this generator apart from the others of the same seed
 
@@ -48,6 +49,9 @@ class MoCo(MomentumMethod):
     def momentum(self, step: int) -> float:
         return self.options.MOMENTUM
 
+    def keys_kept(self) -> int:
+        return self.options.QUEUE
+
     def queues(self) -> list[Queue]:
         """The queues, in the order of the keys of :meth:`direction`."""
         return [self.queue]
@@ -75,7 +79,8 @@ class MoCo(MomentumMethod):
         (k,) = self.encode_keys(key_view.image, step, number)
         k = unit(k)
         loss = info_nce(q, k, self.queue.keys, self.options.TEMPERATURE)
-        return {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": feature_std(q)}, [k]
+        values = {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": feature_std(q)}
+        return values | image_signs(q, k), [k]
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor, step: int, number: int) -> list[Tensor]:

@@ -12,6 +12,7 @@ from pretrain.views import View
 from .base import LEVEL, feature_std, new_backbone
 from .heads import MLP, unit
 from .momentum import MomentumMethod, momentum_copy
+from .signs import image_signs, position_signs
 
 
 class PixPro(MomentumMethod):
@@ -71,15 +72,17 @@ class PixPro(MomentumMethod):
         there = self.consistency(x[0], targets[1], A)
         back = self.consistency(x[1], targets[0], A.transpose(1, 2))
         loss = dense = -2 * (there + back)
+        projections = [unit(target).flatten(2) for target in targets]
         values = {
             "loss/dense": dense.detach(),
             "stat/feature_std": feature_std(unit(targets[0].transpose(1, 3).flatten(0, 2))),
+            **position_signs(*projections, A),
             "stat/positives": A.sum() / len(A),
             "stat/empty_images": (~A.flatten(1).any(1)).float().mean(),
         }
         if options.INSTANCE_WEIGHT:
-            image = self.instance_loss(maps, momentum_maps)
-            values["loss/image"] = image.detach()
+            image, z = self.instance_loss(maps, momentum_maps)
+            values |= {"loss/image": image.detach(), **image_signs(*map(unit, z))}
             loss = loss + options.INSTANCE_WEIGHT * image
         return {"loss": loss, **values}
 
@@ -87,9 +90,11 @@ class PixPro(MomentumMethod):
         """Mean over A of the cosine of the propagated x with the target: scalar (eq. 3–5)."""
         return propagated_consistency(x, self.value_transform(x), target, A, self.options.EXPONENT)
 
-    def instance_loss(self, maps: list[Tensor], momentum_maps: list[Tensor]) -> Tensor:
-        """The loss of whole images, pooled behind their heads."""
+    def instance_loss(
+        self, maps: list[Tensor], momentum_maps: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss of whole images, pooled behind their heads, and its targets ``[B, D]``."""
         p = [self.instance_predictor(self.instance_projector(z)).mean((2, 3)) for z in maps]
         with torch.no_grad():
             z = [self.momentum_instance_projector(each).mean((2, 3)) for each in momentum_maps]
-        return 2 * (negative_cosine(p[0], z[1]) + negative_cosine(p[1], z[0]))
+        return 2 * (negative_cosine(p[0], z[1]) + negative_cosine(p[1], z[0])), z

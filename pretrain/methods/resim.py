@@ -15,6 +15,7 @@ from .base import LEVEL, feature_std
 from .heads import unit
 from .moco import MoCo
 from .momentum import momentum_copy
+from .signs import image_signs, pair_signs
 
 STRIDES = {"layer3": 16, "layer2": 8}  # the levels whose regions are compared
 
@@ -81,19 +82,26 @@ class ReSim(MoCo):
         k, *key_maps = self.encode_keys(key_view.image, step, number)
         k = unit(k)
         image = info_nce(q, k, self.queue.keys, self.options.TEMPERATURE)
-        values = {"stat/feature_std": feature_std(q)}
+        values = {"stat/feature_std": feature_std(q), **image_signs(q, k)}
         total = self.regions.IMAGE_WEIGHT * image
         for level, key_map in zip(sorted(maps), key_maps, strict=True):
-            dense, valid = self.region_loss(level, maps[level], key_map, query_view, key_view)
+            dense, r, r_k, valid = self.region_loss(
+                level, maps[level], key_map, query_view, key_view
+            )
             total = total + dense
             values[f"loss/regions_{STRIDES[level]}"] = dense.detach()
             values[f"stat/windows_{STRIDES[level]}"] = valid.sum() / len(valid)
+            if STRIDES[level] == 16:  # which every variant has
+                values |= pair_signs(r, r_k, valid)
         return {"loss": total, "loss/image": image.detach()} | values, [k]
 
     def region_loss(
         self, level: str, query_map: Tensor, key_map: Tensor, query_view: View, key_view: View
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of the windows of one level, and which of them both views show ``[B, R]``."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The loss of the windows of one level.
+
+        Also what it compares ``[B, R, D]`` (twice), and which windows both views show ``[B, R]``.
+        """
         options = self.regions
         side, stride = self.window[level]
         boxes_q, boxes_k, valid = windows(
@@ -109,7 +117,7 @@ class ReSim(MoCo):
         among = options.NEGATIVES == "regions"
         negatives = self.all_regions(r_k, valid) if among else self.cells(level, key_map)
         loss = region_info_nce(r, r_k, valid, negatives, options.TEMPERATURE, among)
-        return loss, valid
+        return loss, r, r_k, valid
 
     @torch.no_grad()
     def cells(self, level: str, key_map: Tensor) -> Tensor:

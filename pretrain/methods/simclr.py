@@ -10,6 +10,7 @@ from pretrain.views import View
 
 from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, unit
+from .signs import image_signs
 
 
 class SimCLR(Method):
@@ -39,5 +40,6 @@ class SimCLR(Method):
         here = distributed.mine(torch.arange(M, device=z.device))  # [B]
         own, positive = torch.cat((here, here + M)), torch.cat((here + M, here))
         loss = nt_xent(z, torch.cat(everyone), own, positive, self.options.TEMPERATURE)
-        std = feature_std(z.detach())
-        return {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": std}
+        values = {"loss": loss, "loss/image": loss.detach()}
+        values["stat/feature_std"] = feature_std(z.detach())
+        return values | image_signs(*z.detach().split(B))

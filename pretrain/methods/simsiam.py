@@ -8,6 +8,7 @@ from pretrain.views import View
 
 from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, SimSiamProjector, unit
+from .signs import image_signs
 
 
 class SimSiam(Method):
@@ -38,7 +39,8 @@ class SimSiam(Method):
 
 
 def image_loss(z: list[Tensor], p: list[Tensor]) -> dict[str, Tensor]:
-    """SimSiam's loss of projections and predictions ``[B, D]`` of two views, and the spread."""
+    """SimSiam's loss of projections and predictions ``[B, D]`` of two views, and their signs."""
     loss = (negative_cosine(p[0], z[1]) + negative_cosine(p[1], z[0])) / 2
-    std = feature_std(unit(z[0].detach()))
-    return {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": std}
+    first, second = (unit(each.detach()) for each in z)
+    values = {"loss": loss, "loss/image": loss.detach(), "stat/feature_std": feature_std(first)}
+    return values | image_signs(first, second)

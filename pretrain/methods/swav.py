@@ -11,6 +11,7 @@ from pretrain.views import View
 
 from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, Queue, unit
+from .signs import image_signs
 
 
 class SwAV(Method):
@@ -61,6 +62,7 @@ class SwAV(Method):
             "loss/image": loss.detach(),
             "stat/feature_std": feature_std(self._keys[0]),
             "stat/prototypes_used": used.sum(),
+            **image_signs(*self._keys),
         }
 
     @full_precision

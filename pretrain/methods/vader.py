@@ -16,6 +16,7 @@ from .heads import Queue, unit
 from .moco import MoCo
 from .momentum import momentum_copy
 from .resim import check_sides
+from .signs import image_signs, pair_signs
 
 
 class VADeR(MoCo):
@@ -73,6 +74,8 @@ class VADeR(MoCo):
         stats = {
             "stat/feature_std": feature_std(points_k.flatten(0, 1)),
             "stat/empty_images": (~valid).float().mean(),
+            **image_signs(q, k),
+            **pair_signs(points_q, points_k, valid[:, None].expand(-1, options.POINTS)),
         }
         return losses | stats, [k, points_k.flatten(0, 1)]
 

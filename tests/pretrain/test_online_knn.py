@@ -18,7 +18,7 @@ from pretrain import config
 from pretrain.backbones import build_backbone
 from pretrain.engine import distributed
 from pretrain.engine.online_knn import ClassFolders, OnlineKNN
-from pretrain.engine.train import train
+from pretrain.engine.train import Run, train
 
 COLOURS = {"amber": (210, 140, 40), "blue": (40, 60, 200), "green": (60, 190, 70)}
 
@@ -51,10 +51,8 @@ def lines(folder):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def plain_accuracy(state, folder, k, size=32, name="resnet18"):
-    """The definition, query by query, with a backbone that has these tensors."""
-    backbone = build_backbone(name, "BN").eval()
-    backbone.load_state_dict(state)
+def images_of(folder, size=32):
+    """The images below a folder in the order of their names, as a network takes them."""
     recipe = T.Compose(
         [
             T.Resize(round(size * 256 / 224), T.InterpolationMode.BICUBIC),
@@ -63,11 +61,18 @@ def plain_accuracy(state, folder, k, size=32, name="resnet18"):
             T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
+    return torch.stack([recipe(Image.open(file)) for file in sorted(folder.rglob("*.png"))])
+
+
+def plain_accuracy(state, folder, k, name="resnet18"):
+    """The definition, query by query, with a backbone that has these tensors."""
+    backbone = build_backbone(name, "BN").eval()
+    backbone.load_state_dict(state)
     rows, labels = {}, {}
     for split in ("train", "val"):
         files = sorted((folder / split).rglob("*.png"))
         with torch.no_grad():
-            levels = backbone(torch.stack([recipe(Image.open(file)) for file in files]))
+            levels = backbone(images_of(folder / split))
         found = levels["cls"] if "cls" in levels else levels["layer4"].mean((2, 3))
         rows[split] = torch.nn.functional.normalize(found, dim=1)
         labels[split] = [sorted(COLOURS).index(file.parent.name) for file in files]
@@ -92,11 +97,42 @@ def measured(tiny, labelled):
 
 def test_a_run_logs_the_accuracy_of_its_backbone_once_a_period(measured, labelled):
     found = {x["iteration"]: x["knn/top1"] for x in lines(measured.OUTPUT_DIR) if "knn/top1" in x}
-    assert list(found) == [3, 6, 9]
+    assert list(found) == [0, 3, 6, 9]
     final = torch.load(Path(measured.OUTPUT_DIR) / "backbone_final.pth", weights_only=True)
     assert found[9] == pytest.approx(plain_accuracy(final["backbone"], labelled, 5))
     assert found[9] > 50  # of three colours
     assert "online k-NN" in (Path(measured.OUTPUT_DIR) / "log.txt").read_text()
+
+
+def test_before_the_first_step_are_the_start_and_both_random_controls(measured, labelled):
+    run = Run(measured, Path(measured.OUTPUT_DIR), torch.device("cpu"))
+    run.read_data(saved=None)
+    run.build_model(anew=True)
+    start = run.method.backbone_state()
+    first, *rest = lines(measured.OUTPUT_DIR)
+    assert first["knn/top1"] == first["knn/top1_random"]
+    assert first["knn/top1"] == pytest.approx(plain_accuracy(start, labelled, 5))
+    backbone = build_backbone("resnet18", "BN").train()
+    backbone.load_state_dict(start)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # a cumulative average, of one batch here
+            module.reset_running_stats()
+    with torch.no_grad():
+        backbone(images_of(labelled / "train"))
+    expected = plain_accuracy(backbone.state_dict(), labelled, 5)
+    assert first["knn/top1_random_bn"] == pytest.approx(expected)
+    assert not any("knn/top1_random" in line for line in rest)
+
+
+def test_given_weights_are_no_random_control(measured, tiny, labelled):
+    weights = str(Path(measured.OUTPUT_DIR) / "backbone_final.pth")
+    more = options(labelled, "SOLVER.MAX_STEPS", 1, "BACKBONE.WEIGHTS", weights)
+    cfg = tiny("moco", None, *more)
+    train(cfg)
+    found = lines(cfg.OUTPUT_DIR)[0]
+    assert found["knn/top1"] == lines(measured.OUTPUT_DIR)[-1]["knn/top1"]
+    assert not any("random" in key for key in found)
 
 
 def test_the_run_does_not_notice(measured, tiny, labelled, different):
@@ -107,7 +143,9 @@ def test_the_run_does_not_notice(measured, tiny, labelled, different):
         for each in (cfg, measured)
     ]
     assert different(*states) == []
-    losses = [[x["loss"] for x in lines(each.OUTPUT_DIR)] for each in (cfg, measured)]
+    losses = [
+        [x["loss"] for x in lines(each.OUTPUT_DIR) if x["iteration"]] for each in (cfg, measured)
+    ]
     assert losses[0] == losses[1]
 
 

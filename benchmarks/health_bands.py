@@ -1,0 +1,113 @@
+"""What the signs of healthy pretrainings are: the bands that the report calls "as usual".
+
+    python -m benchmarks.health_bands                            # every method: about 10 minutes
+    python -m benchmarks.health_bands --methods moco --steps 10 --seeds 1    # to see that it runs
+    python -m benchmarks.health_bands --collapse                 # beside them, runs that die
+    python -m benchmarks.health_bands --write d2_transfer/report/bands.json
+
+Trains each method's twin for the scenes (ResNet-18, views of 64 px, 16 images a step, the rate of
+the linear rule) and prints, of the mean over every five steps, the least and the largest over all
+steps and seeds. ``--collapse`` takes 16 times the rate instead.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from pretrain import config
+from pretrain.engine.train import train
+from pretrain.methods import METHODS
+from pretrain.scenes import main as scenes
+
+TWINS = {  # method: the config whose twin is run, and what makes it this method
+    "moco": ("moco_v2", []),
+    "simsiam": ("simsiam", []),
+    "byol": ("byol", []),
+    "simclr": ("simclr", []),
+    "swav": ("swav", []),
+    "setsim": ("setsim_paper", []),
+    "setsim_simsiam": ("setsim_simsiam", []),
+    "densecl": ("densecl", []),
+    "houghcl": ("houghcl", []),
+    "pixpro": ("pixpro", ["PIXPRO.INSTANCE_WEIGHT", "1.0"]),
+    "vader": ("vader", []),
+    "resim": ("resim_c4", []),
+    "dino": ("dino", []),
+    "scfs": ("scfs", []),
+    "dense": ("moco_v2", ["METHOD.NAME", "dense"]),
+    "dense_simsiam": ("simsiam", ["METHOD.NAME", "dense_simsiam"]),
+}
+assert tuple(TWINS) == tuple(METHODS)
+SIGNS = ("feature_std", "accuracy", "positive_similarity", "negative_similarity", "uniformity")
+SIGNS += ("teacher_entropy",)
+IMAGES, SIDE = 256, 96  # scenes, and their side in pixels
+PART = 5  # steps whose mean counts
+
+
+def lines(method: str, seed: int, steps: int, images: Path, collapse: bool) -> list[dict]:
+    """The log of one run, a line a step."""
+    preset, more = TWINS[method]
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["DATA.PATH", str(images), "OUTPUT_DIR", folder, "SEED", str(seed)]
+        options += ["SOLVER.MAX_STEPS", str(steps), "CHECKPOINT.STEPS", str(steps)]
+        options += ["LOG.PERIOD", "1", "DATA.WORKERS", "0", "DEVICE", "cpu"]
+        options += ["SOLVER.REFERENCE_BATCH", "16"] if collapse else []
+        train(config.load(f"{preset}_scenes", [*more, *options]))
+        text = (Path(folder) / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def parts(log: list[dict], key: str) -> list[float]:
+    """The means of a key over every ``PART`` steps."""
+    values = [line[key] for line in log if key in line]
+    return [sum(values[at : at + PART]) / PART for at in range(0, len(values) - PART + 1, PART)]
+
+
+def bands(logs: list[list[dict]]) -> dict[str, list[float]]:
+    """Of each sign that the runs logged, the least and the largest mean."""
+    keys = [f"stat/{what}{name}" for what in ("", "positions_") for name in SIGNS]
+    found = {key: [value for log in logs for value in parts(log, key)] for key in keys}
+    return {key: [round(f(v), 4) for f in (min, max)] for key, v in found.items() if v}
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", choices=list(TWINS), default=list(TWINS))
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--collapse", action="store_true", help="16 times the rate")
+    parser.add_argument("--write", metavar="FILE", help="the bands as JSON, with the command")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    measured = {}
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--train", str(IMAGES), "--val", "2", "--size", str(SIDE), "--seed", "1"]
+        scenes.main([f"{folder}/scenes", *options, "--workers", "1"])
+        images = Path(folder) / "scenes" / "imagenet" / "train"
+        for method in args.methods:
+            logs = [
+                lines(method, seed, args.steps, images, args.collapse) for seed in range(args.seeds)
+            ]
+            measured[method] = bands(logs)
+            for key, (low, high) in measured[method].items():
+                first = sum(log[0][key] for log in logs) / len(logs)
+                last = sum(parts(log, key)[-1] for log in logs) / len(logs)
+                print(
+                    f"{method:15} {key:35} {low:8.4f} to {high:8.4f}   step 1 {first:8.4f}"
+                    f"   end {last:8.4f}",
+                    flush=True,
+                )
+    if args.write:
+        command = shlex.join(["python", "-m", "benchmarks.health_bands", *argv])
+        Path(args.write).write_text(
+            json.dumps({"command": command, "bands": measured}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,60 @@
+"""What a run says before its first step."""
+
+import logging
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from decoding import told_left_out
+
+from .. import config
+from ..contradictions import contradictions
+from ..methods.base import Method
+from ..views import ImageSource
+from . import distributed
+from .schedules import scaled_lr
+
+logger = logging.getLogger("densessl")
+
+
+def announce(
+    cfg: CfgNode,
+    facts: dict[str, Any],
+    source: ImageSource,
+    method: Method,
+    device: torch.device,
+) -> None:
+    """Say in a few lines what runs."""
+    solver = cfg.SOLVER
+    logger.info(
+        "%s with %s on %d images of %s: %d steps (%g epochs of %d), %d images a step",
+        *(cfg.METHOD.NAME, cfg.BACKBONE.NAME, facts["images"], cfg.DATA.PATH),
+        *(method.steps, facts["epochs"], method.steps_per_epoch, solver.BATCH_SIZE),
+    )
+    if source.left_out:
+        logger.info("%s", told_left_out(source.left_out))
+    logger.info(
+        "learning rate %g = %g x %d/%d (scaled with the batch); %d process(es) on %s, AMP %s",
+        *(scaled_lr(solver), solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
+        *(distributed.world_size(), device, cfg.AMP),
+    )
+    if method.shuffles and config.normalisation_groups(cfg, distributed.world_size()) == 1:
+        logger.warning(
+            "all images of a step are normalised together, so shuffling (MOCO.SHUFFLE) has no "
+            "effect and a query can recognise its key by their common statistics; MoCo was "
+            "published with groups of 32 images: BACKBONE.NORM split, BACKBONE.GROUP_SIZE "
+            "below SOLVER.BATCH_SIZE"
+        )
+
+
+def remarks(cfg: CfgNode, images: int, method: Method) -> list[str]:
+    """What is odd about these options with so many images, a sentence each."""
+    found = contradictions(cfg, images)
+    if method.keys_kept() > images:
+        found.append(
+            f"MOCO.QUEUE is {method.keys_kept()}, but there are only {images} images: most keys of "
+            "a full queue are older ones of images seen again, so that an image is pushed away "
+            "from itself; lower it"
+        )
+    return found

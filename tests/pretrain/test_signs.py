@@ -1,0 +1,237 @@
+"""Signs of life: what they measure, and that a dying run is told from a healthy one."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from benchmarks.health_bands import TWINS
+from pretrain import config
+from pretrain.engine.collapse import WINDOW, Collapse, at_chance
+from pretrain.engine.train import train
+from pretrain.methods.heads import unit
+from pretrain.methods.signs import image_signs, pair_signs, position_signs
+from pretrain.scenes import main as scenes
+
+
+def random_units(*shape, seed=0):
+    return unit(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double())
+
+
+def floats(values):
+    return {name.removeprefix("stat/"): float(value) for name, value in values.items()}
+
+
+def by_hand(rows, queries):
+    """The signs of (positives, negatives) of each query, pairs of vectors, after the papers.
+
+    ``queries``: the pairs of which uniformity is.
+    """
+    hits, near, far = [], [], []
+    for positives, negatives in rows:
+        cosines = [float(x @ y) for x, y in positives]
+        others = [float(x @ y) for x, y in negatives]
+        hits.append(np.mean(cosines) > max(others))
+        near += positives
+        far += negatives
+    distances = [float((x - y).square().sum()) for x, y in queries]
+    return {
+        "accuracy": np.mean(hits),
+        "chance": np.mean([1 / (len(negatives) + 1) for _, negatives in rows]),
+        "positive_similarity": np.mean([float(x @ y) for x, y in near]),
+        "negative_similarity": np.mean([float(x @ y) for x, y in far]),
+        "alignment": np.mean([float((x - y).square().sum()) for x, y in near]),
+        "uniformity": math.log(np.mean(np.exp(-2 * np.array(distances)))),
+    }
+
+
+def test_signs_of_images_are_the_papers():
+    q = random_units(6, 5)
+    k = unit(q + 0.7 * random_units(6, 5, seed=1))
+    rows = [([(q[i], k[i])], [(q[i], k[j]) for j in range(6) if j != i]) for i in range(6)]
+    queries = [(q[i], q[j]) for i in range(6) for j in range(6) if i != j]
+    found, expected = floats(image_signs(q, k)), by_hand(rows, queries)
+    pairs = torch.pdist(q).square()  # as the paper's code
+    assert expected["uniformity"] == pytest.approx(pairs.mul(-2).exp().mean().log().item())
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert 0 < found["accuracy"] < 1
+
+
+def pairs_of(q, counting):
+    """Of queries ``[B, N, D]``, each that counts with those of the image before it."""
+    return [(q[b, i], q[c, j]) for b, i in counting for c, j in counting if c == (b - 1) % len(q)]
+
+
+def test_signs_of_positions_contrast_with_another_image():
+    """Sets of positives, a query without one, and matches."""
+    B, D, N = 3, 4, 5
+    q, k = random_units(B, D, N), random_units(B, D, N, seed=1)
+    mask = torch.rand(B, N, N, generator=torch.Generator().manual_seed(2)) < 0.3
+    mask[1, 2] = False
+    counting = [(b, i) for b in range(B) for i in range(N) if mask[b, i].any()]
+    assert (1, 2) not in counting
+    rows = [
+        (
+            [(q[b, :, i], k[b, :, j]) for j in range(N) if mask[b, i, j]],
+            [(q[b, :, i], k[b - 1, :, j]) for j in range(N)],
+        )
+        for b, i in counting
+    ]
+    expected = by_hand(rows, pairs_of(q.transpose(1, 2), counting))
+    found = floats(position_signs(q, k, mask))
+    assert found == pytest.approx({f"positions_{name}": v for name, v in expected.items()})
+    match = torch.randint(N, (B, N), generator=torch.Generator().manual_seed(3))
+    one_hot = torch.nn.functional.one_hot(match, N)
+    assert floats(position_signs(q, k, match)) == floats(position_signs(q, k, one_hot))
+
+
+def test_pairs_that_do_not_count_are_neither_positive_nor_negative():
+    q, k = random_units(3, 4, 6).transpose(1, 2), random_units(3, 4, 6, seed=1).transpose(1, 2)
+    valid = torch.tensor([[1, 1, 0, 1, 0, 0], [1, 0, 0, 0, 0, 1], [0] * 6]).bool()
+    rows = [
+        ([(q[b, i], k[b, i])], [(q[b, i], k[b - 1, j]) for j in range(6) if valid[b - 1, j]])
+        for b in range(3)
+        for i in range(6)
+        if valid[b, i] and valid[b - 1].any()
+    ]
+    found = floats(pair_signs(q, k, valid))
+    # Uniformity is of nothing: the first image has no negatives, the last is not valid.
+    assert math.isnan(found.pop("positions_uniformity"))
+    expected = by_hand(rows, queries=[(q[0, 0], q[0, 0])])
+    del expected["uniformity"]
+    assert found == pytest.approx({f"positions_{name}": v for name, v in expected.items()})
+    nothing = floats(pair_signs(q, k, torch.zeros_like(valid)))
+    assert all(math.isnan(value) for value in nothing.values())
+
+
+def test_collapsed_embeddings_have_no_hit_and_no_uniformity():
+    one = random_units(1, 5).expand(8, 5)
+    found = floats(image_signs(one, one))
+    assert found["accuracy"] == 0 and found["uniformity"] == pytest.approx(0)
+    assert found["chance"] == 1 / 8 and found["negative_similarity"] == pytest.approx(1)
+    assert image_signs(one[:1], one[:1]) == {}  # nothing to compare with
+
+
+def test_half_precision_is_measured_in_full():
+    q = random_units(8, 32).to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = image_signs(q, q)
+    assert found["stat/uniformity"].dtype == torch.float32
+    assert floats(found) == pytest.approx(floats(image_signs(q.float(), q.float())))
+
+
+@pytest.mark.parametrize("chance, trials", [(1 / 32, 6400), (1 / 8, 1600), (1 / 50, 1600)])
+def test_chance_is_a_lower_tail_of_the_binomial(chance, trials):
+    tail = [scipy.stats.binom.cdf(hits, trials, 1.5 * chance) for hits in range(trials)]
+    most = max(hits for hits, p in enumerate(tail) if p < 1e-4)
+    assert at_chance(most / trials, chance, trials)
+    assert not at_chance((most + 1) / trials, chance, trials)
+    assert not at_chance(0.0, 0.7, trials)  # 1.5 times that is no accuracy
+
+
+def values(spread=0.5, accuracy=0.5, chance=1 / 32):
+    return {"stat/feature_std": spread, "stat/accuracy": accuracy, "stat/chance": chance}
+
+
+def test_a_spread_below_a_tenth_is_said_once_and_kept(caplog):
+    watched = Collapse(warmup=0, images=32)
+    for step, spread in enumerate((0.5, 0.3, 0.17, 0.15), start=1):
+        watched.count(step, values(spread))
+        resumed = Collapse(warmup=0, images=32)
+        resumed.load_state_dict(watched.state_dict())
+        watched = resumed
+    watched.count(5, values(0.01))
+    assert watched.facts() == {"collapse/spread": 4}
+    assert len(caplog.records) == 1 and "step 4" in caplog.records[0].message
+
+
+def test_accuracy_counts_after_the_warm_up_and_over_a_whole_window(caplog):
+    watched = Collapse(warmup=30, images=32)
+    for step in range(1, 30 + WINDOW + 1):
+        assert not watched.facts()
+        watched.count(step, values(accuracy=1 / 32))
+    assert watched.facts() == {"collapse/accuracy": 30 + WINDOW}
+    better = Collapse(warmup=0, images=32)
+    for step in range(1, 3 * WINDOW + 1):
+        better.count(step, values(accuracy=2 / 32))
+    assert not better.facts()
+
+
+def test_an_older_checkpoint_has_nothing_to_compare_with():
+    watched = Collapse(warmup=0, images=32)
+    watched.load_state_dict({})
+    watched.count(500, values(0.0))
+    assert not watched.facts()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("scenes")
+    options = ["--train", "48", "--val", "2", "--size", "64", "--seed", "3", "--workers", "1"]
+    assert not scenes.main([str(folder), *options])
+    return folder / "imagenet" / "train"
+
+
+def run(method, images, folder, *more):
+    preset, own = TWINS[method]
+    options = ["DATA.PATH", images, "OUTPUT_DIR", folder, "DATA.WORKERS", 0, "DEVICE", "cpu"]
+    words = map(str, [*own, *options, "SOLVER.MAX_STEPS", 15, *more])
+    cfg = config.load(f"{preset}_scenes", list(words))
+    train(cfg)
+    lines = (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").read_text().splitlines()
+    return cfg, [json.loads(line) for line in lines]
+
+
+def warnings(cfg, begin="step "):
+    """Those of the run's log that begin so: with a step, by what came of it."""
+    log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text().splitlines()
+    return [line for line in log if f" WARNING {begin}" in line]
+
+
+def test_a_collapsing_rate_is_warned_of_within_20_steps(images, tmp_path):
+    """The rate of a batch of 256 for one of 16; once, and known where the run is resumed."""
+    rate = ["SOLVER.REFERENCE_BATCH", 16, "SOLVER.MAX_STEPS", 12, "MOCO.QUEUE", 48]
+    rate += ["SOLVER.SCHEDULE", "constant", "VIEWS.SIZE", 32, "MOCO.MOMENTUM", 0.999]
+    cfg, lines = run("moco", images, tmp_path / "run", *rate, "CHECKPOINT.STEPS", 10)
+    (warning,) = warnings(cfg)
+    assert "stat/feature_std" in warning and "SOLVER.BASE_LR" in warning
+    (step,) = {line["collapse/spread"] for line in lines if "collapse/spread" in line}
+    assert step <= 10 and "collapse/spread" not in lines[step - 2]
+    (tmp_path / "run" / "backbone_final.pth").unlink()
+    (tmp_path / "run" / "checkpoints" / "step_00000012.pth").unlink()
+    train(cfg)
+    assert len(warnings(cfg)) == 1
+    again = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(again[-1])["collapse/spread"] == step
+
+
+@pytest.mark.parametrize(
+    "method", [m if m == "moco" else pytest.param(m, marks=pytest.mark.slow) for m in TWINS]
+)
+def test_a_healthy_run_of_each_method_is_not_warned_of(method, images, tmp_path):
+    fast = ["VIEWS.SIZE", 32, "SOLVER.MAX_STEPS", 8] if method == "moco" else []
+    cfg, lines = run(method, images, tmp_path, "MOCO.QUEUE", 48, *fast)
+    assert warnings(cfg) == []
+    assert not any(key.startswith("collapse/") for key in lines[-1])
+    signs = ("accuracy", "positive_similarity", "negative_similarity", "alignment", "uniformity")
+    dense = method in ("setsim", "setsim_simsiam", "densecl", "houghcl", "pixpro", "vader")
+    dense |= method in ("resim", "dense", "dense_simsiam")
+    for what in ("", "positions_") if dense else ("",):
+        for sign in signs:
+            assert math.isfinite(lines[-1][f"stat/{what}{sign}"]), sign
+
+
+def test_a_queue_larger_than_the_data_is_remarked_once(tiny):
+    cfg = tiny("moco", None, "SOLVER.MAX_STEPS", 1)
+    train(cfg)
+    cfg.SOLVER.MAX_STEPS = 2
+    train(cfg, change=["SOLVER.MAX_STEPS"])
+    assert len(warnings(cfg, "MOCO.QUEUE is 64")) == 1
+    fits = tiny("moco", None, "SOLVER.MAX_STEPS", 1, "MOCO.QUEUE", 24)
+    train(fits)
+    assert warnings(fits, "MOCO.QUEUE") == []
