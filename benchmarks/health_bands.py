@@ -1,9 +1,11 @@
 """What the signs of healthy pretrainings are: the bands that the report calls "as usual".
 
-    python -m benchmarks.health_bands                            # every method: about 10 minutes
+    python -m benchmarks.health_bands                            # every method: half an hour
     python -m benchmarks.health_bands --methods moco --steps 10 --seeds 1    # to see that it runs
     python -m benchmarks.health_bands --collapse                 # beside them, runs that die
     python -m benchmarks.health_bands --write d2_transfer/report/bands.json
+
+The file keeps the bands of other methods; each has its command beside it.
 
 Trains each method's twin for the scenes (ResNet-18, views of 64 px, 16 images a step, the rate of
 the linear rule) and prints, of the mean over every five steps, the least and the largest over all
@@ -45,6 +47,8 @@ TWINS = {  # method: the config whose twin is run, and what makes it this method
 assert tuple(TWINS) == tuple(METHODS)
 SIGNS = ("feature_std", "accuracy", "positive_similarity", "negative_similarity", "uniformity")
 SIGNS += ("teacher_entropy",)
+MOMENTA = ["MOCO.MOMENTUM", "0.999", "BYOL.MOMENTUM", "0.99", "PIXPRO.MOMENTUM", "0.99"]
+MOMENTA += ["DINO.MOMENTUM", "0.99"]  # those of long runs, under which a spread falls at first
 IMAGES, SIDE = 256, 96  # scenes, and their side in pixels
 PART = 5  # steps whose mean counts
 
@@ -57,7 +61,7 @@ def lines(method: str, seed: int, steps: int, images: Path, collapse: bool) -> l
         options += ["SOLVER.MAX_STEPS", str(steps), "CHECKPOINT.STEPS", str(steps)]
         options += ["LOG.PERIOD", "1", "DATA.WORKERS", "0", "DEVICE", "cpu"]
         options += ["SOLVER.REFERENCE_BATCH", "16"] if collapse else []
-        train(config.load(f"{preset}_scenes", [*more, *options]))
+        train(config.load(f"{preset}_scenes", [*more, *MOMENTA, *options]))
         text = (Path(folder) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
@@ -84,7 +88,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--write", metavar="FILE", help="the bands as JSON, with the command")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    measured = {}
     with tempfile.TemporaryDirectory() as folder:
         options = ["--train", str(IMAGES), "--val", "2", "--size", str(SIDE), "--seed", "1"]
         scenes.main([f"{folder}/scenes", *options, "--workers", "1"])
@@ -93,8 +96,8 @@ def main(argv: list[str]) -> None:
             logs = [
                 lines(method, seed, args.steps, images, args.collapse) for seed in range(args.seeds)
             ]
-            measured[method] = bands(logs)
-            for key, (low, high) in measured[method].items():
+            measured = bands(logs)
+            for key, (low, high) in measured.items():
                 first = sum(log[0][key] for log in logs) / len(logs)
                 last = sum(parts(log, key)[-1] for log in logs) / len(logs)
                 print(
@@ -102,11 +105,17 @@ def main(argv: list[str]) -> None:
                     f"   end {last:8.4f}",
                     flush=True,
                 )
-    if args.write:
-        command = shlex.join(["python", "-m", "benchmarks.health_bands", *argv])
-        Path(args.write).write_text(
-            json.dumps({"command": command, "bands": measured}, indent=1) + "\n"
-        )
+            if args.write:
+                keep(Path(args.write), method, argv, measured)
+
+
+def keep(file: Path, method: str, argv: list[str], measured: dict[str, list[float]]) -> None:
+    """Write the bands of a method into the file, with the command that measured them."""
+    found = json.loads(file.read_text()) if file.exists() else {}
+    command = shlex.join(["python", "-m", "benchmarks.health_bands", *argv])
+    found[method] = {"command": command, "bands": measured}
+    rows = [f" {json.dumps(name)}: {json.dumps(found[name])}" for name in TWINS if name in found]
+    file.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -207,10 +207,24 @@ C.KNN.MAX_VAL = 2000
 C.KNN.K = 20
 C.KNN.TEMPERATURE = 0.07  # a neighbour weighs exp(cosine / τ)
 
+C.PROBE = CfgNode()  # mIoU of a linear layer on frozen positions during the run; labels: this alone
+C.PROBE.PERIOD = 0.0  # epochs between measurements; 0: none
+C.PROBE.IMAGES = ""  # a folder of images: the layer learns from them
+C.PROBE.MASKS = ""  # a folder of their label images, PNG files of the same names
+C.PROBE.VAL_IMAGES = (
+    ""  # a folder of images: the layer is judged by them; "": by a held-out quarter
+)
+C.PROBE.VAL_MASKS = ""  # a folder of their label images
+C.PROBE.CLASSES = ""  # a text file of the classes' names; "": numbered up to the largest label
+C.PROBE.LEVELS = ()  # of the backbone; (): layer3 and layer4, of a ViT block12
+C.PROBE.MAX_TRAIN = 200  # at most so many images, evenly over their names; 0: all
+C.PROBE.MAX_VAL = 100
+
 
 PATHS = (  # options in which '~' is the home folder
     *("OUTPUT_DIR", "DATA.PATH", "DATA.CLASSES", "DATA.ANNOTATIONS"),
-    *("BACKBONE.WEIGHTS", "KNN.TRAIN", "KNN.VAL"),
+    *("BACKBONE.WEIGHTS", "KNN.TRAIN", "KNN.VAL", "PROBE.IMAGES", "PROBE.MASKS"),
+    *("PROBE.VAL_IMAGES", "PROBE.VAL_MASKS", "PROBE.CLASSES"),
 )
 STRIDE = 32  # pixels a position of the last level, in every ResNet
 PATCH = 16  # pixels a position, in every ViT
@@ -328,6 +342,9 @@ RANGES = {  # at least, at most (None: no limit)
     "KNN.MAX_TRAIN": (0, None),
     "KNN.MAX_VAL": (0, None),
     "KNN.K": (1, None),
+    "PROBE.PERIOD": (0, None),
+    "PROBE.MAX_TRAIN": (0, None),
+    "PROBE.MAX_VAL": (0, None),
 }
 ABOVE_ZERO = (
     *("SOLVER.BASE_LR", "SOLVER.LARS_TRUST", "CHECKPOINT.PERIOD"),

@@ -1,4 +1,4 @@
-"""What the signs of healthy runs were: ``bands.json``, which holds the command that measured it."""
+"""What the signs of healthy runs were: ``bands.json``, with the commands that measured them."""
 
 import json
 from functools import lru_cache
@@ -11,10 +11,10 @@ Band = tuple[float, float]
 
 @lru_cache
 def _measured() -> dict[str, dict[str, Band]]:
-    bands = json.loads(FILE.read_text(encoding="utf-8"))["bands"]
+    found = json.loads(FILE.read_text(encoding="utf-8"))
     return {
-        method: {key: (low, high) for key, (low, high) in of_method.items()}
-        for method, of_method in bands.items()
+        method: {key: (low, high) for key, (low, high) in each["bands"].items()}
+        for method, each in found.items()
     }
 
 

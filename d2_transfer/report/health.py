@@ -10,7 +10,7 @@ from .collect import Pretraining
 
 GOOD, LOOK, BAD = "as usual", "worth a look", "bad"
 SHARE = 0.1  # of the lines, at the end, are judged by their mean
-VARIANCE = 0.1  # of that of healthy runs: embeddings with less have collapsed (pretrain's own rule)
+COLLAPSED = 0.1  # of the spread of healthy runs: embeddings with less have (as pretrain's own rule)
 TIMES = 1.5  # a network that learns is so many times as often right as a guess (the same)
 EVEN = 1.1  # more spread than evenly over the sphere is noise
 
@@ -44,7 +44,7 @@ def _spread(run: Pretraining) -> Band | None:
 
 def _collapsed(run: Pretraining) -> Band | None:
     found = _spread(run)
-    return (found[0] * VARIANCE**0.5, math.inf) if found else None
+    return (found[0] * COLLAPSED, math.inf) if found else None
 
 
 def _uniformity(key: str):

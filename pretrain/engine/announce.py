@@ -53,8 +53,8 @@ def remarks(cfg: CfgNode, images: int, method: Method) -> list[str]:
     found = contradictions(cfg, images)
     if method.keys_kept() > images:
         found.append(
-            f"MOCO.QUEUE is {method.keys_kept()}, but there are only {images} images: most keys of "
-            "a full queue are older ones of images seen again, so that an image is pushed away "
-            "from itself; lower it"
+            f"MOCO.QUEUE is {method.keys_kept()}, but there are only {images} images: a full queue "
+            "holds keys of every image, and each is pushed away from itself; at most "
+            f"{max(images // 4, 1)} would suit"
         )
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 logger = logging.getLogger("densessl")
 
-SHARE = 0.1  # of the variance of step 1: below it the embeddings have collapsed
+SHARE = 0.1  # of the spread of step 1: below it the embeddings have collapsed
 WINDOW = 200  # steps over which an accuracy is judged
 TIMES = 1.5  # a network that learns is at least so many times as often right as a guess
 LEVEL = 1e-4  # chance of so few hits in a run whose accuracy is TIMES that of guessing
@@ -21,8 +21,8 @@ WORDS = {"": "the images of a step", "positions_": "the positions of a step"}
 class Collapse:
     """Looks at the values of every step, and warns once a kind; process 0's part of the batch.
 
-    ``spread``: the variance of the embeddings, ``stat/feature_std`` squared, is below a tenth of
-    that of the first step. ``accuracy`` and
+    ``spread``: ``stat/feature_std`` is below a tenth of that of the first step (to a fifth of it
+    a healthy run with a slow momentum encoder falls, too). ``accuracy`` and
     ``positions_accuracy``: over 200 steps that accuracy is at chance, by a binomial bound on its
     ``images`` a step (positions of one image are not independent). The first ``warmup`` steps say
     nothing about accuracy: the rate has not reached its height.
@@ -53,12 +53,11 @@ class Collapse:
         spread = values.get("stat/feature_std", math.nan)
         if step == 1:
             self.start = spread if spread > 0 else None
-        if self.start and spread**2 < SHARE * self.start**2:
+        if self.start and spread < SHARE * self.start:
             self._notice(
                 *("spread", step),
                 f"the embeddings become one point: their spread (stat/feature_std) fell from "
-                f"{self.start:.3g} at step 1 to {spread:.3g}, and so their variance to below a "
-                "tenth",
+                f"{self.start:.3g} at step 1 to {spread:.3g}, below a tenth",
             )
         for what in WORDS if step > self.warmup else ():
             self._count_hits(what, step, values)

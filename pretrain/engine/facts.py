@@ -17,6 +17,8 @@ from ..views import ImageSource
 from . import distributed
 from .resume import FREE
 
+ONLINE = ("KNN.", "PROBE.")  # begin the options of what only looks on
+
 
 def data_facts(
     cfg: CfgNode, source: ImageSource, steps: int, steps_per_epoch: int
@@ -77,7 +79,7 @@ def _experiment(cfg: CfgNode) -> dict[str, Any]:
     return {
         key: value
         for key, value in config.flat(cfg).items()
-        if key == "DATA.CLASSES" or not (key in FREE or key == "SEED" or key.startswith("KNN."))
+        if key == "DATA.CLASSES" or not (key in FREE or key == "SEED" or key.startswith(ONLINE))
     }
 
 

@@ -1,14 +1,23 @@
 """The backbone as those see it who look on while it trains: a copy in evaluation mode."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import Dataset, default_collate
+
+from console.loader import GRACE, Loader, Options
 
 from ..backbones import build_backbone
 from ..views import NORMALIZATION
 from .step import AMP
+
+BATCH = 128
+STATISTICS = 1024  # images whose batch-norm statistics the control random_bn has, about
 
 
 class OnlineBackbone:
@@ -58,6 +67,26 @@ class OnlineBackbone:
             norm.momentum = momentum
         self._module.eval()
         return True
+
+    @contextmanager
+    def batches(
+        self, images: Dataset, numbers: Sequence[int], name: Callable[[int], str], data: CfgNode
+    ) -> Iterator[Iterator]:
+        """What ``images`` gives of these numbers, in batches; the end ends the loader processes.
+
+        ``name(number)`` is that of an image, for messages; ``data`` the options ``DATA``.
+        """
+        workers = min(data.WORKERS, math.ceil(len(numbers) / BATCH))
+        loader = Loader(
+            images,
+            default_collate,
+            name,
+            Options(workers, data.TIMEOUT, GRACE),
+            pin=self.device.type == "cuda",
+            batch_sampler=[numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)],
+        )
+        with iter(loader) as batches:
+            yield batches
 
     def _normalised(self, images: Tensor) -> Tensor:
         mean, std = (

@@ -8,27 +8,24 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 from torchvision.transforms import functional as T
 
 import knn
 from console.errors import InputError
-from console.loader import GRACE, Loader, Options
 from console.reading import reading
 from decoding import MAX_PIXELS, SUFFIXES, Range, UnreadableImage, decode
 
 from . import distributed
-from .online_backbone import OnlineBackbone
+from .online_backbone import STATISTICS, OnlineBackbone
 
-BATCH = 128
-STATISTICS = 1024  # images whose batch-norm statistics the control random_bn has, about
 UNREADABLE = -1  # the label of an image that cannot be read; it is left out
 RESIZE = 256 / 224  # the shorter side over that of the centre that is cut out
 
@@ -135,20 +132,11 @@ class OnlineKNN:
         features = distributed.gather(F.pad(features, (0, 0, 0, missing)))
         return features, distributed.gather(F.pad(found, (0, missing), value=UNREADABLE))
 
-    @contextmanager
-    def _batches(self, images: "ClassFolders", numbers: list[int]) -> Iterator[Iterator]:
-        """Images and labels of these numbers; its end ends the loader processes."""
-        workers = min(self.cfg.DATA.WORKERS, math.ceil(len(numbers) / BATCH))
-        loader = Loader(
-            images,
-            default_collate,
-            lambda number: str(images.files[number]),
-            Options(workers, self.cfg.DATA.TIMEOUT, GRACE),
-            pin=self.device.type == "cuda",
-            batch_sampler=[numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)],
+    def _batches(self, images: "ClassFolders", numbers: list[int]) -> AbstractContextManager:
+        """Images and labels of these numbers, in batches."""
+        return self.backbone.batches(
+            images, numbers, lambda number: str(images.files[number]), self.cfg.DATA
         )
-        with iter(loader) as batches:
-            yield batches
 
 
 class ClassFolders(Dataset):

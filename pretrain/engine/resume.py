@@ -34,6 +34,8 @@ FREE = (
     "LOG.PERIOD",
     *("KNN.PERIOD", "KNN.TRAIN", "KNN.VAL", "KNN.MAX_TRAIN", "KNN.MAX_VAL"),  # it only looks on
     *("KNN.K", "KNN.TEMPERATURE"),
+    *("PROBE.PERIOD", "PROBE.IMAGES", "PROBE.MASKS", "PROBE.VAL_IMAGES", "PROBE.VAL_MASKS"),
+    *("PROBE.CLASSES", "PROBE.LEVELS", "PROBE.MAX_TRAIN", "PROBE.MAX_VAL"),
 )
 FINAL = "backbone_final.pth"
 NOT_IN_FINAL = ("model", "optimizer", "scaler", "logs", "patience", "unreadable", "watch")

@@ -11,6 +11,7 @@ from ..methods.base import Method
 from . import distributed
 from .collapse import Collapse
 from .online_knn import OnlineKNN
+from .online_probe import OnlineProbe
 from .step import Outcome
 
 
@@ -32,7 +33,8 @@ class Watch:
         self.cfg, self.total = cfg, total
         images = cfg.SOLVER.BATCH_SIZE // distributed.world_size()
         self.collapse = Collapse(round(cfg.SOLVER.WARMUP_EPOCHS * epoch), images)
-        self.online = [OnlineKNN(cfg, epoch, device, bounds)] if cfg.KNN.PERIOD else []
+        kinds = ((cfg.KNN, OnlineKNN), (cfg.PROBE, OnlineProbe))
+        self.online = [kind(cfg, epoch, device, bounds) for own, kind in kinds if own.PERIOD]
 
     def start(self, method: Method) -> dict[str, float]:
         """The online measures before the first step, and of the controls of a random start."""

@@ -14,9 +14,12 @@ from PIL import Image
 
 from console.errors import InputError
 from d2_transfer import results
-from d2_transfer.report import collect, health, main
+from d2_transfer.report import bands, collect, curves, health, main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+LEAST = bands.measured("moco", "stat/feature_std")[0]
+METHODS = ("moco", "simsiam", "byol", "simclr", "swav", "setsim", "setsim_simsiam", "densecl")
+METHODS += ("houghcl", "pixpro", "vader", "resim", "dino", "scfs", "dense", "dense_simsiam")
 NASTY = "<script>alert('1')</script>"
 
 
@@ -164,10 +167,10 @@ def test_lines_of_a_run_are_read_once_and_damaged_ones_counted(tmp_path):
     "key, values, state",
     [
         ("stat/feature_std", [0.01] * 9 + [0.9], health.GOOD),  # the end decides
-        ("stat/feature_std", [0.9] * 9 + [0.3], health.LOOK),
-        ("stat/feature_std", [0.9] * 9 + [0.05], health.BAD),
-        ("loss/image", [math.log(1024) - 0.1] * 10, health.GOOD),
-        ("loss/image", [math.log(1024) + 0.1] * 10, health.LOOK),
+        ("stat/feature_std", [0.9] * 9 + [0.8 * LEAST], health.LOOK),
+        ("stat/feature_std", [0.9] * 9 + [0.09 * LEAST], health.BAD),
+        ("stat/uniformity", [-0.1] * 9 + [-3.9], health.GOOD),
+        ("stat/uniformity", [-3.9] * 9 + [-0.01], health.LOOK),
         ("stat/teacher_entropy", [0.5 * math.log(64)] * 10, health.GOOD),
         ("stat/teacher_entropy", [0.0] * 10, health.BAD),
         ("stat/teacher_entropy", [math.log(64)] * 10, health.BAD),
@@ -183,11 +186,61 @@ def test_the_end_of_a_run_is_judged_beside_what_is_normal(tmp_path, key, values,
     assert (verdict.indicator.key, verdict.state) == (key, state)
 
 
-def test_a_short_run_is_too_early_to_tell(tmp_path):
-    pretraining(tmp_path / "run", **{"stat/feature_std": [0.01] * 4, "data_wait": [0.9] * 4})
+def test_the_image_loss_is_no_sign_and_few_steps_excuse_nothing(tmp_path):
+    """A dead run has a falling loss, too."""
+    dead = {"loss/image": [1.0] * 4, "stat/feature_std": [0.01] * 4, "data_wait": [0.9] * 4}
+    pretraining(tmp_path / "run", **dead)
     (run,) = collect.find([tmp_path]).pretrainings
     spread, waiting = health.judge(run)
-    assert (spread.state, waiting.state) == (health.EARLY, health.LOOK)
+    assert (spread.indicator.key, spread.state) == ("stat/feature_std", health.BAD)
+    assert waiting.state == health.LOOK
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_band_of_healthy_runs(method):
+    low, high = bands.measured(method, "stat/feature_std")
+    assert 0.1 < low <= high < 1.1
+    command = json.loads(bands.FILE.read_text())[method]["command"]
+    assert command.startswith("python -m benchmarks.health_bands ")
+
+
+def test_a_method_of_ones_own_has_the_widest_band():
+    lows, highs = zip(*(bands.measured(m, "stat/feature_std") for m in METHODS), strict=True)
+    assert bands.measured("mine.py:Mine", "stat/feature_std") == (min(lows), max(highs))
+    assert bands.measured("moco", "no/such") is None
+
+
+@pytest.mark.parametrize("at_the_end, state", [(0.06, health.BAD), (0.5, health.LOOK)])
+def test_what_the_run_warned_of_is_in_words(at_the_end, state, tmp_path):
+    accuracy = [0.07] * 6 + [at_the_end] * 4
+    noticed = {"collapse/accuracy": [math.nan] * 3 + [400] * 7}
+    chance = {"stat/chance": [1 / 16] * 10}
+    pretraining(tmp_path / "run", **{"stat/accuracy": accuracy}, **chance, **noticed)
+    (run,) = collect.find([tmp_path]).pretrainings
+    (verdict,) = health.judge(run)
+    assert verdict.state == state and "noticed at step 400" in verdict.noticed
+    assert verdict.band == (1.5 / 16, 1.0)
+    assert main.main([str(tmp_path), "-o", str(tmp_path / "r.html")]) == 0
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert text.count("noticed at step 400") == 2  # the warning, and beside the sign
+    assert text.count("as usual again") == (2 if state == health.LOOK else 0)
+    assert [title for title, _ in curves.draw(run)] == ["contrast accuracy"]
+
+
+def test_an_online_measure_is_shown_from_step_0_beside_its_controls(tmp_path):
+    folder = pretraining(tmp_path / "run", **{"knn/top1": [30.0, 40.0], "loss": [3.0, 2.0]})
+    first = {"iteration": 0, "knn/top1": 12.5, "knn/top1_random": 12.5, "knn/top1_random_bn": 9.5}
+    lines = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(json.dumps(first) + "\n" + lines)
+    (run,) = collect.find([tmp_path]).pretrainings
+    assert run.series("knn/top1") == ([0, 100, 200], [12.5, 30.0, 40.0])
+    assert run.series("loss") == ([100, 200], [3.0, 2.0])
+    assert [value for _, value in curves.controls(run, "knn/top1")] == [12.5, 9.5]
+    drawn = dict(curves.draw(run))
+    assert drawn.keys() == {"loss (total)", "k-NN (%)"}
+    assert main.main([str(tmp_path), "-o", str(tmp_path / "r.html")]) == 0
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert "k-NN 40.0 % at step 200 (random start 12.5 %" in text
 
 
 def test_a_damaged_record_is_named_and_left_out(runs, tmp_path, capsys):

@@ -1,0 +1,232 @@
+"""A dense probe while pretraining runs: a linear layer on frozen positions, by label images.
+
+It changes nothing of the run: a copy of the backbone in evaluation mode looks at the images, and
+nothing is drawn.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as T
+
+from console.errors import InputError
+from console.reading import reading
+from decoding import Range
+from probes import Confusion, LinearProbe, Pairs, agreed, cell_counts, linear_probe, read_pairs
+
+from . import distributed
+from .online_backbone import STATISTICS, OnlineBackbone
+
+HELD_OUT = 4  # every such image is for validation, where no others are named
+ITERATIONS = 100  # of L-BFGS, at most
+IGNORED = 255
+
+logger = logging.getLogger("densessl")
+
+
+class OnlineProbe:
+    """mIoU of a linear layer, behind batch norm, on the positions of PROBE.LEVELS.
+
+    The layer learns from the label images of PROBE.MASKS, each position with the pixels of its
+    cell; its logits are upsampled to the pixels of those for validation. ``epoch``: steps of one;
+    ``bounds``: the run's range of values that are not of 8 bits. Raises InputError for folders that
+    are not there or do not fit.
+    """
+
+    def __init__(self, cfg: CfgNode, epoch: int, device: torch.device, bounds: Range | None = None):
+        check(cfg)
+        self.cfg, self.device = cfg, device
+        self.period = max(round(cfg.PROBE.PERIOD * epoch), 1)
+        self.levels = cfg.PROBE.LEVELS or default_levels(cfg.BACKBONE.NAME)
+        self.train, self.val = _splits(cfg.PROBE, cfg.VIEWS.SIZE, bounds)
+        self.classes = len(self.train.pairs.classes)
+        self.backbone = OnlineBackbone(cfg.BACKBONE.NAME, device, cfg.AMP)
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether to measure after ``step`` steps of ``last``; before the first is another call."""
+        return step % self.period == 0 or step == last
+
+    @torch.no_grad()
+    def measure(self, state: dict[str, Tensor]) -> dict[str, float]:
+        """``{"probe/miou": per cent}`` of the backbone with these tensors; every process calls."""
+        self.backbone.load(state)
+        return {"probe/miou": self._miou("online probe")}
+
+    @torch.no_grad()
+    def controls(self, state: dict[str, Tensor], measured: dict[str, float]) -> dict[str, float]:
+        """Of a random start with these tensors, of which ``measured`` is, the two controls.
+
+        ``probe/miou_random``: itself. ``probe/miou_random_bn``: with the batch-norm statistics of
+        the images that the layer learns from (each process looks at all of them).
+        """
+        controls = {"probe/miou_random": measured["probe/miou"]}
+        self.backbone.load(state)
+        if self.backbone.take_statistics(self._images()):
+            controls["probe/miou_random_bn"] = self._miou("online probe, random_bn")
+        return controls
+
+    def _images(self) -> Iterator[Tensor]:
+        """Batches of images of PROBE.IMAGES, evenly over them, for batch norm."""
+        every = max(len(self.train) // STATISTICS, 1)
+        with self._batches(self.train, list(range(0, len(self.train), every))) as batches:
+            for images, _, numbers in batches:
+                if (readable := numbers >= 0).any():
+                    yield images[readable]
+
+    def _miou(self, what: str) -> float:
+        """The processes share the features; the first one learns and judges."""
+        began = time.perf_counter()
+        features, labels = self._features(self.train)
+        wanted, truth = self._features(self.val)
+        found = self._judge(features, labels, wanted, truth) if distributed.is_main() else 0.0
+        mean = distributed.all_reduce_mean({"miou": found})["miou"]
+        miou = mean * distributed.world_size()
+        logger.info("%s: %.2f %% mIoU in %.1f s", what, miou, time.perf_counter() - began)
+        return miou
+
+    def _judge(self, features: Tensor, labels: Tensor, wanted: Tensor, truth: Tensor) -> float:
+        """mIoU on ``wanted`` of the layer learnt from ``features``, maps ``[n, C, h, w]``."""
+        grid = tuple(features.shape[2:])
+        counts = cell_counts(labels, self.classes, grid).flatten(0, 2)
+        rows = features.permute(0, 2, 3, 1).flatten(0, 2)
+        if not counts.any():
+            raise InputError(f"PROBE.MASKS: no pixel in {self.cfg.PROBE.MASKS} has a class")
+        probe: LinearProbe = linear_probe(
+            rows, counts, self.classes, batch_norm=True, iterations=ITERATIONS
+        )
+        confusion = Confusion(self.classes)
+        for part, of_part in zip(wanted.split(16), truth.split(16), strict=True):
+            logits = F.interpolate(
+                probe.logits(part), of_part.shape[1:], mode="bilinear", align_corners=False
+            )
+            confusion.add(logits.argmax(1), of_part)
+        return confusion.miou()
+
+    def _features(self, images: "Crops") -> tuple[Tensor, Tensor]:
+        """Maps ``[n, C, h, w]`` and labels uint8 ``[n, size, size]``, in order, in every process.
+
+        What pads the processes' shares to equal length is left out again.
+        """
+        rank, world = distributed.rank(), distributed.world_size()
+        numbers = list(range(len(images)))[rank::world]
+        share = math.ceil(len(images) / world)
+        padded = numbers + [0] * (share - len(numbers))
+        maps, labels = [], []
+        with self._batches(images, padded) as batches:
+            for batch, of_batch, _ in batches:
+                maps.append(self._maps(batch))
+                labels.append(of_batch.to(self.device))
+        gathered = [distributed.gather(torch.cat(each)) for each in (maps, labels)]
+        return gathered[0][: len(images)], gathered[1][: len(images)]
+
+    def _maps(self, images: Tensor) -> Tensor:
+        """The levels of images ``[B, C, h, w]``: all channels, the coarser ones upsampled."""
+        levels = self.backbone.levels(images)
+        chosen = [levels[name].float() for name in self.levels]
+        grid = max(tuple(each.shape[2:]) for each in chosen)
+        return torch.cat(
+            [F.interpolate(each, grid, mode="bilinear", align_corners=False) for each in chosen], 1
+        )
+
+    def _batches(self, images: "Crops", numbers: list[int]) -> AbstractContextManager:
+        return self.backbone.batches(images, numbers, images.name, self.cfg.DATA)
+
+
+def default_levels(backbone: str) -> tuple[str, ...]:
+    """The levels of a backbone that are probed: of stride 16, and of a ResNet's last one."""
+    return ("block12",) if backbone.startswith("vit") else ("layer3", "layer4")
+
+
+def check(cfg: CfgNode) -> None:
+    """InputError for options of PROBE that do not go together or with the backbone."""
+    options = cfg.PROBE
+    if not (options.IMAGES and options.MASKS):
+        lacking = "MASKS" if options.IMAGES else "IMAGES"
+        raise InputError(
+            f"PROBE.PERIOD is {options.PERIOD:g}, but PROBE.{lacking} is empty; IMAGES must be a "
+            "folder of images, MASKS one of PNG label images of the same names"
+        )
+    if bool(options.VAL_IMAGES) != bool(options.VAL_MASKS):
+        given, lacking = ("IMAGES", "MASKS") if options.VAL_IMAGES else ("MASKS", "IMAGES")
+        raise InputError(f"PROBE.VAL_{given} is given, but PROBE.VAL_{lacking} is empty")
+    vit = cfg.BACKBONE.NAME.startswith("vit")
+    known = ("block4", "block8", "block12") if vit else ("layer1", "layer2", "layer3", "layer4")
+    for level in options.LEVELS:
+        if level not in known:
+            raise InputError(
+                f"PROBE.LEVELS has '{level}'; {cfg.BACKBONE.NAME} has {', '.join(known)}"
+            )
+
+
+def _splits(options: CfgNode, size: int, bounds: Range | None) -> tuple["Crops", "Crops"]:
+    """The images to learn from, and those to judge by."""
+    classes = options.CLASSES or None
+    pairs = _read("", options, classes, bounds)
+    if options.VAL_IMAGES:
+        others = _read("VAL_", options, classes, bounds)
+        pairs, others = agreed(pairs, others)
+        numbers, of_others = list(range(len(pairs))), list(range(len(others)))
+    else:
+        if len(pairs) < HELD_OUT:
+            raise InputError(
+                f"PROBE.IMAGES: {options.IMAGES} has only {len(pairs)} images, of which one in "
+                f"{HELD_OUT} is held out; give more, or PROBE.VAL_IMAGES and PROBE.VAL_MASKS"
+            )
+        others, numbers = pairs, list(range(len(pairs)))
+        of_others = numbers[HELD_OUT - 1 :: HELD_OUT]
+        numbers = [number for number in numbers if number % HELD_OUT != HELD_OUT - 1]
+    return (
+        Crops(pairs, _evenly(numbers, options.MAX_TRAIN), size),
+        Crops(others, _evenly(of_others, options.MAX_VAL), size),
+    )
+
+
+def _read(which: str, options: CfgNode, classes: str | None, bounds: Range | None) -> Pairs:
+    images, masks = options[f"{which}IMAGES"], options[f"{which}MASKS"]
+    try:
+        return read_pairs(images, masks, classes, bounds=bounds)
+    except InputError as error:
+        raise InputError(f"PROBE.{which}IMAGES, PROBE.{which}MASKS: {error}") from None
+
+
+def _evenly(numbers: list[int], most: int) -> list[int]:
+    count = min(most or len(numbers), len(numbers))
+    return [numbers[i * len(numbers) // count] for i in range(count)]
+
+
+class Crops(Dataset):
+    """Centre crops uint8 ``[3, size, size]`` of some of ``pairs``, labels ``[size, size]``, number.
+
+    The shorter side of the image becomes ``size`` before. A file that cannot be read any more is
+    black, its labels are ignored, and its number is −1.
+    """
+
+    def __init__(self, pairs: Pairs, numbers: list[int], size: int):
+        self.pairs, self.numbers, self.size = pairs, numbers, size
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def name(self, index: int) -> str:
+        return str(self.pairs.images[self.numbers[index]])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        reading(index)
+        size = [self.size, self.size]
+        try:
+            image, labels = self.pairs[self.numbers[index]]
+        except InputError:
+            black = torch.zeros(3, *size, dtype=torch.uint8)
+            return black, torch.full(size, IGNORED, dtype=torch.uint8), -1
+        image = T.resize(image, self.size, InterpolationMode.BICUBIC, antialias=True)
+        labels = T.resize(labels[None], self.size, InterpolationMode.NEAREST_EXACT)
+        return T.center_crop(image, size), T.center_crop(labels, size)[0], index
