@@ -21,9 +21,9 @@ def _measured() -> dict[str, dict[str, Band]]:
 def measured(method: str, key: str) -> Band | None:
     """Least and largest mean of a sign over healthy runs of the method.
 
-    Of a method that was not measured, over all; None where no run logged the sign.
+    Of a method or sign that was not measured, over all methods; None where no run logged the sign.
     """
     bands = _measured()
-    chosen = [bands[method]] if method in bands else list(bands.values())
-    found = [each[key] for each in chosen if key in each]
+    own = bands.get(method, {})
+    found = [each[key] for each in ([own] if key in own else bands.values()) if key in each]
     return (min(low for low, _ in found), max(high for _, high in found)) if found else None

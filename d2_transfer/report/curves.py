@@ -15,7 +15,7 @@ TITLES |= {"loss/image": "image loss", "loss/dense": "dense loss"}
 SIZE = (3.4, 2.1)  # inches
 ROOM = 0.1  # of the curve's height, above and below
 CHANCE = {"stat/accuracy": "stat/chance", "stat/positions_accuracy": "stat/positions_chance"}
-CONTROLS = {"random": "random start", "random_bn": "random start, batch norm of the data"}
+CONTROLS = {"random": "random start", "random_bn": "with the data's batch norm"}
 
 
 @dataclass(frozen=True)

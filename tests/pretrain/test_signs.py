@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ import scipy.stats
 import torch
 
 from benchmarks.health_bands import TWINS
+from console.errors import StoppedEarly
 from pretrain import config
+from pretrain.engine.announce import remarks
 from pretrain.engine.collapse import WINDOW, Collapse, at_chance
 from pretrain.engine.train import train
+from pretrain.methods import build_method
 from pretrain.methods.heads import unit
 from pretrain.methods.signs import image_signs, pair_signs, position_signs
 from pretrain.scenes import main as scenes
@@ -227,11 +232,11 @@ def test_a_healthy_run_of_each_method_is_not_warned_of(method, images, tmp_path)
 
 
 def test_a_queue_larger_than_the_data_is_remarked_once(tiny):
-    cfg = tiny("moco", None, "SOLVER.MAX_STEPS", 1)
+    cfg = tiny("moco", None, "SOLVER.MAX_STEPS", 2)
+    with pytest.raises(StoppedEarly):
+        train(cfg, lambda step: step == 1 and os.kill(os.getpid(), signal.SIGTERM))
     train(cfg)
-    cfg.SOLVER.MAX_STEPS = 2
-    train(cfg, change=["SOLVER.MAX_STEPS"])
     assert len(warnings(cfg, "MOCO.QUEUE is 64")) == 1
-    fits = tiny("moco", None, "SOLVER.MAX_STEPS", 1, "MOCO.QUEUE", 24)
-    train(fits)
-    assert warnings(fits, "MOCO.QUEUE") == []
+    method = build_method(cfg)
+    assert [line for line in remarks(cfg, 63, method) if line.startswith("MOCO.QUEUE is 64")]
+    assert not [line for line in remarks(cfg, 64, method) if line.startswith("MOCO.QUEUE")]
