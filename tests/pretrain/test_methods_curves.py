@@ -30,14 +30,18 @@ CURVES = Path(__file__).parents[1] / "golden" / "curves"
 RUNS = RUNS_OF_MOST | RUNS_OF_DINO
 FAST = ("moco", "simclr", "setsim", "setsim_simsiam", "densecl", "houghcl", "pixpro", "resim_c4")
 STEPS = 4
-# What a curve depends on beside the method's own options: a rate that moves the weights, and a
-# queue that the keys of three steps fill.
+# What a curve depends on beside the method's own options: a rate that moves the weights, a queue
+# that the keys of three steps fill, and how fast momentum encoders follow.
 PINNED = {
     "SOLVER.BATCH_SIZE": 8,
     "SOLVER.REFERENCE_BATCH": 8,
     "SOLVER.MAX_STEPS": STEPS,
     "BACKBONE.GROUP_SIZE": 4,
     "MOCO.QUEUE": 24,
+    "MOCO.MOMENTUM": 0.999,
+    "BYOL.MOMENTUM": 0.99,
+    "PIXPRO.MOMENTUM": 0.99,
+    "DINO.MOMENTUM": 0.99,
     "DATA.WORKERS": 0,
     "LOG.PERIOD": 1,
     "DEVICE": "cpu",
