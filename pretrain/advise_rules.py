@@ -188,7 +188,7 @@ def _queue(advice: Advice, images: Images) -> None:
     else:
         return
     most = min(images.number // QUEUE_SHARE, published)
-    queue = published if published <= most else batch * _power(max(most // batch, 1))
+    queue = published if published <= most else batch * max(most // batch, 1)
     share, met = queue / images.number, own_keys(queue, images.number)
     advice.choose(
         option,
@@ -333,5 +333,7 @@ def notes(images: Images, machine: Machine, advice: Advice) -> list[str]:
             f"{steps:,} steps are so few that a gain over a random start is unlikely (judgement)"
         )
     if not machine.gpus:
-        found.append("no GPU: --gpus N gives the advice for a machine that has N")
+        found.append(
+            "no GPU: --gpus N gives the advice for a machine that has N, --time HOURS a shorter run"
+        )
     return found
