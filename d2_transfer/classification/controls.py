@@ -1,8 +1,8 @@
 """A random network whose batch norm has the statistics of the data: the second random control.
 
 A random start has means 0 and variances 1, which are those of no data: its features keep the scale
-and the offsets of the input, and frozen measures come out several points higher than with the
-statistics that any training would leave. A fair control needs both.
+and the offsets of the input. A training replaces them even where it learns nothing, and that alone
+moves frozen measures by several points. So a claim needs both controls.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,7 @@ from d2_transfer.classification.pieces import Pieces
 from .data import Split
 from .loading import Samples
 
-FLOATS = 2**26  # of a file, about
+FLOATS = 2**23  # of a file, about: a stop waits for one
 MOST = 1024  # images of a file
 FORMAT = 1  # changes when the same input gives other values
 STREAM = 0xD5A7  # keeps this generator apart from others of the same seed
