@@ -1,6 +1,6 @@
 """The dense probes as protocols: features of positions, the three measures, stops, bad input."""
 
-import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -329,26 +329,40 @@ def test_each_data_set_of_scenes_is_read(scenes):
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path, scenes, weights, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(features, "FLOATS", 1)  # of the parent alone: the children's are whole
+    large = ["INPUT.SIZE", "(256, 256)", "FEATURES.LEVELS", "('all',)", "FEATURES.POSITIONS", "600"]
+    large += ["LINEAR.L2", "0.3", "CLUSTERS.COUNTS", "()"]
     for protocol in dense_probes.TASKS:
         found = []
         for gpus in (1, 2):
             folder = tmp_path / f"{protocol}{gpus}"
-            found.append(finish(*begin(folder, scenes, protocol, named=str(weights), gpus=gpus))[0])
-        assert found[0].metrics == pytest.approx(found[1].metrics, abs=0.2, nan_ok=True)
+            run, cfg = begin(folder, scenes, protocol, *large, named=str(weights), gpus=gpus)
+            found.append(finish(run, cfg)[0].metrics)
+        pieces = {file.name for file in folder.rglob("features_*.npy")}
+        assert len(pieces) > 1 or protocol == "overcluster"  # there is something to share
+        for name in ("sem_seg/mIoU", "sem_seg/pACC"):
+            assert found[0][name] == pytest.approx(found[1][name], abs=0.2)
 
 
 @pytest.mark.slow
 def test_right_labels_are_worth_more_than_shuffled_ones(tmp_path):
-    from dataclasses import replace
-
     from d2_transfer.dense_probes.probing import measure
     from pretrain.scenes import main as scenes_verb
 
     options = ["--train", "160", "--val", "60", "--size", "96", "--seed", "3", "--workers", "1"]
     assert not scenes_verb.main([str(tmp_path / "data"), *options])
+    words = [*SMALL[2:4], "INPUT.SIZE", "(96, 96)", "FEATURES.LEVELS", "('res2', 'res3')"]
+    words += [
+        "KNN.K",
+        "1",
+        "KNN.SHARES",
+        "('1/1',)",
+        "LINEAR.STEPS",
+        "60",
+        "CLUSTERS.COUNTS",
+        "(80,)",
+    ]
     for protocol in dense_probes.TASKS:
-        cfg = dense_probes.resolve(protocol, "voc", mini=True, overrides=SMALL, cuda=False)
+        cfg = dense_probes.resolve(protocol, "voc", mini=True, overrides=words, cuda=False)
         train, test = read(cfg, tmp_path / "data")
         found = []
         for shuffled in (False, True):
@@ -357,9 +371,10 @@ def test_right_labels_are_worth_more_than_shuffled_ones(tmp_path):
                 place = int(protocol == "overcluster")
                 splits[place] = replace(splits[place], labels=np.roll(splits[place].labels, 1))
             cache = tmp_path / protocol / str(shuffled)
-            found.append(measure(cfg, *splits, "", cache, torch.device("cpu"))["sem_seg/mIoU"])
+            metrics = measure(cfg, *splits, "", cache, torch.device("cpu"))
+            found.append(metrics.get("sem_seg/mIoU_k80", metrics["sem_seg/mIoU"]))
         print(protocol, found)
-        assert found[0] > found[1] and math.isfinite(found[1])
+        assert found[0] > found[1]
 
 
 def test_the_record_has_what_tables_of_semantic_segmentation_read(tmp_path, scenes, capsys):
