@@ -59,7 +59,12 @@ def test_grey_masks_give_their_values(tmp_path):
     assert np.array_equal(read_labels(str(tmp_path / "mask.png")), labels)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "LA"])
+def test_masks_of_one_bit_give_their_values(tmp_path):
+    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "mask.png")
+    assert np.array_equal(read_labels(str(tmp_path / "mask.png")), np.eye(4))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_masks_of_colours_are_refused(mode, tmp_path):
     Image.new(mode, (4, 4)).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match=r"mask.png is an? (picture in colour|image of mode)"):
