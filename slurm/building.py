@@ -266,7 +266,7 @@ class Builder:
             return  # in miniature, two protocols may be one
         self.results[place] = row.method
         trials = making.transfer_jobs(
-            *(start, protocol.name, told.variant or None, self._trials(protocol), place),
+            *(start, protocol.name, told.variant or None, self._trials(row, protocol), place),
             name="-".join(filter(None, ("transfer", under, place.name))),
             options=words,
             gpus=gpus,
@@ -279,10 +279,12 @@ class Builder:
         for job in trials:
             self._add("transfer", job)
 
-    def _trials(self, protocol: Protocol) -> int:
+    def _trials(self, row: Row, protocol: Protocol) -> int:
         if self.call.trials is not None:
             return self.call.trials
-        return 1 if self.call.mini else protocol.trials
+        if self.call.mini:
+            return 1
+        return protocol.trials if row.trials is None else row.trials
 
     def _classifies(self) -> bool:
         """Whether no protocol needs Detectron2's weights."""

@@ -58,6 +58,7 @@ class Row:
     its folders. ``sweep``: an option and a list of its values, each of which becomes a row of its
     own.
     ``seeds``: so many pretrainings, or those of these seeds, which are one row of the table.
+    ``trials``: of this row, where it has others than its protocols.
     """
 
     method: str
@@ -73,6 +74,7 @@ class Row:
     name: str = ""
     sweep: Mapping[str, Any] = field(default_factory=dict)
     seeds: Seeds = None
+    trials: None | int = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from .t_test import between, holm, p_value
 
 LEVEL = 0.05
 EQUAL = 1e-9
+SHOWN = 8  # rows that a footnote names
 ENOUGH = 3  # trials of a control; two leave one degree of freedom
 
 
@@ -83,6 +84,18 @@ def _hide(row: Row, columns: Sequence[Column]) -> bool:
     return True
 
 
+def _distinguishable(table: Table) -> list[str]:
+    """The rows that differ from the controls in a task's first column, and with which p."""
+    firsts = [columns[0] for columns in _tasks(table.columns)]
+    return [
+        f"{row.label} ({column.metric.rpartition('/')[2]}, {p_value(cell.chance.holm)} "
+        f"against {cell.chance.control})"
+        for row in table.rows
+        for column in firsts
+        if (cell := row.cells.get(column.key)) and cell.chance and not cell.hidden
+    ]
+
+
 def _notes(table: Table, controls: Sequence[Row], hidden: bool) -> list[str]:
     names = " and ".join(dict.fromkeys(row.control for row in controls))
     cells = [cell for row in table.rows if not row.control for cell in row.cells.values()]
@@ -96,6 +109,9 @@ def _notes(table: Table, controls: Sequence[Row], hidden: bool) -> list[str]:
         "several pretrainings by Welch's t test of their means, a row of one by Student's, as if "
         "it were one more such network; p by Holm's correction for the rows, level 5 %."
     ]
+    if told := _distinguishable(table):
+        some = "; ".join(told[:SHOWN]) + ("; …" if len(told) > SHOWN else "")
+        lines.append(f"Distinguishable, with the greater p of its controls: {some}.")
     if hidden:
         lines.append("The numbers of rows that are not distinguishable are in the CSV form alone.")
         counts = [len(cell.units) for row in controls for cell in row.cells.values()]

@@ -168,7 +168,7 @@ def test_rates_are_those_of_a_batch_of_256_and_shrink_with_the_batch():
         assert row.REFERENCE_BATCH == twin.REFERENCE_BATCH == 256, name
         assert twin.BASE_LR == row.BASE_LR, name
     assert scaled_lr(config.load("moco_v2_scenes").SOLVER) == pytest.approx(0.03 * 16 / 256)
-    assert scaled_lr(config.load("demo_setsim").SOLVER) == pytest.approx(0.03 * 16 / 256)
+    assert scaled_lr(config.load("demo_simclr").SOLVER) == pytest.approx(0.008 * 64 / 256)
     assert scaled_lr(config.load("swav").SOLVER) == 4.8  # at its own batch, 4096
 
 

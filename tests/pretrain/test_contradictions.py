@@ -5,7 +5,13 @@ import pytest
 from pretrain import config
 from pretrain.contradictions import contradictions, too_large_views
 
-IMAGES = {"in1k": 1_281_167, "in100": 126_689, "coco": 118_287, "tinyimagenet": 100_000}
+IMAGES = {
+    "in1k": 1_281_167,
+    "in100": 126_689,
+    "coco": 118_287,
+    "tinyimagenet": 100_000,
+    "demo": 1000,
+}
 SIDES = {"tinyimagenet": 64}  # px; their configs magnify them, and say so
 SCENES, SCENE = 1000, 128  # that `densessl scenes` draws, and their side
 
@@ -62,9 +68,7 @@ def test_views_larger_than_the_images(size, side, warned):
 
 def test_no_built_in_config_is_warned_of_on_its_own_data():
     for name in config.built_in():
-        data = next((data for data in IMAGES if f"_{data}_" in name), "in1k")
-        if name.startswith("demo"):  # too short for its momentum, and said to be good for nothing
-            continue
+        data = next((data for data in IMAGES if f"_{data}_" in f"_{name}"), "in1k")
         row = config.load(name)
         assert contradictions(row, IMAGES[data]) == [], name
         assert bool(too_large_views(row, SIDES.get(data, 375))) == (data in SIDES), name

@@ -16,17 +16,21 @@ def graph_of(folder, **changes):
     return {job.name: job for job in in_order(demo.load(folder, gpus=0, **changes).jobs)}
 
 
-def test_every_start_is_fine_tuned_on_the_scenes_and_the_table_comes_at_the_end(tmp_path):
+STARTS = ("random", "random_bn", "simclr", "simclr-seed1", "simclr-seed2")
+
+
+def test_every_start_is_probed_on_the_scenes_and_the_table_comes_before_the_report(tmp_path):
     graph = graph_of(tmp_path)
     assert list(graph)[0] == "scenes" and list(graph)[-2:] == ["table", "report"]
     scenes = str(tmp_path / "scenes")
-    for start in ("random", "moco", "setsim"):
+    for start in STARTS:
         job = graph[f"transfer-{start}"]
+        trials = "1" if start.startswith("simclr") else "4"
         assert job.argv[job.argv.index("--data") + 1] == scenes
-        assert ("--mini" in job.argv) and job.argv[job.argv.index("--trials") + 1] == "2"
+        assert ("--mini" in job.argv) and job.argv[job.argv.index("--trials") + 1] == trials
         assert job.name in graph["table"].before and "scenes" in job.needs
     assert graph["transfer-random"].needs == ("scenes",)
-    assert "convert-moco" in graph["transfer-moco"].needs
+    assert "convert-simclr-seed1" in graph["transfer-simclr-seed1"].needs
     assert graph["detections"].env["DETECTRON2_DATASETS"] == scenes
     for job in graph.values():  # what a job reads of the graph's is written by one before it
         before = closure(graph, job)
@@ -46,35 +50,32 @@ def test_the_jobs_and_their_folders(tmp_path):
         name: " ".join(str(output.relative_to(tmp_path)) for output in job.outputs)
         for name, job in graph.items()
     }
+    seeds = ("simclr", "simclr-seed1", "simclr-seed2")
     assert outputs == {
         "scenes": "scenes/densessl_scenes.json",
-        "pretrain-moco": "pretrain/moco/backbone_final.pth",
-        "pretrain-setsim": "pretrain/setsim/backbone_final.pth",
-        "convert-moco": "weights/moco.pkl",
-        "convert-setsim": "weights/setsim.pkl",
-        "views-moco": "pictures/views_moco/000003.png",
-        "views-setsim": "pictures/views_setsim/000003.png",
-        "transfer-random": "transfer/random/summary.json",
-        "transfer-moco": "transfer/moco/summary.json",
-        "transfer-setsim": "transfer/setsim/summary.json",
-        "detections": "pictures/detections_setsim.png",
+        **{f"pretrain-{each}": f"pretrain/{each}/backbone_final.pth" for each in seeds},
+        **{f"convert-{each}": f"weights/{each}.pkl" for each in seeds},
+        **{f"transfer-{each}": f"transfer/{each}/summary.json" for each in STARTS},
+        "views-simclr": "pictures/views_simclr/000003.png",
+        "detector": "detector/summary.json",
+        "detections": "pictures/detections.png",
         "report": "report.html",
         "table": "table.md",
     }
 
 
 def test_overrides_reach_their_verbs(tmp_path):
-    changes = {"pretrain": ("SOLVER.MAX_STEPS", "2"), "transfer": ("SOLVER.MAX_ITER", "3")}
+    changes = {"pretrain": ("SOLVER.MAX_STEPS", "2"), "transfer": ("LINEAR.STEPS", "3")}
     for job in graph_of(tmp_path, trials=1, scenes={"train": 16}, **changes).values():
         assert ("SOLVER.MAX_STEPS" in job.argv) == job.name.startswith("pretrain")
-        assert ("SOLVER.MAX_ITER" in job.argv) == job.name.startswith("transfer")
+        assert ("LINEAR.STEPS" in job.argv) == job.name.startswith("transfer")
         assert ("16" in job.argv) == (job.name == "scenes")
 
 
 def test_too_little_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(EnvironmentLacks, match="needs 3.0 GB.* 1.0 GB"):
+    with pytest.raises(EnvironmentLacks, match="needs 2.0 GB.* 1.0 GB"):
         demo.main(["-o", str(tmp_path / "demo")])
     assert not (tmp_path / "demo").exists()
 
@@ -85,16 +86,20 @@ def test_the_whole_way_runs_and_is_not_run_twice(tmp_path):
         "trials": 1,
         "scenes": {"train": 16, "val": 4, "size": 96},
         "pretrain": ("SOLVER.MAX_STEPS", "1", "SOLVER.BATCH_SIZE", "8", "VIEWS.SIZE", "64"),
-        "transfer": ("SOLVER.MAX_ITER", "2", "TEST.PRECISE_BN.NUM_ITER", "1"),
+        "transfer": ("LINEAR.STEPS", "2"),
     }
     run_local(demo.load(tmp_path, gpus=0, **small).jobs, tmp_path)
     records = results.collect([tmp_path / "transfer"])
-    assert {record.method for record in records} == {"random", "moco", "setsim"}
-    assert all(record.mini and record.protocol == "voc_det_c4" for record in records)
+    assert sorted(each.method for each in records) == ["random", "random_bn", *["simclr"] * 3]
+    assert all(each.mini and each.protocol == "linear_semseg" for each in records)
+    (detector,) = results.collect([tmp_path / "detector"])
+    assert detector.protocol == "coco_mask_fpn_1x" and detector.method == "simclr"
     table = (tmp_path / "table.md").read_text()
     assert table.count("\n| ") == 5 and "not comparable with published numbers" in table
-    assert "voc_det_c4 in miniature: 3 trials" in (tmp_path / "report.html").read_text()
-    for name in ("detections_setsim.png", "views_moco/000003.png", "views_setsim/000003.png"):
+    assert "| 3 × 1 |" in table
+    page = (tmp_path / "report.html").read_text()
+    assert "linear_semseg" in page and "coco_mask_fpn_1x" in page
+    for name in ("detections.png", "views_simclr/000003.png"):
         assert (tmp_path / "pictures" / name).stat().st_size > 50_000
 
     of_the_last_run = (".lock", "graph.json")
