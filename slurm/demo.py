@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from console.errors import EnvironmentLacks
+from console.errors import EnvironmentLacks, InputError
 from console.parser import Parser
 from console.progress import duration
 from d2_transfer import compat
@@ -41,12 +41,18 @@ def main(argv: list[str]) -> int:
     """Run the whole way in miniature; interrupted and run again, it goes on."""
     parser = Parser(prog="densessl demo", description=main.__doc__)
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="for everything")
-    folder = Path(parser.parse_args(argv).output)
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="K", help="of the scenes; the networks' seeds stay"
+    )
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; allowed: 0 or more")
+    folder = Path(args.output)
     compat.setup()  # what is missing is said now, not after the pretraining
     _require_disk(folder)
     begun = time.monotonic()
     print(INTRODUCTION, file=sys.stderr)
-    reproduce.run_here(load(folder, gpus=min(reproduce.gpus_here(), 1)))
+    reproduce.run_here(load(folder, args.seed, gpus=min(reproduce.gpus_here(), 1)))
     logging.getLogger("densessl").info(
         "%s: open %s in a browser; the table is %s, the pictures are in %s",
         *(duration(time.monotonic() - begun), folder / "report.html"),
@@ -55,9 +61,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def load(folder: Path, **changes) -> expansion.Pipeline:
-    """The demo's jobs in ``folder``; ``changes`` are fields of :class:`expansion.Call`."""
-    call = expansion.Call(folder, data.parse([], folder), local=True, **changes)
+def load(folder: Path, seed: int = 0, **changes) -> expansion.Pipeline:
+    """The demo's jobs in ``folder``, on the scenes of ``seed``; ``changes`` are fields of
+    :class:`expansion.Call`."""
+    scenes = {"seed": seed, **changes.pop("scenes", {})}
+    call = expansion.Call(folder, data.parse([], folder), local=True, scenes=scenes, **changes)
     return expansion.expand(pipeline.read("demo"), call)
 
 

@@ -72,6 +72,13 @@ def test_overrides_reach_their_verbs(tmp_path):
         assert ("16" in job.argv) == (job.name == "scenes")
 
 
+def test_another_seed_draws_other_scenes(tmp_path):
+    for seed in (0, 2):
+        jobs = {job.name: job for job in demo.load(tmp_path, seed, gpus=0).jobs}
+        drawn = jobs["scenes"].argv
+        assert drawn[drawn.index("--seed") + 1] == str(seed)
+
+
 def test_too_little_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
