@@ -55,7 +55,8 @@ class Collapse:
             self.start = spread if spread > 0 else None
         if self.start and spread < SHARE * self.start:
             self._notice(
-                *("spread", step),
+                "spread",
+                step,
                 f"the embeddings become one point: their spread (stat/feature_std) fell from "
                 f"{self.start:.3g} at step 1 to {spread:.3g}, below a tenth",
             )
@@ -77,7 +78,8 @@ class Collapse:
         del self.windows[name]
         if at_chance(accuracy, chance, WINDOW * self.images):
             self._notice(
-                *(name, step),
+                name,
+                step,
                 f"over the last {WINDOW} steps the contrast accuracy (stat/{name}) is at chance: "
                 f"{100 * accuracy:.2f} %, and a guess is right in {100 * chance:.2f} %. Nothing "
                 f"tells {WORDS[what]} apart",
