@@ -70,15 +70,20 @@ def test_a_method_learns_resumes_and_converts(name, images, tmp_path, check_same
 
 
 def test_at_its_own_rate_a_twin_keeps_the_images_apart(images, tmp_path):
-    """The linear rule's rate; at 16 times as much, the embeddings are one point by step 10."""
+    """The linear rule's rate keeps half of the spread (0.51 and 0.49 of it, with the kernels of two
+    processors); 16 times as much leaves 0.07 and 0.08. A quarter tells them apart on any."""
     from pretrain.engine.train import train
 
-    cfg, twin = options(RUNS["moco"], images, tmp_path), config.load(RUNS["moco"][0])
-    cfg.SOLVER.REFERENCE_BATCH = twin.SOLVER.REFERENCE_BATCH
-    cfg.MOCO.MOMENTUM = twin.MOCO.MOMENTUM
-    train(cfg)
-    spread = [line["stat/feature_std"] for line in read(tmp_path)]
-    assert spread[0] > 0.3 and min(spread[10:]) > 0.5 * spread[0], spread
+    def least(name, reference):
+        cfg = options(RUNS["moco"], images, tmp_path / name)
+        cfg.SOLVER.REFERENCE_BATCH, cfg.MOCO.MOMENTUM = reference, twin.MOCO.MOMENTUM
+        train(cfg)
+        spread = [line["stat/feature_std"] for line in read(tmp_path / name)]
+        return min(spread[10:]) / spread[0]
+
+    twin = config.load(RUNS["moco"][0])
+    reference = twin.SOLVER.REFERENCE_BATCH
+    assert least("own", reference) > 0.25 > least("large", reference // 16)
 
 
 def check_run(name, run, images, folder, check_same_run, start: int) -> list[dict]:
