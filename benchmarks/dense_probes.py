@@ -25,8 +25,6 @@ left out where it is not installed.
 import argparse
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,7 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.knn import resident, spread  # noqa: E402
+from benchmarks.knn import resident, run, spread  # noqa: E402
 
 CLASSES, CHANNELS, QUERIES, K, CLUSTERS = 21, 256, 4000, 30, 200
 L2, STEPS, GRADIENT, COMPONENTS, LLOYD = 1e-4, 100, 1e-4, 50, 20
@@ -137,22 +135,13 @@ def measure(options: dict) -> None:
     print(json.dumps({"seconds": seconds, "added": resident("VmHWM") - before, "result": result}))
 
 
-def run(options: dict) -> dict:
-    command = [sys.executable, "-W", "ignore", __file__, "--measure", json.dumps(options)]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(options["threads"]))
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | threads
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def compare(args, probe: str, forms: list[str], size: int) -> None:
     """Run the forms in turn, and print a row for each."""
     results: dict[str, list[dict]] = {form: [] for form in forms}
     for repeat in range(args.repeats):
         for form in forms if repeat % 2 == 0 else forms[::-1]:
             options = {"probe": probe, "form": form, "size": size, "threads": args.threads}
-            results[form].append(run(options))
+            results[form].append(run(options, __file__, ("-W", "ignore")))
             print(f"{probe} {size} repeat {repeat + 1}/{args.repeats} {form}", file=sys.stderr)
     for form, runs in results.items():
         columns = [spread([r["seconds"] for r in runs]), spread([r["added"] for r in runs], 0)]

@@ -127,8 +127,9 @@ def resident(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
-def run(options: dict) -> dict:
-    command = [sys.executable, __file__, "--measure", json.dumps(options)]
+def run(options: dict, script: str = __file__, flags: tuple[str, ...] = ()) -> dict:
+    """What a process of its own measures: the last line that ``script --measure`` prints."""
+    command = [sys.executable, *flags, script, "--measure", json.dumps(options)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(options["threads"]))
     environment = os.environ | threads  # torch's own number is nothing to scikit-learn
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)

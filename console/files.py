@@ -120,6 +120,25 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def walk(
+    folder: str | os.PathLike, onerror: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk`` in the order of the names, without hidden folders, through links.
+
+    A folder that a link leads back to comes once. The folders given may be taken out of their list,
+    as with ``os.walk``; ``onerror`` gets the error of one that cannot be listed.
+    """
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=onerror):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield place, folders, files
+
+
 def read_text(path: str | os.PathLike, errors: str = "strict") -> str:
     """The text of a file that a person made: UTF-8, UTF-16 or UTF-32, with a byte order mark or
     without, any ends of lines; :func:`decode` says how. Raises OSError and UnicodeDecodeError."""

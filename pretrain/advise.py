@@ -8,7 +8,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from console import log, waiting
@@ -18,7 +17,7 @@ from console.parser import Parser
 from console.waiting import TIMEOUT
 from decoding import UnreadableImage, opened, reasons
 
-from .images_argument import add_images, cores, data_of, require_writable, source_of
+from .images_argument import add_images, cores, data_of, require_writable, show, source_of
 
 if TYPE_CHECKING:
     from .advise_model import Advice, Images, Machine
@@ -66,10 +65,7 @@ def main(argv: list[str]) -> int:
             steps = max(steps // advice.cfg.SOLVER.BATCH_SIZE, 1)
             advice = advise(images, machine, args.config, most_steps=steps)
             _name_data(advice, args)
-    screen = Console()
-    for part in (*report(advice, images, machine, trial), Text(command(advice))):
-        screen.print()
-        screen.print(part, soft_wrap=isinstance(part, Text))  # words stay in one piece
+    show((*report(advice, images, machine, trial), Text(command(advice))))
     if args.output is not None:
         write_text(args.output, as_file(advice, args.output))
         logging.getLogger("densessl").info("wrote %s", args.output)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +16,7 @@ from console.parser import Parser
 from console.units import byte_size
 from decoding import find_range, parse, sample, told, told_left_out
 
-from .images_argument import add_images, cores, require_writable, source_of
+from .images_argument import add_images, cores, require_writable, show, source_of
 
 BAR = 30  # columns of the longest bar
 NAMED = 5  # files that the terminal names; the JSON has all
@@ -61,10 +60,7 @@ def main(argv: list[str]) -> int:
         "range": {"used": list(bounds) if bounds else None, "auto": suggested},
         **summary([source.name(index) for index in range(len(source))], found),
     }
-    screen = Console()
-    for part in report(audit):
-        screen.print()
-        screen.print(part, soft_wrap=isinstance(part, Text))  # paths stay in one piece
+    show(report(audit))
     if args.output is not None:
         write_json(args.output, audit)
         logging.getLogger("densessl").info("wrote %s", args.output)

@@ -1,7 +1,8 @@
-"""The images that a verb is asked about, named as pretraining's options name them."""
+"""What verbs that are asked about images share: their arguments, and how they print a report."""
 
 import os
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ from console.files import standing
 from console.parser import Parser
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from .views import ImageSource
 
 FLAGS = {"DATA.PATH": "PATH", "DATA.SOURCE": "--source", "DATA.CLASSES": "--classes"}
@@ -43,6 +47,17 @@ def source_of(args: Namespace) -> "ImageSource":
         for option, flag in FLAGS.items():
             message = message.replace(option, flag)
         raise InputError(message) from None
+
+
+def show(parts: "Iterable[Table | Text]") -> None:
+    """Print a report's parts for people, an empty line before each."""
+    from rich.console import Console
+    from rich.text import Text
+
+    screen = Console()
+    for part in parts:
+        screen.print()
+        screen.print(part, soft_wrap=isinstance(part, Text))  # paths and words stay in one piece
 
 
 def require_writable(file: Path, endings: tuple[str, ...]) -> None:

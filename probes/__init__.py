@@ -3,7 +3,7 @@
 Both halves of the project use them (pretraining while it runs, the dense protocols afterwards).
 """
 
-import importlib
+from console.lazy import lazily
 
 _HOME = {
     "Clustering": "clusters",
@@ -14,6 +14,7 @@ _HOME = {
     "agreed": "pairs",
     "cell_counts": "cells",
     "kmeans": "clusters",
+    "join_levels": "levels",
     "knn_segment": "retrieval",
     "linear_probe": "linear",
     "majority": "cells",
@@ -23,12 +24,8 @@ _HOME = {
     "sample_positions": "retrieval",
     "shares": "cells",
     "subset": "retrieval",
+    "take_statistics": "batch_norm",
+    "upsampled": "levels",
 }
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    """What takes long to import, once it is asked for: label images need no torch."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _HOME)  # label images need no torch

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from console.errors import InputError, nearest
+from console.files import walk
 from console.names import one_line as told
 from decoding import is_image
 
@@ -25,7 +26,10 @@ def matched(
     if extra := sorted(set(labels) - set(pictures)):
         logging.getLogger("densessl").info(
             "%s: %d label images have no image in %s and are left out: %s",
-            *(told(masks), len(extra), told(images), some([labels[name] for name in extra])),
+            told(masks),
+            len(extra),
+            told(images),
+            some([labels[name] for name in extra]),
         )
     return pictures, {name: labels[name] for name in pictures}
 
@@ -43,18 +47,11 @@ def _files(folder: Path, suffix: str, what: str, wanted, but=frozenset()) -> dic
         raise InputError(f"the folder of {what} {told(folder)} is not there{hint}")
     found: dict[str, Path] = {}
     others: list[Path] = []
-    seen = set()
 
     def refuse(error: OSError) -> None:
         raise InputError(f"cannot list {told(error.filename)}: {error.strerror}")
 
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(place)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for place, _, files in walk(folder, refuse):
         for file in sorted(files):
             path = Path(place, file)
             stem = path.stem

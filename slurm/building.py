@@ -266,7 +266,11 @@ class Builder:
             return  # in miniature, two protocols may be one
         self.results[place] = row.method
         trials = making.transfer_jobs(
-            *(start, protocol.name, told.variant or None, self._trials(row, protocol), place),
+            start,
+            protocol.name,
+            told.variant or None,
+            self._trials(row, protocol),
+            place,
             name="-".join(filter(None, ("transfer", under, place.name))),
             options=words,
             gpus=gpus,

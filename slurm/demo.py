@@ -38,7 +38,7 @@ The full run is the same with ImageNet, PASCAL VOC and eight GPUs:
 
 
 def main(argv: list[str]) -> int:
-    """Run the whole way in miniature; interrupted and run again, it goes on."""
+    """Run the whole way in miniature; interrupted and run again, it resumes."""
     parser = Parser(prog="densessl demo", description=main.__doc__)
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="for everything")
     parser.add_argument(

@@ -24,6 +24,26 @@ def log_of_its_own():
     logger.propagate = True
 
 
+@pytest.fixture
+def largest_tensor():
+    """A context whose ``bytes`` is the size of the largest tensor that an operation made in it."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Largest(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for each in tree_leaves(out):
+                if isinstance(each, torch.Tensor):
+                    self.bytes = max(self.bytes, each.numel() * each.element_size())
+            return out
+
+    return Largest
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
     """A folder of 24 small JPEG files, each another smooth pattern of colours."""

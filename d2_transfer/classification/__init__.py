@@ -1,6 +1,6 @@
 """Classification: k-NN, linear classifier, fine-tuning with few labels or on small data sets."""
 
-import importlib
+from console.lazy import lazily
 
 from .table import NAMES, TASKS
 
@@ -28,6 +28,7 @@ _HOME = {
     "training_files": "data",
     "with_start_of": "weights",
 }
+_lazy = lazily(__name__, _HOME)
 
 
 def __getattr__(name: str):
@@ -36,6 +37,4 @@ def __getattr__(name: str):
         from .table import protocols
 
         return protocols()
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _lazy(name)

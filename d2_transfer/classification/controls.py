@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.utils.data import Dataset
 
+import probes
 from d2_transfer.weights import RANDOM_BN
 
 from .loading import batches_of
@@ -40,22 +41,16 @@ def settle(
     """Of a RANDOM_BN start: give every batch norm the mean of its statistics over the images.
 
     ``dataset``: evaluation's samples, ``[3, H, W]`` first, of so many training ``images``, of which
-    at most IMAGES, drawn by the seed, serve; ``path`` names their files. Forward passes in training
-    mode: a layer sees what those before it, normalised by their batch, give. One process computes
-    the statistics, and all have them.
+    at most IMAGES, drawn by the seed, serve; ``path`` names their files. One process computes the
+    statistics (:func:`probes.take_statistics`), and all have them.
     """
     if cfg.MODEL.WEIGHTS != RANDOM_BN:
         return
-    norms = [each for each in backbone.modules() if isinstance(each, nn.BatchNorm2d)]
     if rank() == 0:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative average
-        backbone.train()
+        device = backbone.pixel_mean.device
         with batches_of(dataset, _drawn(images, cfg.SEED), cfg, path) as batches:
-            for pixels, _ in batches:
-                backbone(pixels.to(backbone.pixel_mean.device))
-    for norm in norms:
+            probes.take_statistics(backbone, (pixels.to(device) for pixels, _ in batches), backbone)
+    for norm in (each for each in backbone.modules() if isinstance(each, nn.BatchNorm2d)):
         from_first(norm.running_mean)
         from_first(norm.running_var)
     backbone.eval()

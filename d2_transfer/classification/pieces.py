@@ -85,7 +85,7 @@ class Pieces:
                 if any_process(StopRequest.asked(), self.device) and number + 1 < rounds:
                     raise StoppedEarly(
                         f"stopped after {number + 1} of {rounds} pieces of features, saved; the "
-                        "same command goes on"
+                        "same command resumes"
                     )
         barrier()
 

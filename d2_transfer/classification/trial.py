@@ -46,7 +46,11 @@ def run_trial(run: Run, trial: int) -> None:
         if rank() == 0:
             logger.info(
                 "%d training images (%s) and %d test images (%s) of %d classes",
-                *(len(train), train.where, len(test), test.where, len(train.classes)),
+                len(train),
+                train.where,
+                len(test),
+                test.where,
+                len(train.classes),
             )
         if cfg.TASK == "knn":
             cache = Path(cfg.KNN.CACHE).expanduser() if cfg.KNN.CACHE else run.folder / "features"

@@ -11,8 +11,17 @@ from .semantic import Pair, SemanticLayout
 
 FOLDERS = ("camvid", "CamVid")
 NAMES = (
-    *("sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car"),
-    *("pedestrian", "bicyclist"),
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign symbol",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
 )
 UNLABELLED = 11  # behind the classes, in the published label images
 

@@ -1,13 +1,12 @@
 """Dense probes: frozen features of positions → a linear layer, neighbours or clusters → mIoU."""
 
-import importlib
+from console.lazy import lazily
 
 from .table import NAMES, OWN, TASKS
 
 __all__ = [
     "NAMES",
     "OWN",
-    "PROTOCOLS",
     "TASKS",
     "check_data",
     "describe",
@@ -27,14 +26,4 @@ _HOME = {
     "run_trial": "trial",
     "training_files": "data",
 }
-
-
-def __getattr__(name: str):
-    """What takes long to import, once it is asked for: a list of protocols needs no torch."""
-    if name == "PROTOCOLS":  # d2_transfer.protocols lists them, and has their type
-        from .table import protocols
-
-        return protocols()
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _HOME)  # a list of protocols needs no torch

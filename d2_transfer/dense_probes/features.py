@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
@@ -35,10 +34,9 @@ class Draw:
 
 
 class Levels:
-    """``levels(images)``: the feature maps at some stages of a backbone, ``[B, C, h, w]``.
+    """``levels(images)``: the feature maps at some stages of a backbone, joined, ``[B, C, h, w]``.
 
-    Coarser maps are upsampled bilinearly to the ``grid`` (h, w) of the finest, and all are joined
-    channel-wise in their given order.
+    ``grid`` (h, w) is that of the finest stage (:func:`probes.join_levels`).
     """
 
     def __init__(self, backbone: Backbone, names: tuple[str, ...], size: tuple[int, int]):
@@ -48,15 +46,7 @@ class Levels:
         self.positions = self.grid[0] * self.grid[1]
 
     def __call__(self, images: Tensor) -> Tensor:
-        maps = [each.float() for each in self.backbone.maps(images, self.names).values()]
-        return torch.cat([upsampled(each, self.grid) for each in maps], 1)
-
-
-def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """``[B, C, H, W]``, bilinear; a position stands for its cell (align_corners off)."""
-    if tuple(maps.shape[2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+        return probes.join_levels(list(self.backbone.maps(images, self.names).values()))
 
 
 class DenseFeatures(Pieces):

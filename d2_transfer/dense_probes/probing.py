@@ -19,7 +19,7 @@ from d2_transfer.classification.processes import any_process, from_first, rank, 
 from d2_transfer.stops import StopRequest
 
 from .data import Split
-from .features import DenseFeatures, Draw, Levels, upsampled
+from .features import DenseFeatures, Draw, Levels
 from .loading import Samples
 
 logger = logging.getLogger("densessl")
@@ -102,12 +102,16 @@ def _fit(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> probes.Li
         )
     logger.info(
         "linear layer on %d positions of %d channels: loss %.4f after %d steps",
-        *(*features.shape, layer.loss, layer.iterations),
+        features.shape[0],
+        features.shape[1],
+        layer.loss,
+        layer.iterations,
     )
     if not layer.converged:
         logger.info(
             "it is not at its optimum (gradient %.1e): LINEAR.STEPS is %d",
-            *(layer.gradient, cfg.LINEAR.STEPS),
+            layer.gradient,
+            cfg.LINEAR.STEPS,
         )
     return layer
 
@@ -183,7 +187,7 @@ def evaluate(queries: DenseFeatures, predictors: Sequence[Predict]) -> list[prob
                     part = slice(place * levels.positions, (place + 1) * levels.positions)
                     for confusion, values in zip(counted, found, strict=True):
                         maps = values[part].T.unflatten(1, levels.grid)[None]
-                        classes = upsampled(maps, labels.shape)[0].argmax(0)
+                        classes = probes.upsampled(maps, labels.shape)[0].argmax(0)
                         confusion.add(classes.cpu(), labels)
             bar.advance()
             if share is not rounds[-1]:

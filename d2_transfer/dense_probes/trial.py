@@ -46,7 +46,11 @@ def run_trial(run: Run, trial: int) -> None:
         train, test = read(cfg, run.data)
         logger.info(
             "%d training images (%s) and %d test images (%s) of %d classes",
-            *(len(train), train.where, len(test), test.where, len(train.classes)),
+            len(train),
+            train.where,
+            len(test),
+            test.where,
+            len(train.classes),
         )
         place = cfg.FEATURES.CACHE
         cache = Path(place).expanduser() if place else run.folder / "features"

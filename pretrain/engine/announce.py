@@ -29,15 +29,26 @@ def announce(
     solver = cfg.SOLVER
     logger.info(
         "%s with %s on %d images of %s: %d steps (%g epochs of %d), %d images a step",
-        *(cfg.METHOD.NAME, cfg.BACKBONE.NAME, facts["images"], cfg.DATA.PATH),
-        *(method.steps, facts["epochs"], method.steps_per_epoch, solver.BATCH_SIZE),
+        cfg.METHOD.NAME,
+        cfg.BACKBONE.NAME,
+        facts["images"],
+        cfg.DATA.PATH,
+        method.steps,
+        facts["epochs"],
+        method.steps_per_epoch,
+        solver.BATCH_SIZE,
     )
     if source.left_out:
         logger.info("%s", told_left_out(source.left_out))
     logger.info(
         "learning rate %g = %g x %d/%d (scaled with the batch); %d process(es) on %s, AMP %s",
-        *(scaled_lr(solver), solver.BASE_LR, solver.BATCH_SIZE, solver.REFERENCE_BATCH),
-        *(distributed.world_size(), device, cfg.AMP),
+        scaled_lr(solver),
+        solver.BASE_LR,
+        solver.BATCH_SIZE,
+        solver.REFERENCE_BATCH,
+        distributed.world_size(),
+        device,
+        cfg.AMP,
     )
     if method.shuffles and config.normalisation_groups(cfg, distributed.world_size()) == 1:
         logger.warning(

@@ -1,9 +1,11 @@
-"""Collapse, said while a run goes on: embeddings that are one point, contrast that only guesses."""
+"""Collapse, told during a run: embeddings that are one point, contrast that only guesses."""
 
 import copy
 import logging
 import math
 from typing import Any
+
+from scipy.special import bdtr
 
 logger = logging.getLogger("densessl")
 
@@ -104,10 +106,4 @@ def at_chance(accuracy: float, chance: float, trials: int) -> bool:
     hits = math.floor(accuracy * trials + 1e-6)
     if hits >= least * trials:
         return False
-    whole = math.lgamma(trials + 1)
-    logs = [
-        whole - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-        + k * math.log(least) + (trials - k) * math.log1p(-least)
-        for k in range(hits + 1)
-    ]  # fmt: skip
-    return math.fsum(map(math.exp, logs)) < LEVEL
+    return bdtr(hits, trials, least) < LEVEL

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset, default_collate
 
+import probes
 from console.loader import GRACE, Loader, Options
 
 from ..backbones import build_backbone
@@ -17,7 +17,6 @@ from ..views import NORMALIZATION
 from .step import AMP
 
 BATCH = 128
-STATISTICS = 1024  # images whose batch-norm statistics the control random_bn has, about
 
 
 class OnlineBackbone:
@@ -48,25 +47,8 @@ class OnlineBackbone:
             return self._module(images)
 
     def take_statistics(self, batches: Iterable[Tensor]) -> bool:
-        """Give batch norm the statistics of these images, cumulative averages over the batches.
-
-        As a random network is given in the control ``random_bn``; False, and nothing is done, where
-        there is no batch norm.
-        """
-        norms = [each for each in self._module.modules() if isinstance(each, _BatchNorm)]
-        if not norms:
-            return False
-        momentum = norms[0].momentum
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        for images in batches:
-            self.levels(images)
-        for norm in norms:
-            norm.momentum = momentum
-        self._module.eval()
-        return True
+        """Give batch norm the statistics of these images; False where there is no batch norm."""
+        return probes.take_statistics(self._module, batches, self.levels)
 
     @contextmanager
     def batches(

@@ -1,13 +1,9 @@
-"""k-NN accuracy while pretraining runs: every few epochs, on a few labelled images.
-
-It changes nothing of the run: a copy of the backbone in evaluation mode looks at the images, and
-nothing is drawn.
-"""
+"""k-NN accuracy while pretraining runs: every few epochs, on a few labelled images."""
 
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,7 +20,7 @@ from console.reading import reading
 from decoding import MAX_PIXELS, SUFFIXES, Range, UnreadableImage, decode
 
 from . import distributed
-from .online_backbone import STATISTICS, OnlineBackbone
+from .online_measure import OnlineMeasure
 
 UNREADABLE = -1  # the label of an image that cannot be read; it is left out
 RESIZE = 256 / 224  # the shorter side over that of the centre that is cut out
@@ -32,16 +28,18 @@ RESIZE = 256 / 224  # the shorter side over that of the centre that is cut out
 logger = logging.getLogger("densessl")
 
 
-class OnlineKNN:
+class OnlineKNN(OnlineMeasure):
     """Weighted k-NN (k and τ as DINO's) of KNN.VAL among KNN.TRAIN with a method's backbone.
 
     ``epoch``: steps of one; ``bounds``: the run's range of values that are not of 8 bits. Raises
     InputError for folders that are not there or do not fit.
     """
 
+    metric, title = "knn/top1", "online k-NN"
+
     def __init__(self, cfg: CfgNode, epoch: int, device: torch.device, bounds: Range | None = None):
-        self.cfg, self.options, self.device = cfg, cfg.KNN, device
-        self.period = max(round(cfg.KNN.PERIOD * epoch), 1)
+        super().__init__(cfg, cfg.KNN.PERIOD, epoch, device)
+        self.options = cfg.KNN
         self.train, self.val = (
             ClassFolders(Path(path), most, cfg.VIEWS.SIZE, option, bounds, cfg.DATA.MAX_PIXELS)
             for path, most, option in (
@@ -55,40 +53,9 @@ class OnlineKNN:
                 f"KNN.TRAIN has {len(self.train.classes)} class folders and KNN.VAL "
                 f"{len(self.val.classes)}; they must be the same (in one alone: {differ[0]})"
             )
-        self.backbone = OnlineBackbone(cfg.BACKBONE.NAME, device, cfg.AMP)
 
-    def due(self, step: int, last: int) -> bool:
-        """Whether to measure after ``step`` steps of ``last``; before the first is another call."""
-        return step % self.period == 0 or step == last
-
-    @torch.no_grad()
-    def measure(self, state: dict[str, Tensor]) -> dict[str, float]:
-        """``{"knn/top1": per cent}`` of the backbone with these tensors; every process calls it."""
-        self.backbone.load(state)
-        return {"knn/top1": self._top1("online k-NN")}
-
-    @torch.no_grad()
-    def controls(self, state: dict[str, Tensor], measured: dict[str, float]) -> dict[str, float]:
-        """Of a random start with these tensors, of which ``measured`` is, the two controls.
-
-        ``knn/top1_random``: itself. ``knn/top1_random_bn``: with the batch-norm statistics of at
-        most ``STATISTICS`` of the images that vote (each process looks at all of them).
-        """
-        controls = {"knn/top1_random": measured["knn/top1"]}
-        self.backbone.load(state)
-        if self.backbone.take_statistics(self._readable()):
-            controls["knn/top1_random_bn"] = self._top1("online k-NN, random_bn")
-        return controls
-
-    def _readable(self) -> Iterator[Tensor]:
-        """Batches of images of KNN.TRAIN, evenly over them, for batch norm."""
-        every = max(len(self.train) // STATISTICS, 1)
-        with self._batches(self.train, list(range(0, len(self.train), every))) as batches:
-            for images, labels in batches:
-                if (readable := labels != UNREADABLE).any():
-                    yield images[readable]
-
-    def _top1(self, what: str) -> float:
+    def value(self, what: str) -> float:
+        """Top 1, of which the processes share the work."""
         began = time.perf_counter()
         database, labels = self._features(self.train)
         readable = labels != UNREADABLE
@@ -119,7 +86,7 @@ class OnlineKNN:
         rank, world = distributed.rank(), distributed.world_size()
         numbers = list(range(len(images)))[rank::world]
         parts, labels = [], []
-        with self._batches(images, numbers) as batches:
+        with self.batches(images, numbers) as batches:
             for batch, of_batch in batches:
                 levels = self.backbone.levels(batch)
                 last = levels["cls"] if "cls" in levels else levels["layer4"].mean((2, 3))
@@ -132,7 +99,7 @@ class OnlineKNN:
         features = distributed.gather(F.pad(features, (0, 0, 0, missing)))
         return features, distributed.gather(F.pad(found, (0, missing), value=UNREADABLE))
 
-    def _batches(self, images: "ClassFolders", numbers: list[int]) -> AbstractContextManager:
+    def batches(self, images: "ClassFolders", numbers: Sequence[int]) -> AbstractContextManager:
         """Images and labels of these numbers, in batches."""
         return self.backbone.batches(
             images, numbers, lambda number: str(images.files[number]), self.cfg.DATA

@@ -1,17 +1,12 @@
-"""A dense probe while pretraining runs: a linear layer on frozen positions, by label images.
-
-It changes nothing of the run: a copy of the backbone in evaluation mode looks at the images, and
-nothing is drawn.
-"""
+"""A dense probe while pretraining runs: a linear layer on frozen positions, by label images."""
 
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -21,10 +16,20 @@ from torchvision.transforms import functional as T
 from console.errors import InputError
 from console.reading import reading
 from decoding import Range
-from probes import Confusion, LinearProbe, Pairs, agreed, cell_counts, linear_probe, read_pairs
+from probes import (
+    Confusion,
+    LinearProbe,
+    Pairs,
+    agreed,
+    cell_counts,
+    join_levels,
+    linear_probe,
+    read_pairs,
+    upsampled,
+)
 
 from . import distributed
-from .online_backbone import STATISTICS, OnlineBackbone
+from .online_measure import OnlineMeasure
 
 HELD_OUT = 4  # every such image is for validation, where no others are named
 ITERATIONS = 100  # of L-BFGS, at most
@@ -33,7 +38,7 @@ IGNORED = 255
 logger = logging.getLogger("densessl")
 
 
-class OnlineProbe:
+class OnlineProbe(OnlineMeasure):
     """mIoU of a linear layer, behind batch norm, on the positions of PROBE.LEVELS.
 
     The layer learns from the label images of PROBE.MASKS, each position with the pixels of its
@@ -42,48 +47,17 @@ class OnlineProbe:
     are not there or do not fit.
     """
 
+    metric, title = "probe/miou", "online probe"
+
     def __init__(self, cfg: CfgNode, epoch: int, device: torch.device, bounds: Range | None = None):
         check(cfg)
-        self.cfg, self.device = cfg, device
-        self.period = max(round(cfg.PROBE.PERIOD * epoch), 1)
+        super().__init__(cfg, cfg.PROBE.PERIOD, epoch, device)
         self.levels = cfg.PROBE.LEVELS or default_levels(cfg.BACKBONE.NAME)
         self.train, self.val = _splits(cfg.PROBE, cfg.VIEWS.SIZE, bounds)
         self.classes = len(self.train.pairs.classes)
-        self.backbone = OnlineBackbone(cfg.BACKBONE.NAME, device, cfg.AMP)
 
-    def due(self, step: int, last: int) -> bool:
-        """Whether to measure after ``step`` steps of ``last``; before the first is another call."""
-        return step % self.period == 0 or step == last
-
-    @torch.no_grad()
-    def measure(self, state: dict[str, Tensor]) -> dict[str, float]:
-        """``{"probe/miou": per cent}`` of the backbone with these tensors; every process calls."""
-        self.backbone.load(state)
-        return {"probe/miou": self._miou("online probe")}
-
-    @torch.no_grad()
-    def controls(self, state: dict[str, Tensor], measured: dict[str, float]) -> dict[str, float]:
-        """Of a random start with these tensors, of which ``measured`` is, the two controls.
-
-        ``probe/miou_random``: itself. ``probe/miou_random_bn``: with the batch-norm statistics of
-        the images that the layer learns from (each process looks at all of them).
-        """
-        controls = {"probe/miou_random": measured["probe/miou"]}
-        self.backbone.load(state)
-        if self.backbone.take_statistics(self._images()):
-            controls["probe/miou_random_bn"] = self._miou("online probe, random_bn")
-        return controls
-
-    def _images(self) -> Iterator[Tensor]:
-        """Batches of images of PROBE.IMAGES, evenly over them, for batch norm."""
-        every = max(len(self.train) // STATISTICS, 1)
-        with self._batches(self.train, list(range(0, len(self.train), every))) as batches:
-            for images, _, numbers in batches:
-                if (readable := numbers >= 0).any():
-                    yield images[readable]
-
-    def _miou(self, what: str) -> float:
-        """The processes share the features; the first one learns and judges."""
+    def value(self, what: str) -> float:
+        """mIoU: the processes share the features; the first one learns and judges."""
         began = time.perf_counter()
         features, labels = self._features(self.train)
         wanted, truth = self._features(self.val)
@@ -105,9 +79,7 @@ class OnlineProbe:
         )
         confusion = Confusion(self.classes)
         for part, of_part in zip(wanted.split(16), truth.split(16), strict=True):
-            logits = F.interpolate(
-                probe.logits(part), of_part.shape[1:], mode="bilinear", align_corners=False
-            )
+            logits = upsampled(probe.logits(part), of_part.shape[1:])
             confusion.add(logits.argmax(1), of_part)
         return confusion.miou()
 
@@ -121,7 +93,7 @@ class OnlineProbe:
         share = math.ceil(len(images) / world)
         padded = numbers + [0] * (share - len(numbers))
         maps, labels = [], []
-        with self._batches(images, padded) as batches:
+        with self.batches(images, padded) as batches:
             for batch, of_batch, _ in batches:
                 maps.append(self._maps(batch))
                 labels.append(of_batch.to(self.device))
@@ -129,15 +101,11 @@ class OnlineProbe:
         return gathered[0][: len(images)], gathered[1][: len(images)]
 
     def _maps(self, images: Tensor) -> Tensor:
-        """The levels of images ``[B, C, h, w]``: all channels, the coarser ones upsampled."""
+        """The levels of images, joined, ``[B, C, h, w]``."""
         levels = self.backbone.levels(images)
-        chosen = [levels[name].float() for name in self.levels]
-        grid = max(tuple(each.shape[2:]) for each in chosen)
-        return torch.cat(
-            [F.interpolate(each, grid, mode="bilinear", align_corners=False) for each in chosen], 1
-        )
+        return join_levels([levels[name] for name in self.levels])
 
-    def _batches(self, images: "Crops", numbers: list[int]) -> AbstractContextManager:
+    def batches(self, images: "Crops", numbers: Sequence[int]) -> AbstractContextManager:
         return self.backbone.batches(images, numbers, images.name, self.cfg.DATA)
 
 

@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 
 from configs import FOLDER
 from console.errors import InputError, nearest, unknown
-from console.files import read_json, read_text, require_file
+from console.files import read_json, read_text, require_file, walk
 from console.names import LIST, from_line, one_line
 from decoding import SUFFIXES, is_image, told_left_out
 
@@ -165,15 +165,9 @@ def _require_apart(paths: list[Path]) -> None:
 def _walk(path: Path, classes: list[str] | None) -> tuple[list[str], Counter]:
     """The sorted names of the images below ``path``, or below its folders of ``classes``; and the
     numbers of other files that are not hidden, by suffix."""
-    names, left_out, seen = [], Counter(), set()
-    for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
+    names, left_out = [], Counter()
+    for folder, folders, files in walk(path, _refuse):
         below = os.path.relpath(folder, path)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         if classes is not None and below == os.curdir:
             wanted = set(classes)
             folders[:] = [name for name in folders if name in wanted]

@@ -86,23 +86,10 @@ def test_autocast_changes_nothing():
     assert all(map(torch.equal, found, knn.nearest(queries, database, 5)))
 
 
-def test_no_matrix_of_all_similarities_is_allocated():
+def test_no_matrix_of_all_similarities_is_allocated(largest_tensor):
     """The largest tensor of a search of 4000 × 30000 is far below the 480 MB of their matrix."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Largest(TorchDispatchMode):
-        bytes = 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            out = function(*args, **(kwargs or {}))
-            for each in tree_leaves(out):
-                if isinstance(each, torch.Tensor):
-                    self.bytes = max(self.bytes, each.numel() * each.element_size())
-            return out
-
     queries, database = whole_numbers(4000, 2, 6), whole_numbers(30000, 2, 7)
-    with Largest() as largest:
+    with largest_tensor() as largest:
         knn.nearest(queries, database, 200)
     block = 1024 * 8192 * 4
     assert largest.bytes <= 2 * block  # a row's edge is settled by a sort with int64 numbers

@@ -90,26 +90,13 @@ def test_rare_classes_are_sampled_more_often():
     assert every.tolist() == list(range(98))
 
 
-def test_memory_does_not_grow_with_positions_times_queries():
+def test_memory_does_not_grow_with_positions_times_queries(largest_tensor):
     """No tensor is larger than a block of the search, soft labels or not."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Largest(TorchDispatchMode):
-        bytes = 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            out = function(*args, **(kwargs or {}))
-            for each in tree_leaves(out):
-                if isinstance(each, torch.Tensor):
-                    self.bytes = max(self.bytes, each.numel() * each.element_size())
-            return out
-
     found = []
     for size in (1, 2):
         queries, keys = torch.randn(1500, 16), torch.randn(9000 * size, 16)
         counts = torch.randint(1, 5, (9000 * size, 3))
-        with Largest() as largest:
+        with largest_tensor() as largest:
             probes.knn_segment(queries, keys.split(7000), counts)
         found.append(largest.bytes)
     block = 1024 * 8192 * 4
