@@ -4,7 +4,6 @@ import math
 
 LEVEL = 0.05  # of the test, two-sided
 POWER = 0.8
-CLOSE = 1e-12
 
 
 def power(difference: float, n_a: int, n_b: int, deviation: float, level: float = LEVEL) -> float:
@@ -32,13 +31,10 @@ def smallest_difference(
     """
     if n_a + n_b < 3 or not deviation > 0:
         return None
-    high = 1.0
+    from scipy.optimize import brentq
+
+    high = 1.0  # in units of the deviation
     while power(high, n_a, n_b, 1.0, level) < chance:
         high *= 2
-    low = 0.0
-    while high - low > CLOSE * high:  # in units of the deviation
-        middle = (low + high) / 2
-        low, high = (
-            (low, middle) if power(middle, n_a, n_b, 1.0, level) >= chance else (middle, high)
-        )
-    return high * deviation
+    least = brentq(lambda each: power(each, n_a, n_b, 1.0, level) - chance, 0.0, high)
+    return least * deviation
