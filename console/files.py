@@ -121,12 +121,13 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def walk(
-    folder: str | os.PathLike, onerror: Callable[[OSError], None]
+    folder: str | os.PathLike, onerror: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """``os.walk`` in the order of the names, without hidden folders, through links.
 
     A folder that a link leads back to comes once. The folders given may be taken out of their list,
-    as with ``os.walk``; ``onerror`` gets the error of one that cannot be listed.
+    as with ``os.walk``; ``onerror`` gets the error of one that cannot be listed, which is passed
+    over without it.
     """
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=onerror):

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import FOLDER
 from console.errors import InputError, nearest
-from console.files import read_text
+from console.files import read_text, walk
 from decoding import SUFFIXES, is_image
 
 from .images import Images, draw_of_each_class, packed
@@ -66,8 +66,7 @@ def _read_split(folder: Path, wanted: list[str] | None) -> Images:
 
 def _images_below(folder: Path, name: str) -> list[str]:
     found = []
-    for below, folders, files in os.walk(folder / name, followlinks=True):
-        folders.sort()
+    for below, _, files in walk(folder / name):
         place = os.path.relpath(below, folder)
         found += [os.path.join(place, file) for file in files if is_image(file)]
     return sorted(found)

@@ -45,6 +45,14 @@ def test_class_folders_are_read_sorted(root):
     assert train.open(3).size == (20, 16)
 
 
+def test_a_folder_that_a_link_leads_back_to_counts_once(root):
+    (root / "imagenet/train/b/again").symlink_to(root / "imagenet/train/b")
+    (root / "imagenet/train/c/linked").symlink_to(root / "imagenet/train/a")
+    picture(root / "imagenet/train/a/.cache/copy.png")
+    train, _ = read(config(), root)
+    assert np.bincount(train.labels).tolist() == [5, 10, 20]
+
+
 def test_a_complete_set_passes_the_check_and_its_size_is_remarked(root, caplog):
     assert check_data(config(), root) == root
     assert "30 training and 6 test images, not 1281167 and 50000" in caplog.text
