@@ -27,7 +27,7 @@ ROUNDING = 1e-6  # per cent; a sum of eleven precisions may end just above 100
 # Options that may differ between trials of one experiment.
 NOT_PART_OF_THE_EXPERIMENT = (
     *("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS"),
-    *("DATALOADER.NUM_WORKERS", "DATALOADER.TIMEOUT"),
+    *("DATALOADER.NUM_WORKERS", "DATALOADER.TIMEOUT", "TEST.PREDICTIONS"),
 )
 # Options that came after the first records, and their defaults, which leave all as it was.
 ADDED = {"INPUT.RANGE": "", "INPUT.MAX_PIXELS": MAX_PIXELS}

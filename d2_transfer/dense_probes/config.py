@@ -66,6 +66,7 @@ C.SOLVER.AMP.ENABLED = False  # the backbone in float16
 
 C.TEST = CfgNode()
 C.TEST.IMS_PER_BATCH = 32  # images of a forward pass, of each process
+C.TEST.PREDICTIONS = 0  # test images whose predictions are kept as pictures; not of overcluster
 
 CHOICES = {
     "TASK": tuple(TASKS),
@@ -76,7 +77,7 @@ RULES: Rules = {}
 _rule = partial(add, RULES)
 
 _rule("0 or more", lambda v: v >= 0, "SEED", "DATALOADER.NUM_WORKERS", "DATALOADER.TIMEOUT")
-_rule("0 or more", lambda v: v >= 0, "INPUT.MAX_PIXELS", "LINEAR.L2")
+_rule("0 or more", lambda v: v >= 0, "INPUT.MAX_PIXELS", "LINEAR.L2", "TEST.PREDICTIONS")
 _rule("1 or more", lambda v: v >= 1, "TEST.IMS_PER_BATCH", "FEATURES.POSITIONS", "KNN.K")
 _rule("1 or more", lambda v: v >= 1, "LINEAR.STEPS", "CLUSTERS.STARTS", "CLUSTERS.COUNTS")
 _rule("above 0", lambda v: v > 0, "KNN.TEMPERATURE")

@@ -21,15 +21,23 @@ from d2_transfer.stops import StopRequest
 from .data import Split
 from .features import DenseFeatures, Draw, Levels
 from .loading import Samples
+from .predictions import Predictions
 
 logger = logging.getLogger("densessl")
 Predict = Callable[[Tensor], Tensor]  # features [n, C] -> logits or probabilities [n, classes]
 
 
 def measure(
-    cfg: CfgNode, train: Split, test: Split, sha256: str, cache: Path, device: torch.device
+    cfg: CfgNode,
+    train: Split,
+    test: Split,
+    sha256: str,
+    cache: Path,
+    device: torch.device,
+    trial: Path | None = None,
 ) -> dict[str, float]:
-    """The metrics of ``cfg.TASK``, per cent; ``sha256``: of the weights."""
+    """The metrics of ``cfg.TASK``, per cent; ``sha256``: of the weights; ``trial``: the folder that
+    TEST.PREDICTIONS go to."""
     backbone = build_backbone(cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED)
     backbone = backbone.eval().requires_grad_(False).to(device)
     controls.settle(backbone, Samples(train, cfg), len(train), cfg, train.path)
@@ -45,11 +53,12 @@ def measure(
     queries = DenseFeatures(cfg, levels, test, start, cache)
     memory.compute("features of the training images")
     queries.compute("features of the test images")
+    kept = Predictions(trial, test, cfg.TEST.PREDICTIONS) if trial else None
     if cfg.TASK == "linear_semseg":
-        (found,) = evaluate(queries, [_linear(cfg, memory, device)])
+        (found,) = evaluate(queries, [_linear(cfg, memory, device)], kept)
         return _metrics(found, test)
     searches = _searches(cfg, memory, device)
-    confusions = evaluate(queries, list(searches.values()))
+    confusions = evaluate(queries, list(searches.values()), kept)
     of_shares = {
         f"sem_seg/mIoU_{share.replace('/', '_')}": found.miou()
         for share, found in zip(searches, confusions, strict=True)
@@ -166,12 +175,17 @@ def _clustered(cfg: CfgNode, drawn: DenseFeatures, device: torch.device) -> dict
     return metrics
 
 
-def evaluate(queries: DenseFeatures, predictors: Sequence[Predict]) -> list[probes.Confusion]:
+def evaluate(
+    queries: DenseFeatures, predictors: Sequence[Predict], kept: Predictions | None = None
+) -> list[probes.Confusion]:
     """The pixels of all images, for each predictor.
 
     Its logits or probabilities are upsampled to the label image, where the largest is the class.
-    Each process takes its share of the pieces. Raises StoppedEarly between two pieces.
+    Each process takes its share of the pieces. What the last predictor finds goes to ``kept``.
+    Raises StoppedEarly between two pieces.
     """
+    if kept and rank() == 0:
+        kept.begin()
     split, levels, device = queries.split, queries.levels, queries.device
     counted = [probes.Confusion(len(split.classes)) for _ in predictors]
     firsts = list(queries.firsts)
@@ -189,6 +203,8 @@ def evaluate(queries: DenseFeatures, predictors: Sequence[Predict]) -> list[prob
                         maps = values[part].T.unflatten(1, levels.grid)[None]
                         classes = probes.upsampled(maps, labels.shape)[0].argmax(0)
                         confusion.add(classes.cpu(), labels)
+                    if kept:
+                        kept.keep(number, classes, labels)
             bar.advance()
             if share is not rounds[-1]:
                 _stop(any_process(StopRequest.asked(), device))

@@ -54,7 +54,8 @@ def run_trial(run: Run, trial: int) -> None:
         )
         place = cfg.FEATURES.CACHE
         cache = Path(place).expanduser() if place else run.folder / "features"
-        metrics = measure(cfg, train, test, run.weights.sha256, cache, device)
+        kept = run.trial_folder(trial)
+        metrics = measure(cfg, train, test, run.weights.sha256, cache, device, kept)
     if rank() == 0:
         trials.save_record(run, cfg, trial, metrics, started)
     barrier()

@@ -1,5 +1,6 @@
 """The dense probes as protocols: features of positions, the three measures, stops, bad input."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import probes
 from console.errors import InputError, StoppedEarly
 from d2_transfer import dense_probes, results, trials
 from d2_transfer.classification.networks import build_backbone
-from d2_transfer.dense_probes import features, loading
+from d2_transfer.dense_probes import features, loading, predictions
 from d2_transfer.dense_probes.data import read
 from d2_transfer.stops import StopRequest
 
@@ -155,6 +156,38 @@ def test_linear_is_the_minimum_of_the_cross_entropy_of_pixels(
     mean_iou, accuracy = iou(upsampled(logits, labels), labels)
     assert record.metrics["sem_seg/pACC"] == pytest.approx(accuracy, abs=0.1)
     assert record.metrics["sem_seg/mIoU"] == pytest.approx(mean_iou, abs=0.1)
+
+
+@pytest.mark.parametrize("protocol", ["linear_semseg", "knn_semseg"])
+def test_predictions_that_are_kept_are_those_that_were_measured(tmp_path, scenes, plain, protocol):
+    options = ["LINEAR.STEPS", "20"]
+    run, cfg = begin(tmp_path, scenes, protocol, *options, "TEST.PREDICTIONS", "99")
+    (record,) = finish(run, cfg)
+    folder = run.trial_folder(1) / "predictions"
+    told = json.loads((folder / "predictions.json").read_text())
+    labels = plain[1][1]
+    assert told["images"] == list(range(len(labels))) and len(told["classes"]) == 21
+    of_all = {
+        part: np.stack([np.array(Image.open(folder / f"{n}_{part}.png")) for n in told["images"]])
+        for part in ("truth", "predicted")
+    }
+    assert (of_all["truth"] == labels).all()
+    mean_iou, accuracy = iou(of_all["predicted"], labels)
+    assert record.metrics["sem_seg/mIoU"] == pytest.approx(mean_iou, rel=1e-9)
+    assert record.metrics["sem_seg/pACC"] == pytest.approx(accuracy, rel=1e-9)
+    assert Image.open(folder / "0_image.jpg").size == labels.shape[:0:-1]
+    _, without = begin(tmp_path / "without", scenes, protocol, *options)
+    fingerprints = [results.config_fingerprint(trials.as_dict(each)) for each in (cfg, without)]
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_kept_images_are_evenly_spaced():
+    assert predictions.spaced(101, 4) == [12, 37, 63, 88]
+    assert predictions.spaced(3, 4) == [0, 1, 2] and predictions.spaced(5, 0) == []
+    assert predictions.smaller((1280, 640)) == (320, 160) and predictions.smaller((96, 64)) == (
+        96,
+        64,
+    )
 
 
 def test_knn_is_the_weighted_mean_of_the_nearest_labels(tmp_path, scenes, weights, plain):
