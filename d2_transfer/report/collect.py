@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,11 @@ class Found:
     left_out: int = 0  # pictures beyond the limits
     commands: list[str] = field(default_factory=list)
     jobs: list[dict[str, Any]] = field(default_factory=list)  # of graphs: name and command
+
+    def as_typed(self) -> list[str]:
+        """The commands of the graphs, or where there is none those of the logs."""
+        graph = [shlex.join(["densessl", *job["argv"]]) for job in self.jobs]
+        return graph or self.commands
 
 
 def find(folders: list[Path]) -> Found:

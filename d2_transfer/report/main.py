@@ -1,14 +1,12 @@
 """``densessl report DIR``: one page that a stranger understands, in one file."""
 
-import base64
 import logging
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from console import files, log
+from console import log
 from console.errors import InputError
 from console.parser import Parser
 from d2_transfer import results
@@ -17,6 +15,7 @@ from d2_transfer.tables.render import html
 
 from . import curves, health
 from .collect import Found, Pretraining, find
+from .one_file import inlined, made, rendered, safe, write
 
 STYLES = {health.GOOD: "good", health.LOOK: "look", health.BAD: "bad"}
 TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
@@ -53,14 +52,8 @@ def main(argv: list[str]) -> int:
         )
     title = args.title or f"DenseSSL: {', '.join(folder.resolve().name for folder in folders)}"
     text = page(title, folders, records, found, args.baseline)
-    text = text.encode("utf-8", "backslashreplace").decode()  # names may hold other bytes
-    files.write_text(args.output, text)
-    logger.info("wrote %s (%s)", args.output, _size(len(text.encode())))
+    write(args.output, text)
     return 0
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def page(
@@ -71,29 +64,22 @@ def page(
     baseline: str | None = None,
 ) -> str:
     """The page as HTML; every text in it is escaped by the template."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
-    )
     tables = from_records.build(records, baseline=baseline) if records else []
     by_class = map(per_class.turned, per_class.build(records, baseline) if records else [])
     runs = [_run(run) for run in found.pretrainings]
     values = {
         "title": title,
-        "made": results.now().replace("T", " ").removesuffix("+00:00") + " UTC",
+        "made": made(),
         "folders": ", ".join(map(str, folders)),
-        "table_style": _safe(html.STYLE),
         "summary": summary(records, found, runs),
         "warnings": _warnings(records, runs),
-        "tables": [_safe(html.fragment(table)) for table in tables],
-        "by_class": [(table.title, _safe(html.fragment(table))) for table in by_class],
+        "tables": [safe(html.fragment(table)) for table in tables],
+        "by_class": [(table.title, safe(html.fragment(table))) for table in by_class],
         "runs": runs,
         "pictures": [_picture(path, folders) for path in found.pictures],
         "left_out": found.left_out,
-        "versions": _versions(records),
-        "commands": _commands(found),
+        "versions": versions(records),
+        "commands": found.as_typed(),
     }
     shown = {
         "Results": "tables",
@@ -104,14 +90,7 @@ def page(
     }
     sections = [("Summary", "summary")]
     sections += [(name, name.lower()) for name, key in shown.items() if values[key]]
-    return environment.get_template("page.html.j2").render(**values, sections=sections)
-
-
-def _safe(text: str):
-    """What the renderer of tables wrote, and has escaped."""
-    from markupsafe import Markup
-
-    return Markup(text)
+    return rendered("page.html.j2", **values, sections=sections)
 
 
 def summary(
@@ -176,7 +155,7 @@ def _run(run: Pretraining) -> dict[str, Any]:
         "about": "; ".join(about),
         "verdicts": [_verdict(each) for each in health.judge(run)],
         "curves": [
-            {"title": title, "source": _data("image/svg+xml", image.encode())}
+            {"title": title, "source": inlined("image/svg+xml", image.encode())}
             for title, image in curves.draw(run)
         ],
     }
@@ -207,22 +186,13 @@ def _verdict(verdict: health.Verdict) -> dict[str, str]:
 def _picture(path: Path, folders: Sequence[Path]) -> dict[str, str]:
     inside = next(folder for folder in folders if path.is_relative_to(folder))
     name = str(path.relative_to(inside).with_suffix(""))
-    return {"name": name, "source": _data(TYPES[path.suffix.lower()], path.read_bytes())}
+    return {"name": name, "source": inlined(TYPES[path.suffix.lower()], path.read_bytes())}
 
 
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _versions(records: Sequence[results.Record]) -> list[tuple[str, str]]:
+def versions(records: Sequence[results.Record]) -> list[tuple[str, str]]:
     """Of all records; several values where trials ran with different software."""
     values: dict[str, dict[str, None]] = {}
     for record in records:
         for name, value in record.versions.items():
             values.setdefault(name, {})[str(value)] = None
     return [(name, ", ".join(each)) for name, each in values.items()]
-
-
-def _commands(found: Found) -> list[str]:
-    graph = [shlex.join(["densessl", *job["argv"]]) for job in found.jobs]
-    return graph or found.commands
