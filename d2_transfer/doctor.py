@@ -67,6 +67,11 @@ DATA_SETS = {
         "coco_keypoint_fpn_*",
         "",
     ),
+    "COCO-Stuff": (
+        "coco/stuffthingmaps/train2017 coco/stuffthingmaps/val2017 coco/train2017 coco/val2017",
+        "dense probes",
+        "",
+    ),
     "Cityscapes": (
         "cityscapes/leftImg8bit/train cityscapes/leftImg8bit/val "
         "cityscapes/gtFine/train cityscapes/gtFine/val",

@@ -30,7 +30,12 @@ NOT_PART_OF_THE_EXPERIMENT = (
     *("DATALOADER.NUM_WORKERS", "DATALOADER.TIMEOUT", "TEST.PREDICTIONS"),
 )
 # Options that came after the first records, and their defaults, which leave all as it was.
-ADDED = {"INPUT.RANGE": "", "INPUT.MAX_PIXELS": MAX_PIXELS}
+ADDED = {
+    "INPUT.RANGE": "",
+    "INPUT.MAX_PIXELS": MAX_PIXELS,
+    "DATASETS.TRAIN_LIST": "",
+    "DATASETS.TEST_LIST": "",
+}
 
 
 class WrongValue(InputError):

@@ -9,7 +9,7 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from console.errors import InputError
-from d2_transfer.datasets.checks import VARIABLE, root_folder
+from d2_transfer.datasets.checks import advice, root_folder
 from decoding import parse
 
 from .configuration import combinations
@@ -39,9 +39,7 @@ def check_data(cfg: CfgNode, data: str | os.PathLike | None = None, stand_in: bo
     except InputError as error:
         raise InputError(
             f"{_title(cfg)} is missing or not right below {root} (from {named_by}): {error}.\n"
-            f"expected: {_expected(cfg, root)}\n"
-            f"Name the folder with --data DIR or {VARIABLE}=DIR. Without the real data, 'densessl "
-            "scenes DIR' writes a small stand-in for --mini (finetune_cls: --variant voc_objects)."
+            f"expected: {_expected(cfg, root)}\n{_advice(cfg)}"
         ) from None
     train = training_images(cfg, splits[0], root)
     if combinations(cfg):
@@ -127,6 +125,17 @@ def _expected(cfg: CfgNode, root: Path) -> str:
         return f"{root / 'VOC2007'} and {root / 'VOC2012'} with {EXPECTED}"
     one = SETS[sets.NAME]
     return f"{root / one.folder} with {one.expected}, as torchvision has them"
+
+
+def _advice(cfg: CfgNode) -> str:
+    sets = cfg.DATASETS
+    imagenet = (sets.NAME, sets.FOLDER, sets.CLASSES) == ("folder", "imagenet", "")
+    if imagenet or sets.NAME == "voc_objects":
+        return advice([])
+    other = "--variant voc_objects"
+    if sets.NAME == "folder":
+        other = "DATASETS.FOLDER imagenet without DATASETS.CLASSES"
+    return advice([_title(cfg)], f"; they do of {other}")
 
 
 def _official(cfg: CfgNode) -> tuple[int, int] | None:

@@ -76,11 +76,12 @@ def class_list(classes: str) -> list[str]:
     """The folder names of a class list: a shipped one, or a text file of one a line."""
     shipped = {file.stem: file for file in sorted(LISTS.glob("*.txt"))}
     file = shipped.get(classes) or Path(classes).expanduser()
-    names = _lines(file, "DATASETS.CLASSES", classes, shipped)
+    names = listed(file, "DATASETS.CLASSES", classes, shipped)
     return list(dict.fromkeys(name.rstrip("/") for name in names))
 
 
-def _lines(file: Path, option: str, given: str, shipped=()) -> list[str]:
+def listed(file: Path, option: str, given: str, shipped=()) -> list[str]:
+    """The lines of a text file but for empty ones and those that begin with #; InputError."""
     try:
         text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
@@ -117,7 +118,7 @@ def labelled(train: Images, wanted: str, share: float, folder: Path, seed: int) 
             "google-research/simclr). Without it, 'DATASETS.LIST seeded' draws "
             f"{share:.0%} of each class by the seed; such numbers are not the papers'"
         )
-    names = [line.split()[0] for line in _lines(file, "DATASETS.LIST", wanted)]
+    names = [line.split()[0] for line in listed(file, "DATASETS.LIST", wanted)]
     return train.subset(_find(train, list(dict.fromkeys(names)), file))
 
 

@@ -31,8 +31,10 @@ class CamVidSemantic(SemanticLayout):
     """Below ``camvid`` or ``CamVid``: SegNet's ``train`` and ``trainannot``, or ``train/images``
     and ``train/labels``; and so for val and test."""
 
+    drawn = False
     classes: int = len(NAMES)
     void: int = UNLABELLED
+    names: tuple[str, ...] = NAMES
 
     @property
     def expected(self) -> str:

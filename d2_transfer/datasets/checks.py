@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from console.errors import InputError, unknown
 
 from .custom import NAMES as CUSTOM
+from .inspection import some
 from .layouts import LAYOUTS
 
 VARIABLE = "DETECTRON2_DATASETS"
@@ -63,11 +64,20 @@ def _message(root: Path, named_by: str, names: list[str], problems: list[str]) -
     lines += [f"  {problem}" for problem in problems]
     lines += ["expected below that folder, as for Detectron2 (see docs/data.md):"]
     lines += [f"  {name}: {LAYOUTS[name].expected}" for name in names]
-    lines += [
-        f"Name the folder with --data DIR or {VARIABLE}=DIR. Without the real data, "
-        "'densessl scenes DIR' writes a small stand-in for --mini."
-    ]
+    lines += [advice([name for name in names if not LAYOUTS[name].drawn])]
     return "\n".join(lines)
+
+
+def advice(undrawn: Sequence[str], more: str = "") -> str:
+    """What to do about missing data sets; ``undrawn``: those that scenes hold no stand-in of,
+    ``more``: what to take instead of them."""
+    place = f"Name the folder with --data DIR or {VARIABLE}=DIR."
+    if not undrawn:
+        return (
+            f"{place} Without the real data, 'densessl scenes DIR' writes a small stand-in for "
+            "--mini."
+        )
+    return f"{place} Scenes hold no stand-in of {some(undrawn)} for --mini{more}."
 
 
 def remark_on_counts(counts: dict[str, int], root: Path) -> None:

@@ -70,10 +70,11 @@ class Layout(ABC):
     """Where a data set lies below the root, and whether it does.
 
     ``official``: the number of images of the real data set; another one is worth a remark, as
-    subsets and the scenes are legitimate.
+    subsets and the scenes are legitimate. ``drawn``: whether ``densessl scenes`` writes a stand-in.
     """
 
     official: int
+    drawn = True
 
     @property
     @abstractmethod

@@ -1,6 +1,6 @@
 """Where each data set lies below DETECTRON2_DATASETS: Detectron2's own names and folders."""
 
-from . import voc_masks
+from . import coco_stuff, voc_masks
 from .camvid import CamVidSemantic
 from .cityscapes import CityscapesInstances, CityscapesSemantic
 from .detection import CocoLayout, VocLayout
@@ -12,6 +12,12 @@ def _coco(split: str, kind: str, official: int) -> CocoLayout:
     file = f"coco/annotations/{kind}_{split}2017.json"
     return CocoLayout(file, f"coco/{split}2017", official, kind == "person_keypoints")
 
+
+COARSE = {  # COCO-Stuff's classes: all, those of stuff, those of things
+    "coco_stuff27": coco_stuff.THINGS | coco_stuff.STUFF,
+    "coco_stuff15": coco_stuff.STUFF,
+    "coco_things12": coco_stuff.THINGS,
+}
 
 # The counts are those of the real data sets.
 LAYOUTS: dict[str, Layout] = {
@@ -33,4 +39,9 @@ LAYOUTS: dict[str, Layout] = {
     "camvid_sem_seg_train": CamVidSemantic("train", official=367),
     "camvid_sem_seg_val": CamVidSemantic("val", official=101),
     "camvid_sem_seg_test": CamVidSemantic("test", official=233),
+    **{
+        f"{name}_{split}": coco_stuff.layout(classes, split, official)
+        for name, classes in COARSE.items()
+        for split, official in (("train", 118287), ("val", 5000))
+    },
 }

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from d2_transfer import compat
 
-from . import camvid, cityscapes, cityscapes_objects, coco_content
-from .camvid import CamVidSemantic
+from . import cityscapes, cityscapes_objects, coco_content
 from .cityscapes import CityscapesInstances
 from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records
 from .inspection import Layout
@@ -25,12 +24,18 @@ ABOUT_CLASSES = (  # what Detectron2 knows of a data set, wherever it lies
 
 
 def register(root: Path) -> None:
-    """Register every data set of LAYOUTS below ``root`` under Detectron2's own names."""
+    """Register every data set of LAYOUTS below ``root`` under Detectron2's own names.
+
+    But for those whose label images hold other numbers than the classes': Detectron2 would read
+    them as they are.
+    """
     compat.setup()
     import detectron2.data.datasets  # noqa: F401  (registers the built-in ones)
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     for name, layout in LAYOUTS.items():
+        if isinstance(layout, SemanticLayout) and layout.table:
+            continue
         known = MetadataCatalog.get(name).as_dict()
         about_classes = {key: known[key] for key in ABOUT_CLASSES if key in known}
         forget(name)
@@ -106,7 +111,7 @@ def _names(layout: SemanticLayout) -> tuple[str, ...]:
     """The classes' names where Detectron2 has none."""
     if isinstance(layout, VocSemantic):
         return ("background", *VOC_CLASSES)
-    return camvid.NAMES if isinstance(layout, CamVidSemantic) else ()
+    return layout.names
 
 
 def class_names(name: str) -> tuple[str, ...]:

@@ -41,12 +41,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class SemanticLayout(Layout):
-    """A split whose labels are PNGs of the numbers 0 to ``classes`` - 1, and ``void`` for none."""
+    """A split whose labels are PNGs of the numbers 0 to ``classes`` - 1, and ``void`` for none.
+
+    ``names``: of the classes, where Detectron2 has none. ``table``: where the pixels hold other
+    numbers, the class of each from 0 on, 255 for none.
+    """
 
     split: str
     classes: int
     official: int = 0
     void: int = VOID
+    names: tuple[str, ...] = ()
+    table: tuple[int, ...] = ()
 
     @abstractmethod
     def pairs(self, root: Path) -> list[Pair]:
@@ -57,9 +63,11 @@ class SemanticLayout(Layout):
 
         def problem(pair: Pair) -> str | None:
             try:
-                values = label_images.read(pair.labels, palette=False)
+                # Detectron2's reader takes palettes for colours; with a table ours alone reads.
+                values = label_images.read(pair.labels, palette=bool(self.table))
                 values = np.where(values == self.void, VOID, values)
-                label_images.check(pair.labels, values, self.classes, pair.image)
+                numbers = len(self.table) or self.classes
+                label_images.check(pair.labels, values, numbers, pair.image)
                 return self.other_problem(root, pair, values)
             except BadLabels as error:
                 return str(error)

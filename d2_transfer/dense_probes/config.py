@@ -29,6 +29,8 @@ C.MODEL.CHANNELS_LAST = False  # activations as NHWC: faster with AMP on GPUs, t
 C.DATASETS = CfgNode()
 C.DATASETS.TRAIN = ""  # a data set of label images: voc_2012_aug_semseg_train, …
 C.DATASETS.TEST = ""
+C.DATASETS.TRAIN_LIST = ""  # of these images alone: a text file of names; empty: all
+C.DATASETS.TEST_LIST = ""
 C.DATASETS.CUSTOM = ""  # hashes of the user's own images and label images (custom_semseg)
 
 C.DATALOADER = CfgNode()

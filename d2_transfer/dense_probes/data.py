@@ -19,6 +19,7 @@ from d2_transfer.datasets.semantic import SemanticLayout
 from decoding import MAX_PIXELS, Range, UnreadableImage, decode, parse
 from probes import label_images, pairs
 
+from .lists import of_list
 from .own import OwnData
 
 
@@ -27,7 +28,8 @@ class Split:
     """Images with their label images, by number.
 
     ``images``, ``labels``: paths as bytes in one array each, which loader processes share.
-    ``ignore``: the value of pixels without a class (0: classes count from 1). ``bounds``,
+    ``ignore``: the value of pixels without a class (0: classes count from 1). ``table``: the class
+    of each value from 0 on, 255 for none, where values are no class numbers. ``bounds``,
     ``max_pixels``: as :func:`decoding.decode` has them.
     """
 
@@ -36,6 +38,7 @@ class Split:
     labels: np.ndarray
     classes: tuple[str, ...]
     ignore: int = label_images.VOID
+    table: tuple[int, ...] = ()
     bounds: Range | None = None
     max_pixels: int = MAX_PIXELS
 
@@ -61,14 +64,18 @@ class Split:
         path = Path(os.fsdecode(self.labels[index]))
         try:
             values = pairs.read_labels(path, self.ignore)
-            label_images.check(path, values, len(self.classes))
+            label_images.check(path, values, len(self.table) or len(self.classes))
         except label_images.BadLabels as error:
             raise InputError(f"{self.where}: {error}") from None
+        if self.table:
+            void = [label_images.VOID] * (label_images.VOID + 1 - len(self.table))
+            values = np.array([*self.table, *void], np.uint8)[values]
         return torch.from_numpy(values)
 
     def fingerprint(self) -> str:
         """A SHA-256 over classes, names and the sizes of some files, not the place."""
-        digest = hashlib.sha256(repr((self.classes, self.ignore)).encode())
+        numbers = (self.classes, self.ignore, *([self.table] if self.table else []))
+        digest = hashlib.sha256(repr(numbers).encode())
         common = os.path.commonpath([*self.images.tolist(), *self.labels.tolist()])
         for files in (self.images, self.labels):
             digest.update(b"\0".join(name.removeprefix(common) for name in files.tolist()))
@@ -85,6 +92,12 @@ def check_data(
     As :func:`d2_transfer.datasets.check`; own data were checked when they were read.
     """
     if isinstance(data, OwnData):
+        for option in ("TRAIN_LIST", "TEST_LIST"):
+            if cfg.DATASETS[option]:
+                raise InputError(
+                    f"DATASETS.{option} is '{cfg.DATASETS[option]}', but your own data are taken "
+                    "whole: leave it out"
+                )
         return data
     names = (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     known = [name for name, each in datasets.LAYOUTS.items() if isinstance(each, SemanticLayout)]
@@ -97,7 +110,10 @@ def check_data(
             f"DATASETS.TRAIN {names[0]} has {classes[0]} classes, DATASETS.TEST {names[1]} "
             f"{classes[1]}; allowed: two of the same"
         )
-    return datasets.check(names, data, stand_in=stand_in)
+    root = datasets.check(names, data, stand_in=stand_in)
+    if cfg.DATASETS.TRAIN_LIST or cfg.DATASETS.TEST_LIST:
+        read(cfg, root)  # InputError unless they fit
+    return root
 
 
 def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
@@ -109,25 +125,31 @@ def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
             for each, own in (("training", data.train), ("validation", data.val))
         ]
     else:
-        splits = [_of_layout(name, data) for name in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)]
+        sets = cfg.DATASETS
+        splits = [
+            _of_layout(sets.TRAIN, data, sets.TRAIN_LIST, "DATASETS.TRAIN_LIST"),
+            _of_layout(sets.TEST, data, sets.TEST_LIST, "DATASETS.TEST_LIST"),
+        ]
     train, test = (
         replace(split, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS) for split in splits
     )
     return train, test
 
 
-def _of_layout(name: str, root: Path) -> Split:
+def _of_layout(name: str, root: Path, wanted: str, option: str) -> Split:
     layout, classes = datasets.LAYOUTS[name], datasets.class_names(name)
     found = layout.pairs(root)
+    if wanted:
+        found, name = of_list(found, name, wanted, root, option)
     images, labels = [pair.image for pair in found], [pair.labels for pair in found]
-    return _split(name, images, labels, classes, layout.void)
+    return replace(_split(name, images, labels, classes, layout.void), table=layout.table)
 
 
 def _split(
     where: str, images: Sequence[Path], labels: Sequence[Path], classes: Sequence[str], ignore: int
 ) -> Split:
-    files = (packed(list(map(str, each))) for each in (images, labels))
-    return Split(where, *files, tuple(classes), ignore)
+    images, labels = (packed(list(map(str, each))) for each in (images, labels))
+    return Split(where, images, labels, tuple(classes), ignore)
 
 
 def training_files(cfg: CfgNode, data: Path | OwnData) -> list[Path]:

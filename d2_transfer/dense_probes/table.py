@@ -19,6 +19,9 @@ DATASETS = {  # variant: training, test
     "cityscapes": ("cityscapes_fine_sem_seg_train", "cityscapes_fine_sem_seg_val"),
     "ade20k": ("ade20k_sem_seg_train", "ade20k_sem_seg_val"),
     "camvid": ("camvid_sem_seg_train", "camvid_sem_seg_test"),
+    "cocostuff27": ("coco_stuff27_train", "coco_stuff27_val"),
+    "cocostuff15": ("coco_stuff15_train", "coco_stuff15_val"),
+    "cocothings12": ("coco_things12_train", "coco_things12_val"),
 }
 OWN_DATASETS = ("custom_train", "custom_val")
 OWN_TASKS = {"linear": "linear_semseg", "knn": "knn_semseg", "overcluster": "overcluster"}

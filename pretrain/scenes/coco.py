@@ -1,4 +1,5 @@
-"""COCO's layout: ``coco/{train2017,val2017}`` and ``coco/annotations``."""
+"""COCO's layout: ``coco/{train2017,val2017}``, ``coco/annotations`` and, as COCO-Stuff has them,
+``coco/stuffthingmaps/{train2017,val2017}``."""
 
 import json
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 
 from console import files
 
+from . import store
 from .contours import edge_polygons
 from .generate import Scene
 from .labels import LABELS
@@ -59,6 +61,13 @@ def annotations(scene: Scene, number: int) -> list[dict]:
             entry["num_keypoints"] = int(np.count_nonzero(instance.keypoints[:, 2]))
         found.append(entry)
     return found
+
+
+def write_stuff(root: Path, split: str, number: int, scene: Scene) -> None:
+    """Write one scene's labels as COCO-Stuff has them: the number less 1, 255 for none."""
+    numbers = scene.semantic(lambda label: LABELS[label].coco or LABELS[label].stuff)
+    labels = np.where(numbers == 0, 255, numbers - 1).astype(np.uint8)
+    store.save_png(root / "coco" / "stuffthingmaps" / FOLDERS[split] / f"{number:012d}.png", labels)
 
 
 def write_json(root: Path, split: str, size: int, records: list[dict]) -> None:

@@ -26,7 +26,8 @@ from .labels import CLASSES
 
 MARK = "densessl_scenes.json"
 UNFINISHED = ".unfinished"
-FORMAT = 2  # changes when the same arguments give other files
+FORMAT = 3  # changes when the same arguments give other files
+LACKS = {2: "coco/stuffthingmaps"}  # what complete sets of older formats, otherwise the same, lack
 CHUNK = 20  # scenes between two records
 
 
@@ -74,6 +75,8 @@ def _same_request(path: Path, found: str, request: Request) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         differ = [k for k, v in asdict(request).items() if before[k] != v]
+        if found == "complete" and before["format"] in LACKS:
+            differ.remove("format")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"'{path}' is not a scenes file; name another folder") from error
     if differ:
@@ -83,6 +86,11 @@ def _same_request(path: Path, found: str, request: Request) -> None:
             f"'{path.parent if found == 'complete' else path.parent.parent}' holds a {found} set "
             f"of other arguments ({was}; now {now}); name another folder"
         )
+
+
+def lacks(root: Path) -> str | None:
+    """The folder that a complete set, drawn by an older version, has not."""
+    return LACKS.get(json.loads((root / MARK).read_text(encoding="utf-8"))["format"])
 
 
 def check_disk(root: Path, request: Request) -> None:
@@ -208,6 +216,7 @@ def write_scene(root: Path, request: Request, split: str, index: int) -> dict:
     voc.write_image(root, split, number, scene, jpeg)
     cityscapes.write_image(root, split, number, scene)
     ade20k.write_image(root, split, number, scene, jpeg)
+    coco.write_stuff(root, split, number, scene)
     return {"number": number, "objects": coco.annotations(scene, number)}
 
 

@@ -9,7 +9,8 @@ class Label:
 
     ``cityscapes`` is the name, id, train id and colour there ("dynamic" and "static" are its void
     names for what it has no class for); ``ade`` is 1 to 150, 0 meaning "other"; ``coco`` and
-    ``voc`` are 0 for what is background there.
+    ``voc`` are 0 for what is background there. ``stuff`` is COCO-Stuff's number of what
+    is no thing, 92 to 182, 0 meaning "unlabeled".
     """
 
     name: str
@@ -17,6 +18,7 @@ class Label:
     ade: int = 0
     coco: int = 0
     voc: int = 0
+    stuff: int = 0
 
 
 DYNAMIC = ("dynamic", 5, 255, (111, 74, 0))
@@ -36,14 +38,14 @@ THINGS = (
 CLASSES = tuple(label.name for label in THINGS)
 
 STUFF = (
-    Label("wall", ("wall", 12, 3, (102, 102, 156)), ade=1),
-    Label("floor", ("ground", 6, 255, (81, 0, 81)), ade=4),
-    Label("sky", ("sky", 23, 10, (70, 130, 180)), ade=3),
-    Label("building", ("building", 11, 2, (70, 70, 70)), ade=2),
-    Label("tree", ("vegetation", 21, 8, (107, 142, 35)), ade=5),
-    Label("grass", ("terrain", 22, 9, (152, 251, 152)), ade=10),
-    Label("road", ("road", 7, 0, (128, 64, 128)), ade=7),
-    Label("sidewalk", ("sidewalk", 8, 1, (244, 35, 232)), ade=12),
+    Label("wall", ("wall", 12, 3, (102, 102, 156)), ade=1, stuff=173),
+    Label("floor", ("ground", 6, 255, (81, 0, 81)), ade=4, stuff=115),
+    Label("sky", ("sky", 23, 10, (70, 130, 180)), ade=3, stuff=157),
+    Label("building", ("building", 11, 2, (70, 70, 70)), ade=2, stuff=96),
+    Label("tree", ("vegetation", 21, 8, (107, 142, 35)), ade=5, stuff=169),
+    Label("grass", ("terrain", 22, 9, (152, 251, 152)), ade=10, stuff=124),
+    Label("road", ("road", 7, 0, (128, 64, 128)), ade=7, stuff=149),
+    Label("sidewalk", ("sidewalk", 8, 1, (244, 35, 232)), ade=12, stuff=140),
     Label("clutter", STATIC),
 )
 

@@ -64,6 +64,8 @@ def main(argv: list[str]) -> int:
     if found == "complete":
         shutil.rmtree(root / dataset.UNFINISHED, ignore_errors=True)
         print(f"{root}: complete already, nothing to do")
+        if folder := dataset.lacks(root):
+            print(f"it was drawn by an older version, without {folder}; a new folder would have it")
         return 0
     if found == "new":
         dataset.check_disk(root, request)

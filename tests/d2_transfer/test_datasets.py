@@ -1,5 +1,6 @@
 """The checks of the data sets, and Detectron2's catalogs pointed at a folder."""
 
+import functools
 import json
 import logging
 import multiprocessing
@@ -13,6 +14,7 @@ from console.errors import InputError
 from d2_transfer import compat, datasets, main
 from d2_transfer.datasets import cityscapes_objects, custom
 from d2_transfer.protocols import PROTOCOLS, room
+from d2_transfer.resolve import resolve
 from d2_transfer.stops import StopRequest
 
 compat.setup()  # before any test imports Detectron2
@@ -22,12 +24,42 @@ EVERY = [  # of the protocols with Detectron2
     if room(protocol.name) is None
     for name in protocol.datasets
 ]
-DRAWN = [name for name in datasets.LAYOUTS if not name.startswith("camvid")]  # in scenes
+COARSE = [name for name in datasets.LAYOUTS if name.startswith(("coco_stuff", "coco_things"))]
+DRAWN = [  # in scenes, with labels that Detectron2 can read
+    name for name, layout in datasets.LAYOUTS.items() if layout.drawn and name not in COARSE
+]
 
 
 def test_scenes_pass_for_every_protocol(scenes):
     assert datasets.check(EVERY, scenes) == scenes
     assert set(EVERY) - set(custom.NAMES) == set(DRAWN)
+
+
+CASES = [
+    (protocol.name, variant)
+    for protocol in PROTOCOLS.values()
+    for variant in protocol.configs
+    if not protocol.name.startswith("custom_")
+]
+
+
+@pytest.mark.parametrize("name, variant", CASES)
+def test_a_message_promises_a_stand_in_where_scenes_hold_one(scenes, tmp_path, name, variant):
+    """Of every protocol and variant: what is said of missing data, against what scenes hold."""
+    if own := room(name):
+        cfg = own.resolve(name, variant, mini=True, cuda=False)
+        check = functools.partial(own.check_data, cfg, stand_in=True)
+    else:
+        cfg = resolve(name, variant, gpus=1, mini=True, cuda=False)
+        sets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+        check = functools.partial(datasets.check, sets, stand_in=True)
+    with pytest.raises(InputError) as caught:
+        check(data=tmp_path)
+    try:
+        held = bool(check(data=scenes))
+    except InputError:
+        held = False
+    assert ("densessl scenes DIR" in str(caught.value)) == held
 
 
 def test_a_number_of_images_that_is_not_the_real_one_is_one_warning(scenes, caplog):
@@ -141,6 +173,7 @@ def test_registration_moves_every_data_set_and_keeps_its_classes(scenes, tmp_pat
             assert entries and all(entry["file_name"].startswith(str(root)) for entry in entries)
         seen.append({n: MetadataCatalog.get(n).as_dict() for n in DRAWN})
     about = ("thing_classes", "stuff_classes", "keypoint_names", "keypoint_flip_map")
+    assert not set(COARSE) & set(DatasetCatalog.list())  # it would read the labels as they are
     for name in DRAWN:
         assert all(seen[0][name].get(key) == seen[1][name].get(key) for key in about)
 

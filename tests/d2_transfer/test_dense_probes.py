@@ -324,6 +324,7 @@ WRONG = [
     (["LINEAR.L3", "1"], "LINEAR.L3.*LINEAR.L2"),
     (["DATASETS.TEST", "ade20k_sem_seg_val"], "has 21 classes.*150"),
     (["DATASETS.TEST", "voc_2007_test"], "voc_2007_test.*DATASETS.TEST"),
+    (["DATASETS.TEST_LIST", "nowhere.txt"], "DATASETS.TEST_LIST: 'nowhere.txt'"),
     (["--eval-only"], "--eval-only.*linear_semseg trains nothing"),
     (["--variant", "vok"], "vok.*voc"),
     (["--train-masks", "x"], "--train-masks is 'x', but linear_semseg reads its own data sets"),
@@ -350,7 +351,9 @@ def test_more_clusters_than_positions_are_refused(tmp_path, scenes):
 
 
 def test_each_data_set_of_scenes_is_read(scenes):
-    for variant, classes in (("voc", 21), ("cityscapes", 19), ("ade20k", 150)):
+    sets = {"voc": 21, "cityscapes": 19, "ade20k": 150}
+    sets |= {"cocostuff27": 27, "cocostuff15": 15, "cocothings12": 12}
+    for variant, classes in sets.items():
         cfg = dense_probes.resolve("knn_semseg", variant, mini=True, cuda=False)
         splits = read(cfg, dense_probes.check_data(cfg, scenes, stand_in=True))
         for split in splits:

@@ -237,6 +237,18 @@ def test_ade_labels_and_their_shifted_copy(root, scenes):
     assert {0, 3, 13, 21, 81, 127, 128} <= seen  # other, sky, person, car, bus, animal, bicycle
 
 
+def test_stuffthingmaps_hold_things_and_stuff(root, scenes):
+    seen = set()
+    for number, scene in scenes.items():
+        labels = pixels(root / "coco" / "stuffthingmaps" / "train2017" / f"{number:012d}.png")
+        for instance in scene.instances:
+            assert (labels[instance.mask] == LABELS[instance.category].coco - 1).all()
+        sky = scene.semantic(lambda label: label == "sky").astype(bool)
+        assert (labels[sky] == 156).all()
+        seen |= set(np.unique(labels))
+    assert {0, 2, 156, 255} <= seen <= {*range(182), 255}  # person, car, sky-other, none
+
+
 def test_image_folders_hold_each_picture_once_by_its_largest_object(root, scenes):
     folder = root / "imagenet" / "train"
     assert sorted(path.name for path in folder.iterdir()) == sorted(CLASSES)

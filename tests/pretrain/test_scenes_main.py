@@ -55,6 +55,20 @@ def test_a_complete_set_is_left_as_it_is(whole, capsys):
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
+def test_a_complete_set_of_an_older_version_is_taken(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / "coco" / "stuffthingmaps")
+    mark = tmp_path / "set" / dataset.MARK
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": 2}))
+    before = tree(tmp_path / "set")
+    assert main([str(tmp_path / "set"), *SMALL]) == 0
+    assert "coco/stuffthingmaps" in capsys.readouterr().out
+    assert tree(tmp_path / "set") == before
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": 1}))
+    with pytest.raises(InputError, match="format 1; now format 3"):
+        main([str(tmp_path / "set"), *SMALL])
+
+
 def test_a_complete_set_of_other_arguments_is_refused(whole):
     with pytest.raises(InputError, match="seed 5; now seed 7"):
         main([str(whole), *SMALL[:-1], "7"])
