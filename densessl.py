@@ -70,6 +70,7 @@ VERBS = {  # verb: (module whose main(argv) does it, one line of help)
     "scenes": ("pretrain.scenes.main", "write the procedural data set in the real layouts"),
     "submit": ("slurm.main", "the same work as SLURM jobs"),
     "reproduce": ("slurm.reproduce", "every job behind a published table, as one graph"),
+    "study": ("slurm.study.main", "is pretraining worth it on your images, by how much, how sure"),
     "status": ("slurm.status", "what became of the jobs of a folder"),
     "cancel": ("slurm.cancel", "take a folder's jobs out of the queue"),
     "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),

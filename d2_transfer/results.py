@@ -29,6 +29,8 @@ NOT_PART_OF_THE_EXPERIMENT = (
     *("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS"),
     *("DATALOADER.NUM_WORKERS", "DATALOADER.TIMEOUT", "TEST.PREDICTIONS"),
 )
+# Options that say where something lies, which changes no number: as if they were empty.
+PLACES = ("FEATURES.CACHE", "KNN.CACHE")
 # Options that came after the first records, and their defaults, which leave all as it was.
 ADDED = {
     "INPUT.RANGE": "",
@@ -210,7 +212,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             options |= flat(value, f"{name}.")
         elif name not in NOT_PART_OF_THE_EXPERIMENT and not _default_since(name, value):
-            options[name] = _plain(value)
+            options[name] = "" if name in PLACES else _plain(value)
     return options
 
 

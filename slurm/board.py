@@ -21,6 +21,7 @@ STYLES = {
     "stopped": "yellow",
     "failed": "bold red",
     "not run": "dim red",
+    "left out": "dim",
 }
 
 

@@ -137,6 +137,7 @@ def transfer_jobs(
     mini: bool = False,
     keep_batch: bool = False,
     own_data: Mapping[str, str] | None = None,
+    own: Any = None,
     together: bool = False,
 ) -> list[Job]:
     """``densessl transfer``: a job for each of ``trials``, ``NAME-1``, ``NAME-2``, …, one array.
@@ -144,12 +145,13 @@ def transfer_jobs(
     ``weights`` is ``random``, ``random_bn``, ``supervised:FILE`` or a file: one that a job of
     ``needs`` makes, or, without ``needs``, one that is there and counts by its content. ``options``
     are ``KEY VALUE`` pairs, ``gpus`` of each of ``nodes`` (0: the CPU), ``own_data`` the places of
-    a custom protocol (``train_json``, …). ``together``: one job, ``NAME``, for all trials. Raises
-    InputError for what transfer would refuse.
+    a custom protocol (``train_json``, …), ``own`` what :func:`read_own` read there, where that was
+    done before. ``together``: one job, ``NAME``, for all trials. Raises InputError for what
+    transfer would refuse.
     """
     if trials < 1:
         raise InputError(f"the trials of {protocol} are {trials}; allowed: 1 or more")
-    own = read_own(own_data, protocol)
+    own = read_own(own_data, protocol) if own is None else own
     told = resolved(protocol, variant, options, nodes, gpus, mini, keep_batch, own)
     if str(weights) == RANDOM_BN:
         _check_control(protocol, told.cfg)

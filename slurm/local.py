@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,18 +33,25 @@ class JobFailed(DenseSSLError):
         self.exit_code = exit_code
 
 
-def run_local(jobs: Sequence[Job], folder: str | os.PathLike) -> None:
+def run_local(
+    jobs: Sequence[Job],
+    folder: str | os.PathLike,
+    leaves_out: Callable[[Job], bool] = lambda job: False,
+) -> None:
     """Run the jobs in the order of their needs; the folder keeps their logs and what is finished.
 
     A finished job (:class:`Finished`) is not run again. A failed one stops those that need it; the
-    others still run, then JobFailed shows the last lines of its log. Ctrl-C and SIGTERM go on to
-    the running job; when it has ended, StoppedEarly is raised, and the same call goes on later. A
-    second run in the folder while one is busy (also one whose parent was killed) raises InputError.
+    others still run, then JobFailed shows the last lines of its log. ``leaves_out(job)`` is asked
+    before each: one that is left out is not run, nor what needs it, and is no failure. Ctrl-C and
+    SIGTERM go on to the running job; when it has ended, StoppedEarly is raised, and the same call
+    goes on later. A second run in the folder while one is busy (also one whose parent was killed)
+    raises InputError.
     """
     folder = Path(folder)
     jobs = in_order(jobs)
     done = Finished(jobs, folder)
     failed: dict[str, JobFailed] = {}
+    left: set[str] = set()
     with _alone_in(folder) as lock, Board([job.name for job in jobs]) as board, _stops() as stops:
         write_graph(folder, jobs, {})
         for job in jobs:
@@ -53,6 +60,9 @@ def run_local(jobs: Sequence[Job], folder: str | os.PathLike) -> None:
             elif any(need in failed for need in job.needs):
                 failed[job.name] = failed[next(need for need in job.needs if need in failed)]
                 board.set(job.name, "not run")
+            elif any(need in left for need in job.needs) or leaves_out(job):
+                left.add(job.name)
+                board.set(job.name, "left out")
             elif error := _run(job, done, board, stops, lock):
                 failed[job.name] = error
             if stops:

@@ -1,0 +1,126 @@
+"""``densessl study``: is pretraining worth it on these images, by how much, how sure."""
+
+import logging
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from console import command, log
+from console.errors import EnvironmentLacks, InputError, unknown
+from console.files import unmade_when_refused
+from console.parser import Parser
+from slurm import flags
+
+from . import model
+
+DESCRIPTION = """\
+Say what pretraining is worth on your own images: it pretrains on the unlabelled ones, and measures
+that beside random starts and weights that you give, with 1 %, 10 % and all of your labels, several
+times each. The end is a page that says in words whether it is worth it, by how much, and how sure
+that is. Run again, the same command resumes.
+
+The plan is printed first, and --budget cuts it to the time that there is: here it is measured by a
+short trial how long things take. The jobs go to SLURM, or run here with --local.
+
+What TRAIN and VAL are, by --task:
+  semseg     IMAGES:MASKS, folders of images and of PNG masks; or a folder that holds both
+             (images/ and labels/ or masks/; SegNet's CamVid, train beside trainannot)
+"""
+TASKS = ("semseg",)
+
+
+def parser() -> Parser:
+    made = Parser(prog="densessl study", description=DESCRIPTION)
+    made.add_argument("--images", metavar="DIR", help="unlabelled ones, to pretrain on")
+    made.add_argument("--train", metavar="TRAIN", help="labelled data to learn from")
+    made.add_argument("--val", metavar="VAL", help="labelled data to measure with")
+    made.add_argument("--task", metavar="TASK", help=f"one of {', '.join(TASKS)}")
+    made.add_argument("-o", "--output", metavar="DIR", default="study", help="for everything")
+    made.add_argument("--budget", metavar="TIME", help="of all of it, as 2h or 90min (--local)")
+    made.add_argument(
+        *("--weights", "-w"),
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="weights to compare with, as imagenet=resnet50.pth; can be given several times",
+    )
+    made.add_argument(
+        "--methods", metavar="NAMES", help="configs of densessl pretrain, as simclr,densecl"
+    )
+    made.add_argument("--network", metavar="NAME", help="of all arms; by default what suits")
+    made.add_argument("--steps", type=int, metavar="N", help="of each pretraining, instead")
+    made.add_argument("--no-trial", action="store_true", help="measure no speed: no times are said")
+    made.add_argument("--seeds", type=int, default=3, metavar="K", help="of everything random")
+    made.add_argument("--labels", default="1,10,100", metavar="LIST", help="shares, in per cent")
+    made.add_argument("--classes", metavar="FILE", help="semseg: names of classes, one a line")
+    made.add_argument("--ignore", type=int, metavar="N", help="semseg: the value of no class (255)")
+    for name in ("image", "mask"):
+        made.add_argument(f"--{name}-suffix", metavar="END", help=f"semseg: {name}s are NAME + END")
+    made.add_argument("--local", action="store_true", help="on this machine, without SLURM")
+    made.add_argument("--page", metavar="DIR", help="make the page of a study again, and stop")
+    made.add_argument("--measure", metavar="ARM", help="one job: the trials of an arm of --output")
+    flags.add(made, gpus=1)
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb; see DESCRIPTION."""
+    args = parser().parse_args(argv)
+    if args.page:
+        return _page(Path(args.page))
+    folder = Path(args.output).absolute()
+    if args.measure:
+        return _measure(args, folder)
+    _check(args)
+    cluster = flags.read(args)
+    with unmade_when_refused(folder):
+        from . import running
+
+        log.setup()
+        plan, graph = running.planned(args, folder, command.line())
+        if args.dry_run:
+            sys.stdout.write(running.describe(plan))
+            return 0
+        print(running.describe(plan), file=sys.stderr)
+    if args.local:
+        return running.run_here(plan, graph, folder)
+    flags.submit(graph.jobs(), folder, cluster)
+    return 0
+
+
+def _check(args: Namespace) -> None:
+    for name in ("images", "train", "val", "task"):
+        if not getattr(args, name):
+            raise InputError(f"--{name} is missing (see 'densessl study --help')")
+    if args.task not in TASKS:
+        raise unknown("task", args.task, TASKS, "--task")
+    for name, value in (("seeds", args.seeds), ("steps", args.steps)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} is {value}; allowed: 1 or more")
+    if args.budget and (args.steps or args.no_trial):
+        other = "--steps" if args.steps else "--no-trial"
+        raise InputError(f"--budget {args.budget} and {other}: the budget decides; give one")
+    if not (args.local or args.dry_run or shutil.which("sbatch")):
+        raise EnvironmentLacks(
+            "there is no SLURM here (no sbatch): run the same command on a cluster's login node, "
+            "or with --local to run the jobs on this machine (--dry-run shows them)"
+        )
+
+
+def _measure(args: Namespace, folder: Path) -> int:
+    from . import measuring, running
+
+    log.setup()
+    return measuring.measure(running.graph_of(folder), args.measure, folder)
+
+
+def _page(folder: Path) -> int:
+    from . import running
+
+    log.setup()
+    if model.read(folder) is None:
+        raise InputError(f"{folder} holds no {model.FILE}: it is no folder of a study")
+    running.page(folder)
+    logging.getLogger("densessl").info("wrote %s", folder / "report.html")
+    return 0

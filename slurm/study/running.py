@@ -1,0 +1,141 @@
+"""The plan of a study and its jobs: made or found again, shown, run here within its budget."""
+
+import json
+import logging
+import os
+import shlex
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from console import log
+from console.errors import InputError
+from console.progress import duration
+from slurm.local import run_local
+
+from . import model, segmentation
+from .graph import Graph, Machines
+from .model import PRETRAINED, Plan
+from .planning import Planner, told
+from .watch import Watch
+
+READERS = {"semseg": segmentation.read}
+
+logger = logging.getLogger("densessl")
+
+
+def planned(args: Namespace, folder: Path, line: str) -> tuple[Plan, Graph]:
+    """The plan that lies in the folder, or a new one; InputError where the folder is another
+    study's. Nothing is written where the call only shows it (``--dry-run``)."""
+    machines = _machines(args)
+    for name in ("images", "train", "val", "classes"):
+        setattr(args, name, _absolute(getattr(args, name)))
+    args.weights = [_weights(word) for word in args.weights]
+    found = model.read(folder)
+    if found and (differ := _differing(found.told, told(args, machines.gpus > 0))):
+        raise InputError(
+            f"{folder} holds another study ({differ}); give the same command as before, or "
+            "another -o"
+        )
+    data = READERS[args.task](args, folder)
+    if found:
+        return found, Graph(found, data, folder, machines)
+    plan = Planner(args, folder, data, machines, line.removeprefix("$ ")).plan()
+    if not args.dry_run:
+        plan.write(folder)
+        data.prepare()
+    return plan, Graph(plan, data, folder, machines)
+
+
+def graph_of(folder: Path) -> Graph:
+    """The graph of the study in a folder, for one of its jobs."""
+    plan = model.read(folder)
+    if plan is None:
+        raise InputError(f"{folder} holds no {model.FILE}: it is no folder of a study")
+    args = Namespace(**plan.told)
+    machines = Machines(gpus=int(plan.told["cuda"]))
+    return Graph(plan, READERS[plan.task](args, folder), folder, machines)
+
+
+def _machines(args: Namespace) -> Machines:
+    if not args.local:
+        return Machines(args.nodes, args.gpus, local=False)
+    from slurm.reproduce import gpus_here
+
+    return Machines(1, min(gpus_here(), args.gpus), local=True)
+
+
+def _absolute(word: str | None) -> str | None:
+    """A path, or several as ``a:b``: its jobs may run in another folder."""
+    if not word:
+        return word
+    parts = [word] if Path(word).exists() else word.split(os.pathsep)
+    return os.pathsep.join(str(Path(part).absolute()) if part else "" for part in parts)
+
+
+def _weights(word: str) -> str:
+    name, equals, file = word.partition("=")
+    return f"{name}={Path(file).absolute()}" if file else word
+
+
+def _differing(there: dict, here: dict) -> str:
+    names = [name for name in here if there.get(name) != json.loads(json.dumps(here[name]))]
+    return ", ".join(f"{name} {there.get(name)} there, {here[name]} here" for name in names)
+
+
+def describe(plan: Plan) -> str:
+    """The plan in words: arms, jobs, minutes, what was left out and why."""
+    shares = ", ".join(f"{share.name} % ({share.images} images)" for share in plan.labels)
+    lines = [
+        f"study of {plan.n_images:,} images with a {plan.network}: {plan.task}, labels {shares}, "
+        f"{plan.seeds} of everything random",
+        "",
+        f"{'arm':16s} {'kind':11s} {'jobs':>4s} {'of steps':>8s}  {'each':>10s}",
+    ]
+    for arm in plan.arms:
+        count = f"{arm.pretrainings} + 1" if arm.pretrainings else "1"
+        pretraining = plan.expected.get(f"pretrain-{arm.name}-0")
+        seconds = [pretraining] if arm.pretrainings else []
+        seconds.append(plan.expected.get(f"measure-{arm.name}"))
+        each = " + ".join(duration(s) for s in seconds if s is not None) or "not known"
+        steps = f"{arm.steps:,}" if arm.steps else "–"
+        lines.append(f"{arm.name:16s} {arm.kind:11s} {count:>4s} {steps:>8s}  {each:>10s}")
+    if plan.expected:
+        total = sum(plan.expected.values())
+        of = f" of {duration(plan.budget_s)}" if plan.budget_s else ""
+        lines += ["", f"in all about {duration(total)}{of}"]
+    lines += [f"not in it: {sentence}" for sentence in plan.left_out]
+    return "\n".join(lines) + "\n"
+
+
+def run_here(plan: Plan, graph: Graph, folder: Path) -> int:
+    """All jobs on this machine, one after the other; what the budget does not hold is left out."""
+    log.setup(folder)
+    jobs = graph.jobs()
+    run_local(jobs, folder, Watch(jobs, folder).leaves_out)
+    logger.info("the study's page is %s", shlex.quote(str(folder / "report.html")))
+    return 0
+
+
+def page(folder: Path) -> None:
+    """Write what pretrainings took into the plan, and the page."""
+    from d2_transfer.report.study_page import write_study_page
+
+    plan = model.read(folder)
+    arms = [
+        replace(arm, seconds=_mean_seconds(folder, arm.name, arm.pretrainings))
+        if arm.kind == PRETRAINED
+        else arm
+        for arm in plan.arms
+    ]
+    replace(plan, arms=tuple(arms)).write(folder)
+    write_study_page(folder, folder / "report.html")
+
+
+def _mean_seconds(folder: Path, arm: str, pretrainings: int) -> float | None:
+    found = []
+    for seed in range(pretrainings):
+        marker = folder / "jobs" / f"pretrain-{arm}-{seed}.json"
+        if marker.is_file():
+            found.append(float(json.loads(marker.read_text())["seconds"]))
+    return round(sum(found) / len(found), 1) if found else None
