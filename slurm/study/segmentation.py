@@ -58,6 +58,7 @@ class Segmentation:
             "FEATURES.LEVELS": str(levels),
             "FEATURES.POSITIONS": str(POSITIONS["cuda" if cuda else "cpu"][effort]),
             "INPUT.SIZE": str(self._size(cuda)),
+            "TEST.PREDICTIONS": "4",  # for the page
         }
         if not cuda:
             options |= {"LINEAR.STEPS": "100", "DATALOADER.NUM_WORKERS": "0"}
