@@ -4,6 +4,7 @@ import math
 
 LEVEL = 0.05  # of the test, two-sided
 POWER = 0.8
+GRID = 100
 
 
 def power(difference: float, n_a: int, n_b: int, deviation: float, level: float = LEVEL) -> float:
@@ -19,7 +20,9 @@ def power(difference: float, n_a: int, n_b: int, deviation: float, level: float 
     degrees = n_a + n_b - 2
     t = float(stdtrit(degrees, 1 - level / 2))
     shift = difference / (deviation * math.sqrt(1 / n_a + 1 / n_b))
-    return 1 - float(nctdtr(degrees, shift, t)) + float(nctdtr(degrees, shift, -t))
+    below, above = (float(nctdtr(degrees, shift, bound)) for bound in (t, -t))
+    # scipy has NaN where a tail is too small for it
+    return 1 - (0.0 if math.isnan(below) else below) + (0.0 if math.isnan(above) else above)
 
 
 def smallest_difference(
@@ -38,3 +41,40 @@ def smallest_difference(
         high *= 2
     least = brentq(lambda each: power(each, n_a, n_b, 1.0, level) - chance, 0.0, high)
     return least * deviation
+
+
+def smallest_by_welch(
+    n: tuple[int, int],
+    deviations: tuple[float, float],
+    chance: float = POWER,
+    level: float = LEVEL,
+) -> float:
+    """The least true difference that Welch's two-sided test of two samples sees with that
+    ``chance``, given both true standard deviations.
+
+    The difference of the means is independent of both samples' variances, so the power is the mean,
+    over the variances' distributions (s² ν / σ² is χ² of ν = n − 1), of the chance that it is
+    beyond t · √(s_a²/n_a + s_b²/n_b), t of Welch and Satterthwaite's degrees. The mean is taken
+    over GRID² evenly spaced pairs of quantiles. Two values or more on each side; a deviation.
+    """
+    import numpy as np
+    from scipy.optimize import brentq
+    from scipy.special import gammaincinv, ndtr, stdtrit
+
+    shares = (np.arange(GRID) + 0.5) / GRID
+    of_a, of_b = (  # estimated variances of the means
+        deviation**2 / count * 2 * gammaincinv((count - 1) / 2, shares) / (count - 1)
+        for deviation, count in zip(deviations, n, strict=True)
+    )
+    of_a, of_b = of_a[:, None], of_b[None, :]
+    degrees = (of_a + of_b) ** 2 / (of_a**2 / (n[0] - 1) + of_b**2 / (n[1] - 1))
+    error = math.sqrt(sum(s**2 / count for s, count in zip(deviations, n, strict=True)))
+    bound = stdtrit(degrees, 1 - level / 2) * np.sqrt(of_a + of_b) / error
+
+    def lacking(shift: float) -> float:
+        return chance - float((ndtr(shift - bound) + ndtr(-shift - bound)).mean())
+
+    high = 1.0
+    while lacking(high) > 0:
+        high *= 2
+    return brentq(lacking, 0.0, high) * error
