@@ -1,5 +1,6 @@
 """A plot's lines drawn with matplotlib, without a display."""
 
+import io
 import math
 import os
 import textwrap
@@ -25,24 +26,36 @@ def draw(plot: Plot, path: str | os.PathLike, wide: bool = False) -> None:
     """
     path = style.check_format(path)
     with style.look():
-        from matplotlib.figure import Figure
+        style.save(_figure(plot, wide), path)
 
-        width = style.PAGE if wide else style.COLUMN
-        figure = Figure(figsize=(width, PANEL_HEIGHT * len(plot.panels)), layout="constrained")
-        lines = [line for panel in plot.panels for line in panel.lines]
-        texts = in_legend(lines)  # a run has one name and one look in all panels
-        looks = {label: style.mark(nth) for nth, label in enumerate(texts)}
-        handles = {}
-        rows = figure.subplots(len(plot.panels), 1, squeeze=False)[:, 0]
-        for panel, axes in zip(plot.panels, rows, strict=True):
-            for nth, line in enumerate(panel.lines):
-                marked = _marked(line.y, (nth + 0.5) / len(panel.lines)) if plot.curves else None
-                handles[texts[line.label]] = _line(axes, line, looks[line.label], marked)
-            _frame(axes, panel)
-            if plot.curves:
-                axes.locator_params(axis="x", nbins=TICKS, integer=True)
-        _legend(figure, handles, plot.notes, width)
-        style.save(figure, path)
+
+def svg(plot: Plot) -> str:
+    """The plot as the text of an SVG, as wide as a column: for a page, which scales it."""
+    with style.look():
+        stream = io.StringIO()
+        _figure(plot, wide=False).savefig(stream, format="svg", metadata=style.NO_DATES[".svg"])
+    return stream.getvalue()
+
+
+def _figure(plot: Plot, wide: bool):
+    from matplotlib.figure import Figure
+
+    width = style.PAGE if wide else style.COLUMN
+    figure = Figure(figsize=(width, PANEL_HEIGHT * len(plot.panels)), layout="constrained")
+    lines = [line for panel in plot.panels for line in panel.lines]
+    texts = in_legend(lines)  # a run has one name and one look in all panels
+    looks = {label: style.mark(nth) for nth, label in enumerate(texts)}
+    handles = {}
+    rows = figure.subplots(len(plot.panels), 1, squeeze=False)[:, 0]
+    for panel, axes in zip(plot.panels, rows, strict=True):
+        for nth, line in enumerate(panel.lines):
+            marked = _marked(line.y, (nth + 0.5) / len(panel.lines)) if plot.curves else None
+            handles[texts[line.label]] = _line(axes, line, looks[line.label], marked)
+        _frame(axes, panel)
+        if plot.curves:
+            axes.locator_params(axis="x", nbins=TICKS, integer=True)
+    _legend(figure, handles, plot.notes, width)
+    return figure
 
 
 def _line(axes, line: Line, look: style.Mark, marked: list[int] | None):
@@ -99,6 +112,11 @@ def _frame(axes, panel: Panel) -> None:
     axes.set_ylabel(_wrapped(panel.y_label, 8, PANEL_HEIGHT - 0.5))
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks)
+        axes.margins(x=0.08)
+    if panel.log:
+        axes.set_xscale("log")
+        axes.set_xticks(list(panel.log), panel.log.values())
+        axes.set_xticks([], minor=True)
         axes.margins(x=0.08)
 
 

@@ -31,12 +31,17 @@ class Line:
 
 @dataclass
 class Panel:
-    """One pair of axes. ``ticks``: the names of x = 0, 1, …, for stages that are no numbers."""
+    """One pair of axes.
+
+    ``ticks``: the names of x = 0, 1, …, for stages that are no numbers. ``log``: by x their names,
+    on an axis that is logarithmic; empty for a linear one.
+    """
 
     x_label: str
     y_label: str
     lines: list[Line]
     ticks: tuple[str, ...] = ()
+    log: dict[float, str] = field(default_factory=dict)
 
 
 @dataclass

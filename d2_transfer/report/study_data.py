@@ -1,0 +1,262 @@
+"""What a study measured: its ``study.json``, and each record with its arm and share of labels."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from console.errors import InputError
+from console.files import read_text
+from d2_transfer import results
+from d2_transfer.results import Record
+from d2_transfer.tables.pretrainings import control_of, pretrainings, values_of
+
+from . import collect
+
+FILE, RECORDS = "study.json", "results"
+RANDOM, GIVEN, PRETRAINED = "random", "given", "pretrained"
+KINDS = (RANDOM, GIVEN, PRETRAINED)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One start that is compared: a random one, given weights, or a method's pretrainings.
+
+    ``facts``: what ``study.json`` says of it: ``weights``; ``config``, ``pretrainings``, ``steps``,
+    ``seconds``, ``trials``; each may be missing.
+    """
+
+    name: str
+    kind: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some of the labelled training images."""
+
+    percent: float
+    images: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.percent:g}\u00a0%"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """By what the starts were measured; the first metric of the study's first one decides."""
+
+    name: str
+    variant: str
+    metric: str
+
+
+@dataclass
+class Study:
+    """A study's folder. ``records``: by (protocol's place, percent, arm), each as it was written.
+
+    ``shares`` rise. ``passed_over``: what was found and could not be taken, in sentences.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    protocols: list[Protocol]
+    arms: list[Arm]
+    shares: list[Share]
+    records: dict[tuple[int, float, str], list[Record]] = field(default_factory=dict)
+    runs: dict[str, list[collect.Pretraining]] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[Arm]:
+        return [arm for arm in self.arms if arm.kind == kind]
+
+    def trials(self, arm: str, share: Share, protocol: int = 0) -> list[Record]:
+        return self.records.get((protocol, share.percent, arm), [])
+
+    def units(self, arm: str, share: Share, protocol: int = 0, metric: str = "") -> list:
+        """By pretraining (of a random start: by network) the values of its trials, none empty."""
+        metric = metric or self.protocols[protocol].metric
+        return values_of(self.trials(arm, share, protocol), metric)
+
+    def by_draw(self, arm: str, share: Share, protocol: int = 0, metric: str = "") -> dict:
+        """By seed of the trial its value; empty where two trials have one seed, or a network of a
+        random start or pretraining has two trials."""
+        metric = metric or self.protocols[protocol].metric
+        trials = self.trials(arm, share, protocol)
+        values = [(each.seed, each.metrics.get(metric, math.nan)) for each in trials]
+        alone = self.arm(arm).kind == GIVEN or all(len(e) == 1 for e in pretrainings(trials))
+        if not alone or len(dict(values)) < len(values):
+            return {}
+        return {seed: value for seed, value in values if value == value}  # not NaN
+
+    def arm(self, name: str) -> Arm:
+        return next(each for each in self.arms if each.name == name)
+
+    def draws(self, share: Share) -> bool:
+        """Whether each trial drew its own images of the share, by its seed, the same for all."""
+        return self.facts.get("label_draw") == "by_trial" and share.percent < 100
+
+    def networks(self, arm: str, share: Share, protocol: int = 0) -> dict[tuple, list[float]]:
+        """As :meth:`units`, by what tells the networks apart: to be found again at other shares."""
+        metric = self.protocols[protocol].metric
+        found: dict[tuple, list[float]] = {}
+        for trials in pretrainings(self.trials(arm, share, protocol)):
+            values = [each.metrics.get(metric, math.nan) for each in trials]
+            numbers = [value for value in values if value == value]  # not NaN
+            if numbers:
+                found[_network(trials[0])] = numbers
+        return found
+
+    def measured(self, arm: str, protocol: int = 0) -> list[Share]:
+        """The shares at which the arm has a value."""
+        return [share for share in self.shares if self.units(arm, share, protocol)]
+
+
+def read(folder: str | os.PathLike) -> Study:
+    """The study in a folder, finished or not.
+
+    Raises InputError for a folder without a readable ``study.json``, with the key that is wrong.
+    """
+    folder = Path(folder)
+    path = folder / FILE
+    try:
+        facts = json.loads(read_text(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no study; 'densessl study' writes one") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a study: {error}") from None
+    if not isinstance(facts, dict):
+        raise InputError(f"{path} is not a study: it holds a {type(facts).__name__}")
+    study = Study(folder, facts, *_named(facts, path))
+    _find_records(study)
+    _find_runs(study)
+    return study
+
+
+def _named(facts: dict[str, Any], path: Path) -> tuple[list[Protocol], list[Arm], list[Share]]:
+    for key in ("protocols", "arms", "labels"):
+        value = facts.get(key)
+        if not (isinstance(value, list) and value and all(isinstance(e, dict) for e in value)):
+            raise InputError(f"{path}: '{key}' is {value!r}; allowed: a list of objects")
+    try:
+        protocols = [
+            Protocol(str(each["name"]), str(each.get("variant") or ""), str(each["metric"]))
+            for each in facts["protocols"]
+        ]
+        arms = [_arm(each, path) for each in facts["arms"]]
+        shares = [Share(float(each["percent"]), int(each["images"])) for each in facts["labels"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: protocols, arms or labels: {error!r}") from None
+    for share in shares:
+        if not (0 < share.percent <= 100 and share.images > 0):
+            raise InputError(
+                f"{path}: labels: percent {share.percent:g} of {share.images} images; allowed: "
+                "above 0 to 100, and 1 image or more"
+            )
+    for names in ([arm.name for arm in arms], [share.percent for share in shares]):
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"{path}: '{double}' stands there twice")
+    return protocols, arms, sorted(shares, key=lambda share: share.percent)
+
+
+def _arm(values: dict[str, Any], path: Path) -> Arm:
+    kind = str(values["kind"])
+    if kind not in KINDS:
+        raise InputError(f"{path}: arms: kind is '{kind}'; allowed: {', '.join(KINDS)}")
+    return Arm(str(values["name"]), kind, values)
+
+
+def _find_records(study: Study) -> None:
+    root = study.folder / RECORDS
+    if not root.is_dir():
+        return
+    found = results.collect([root], skip=lambda error: study.passed_over.append(f"{error}"))
+    names = {arm.name for arm in study.arms}
+    for record in found:
+        place, percent, arm = _place(record, root)
+        protocol = _protocol(study, record)
+        if protocol is None or arm not in names or all(percent != s.percent for s in study.shares):
+            study.passed_over.append(
+                f"{record.folder}: a record of another protocol, share of labels or start than "
+                f"those of {FILE}"
+            )
+            continue
+        named = replace(record, method=arm)
+        study.records.setdefault((protocol, percent, arm), []).append(named)
+
+
+def _place(record: Record, root: Path) -> tuple[str, float | None, str]:
+    """Protocol, percent and arm of ``PROTOCOL/PERCENT/ARM[/SEED]/trial_K``."""
+    parts = record.folder.relative_to(root.resolve()).parts
+    if len(parts) < 4:
+        return "", None, ""
+    try:
+        percent = float(parts[1])
+    except ValueError:
+        percent = None
+    return parts[0], percent, parts[2]
+
+
+def _protocol(study: Study, record: Record) -> int | None:
+    for place, each in enumerate(study.protocols):
+        if (record.protocol, record.variant) == (each.name, each.variant):
+            return place
+    return None
+
+
+def _find_runs(study: Study) -> None:
+    """The pretrainings by arm: that whose name is a part of the run's path."""
+    for run in collect.find([study.folder]).pretrainings:
+        parts = run.folder.relative_to(study.folder).parts
+        arm = next((a.name for a in study.of(PRETRAINED) if a.name in parts), None)
+        if arm is not None:
+            study.runs.setdefault(arm, []).append(run)
+
+
+def _network(trial: Record) -> tuple:
+    """Which random network (drawn by the trial's seed), or which pretraining."""
+    if control_of(trial):
+        return (control_of(trial), trial.seed)
+    return (trial.weights["sha256"], trial.pretrain.get("seed"))
+
+
+def counted(trials: Sequence[Record]) -> list[int]:
+    """Of how many pretrainings (or random networks) the trials are, and of how many trials each."""
+    return [len(each) for each in pretrainings(trials)]
+
+
+def missing(study: Study) -> list[str]:
+    """What ``study.json`` promises and no record has, in sentences."""
+    lines = []
+    kinds = {arm.kind for arm in study.arms}
+    if RANDOM not in kinds:
+        lines.append("No random start is part of this study, so nothing says what is gained.")
+    if PRETRAINED not in kinds:
+        lines.append("No pretraining is part of this study.")
+    for arm in study.arms:
+        without = [share.text for share in study.shares if not study.units(arm.name, share)]
+        if without:
+            lines.append(f"{arm.name} is not measured with {_listed(without)} of the labels.")
+        for share in study.shares:
+            planned, found = _planned(study, arm), counted(study.trials(arm.name, share))
+            if found and planned and len(found) < planned:
+                what = "pretrainings" if arm.kind == PRETRAINED else "runs"
+                lines.append(
+                    f"{arm.name} with {share.text} of the labels: {len(found)} of {planned} {what}."
+                )
+    return lines
+
+
+def _planned(study: Study, arm: Arm) -> int:
+    """How many networks of the arm were to be measured; 0 where nothing says so."""
+    own = arm.facts.get("trials") or study.facts.get("trials")
+    key = {PRETRAINED: arm.facts.get("pretrainings"), RANDOM: own, GIVEN: 0}[arm.kind]
+    return key if isinstance(key, int) else 0
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -1,0 +1,113 @@
+"""Validation images with their true classes and what two starts predicted, as trials kept them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from d2_transfer.dense_probes.predictions import FOLDER, INDEX, colour, name
+from probes import label_images
+
+from .one_file import inlined
+from .study_data import Share, Study
+
+MOST = 4  # images
+PIXELS = 2**21  # of a picture; ours have far fewer
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image: pictures as addresses, with a caption each."""
+
+    pictures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """``shown`` images, and of the classes in them the names and colours (``#rrggbb``)."""
+
+    share: Share
+    arms: tuple[str, ...]
+    shown: tuple[Shown, ...]
+    legend: tuple[tuple[str, str], ...]
+
+
+def find(study: Study, arms: Sequence[str]) -> Predicted | None:
+    """By the arms' first trials with predictions at the largest share that all have them at.
+
+    The images were chosen before anything was predicted: evenly spaced. None without any.
+    """
+    for share in reversed(study.shares):
+        places = [_place(study, arm, share) for arm in arms]
+        if all(places):
+            found = _read(share, arms, places)
+            if found and found.shown:
+                return found
+    return None
+
+
+def _place(study: Study, arm: str, share: Share) -> Path | None:
+    for protocol in range(len(study.protocols)):
+        for record in sorted(study.trials(arm, share, protocol), key=lambda each: each.seed):
+            if (record.folder / FOLDER / INDEX).is_file():
+                return record.folder / FOLDER
+    return None
+
+
+def _read(share: Share, arms: Sequence[str], places: Sequence[Path]) -> Predicted | None:
+    """None where a file is missing or damaged."""
+    try:
+        told = [json.loads((place / INDEX).read_text(encoding="utf-8")) for place in places]
+        classes = list(map(str, told[0]["classes"]))
+        if any(each["classes"] != told[0]["classes"] for each in told):
+            return None
+        numbers = [n for n in told[0]["images"] if all(n in each["images"] for each in told)]
+        shown, labels = [], set()
+        for number in map(int, numbers[:MOST]):
+            picture, there = _shown(number, arms, places)
+            shown.append(picture)
+            labels |= there
+        legend = [
+            (classes[label], "#{:02x}{:02x}{:02x}".format(*colour(label)))
+            for label in sorted(labels)
+            if label < len(classes)
+        ]
+        return Predicted(share, tuple(arms), tuple(shown), tuple(legend))
+    except (OSError, ValueError, KeyError, TypeError, Image.DecompressionBombError):
+        return None
+
+
+def _shown(number: int, arms: Sequence[str], places: Sequence[Path]) -> tuple[Shown, set[int]]:
+    """The pictures of an image, and the classes that are in them."""
+    first = places[0]
+    truth = _labels(first / name(number, "truth"))
+    pictures = [
+        ("image", _inlined(first / name(number, "image"))),
+        ("true classes", _inlined(first / name(number, "truth"))),
+    ]
+    labels = set(np.unique(truth).tolist())
+    known = truth != label_images.VOID
+    for arm, place in zip(arms, places, strict=True):
+        path = place / name(number, "predicted")
+        predicted = _labels(path)
+        if predicted.shape != truth.shape:
+            raise ValueError(path)
+        right = 100 * float((predicted == truth)[known].mean()) if known.any() else 0.0
+        pictures.append((f"{arm}: {right:.0f}\u00a0% right", _inlined(path)))
+        labels |= set(np.unique(predicted).tolist())
+    return Shown(tuple(pictures)), labels
+
+
+def _labels(path: Path) -> np.ndarray:
+    with Image.open(path, formats=("PNG",)) as picture:
+        if picture.mode != "P" or picture.width * picture.height > PIXELS:
+            raise ValueError(path)
+        return np.array(picture)
+
+
+def _inlined(path: Path) -> str:
+    kind = "image/png" if path.suffix == ".png" else "image/jpeg"
+    return inlined(kind, path.read_bytes())
