@@ -4,6 +4,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from console.progress import duration
+from d2_transfer import dense_probes
+from d2_transfer.dense_probes.table import OWN_TASKS
+from d2_transfer.protocols import PROTOCOLS
 from d2_transfer.results import Record
 from d2_transfer.tables.experiments import difference
 from d2_transfer.tables.render import html
@@ -20,7 +24,7 @@ from . import (
 )
 from .main import versions
 from .one_file import inlined, made, rendered, safe, write
-from .study_data import GIVEN, PRETRAINED, RANDOM, Share, Study, missing, read
+from .study_data import GIVEN, PRETRAINED, RANDOM, Arm, Protocol, Share, Study, missing, read
 from .study_numbers import Compared, Outcome
 from .study_pictures import Predicted
 from .study_words import Said
@@ -49,7 +53,6 @@ def page(study: Study) -> str:
     arm = study_numbers.leading(study)
     random, given = (study_numbers.against(study, kind) for kind in (RANDOM, GIVEN))
     outcomes = study_numbers.outcomes(random, arm) if arm else []
-    metric = study.protocols[0].metric
     plot = study_plot.draw(study)
     classes = study_tables.classes(study, arm, outcomes)
     values = {
@@ -57,7 +60,6 @@ def page(study: Study) -> str:
         "made": made(),
         "folders": str(study.folder),
         "question": _question(study),
-        "metric": _metric(metric),
         "answer": study_words.answer(arm, outcomes, given),
         "warnings": _warnings(study),
         "found": _found(study, arm, outcomes, random, given),
@@ -99,25 +101,35 @@ def _question(study: Study) -> str:
         f"{arm.name} ({', '.join(own)})" if (own := _facts(arm.facts)) else arm.name
         for arm in study.of(PRETRAINED)
     ]
-    text = f"The task is {told.get(task, task or 'not named')}."
-    return f"{text} Pretrained: {study_words.listed(steps)}." if steps else text
+    lines = [f"The task is {told.get(task, task or 'not named')}."]
+    lines += [f"Pretrained: {study_words.listed(steps)}."] if steps else []
+    lines += [f"{arm.name} is {study_words.STARTS[arm.name]}." for arm in _told(study)]
+    return " ".join([*lines, _measured(study.protocols[0])])
+
+
+def _told(study: Study) -> list[Arm]:
+    return [arm for arm in study.of(RANDOM) if arm.name in study_words.STARTS]
+
+
+def _measured(protocol: Protocol) -> str:
+    """How every start is measured, and what the metric is."""
+    name, known = study_words.name(protocol.metric), PROTOCOLS.get(protocol.name)
+    title = known.title if known else ""
+    if protocol.name == dense_probes.OWN:
+        title = dense_probes.TASKS.get(OWN_TASKS.get(protocol.variant, ""), title)
+    about = study_words.METRICS.get(name)
+    lines = [f"Measured by: {title}."] if title else []
+    lines += [f"{name} is the {about}; in per cent, more is better."] if about else []
+    return " ".join(lines)
 
 
 def _facts(facts: dict[str, Any]) -> list[str]:
-    found = []
-    if count := facts.get("pretrainings"):
-        found.append(f"{count} pretraining{'s' * (count != 1)}")
-    if facts.get("steps"):
-        found.append(f"{facts['steps']:,} steps each")
-    if facts.get("seconds"):
-        found.append(f"{facts['seconds'] / 60:.0f} min")
-    return found
-
-
-def _metric(metric: str) -> str:
-    name = study_words.name(metric)
-    about = study_words.METRICS.get(name)
-    return f"{name}: {about}; per cent, more is better." if about else ""
+    """Of how many pretrainings an arm is, and what each took."""
+    count, steps, seconds = (facts.get(key) for key in ("pretrainings", "steps", "seconds"))
+    each = [f"{steps:,} steps"] if steps else []
+    each += [duration(seconds)] if seconds else []
+    found = [study_words.many(count, "pretraining")] if count else []
+    return [*found, f"{' and '.join(each)} each"] if each else found
 
 
 def _warnings(study: Study) -> list[str]:

@@ -19,8 +19,8 @@ METRICS = {
     "top1": "share of the images whose class is right",
 }
 STARTS = {
-    "random": "a random start",
-    "random_bn": "a random start with the data's batch-norm statistics",
+    "random": "a network as it is drawn, without pretraining",
+    "random_bn": "the same with the data's batch-norm statistics",
 }
 PER_CENT = "\u00a0%"
 NOT_SAID = "Cannot be said with this many runs"
