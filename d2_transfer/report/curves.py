@@ -11,7 +11,7 @@ FIRST += ("stat/accuracy", "stat/positions_accuracy")
 LAST = ("lr", "images_per_second")
 NO_CURVE = {"epoch", "seconds", "skipped", "unreadable", "gpu_memory_gib"}
 TITLES = {"lr": "learning rate", "images_per_second": "images/s", "loss": "loss (total)"}
-TITLES |= {"loss/image": "image loss", "loss/dense": "dense loss"}
+TITLES |= {"loss/image": "image loss", "loss/dense": "dense loss", "grad_norm": "gradient norm"}
 SIZE = (3.4, 2.1)  # inches
 ROOM = 0.1  # of the curve's height, above and below
 CHANCE = {"stat/accuracy": "stat/chance", "stat/positions_accuracy": "stat/positions_chance"}
@@ -45,10 +45,15 @@ def draw(run: Pretraining) -> list[tuple[str, str]]:
     bands |= {each.key: (f"{each.title} (%)", None) for each in ONLINE}
     pictures = []
     for key in keys_of(run):
-        title, band = bands.get(key, (TITLES.get(key, key), None))
+        title, band = bands.get(key, (title_of(key), None))
         lines = controls(run, key) or _chance(run, key)
         pictures.append((title, _picture(title, *run.series(key), band, lines)))
     return pictures
+
+
+def title_of(key: str) -> str:
+    """What a key of the log is called above its curve."""
+    return TITLES.get(key) or key.removeprefix("stat/").replace("_", " ")
 
 
 def controls(run: Pretraining, key: str) -> list[tuple[str, float]]:

@@ -1,9 +1,12 @@
 """The graph of the demo: what runs after what, and what the children are told."""
 
+import math
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from console.errors import EnvironmentLacks
 from d2_transfer import results
@@ -16,6 +19,7 @@ def graph_of(folder, **changes):
     return {job.name: job for job in in_order(demo.load(folder, gpus=0, **changes).jobs)}
 
 
+PROBED = ("scenes", "pretrain", "convert", "transfer")
 STARTS = ("random", "random_bn", "simclr", "simclr-seed1", "simclr-seed2")
 
 
@@ -85,6 +89,50 @@ def test_too_little_disk_is_said_before_anything_runs(tmp_path, monkeypatch):
     with pytest.raises(EnvironmentLacks, match="needs 2.0 GB.* 1.0 GB"):
         demo.main(["-o", str(tmp_path / "demo")])
     assert not (tmp_path / "demo").exists()
+
+
+LABELS = {"random": "random", "random_bn": "random, data's batch norm", "simclr": "simclr"}
+
+
+def readme_table() -> dict[str, tuple[float, float, int]]:
+    """By method: the mean, the deviation and the number of runs in the README's table."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| ([^|]+) \|.*\| (\d+) × 1 \| \**([\d.]+) ± ([\d.]+)", re.MULTILINE)
+    of = {label: method for method, label in LABELS.items()}
+    found = {
+        of[name]: (float(mean), float(std), int(n)) for name, n, mean, std in row.findall(text)
+    }
+    assert found.keys() == LABELS.keys()
+    return found
+
+
+def test_the_readme_shows_as_many_runs_as_the_demo_makes(tmp_path):
+    graph = graph_of(tmp_path)
+    for method, (_, _, shown) in readme_table().items():
+        jobs = [job for name, job in graph.items() if name.startswith(f"transfer-{method}")]
+        jobs = [job for job in jobs if method != "random" or job.name == "transfer-random"]
+        assert sum(int(job.argv[job.argv.index("--trials") + 1]) for job in jobs) == shown
+
+
+@pytest.mark.slow
+def test_the_readme_shows_the_numbers_that_the_demo_gives(tmp_path):
+    """One run of each row lies where the README's spread lets one more lie (level 0.1 %).
+
+    Each on its own processor: rounding alone makes another run of the same seed.
+    """
+    jobs = demo.load(tmp_path, gpus=0, seeds=1, trials=1).jobs
+    run_local([job for job in jobs if job.name.split("-")[0] in PROBED], tmp_path)
+    measured = {
+        each.method: each.metrics["sem_seg/mIoU"]
+        for each in results.collect([tmp_path / "transfer"])
+    }
+    shown = readme_table()
+    freedom = sum(n - 1 for _, _, n in shown.values())
+    pooled = math.sqrt(sum((n - 1) * std**2 for _, std, n in shown.values()) / freedom)
+    for method, (mean, _, n) in shown.items():
+        allowed = stats.t.ppf(0.9995, freedom) * pooled * math.sqrt(1 + 1 / n)
+        assert measured[method] == pytest.approx(mean, abs=allowed), (method, allowed)
+    assert measured["simclr"] > max(measured["random"], measured["random_bn"])
 
 
 @pytest.mark.slow
