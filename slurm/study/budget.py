@@ -15,7 +15,6 @@ LEAST_STEPS = 200  # of a pretraining: of fewer nothing was ever seen (docs/meas
 ENOUGH_STEPS = 1000  # of each, for a second method that was not asked for
 MEASURING = 1 / 3  # of the budget, at most
 LEAST_SEEDS = 2  # of fewer there is no spread
-EFFORTS = 3  # how thoroughly a protocol measures: 0 is as well as it can
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class Offer:
     seeds: int
     others: int  # arms that need no pretraining
     asked: bool
-    effort: int = 0
+    effort: int = 0  # how little a protocol takes, of so many ``efforts``: 0 as its authors
+    efforts: int = 1
     steps: tuple[int, ...] = ()
     said: tuple[str, ...] = ()
 
@@ -57,7 +57,7 @@ class Fitting:
     def fit(self, offer: Offer) -> Offer:
         """The offer with its steps, less what the budget does not hold; InputError where it holds
         nothing."""
-        while offer.effort + 1 < EFFORTS and self.measuring(offer) > MEASURING * self.budget:
+        while offer.effort + 1 < offer.efforts and self.measuring(offer) > MEASURING * self.budget:
             offer = replace(offer, effort=offer.effort + 1)
         while True:
             steps = self._steps(offer)

@@ -16,7 +16,7 @@ from . import linking
 from .draws import Share, draw
 from .model import GIVEN, PRETRAINED, Arm, Plan, Protocol
 
-FROZEN = ("custom_semseg", "linear", "knn")  # protocols in which nothing of a network is trained
+DETERMINISTIC = ("custom_semseg",)  # protocols in which of given weights nothing is random
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Graph:
         for protocol in self.plan.protocols:
             for share in self.plan.labels:
                 everything = share.images == self.data.images
-                if protocol.name in FROZEN and arm.kind == GIVEN and everything and seed:
+                if protocol.name in DETERMINISTIC and arm.kind == GIVEN and everything and seed:
                     continue  # nothing in it is random: it would be the same number
                 yield self._trial(arm, seed, protocol, share)
 
@@ -88,13 +88,13 @@ class Graph:
         if arm.kind == PRETRAINED:
             job = self.pretrainings(arm)[seed]
             start, needs = str(job.outputs[0]), (job.name,)
-        places = self.data.places_of(self._subset(share, seed))
-        options = dict(protocol.options)
+        reads = self.data.reads(self._subset(share, seed))
+        options = {**protocol.options, **reads.options}
         if protocol.name == "custom_semseg":
             options["FEATURES.CACHE"] = str(self.features(arm, seed))
         key = (protocol.name, share.images, seed if share.images < self.data.images else None)
         if key not in self._own:
-            self._own[key] = making.read_own(places, protocol.name)
+            self._own[key] = making.read_own(reads.own_data, protocol.name)
         (trial,) = making.transfer_jobs(
             start,
             protocol.name,
@@ -107,7 +107,8 @@ class Graph:
             gpus=self.machines.gpus,
             needs=needs,
             seed=seed + 1,
-            own_data=places,
+            data=reads.data,
+            own_data=reads.own_data,
             own=self._own[key],
             together=True,
         )

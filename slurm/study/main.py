@@ -26,8 +26,10 @@ short trial how long things take. The jobs go to SLURM, or run here with --local
 What TRAIN and VAL are, by --task:
   semseg     IMAGES:MASKS, folders of images and of PNG masks; or a folder that holds both
              (images/ and labels/ or masks/; SegNet's CamVid, train beside trainannot)
+  det, mask  ANNOTATIONS.json:IMAGES, COCO's format and the folder of its images
+  cls        a folder that holds a folder of images for each class
 """
-TASKS = ("semseg",)
+TASKS = ("semseg", "det", "mask", "cls")
 
 
 def parser() -> Parser:

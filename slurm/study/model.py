@@ -16,6 +16,15 @@ RANDOM, GIVEN, PRETRAINED = "random", "given", "pretrained"  # kinds of arms
 
 
 @dataclass(frozen=True)
+class Reads:
+    """What a trial learns from and is measured with: options of ``densessl transfer``."""
+
+    own_data: dict[str, str | int] | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
 class Protocol:
     """What every arm is measured with; ``options`` are those of ``densessl transfer``."""
 

@@ -101,6 +101,7 @@ class Planner:
             seeds=self.seeds,
             others=len(self._controls()) + len(self.weights),
             asked=self.asked,
+            efforts=self.data.efforts,
         )
         costs = self._costs(cuda)
         if self.budget and costs:

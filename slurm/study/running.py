@@ -13,13 +13,18 @@ from console.errors import InputError
 from console.progress import duration
 from slurm.local import run_local
 
-from . import model, segmentation
+from . import classes, coco, model, segmentation
 from .graph import Graph, Machines
 from .model import PRETRAINED, Plan
 from .planning import Planner, told
 from .watch import Watch
 
-READERS = {"semseg": segmentation.read}
+READERS = {
+    "semseg": segmentation.read,
+    "det": coco.read,
+    "mask": coco.read,
+    "cls": classes.read,
+}
 
 logger = logging.getLogger("densessl")
 

@@ -16,7 +16,7 @@ from d2_transfer.dense_probes.own import OwnData, read_own
 from probes import pairs
 
 from . import linking
-from .model import Protocol
+from .model import Protocol, Reads
 
 IMAGES, MASKS = ("images",), ("labels", "masks")
 ANNOTATED = "annot"  # SegNet's tutorial: train and trainannot
@@ -32,6 +32,11 @@ class Segmentation:
     data: OwnData
     places: dict[str, str | int]
     frozen: bool = True  # its protocols train no network
+
+    @property
+    def efforts(self) -> int:
+        """How many there are; 0 measures as well as it can."""
+        return len(POSITIONS["cpu"])
 
     @property
     def images(self) -> int:
@@ -87,14 +92,12 @@ class Segmentation:
         height, width = (max(round(s * scale / STRIDE), 1) * STRIDE for s in (height, width))
         return height, width
 
-    def places_of(self, folder: Path | None) -> dict[str, str | int]:
-        """The options of a transfer that learns from a subset's folder; of None from all."""
-        if folder is None:
-            return self.places
-        return self.places | {
-            "train_images": str(folder / "images"),
-            "train_masks": str(folder / "masks"),
-        }
+    def reads(self, subset: Path | None) -> Reads:
+        """Of a trial that learns from a subset's folder; None: from all."""
+        if subset is None:
+            return Reads(own_data=self.places)
+        kinds = ("images", "masks")
+        return Reads(own_data=self.places | {f"train_{kind}": str(subset / kind) for kind in kinds})
 
     def prepare(self) -> None:
         """Write the names of the classes, unless there is a list of them already: a subset may lack

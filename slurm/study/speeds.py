@@ -1,5 +1,7 @@
 """A few seconds of each kind of work on this machine: what a study would take."""
 
+import itertools
+import tempfile
 import time
 
 import torch
@@ -7,10 +9,15 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 
 import probes
+from console.loader import close_all
+from d2_transfer.classification.images import Images
+from d2_transfer.classification.loading import EvaluationCrops
 from d2_transfer.classification.networks import build_backbone
+from d2_transfer.datasets import custom
 from d2_transfer.dense_probes.data import read
 from d2_transfer.dense_probes.loading import Samples
 from d2_transfer.dense_probes.probing import levels_of
+from d2_transfer.stops import StopRequest
 from pretrain import advise_trial
 from pretrain.views import ImageSource
 
@@ -86,3 +93,64 @@ class Probe:
             + self.validation * (self.image + self.evaluation)
             + self.steps * learnt * self.fit
         )
+
+
+class Classifier:
+    """``image``: seconds of an image in a step of ``linear``, and as long in its evaluation."""
+
+    def __init__(self, cfg: CfgNode, train: Images):
+        device = torch.device(cfg.MODEL.DEVICE)
+        network = build_backbone(cfg.MODEL.BACKBONE, "", cfg.INPUT.SIZE, 0).eval().to(device)
+        samples = EvaluationCrops(train, cfg)
+        count = min(2 * IMAGES, len(train))
+        with torch.no_grad():
+            network(samples[0][0][None].to(device))  # warm
+            began = time.perf_counter()
+            network(torch.stack([samples[number][0] for number in range(count)]).to(device)).cpu()
+        self.image = (time.perf_counter() - began) / count
+
+
+class Detector:
+    """``step``: seconds of an iteration; ``image``: of the evaluation of an image; ``beside``: of
+    what comes before and after. Measured with a detector of a random start."""
+
+    def __init__(self, cfg, data: custom.Custom):
+        began = time.perf_counter()
+        from detectron2.utils.events import EventStorage
+
+        from d2_transfer.trainer import Trainer
+
+        custom.register(data)
+        with tempfile.TemporaryDirectory() as folder, StopRequest():
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.OUTPUT_DIR = folder
+            cfg.SEED = 0
+            cfg.freeze()
+            trainer = Trainer(cfg)
+            try:
+                with EventStorage(0):
+                    trainer.run_step()  # warm
+                    self.beside = EACH + time.perf_counter() - began
+                    self.step = self._seconds(trainer)
+                self.image = self._evaluated(trainer, cfg)
+            finally:
+                close_all()
+
+    def _seconds(self, trainer) -> float:
+        began, done = time.perf_counter(), 0
+        while done < FITTED and (not done or time.perf_counter() - began < SECONDS):
+            trainer.iter += 1
+            trainer.run_step()
+            done += 1
+        return (time.perf_counter() - began) / done
+
+    def _evaluated(self, trainer, cfg) -> float:
+        loader = trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
+        model = trainer._bare_model().eval()
+        began, done = time.perf_counter(), 0
+        with torch.no_grad():
+            for batch in itertools.islice(loader, IMAGES):
+                model(batch)
+                done += len(batch)
+        return (time.perf_counter() - began) / done

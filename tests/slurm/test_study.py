@@ -65,7 +65,7 @@ def offer():
     methods = ("simclr", "densecl")
     recipes = tuple(recipe.first(name, "resnet18", images, machine) for name in methods)
     shares = (Share(1, 4), Share(10, 40), Share(100, 400))
-    return Offer(recipes, shares, seeds=3, others=2, asked=False)
+    return Offer(recipes, shares, seeds=3, others=2, asked=False, efforts=3)
 
 
 def fitted(offer, seconds, step=1.0, trial=1.0):
@@ -305,3 +305,104 @@ def test_a_small_study_leaves_a_record_of_every_arm_share_and_seed(planned, labe
         (labelled / "out" / "features").iterdir()
     )
     assert planning.percents("1,10%,100") == [1, 10, 100]
+
+
+# The other tasks ---------------------------------------------------------------------------------
+
+
+def write_classes(folder: Path, images: int, seed: int) -> None:
+    """Two class folders, of red and of blue pictures; one's name and files hold spaces."""
+    rng = np.random.default_rng(seed)
+    for channel, name in ((0, "red ones"), (2, "blue")):
+        (folder / name).mkdir(parents=True)
+        for number in range(images):
+            pixels = rng.integers(0, 120, (40, 40, 3))
+            pixels[:, :, channel] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"no {number}.png")
+
+
+def test_class_folders_are_learnt_from_by_draws_of_links(tmp_path):
+    write_classes(tmp_path / "train", 6, seed=0)
+    write_classes(tmp_path / "val", 4, seed=1)
+    from slurm.study import running
+
+    told = words(tmp_path, *SMALL, images="train", task="cls")
+    args = main.parser().parse_args(told[1:])
+    plan, graph = running.planned(args, tmp_path / "out", "densessl study")
+    random = plan.arms[0]
+    small = {"SOLVER.MAX_ITER": "2", "SOLVER.SWEEP": "()", "INPUT.SIZE": "32"}
+    protocol = plan.protocols[0]
+    protocol.options.update(small)
+    half, everything = graph.trials(random, 0)
+    assert densessl.main(list(half.argv)) == 0
+    drawn = [*(tmp_path / "out" / "labels" / "50" / "0").rglob("*.png")]
+    assert sorted(file.parent.name for file in drawn) == ["blue"] * 3 + ["red ones"] * 3
+    (record,) = (tmp_path / "out" / "results" / "linear-dino" / "50").rglob("result.json")
+    assert json.loads(record.read_text())["metrics"]["linear/top1"] >= 0
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Eight pictures with a box each, of two categories with ids of one's own."""
+    for split, count in (("train", 8), ("val", 4)):
+        folder = tmp_path / split
+        folder.mkdir()
+        for number in range(count):
+            Image.new("RGB", (64, 48), (number * 20, 90, 90)).save(folder / f"{number}.png")
+        sizes = {"width": 64, "height": 48}
+        content = {
+            "images": [{"id": f"i{n}", "file_name": f"{n}.png", **sizes} for n in range(count)],
+            "annotations": [
+                {
+                    **{"id": n, "image_id": f"i{n}", "category_id": 7 + n % 2, "iscrowd": 0},
+                    **{"bbox": [8, 8, 20, 20], "area": 400},
+                    "segmentation": [[8, 8, 28, 8, 28, 28, 8, 28]],
+                }
+                for n in range(count)
+            ],
+            "categories": [{"id": 7, "name": "cat"}, {"id": 8, "name": "dog"}],
+        }
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def coco_words(folder, *more, task="det"):
+    pairs = {split: f"{folder / split}.json:{folder / split}" for split in ("train", "val")}
+    start = ["study", "--images", f"{folder / 'train'}", "--task", task, "--local", "--gpus", "0"]
+    told = [*start, "-o", f"{folder / 'out'}", "--train", pairs["train"], "--val", pairs["val"]]
+    return [*told, *map(str, more)]
+
+
+@pytest.mark.parametrize("task, protocol", [("det", "custom_det"), ("mask", "custom_mask")])
+def test_coco_files_are_learnt_from_by_draws_in_files_of_their_own(coco, task, protocol):
+    from slurm.study import running
+
+    args = main.parser().parse_args(coco_words(coco, *SMALL, task=task)[1:])
+    plan, graph = running.planned(args, coco / "out", "densessl study")
+    assert [arm.name for arm in plan.arms] == ["random", "simclr"]  # it settles batch norm itself
+    half, everything = graph.trials(plan.arms[0], 1)
+    file = Path(half.argv[half.argv.index("--train-json") + 1])
+    held = json.loads(file.read_text())
+    assert {each["category_id"] for each in held["annotations"]} == {7, 8}
+    assert len(held["images"]) == 4 == len(held["annotations"])
+    assert half.argv[half.argv.index("--protocol") + 1] == protocol
+    assert everything.argv[everything.argv.index("--train-json") + 1] == str(coco / "train.json")
+    assert half.content != everything.content
+
+
+def test_coco_words_that_name_no_file_are_refused(coco, capfd):
+    wrong = coco_words(coco, "--no-trial")
+    wrong[wrong.index("--val") + 1] = str(coco / "val.json")
+    assert densessl.main(wrong) == 2
+    assert "--val" in capfd.readouterr().err
+
+
+def test_a_trial_of_a_detector_says_how_long_it_takes_by_effort(coco):
+    from slurm.study import coco as task
+
+    args = Namespace(task="det")
+    for split in ("train", "val"):
+        setattr(args, split, f"{coco / split}.json:{coco / split}")
+    seconds = task.read(args, coco / "out").trial_seconds("resnet18", cuda=False)
+    times = [seconds(effort, 8) for effort in range(len(task.STRIDES))]
+    assert times == sorted(times, reverse=True) and times[-1] > 0

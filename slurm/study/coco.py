@@ -1,0 +1,121 @@
+"""The tasks ``det`` and ``mask``: one's own COCO files, measured by fine-tuned detectors."""
+
+import json
+import os
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from console.errors import InputError
+from console.files import decode, write_json
+from d2_transfer.datasets import custom
+
+from .model import Protocol, Reads
+
+PROTOCOLS = {"det": ("custom_det", "bbox/AP"), "mask": ("custom_mask", "segm/AP")}
+JSON = "annotations.json"
+PARTS = 90  # iterations are a multiple, as in the protocol
+STRIDES = (1, 2, 4, 8, 16, 40, 80)  # by effort: one such part of the protocol's schedule
+RESNETS = {"resnet18": (18, 64), "resnet50": (50, 256), "resnet101": (101, 256)}
+
+
+@dataclass(frozen=True)
+class Coco:
+    """Two annotation files with their folders of images, checked."""
+
+    task: str
+    data: custom.Custom
+    frozen: bool = False
+
+    @property
+    def efforts(self) -> int:
+        return len(STRIDES)
+
+    @cached_property
+    def content(self) -> dict:
+        return json.loads(decode(Path(self.data.train_json).read_bytes()))
+
+    @property
+    def images(self) -> int:
+        return len(self.content["images"])
+
+    @cached_property
+    def classes_of(self) -> list[tuple[int, ...]]:
+        """The numbers of the categories of each image's objects."""
+        numbers = {id: number for number, (id, _) in enumerate(self.data.categories)}
+        found: dict = {image["id"]: set() for image in self.content["images"]}
+        for each in self.content["annotations"]:
+            if each["category_id"] in numbers and not each.get("iscrowd"):
+                found[each["image_id"]].add(numbers[each["category_id"]])
+        return [tuple(sorted(labels)) for labels in found.values()]
+
+    def protocols(self, network: str, cuda: bool, effort: int = 0) -> tuple[Protocol, ...]:
+        """A detector on that network, of the protocol's schedule or a part of it."""
+        name, metric = PROTOCOLS[self.task]
+        if network not in RESNETS:
+            raise InputError(f"the network is {network}; {name} fine-tunes {', '.join(RESNETS)}")
+        depth, width = RESNETS[network]
+        options = {"MODEL.RESNETS.DEPTH": str(depth), "MODEL.RESNETS.RES2_OUT_CHANNELS": str(width)}
+        if depth == 50:
+            options = {}
+        # The same for few labels and for many.
+        steps = max(custom.schedule(self.data.images, 16) // STRIDES[effort] // 9 * 9, 9)
+        if effort or not cuda:
+            options |= {
+                "SOLVER.MAX_ITER": str(steps),
+                "SOLVER.STEPS": str((steps * 2 // 3, steps * 8 // 9)),
+                "SOLVER.WARMUP_ITERS": str(max(steps // 20, 1)),
+            }
+        if not cuda:
+            options["DATALOADER.NUM_WORKERS"] = "0"
+        return (Protocol(name, "", metric, options),)
+
+    def trial_seconds(self, network: str, cuda: bool) -> Callable[[int, int], float]:
+        from slurm.jobs import resolved
+
+        from .speeds import Detector
+
+        def cfg(effort: int):
+            (protocol,) = self.protocols(network, cuda, effort)
+            words = [word for pair in protocol.options.items() for word in pair]
+            return resolved(protocol.name, None, words, gpus=int(cuda), custom=self.data).cfg
+
+        detector = Detector(cfg(0), self.data)
+        steps = [cfg(effort).SOLVER.MAX_ITER for effort in range(self.efforts)]
+        validation = self.data.evaluated * detector.image
+        return lambda effort, images: detector.beside + steps[effort] * detector.step + validation
+
+    def prepare(self) -> None:
+        """Nothing is needed beside the draws."""
+
+    def reads(self, subset: Path | None) -> Reads:
+        names = ("train_json", "train_images", "val_json", "val_images")
+        places = {name: getattr(self.data, name) for name in names}
+        if subset is not None:
+            places["train_json"] = str(subset / JSON)
+        return Reads(own_data=places)
+
+    def write(self, folder: Path, numbers: Sequence[int]) -> None:
+        """A subset: these images alone, with their annotations, and all categories."""
+        images = [self.content["images"][number] for number in numbers]
+        kept = {image["id"] for image in images}
+        annotations = [each for each in self.content["annotations"] if each["image_id"] in kept]
+        write_json(folder / JSON, self.content | {"images": images, "annotations": annotations})
+
+
+def read(args: Namespace, folder: Path) -> Coco:
+    """The files that ``--train`` and ``--val`` name, ``JSON:IMAGES``, checked whole; InputError."""
+    places = {}
+    for split in ("train", "val"):
+        word = getattr(args, split)
+        file, _, images = word.partition(os.pathsep)
+        if not (file and images):
+            raise InputError(f"--{split} '{word}' is not ANNOTATIONS.json{os.pathsep}IMAGES")
+        if not Path(file).is_file():
+            raise InputError(f"--{split}: the file {file} is not there")
+        if not Path(images).is_dir():
+            raise InputError(f"--{split}: the folder {images} is not there")
+        places |= {f"{split}_json": file, f"{split}_images": images}
+    return Coco(args.task, custom.read(**places, need_masks=args.task == "mask"))
