@@ -78,7 +78,7 @@ class Fitting:
         for recipe, count, most in zip(offer.recipes, steps, full, strict=True):
             if count < most:
                 offer = offer.cut(
-                    f"{recipe.method}: {count:,} steps, where {most:,} would suit so many images"
+                    f"{recipe.name}: {count:,} steps, where {most:,} would suit so many images"
                 )
         return replace(offer, steps=tuple(map(min, steps, full)))
 
@@ -112,14 +112,14 @@ class Fitting:
         """The offer with one thing less; None where nothing is left to leave out."""
         said = f"with it each pretraining would have {steps:,} steps"
         if len(offer.recipes) > 1:
-            left = offer.recipes[-1].method
+            left = offer.recipes[-1].name
             recipes = offer.recipes[:-1]
             return offer.cut(f"the method {left} is left out: {said}", recipes=recipes)
         recipe = offer.recipes[0]
         if smaller := recipe.smaller:
             side = smaller.view
             return offer.cut(
-                f"{recipe.method}: views of {side} px; with larger ones it has {steps:,} steps",
+                f"{recipe.name}: views of {side} px; with larger ones it has {steps:,} steps",
                 recipes=(smaller,),
             )
         if len(offer.shares) > 2:

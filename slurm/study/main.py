@@ -100,6 +100,9 @@ def _check(args: Namespace) -> None:
     for name, value in (("seeds", args.seeds), ("steps", args.steps)):
         if value is not None and value < 1:
             raise InputError(f"--{name} is {value}; allowed: 1 or more")
+    from . import planning
+
+    planning.check(args)
     if args.budget and (args.steps or args.no_trial):
         other = "--steps" if args.steps else "--no-trial"
         raise InputError(f"--budget {args.budget} and {other}: the budget decides; give one")

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fvcore.common.config import CfgNode
+
 from console.errors import InputError
 from pretrain.advise import look, machine_of
 from pretrain.advise_model import Images, Machine
-from pretrain.images_argument import source_of
+from pretrain.advise_rules import FEWEST
+from pretrain.images_argument import data_of
+from pretrain.views import ImageSource, build_source
+from slurm.jobs import RANDOM_STARTS as CONTROLS
 from slurm.pipeline import NAME
 
 from . import draws, recipe
@@ -21,8 +26,6 @@ from .model import GIVEN, PRETRAINED, RANDOM, Arm, Plan, parse_duration, unique
 from .recipe import Recipe
 
 logger = logging.getLogger("densessl")
-PERCENTS = (1.0, 10.0, 100.0)
-SEEDS = 3
 DECIDES = (
     "images",
     "train",
@@ -46,30 +49,23 @@ class Planner:
         self.machines, self.command = machines, command
         self.budget = parse_duration(args.budget, "--budget") if args.budget else None
         self.weights = given_weights(args.weights)
-        self.source = source_of(
-            Namespace(path=args.images, source="folder", classes=None, annotations=None)
-        )
+        self.source = source_of(args.images)
+        if len(self.source) < FEWEST:
+            raise InputError(
+                f"--images: {self.source.where} has {len(self.source)} images; "
+                f"{FEWEST} or more are needed"
+            )
         self.images: Images = look(self.source)
         self.machine: Machine = machine_of(machines.gpus * machines.nodes)
         self.network = self._network()
-        self.methods, self.asked = self._methods()
-        self.recipes = tuple(self._recipe(method) for method in self.methods)
+        methods = methods_of(args) or recipe.default_methods(self.images)
+        self.asked = args.methods is not None
+        self.recipes = tuple(self._recipe(method) for method in methods)
         self.seeds = args.seeds
-        unique([*self._controls(), *self.weights, *self.methods], "the arm")
+        unique([*CONTROLS, *self.weights, *(each.name for each in self.recipes)], "the arm")
         numbers = range(self.seeds)
         needed = draws.least(data.classes_of, numbers)
         self.shares, self.said = draws.shares(data.images, percents(args.labels), needed)
-
-    def _methods(self) -> tuple[tuple[str, ...], bool]:
-        told = self.args.methods
-        if told is None:
-            return recipe.default_methods(self.images), False
-        methods = tuple(filter(None, told.split(",")))
-        for method in methods:
-            recipe.check(method)
-        if not methods:
-            raise InputError(f"--methods is '{told}'; allowed: names of configs, as simclr,densecl")
-        return methods, True
 
     def _recipe(self, method: str) -> Recipe:
         return recipe.first(method, self.network, self.images, self.machine)
@@ -89,7 +85,7 @@ class Planner:
     def _controls(self) -> tuple[str, ...]:
         """Random starts: batch norm of the data only where a network stays frozen."""
         frozen = self.data.frozen and self.network.startswith("resnet")
-        return ("random", "random_bn") if frozen else ("random",)
+        return CONTROLS if frozen else CONTROLS[:1]
 
     def plan(self) -> Plan:
         """The plan; what was measured for it took some seconds."""
@@ -126,7 +122,7 @@ class Planner:
             budget_s=self.budget,
             left_out=(*self.said, *offer.said),
             command=self.command,
-            told=told(self.args, cuda),
+            told=told(self.args, self.machines.gpus),
             expected=self._expected(offer, arms, costs) if costs else {},
         )
 
@@ -153,7 +149,7 @@ class Planner:
     def _pretrained(self, each: Recipe, most: int | None, seeds: int, costs: Costs | None) -> Arm:
         words, cfg = each.words(most)
         return Arm(
-            each.method,
+            each.name,
             PRETRAINED,
             config=each.config,
             options=words,
@@ -166,7 +162,7 @@ class Planner:
     def _expected(self, offer: Offer, arms: Sequence[Arm], costs: Costs) -> dict[str, float]:
         each = sum(costs.trial(offer.effort, share.images) for share in offer.shares)
         found = {f"measure-{arm.name}": costs.start + offer.seeds * each for arm in arms}
-        recipes = {each.method: each for each in offer.recipes}
+        recipes = {each.name: each for each in offer.recipes}
         for arm in arms:
             for seed in range(arm.pretrainings):
                 seconds = costs.start + arm.steps * costs.step(recipes[arm.name])
@@ -175,12 +171,42 @@ class Planner:
         return {name: round(seconds, 1) for name, seconds in found.items()}
 
 
-def told(args: Namespace, cuda: bool) -> dict[str, Any]:
+def source_of(path: str) -> ImageSource:
+    """The unlabelled images; its messages name the flag."""
+    how = Namespace(path=path, source="folder", classes=None, annotations=None)
+    try:
+        return build_source(CfgNode({"DATA": data_of(how)}))
+    except InputError as error:
+        raise InputError(str(error).replace("DATA.PATH", "--images")) from None
+
+
+def check(args: Namespace) -> None:
+    """InputError for words that are wrong by themselves, before any file is read."""
+    if args.budget:
+        parse_duration(args.budget, "--budget")
+    given_weights(args.weights)
+    percents(args.labels)
+    methods_of(args)
+
+
+def methods_of(args: Namespace) -> tuple[str, ...]:
+    """The methods that were named; none: ()."""
+    if args.methods is None:
+        return ()
+    methods = tuple(filter(None, args.methods.split(",")))
+    for method in methods:
+        recipe.check(method)
+    if not methods:
+        raise InputError(
+            f"--methods is '{args.methods}'; allowed: names of configs, as simclr,densecl"
+        )
+    return methods
+
+
+def told(args: Namespace, gpus: int) -> dict[str, Any]:
     """What decides which study it is."""
-    return {name: getattr(args, name) for name in DECIDES} | {
-        "weights": list(args.weights),
-        "cuda": cuda,
-    }
+    more = {"weights": list(args.weights), "gpus": gpus}
+    return {name: getattr(args, name) for name in DECIDES} | more
 
 
 def given_weights(words: Sequence[str]) -> dict[str, Path]:

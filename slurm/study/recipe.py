@@ -4,6 +4,7 @@ short run on a CPU needs beside it."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
@@ -26,6 +27,11 @@ class Recipe:
     images: Images
     machine: Machine
     view: int = 0
+
+    @property
+    def name(self) -> str:
+        """What its arm is called."""
+        return Path(self.method).stem if Path(self.method).is_file() else self.method
 
     @property
     def config(self) -> str:

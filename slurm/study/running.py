@@ -37,7 +37,7 @@ def planned(args: Namespace, folder: Path, line: str) -> tuple[Plan, Graph]:
         setattr(args, name, _absolute(getattr(args, name)))
     args.weights = [_weights(word) for word in args.weights]
     found = model.read(folder)
-    if found and (differ := _differing(found.told, told(args, machines.gpus > 0))):
+    if found and (differ := _differing(found.told, told(args, machines.gpus))):
         raise InputError(
             f"{folder} holds another study ({differ}); give the same command as before, or "
             "another -o"
@@ -58,7 +58,7 @@ def graph_of(folder: Path) -> Graph:
     if plan is None:
         raise InputError(f"{folder} holds no {model.FILE}: it is no folder of a study")
     args = Namespace(**plan.told)
-    machines = Machines(gpus=int(plan.told["cuda"]))
+    machines = Machines(gpus=plan.told["gpus"])
     return Graph(plan, READERS[plan.task](args, folder), folder, machines)
 
 

@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -406,3 +410,30 @@ def test_a_trial_of_a_detector_says_how_long_it_takes_by_effort(coco):
     seconds = task.read(args, coco / "out").trial_seconds("resnet18", cuda=False)
     times = [seconds(effort, 8) for effort in range(len(task.STRIDES))]
     assert times == sorted(times, reverse=True) and times[-1] > 0
+
+
+@pytest.mark.slow
+def test_a_stopped_study_resumes_where_it_was(labelled):
+    """Ctrl-C while a job runs ends with 75; the same command leaves what a whole run leaves."""
+    command = [sys.executable, "-m", "densessl", *words(labelled, *SMALL)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = labelled / "out"
+    running = subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
+    while not list((out / "jobs").glob("measure-random.json")):
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    running.communicate()
+    assert running.returncode == 75
+    before = (out / "study.json").read_bytes()
+    record = next((out / "results").rglob("random/0/trial_1/result.json"))
+    modified = record.stat().st_mtime_ns
+    assert subprocess.run(command, env=env).returncode == 0
+    assert record.stat().st_mtime_ns == modified
+    assert len(list((out / "results").rglob("result.json"))) == 12
+    assert (out / "report.html").is_file()
+    changed = json.loads((out / "study.json").read_text())
+    assert changed["arms"][2].pop("seconds") > 0
+    held = json.loads(before)
+    assert held["arms"][2].pop("seconds") is None
+    assert changed == held
