@@ -76,6 +76,8 @@ class Graph:
 
     def trials(self, arm: Arm, seed: int) -> Iterator[Job]:
         """Those of one draw, of the fewest labels first."""
+        if arm.kind == PRETRAINED and seed >= arm.pretrainings:
+            return
         for protocol in self.plan.protocols:
             for share in self.plan.labels:
                 everything = share.images == self.data.images

@@ -28,7 +28,7 @@ def measure(graph: Graph, name: str, folder: Path) -> int:
     if name not in arms:
         raise unknown("arm", name, arms, "--measure")
     arm, failed, done = arms[name], [], []
-    for seed in range(graph.plan.seeds):
+    for seed in range(arm.pretrainings or graph.plan.seeds):
         weights = pretraining(folder, name, seed) / "backbone_final.pth"
         if arm.kind == PRETRAINED and not weights.is_file():
             logger.warning("%s: there is no %s; its trials are left out", name, weights)

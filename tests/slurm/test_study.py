@@ -15,6 +15,8 @@ from PIL import Image
 
 import densessl
 from console.errors import InputError
+from slurm import flags
+from slurm.settings import Cluster
 from slurm.study import budget, draws, main, model, planning, recipe, watch
 from slurm.study.budget import Costs, Fitting, Offer
 from slurm.study.draws import Share
@@ -131,8 +133,10 @@ def test_jobs_that_take_longer_than_measured_leave_the_third_pretraining_out(tmp
     look = watch.Watch(jobs, tmp_path)
     assert not look.leaves_out(jobs[1])  # one of two
     assert look.leaves_out(jobs[2])
-    (sentence,) = model.read(tmp_path).left_out
-    assert "pretrain-simclr-2" in sentence
+    held = model.read(tmp_path)
+    assert "3 of 3 of simclr" in held.left_out[0] and len(held.left_out) == 1
+    assert [arm.pretrainings for arm in held.arms] == [0, 2, 1]
+    assert look.leaves_out(jobs[2]) and model.read(tmp_path) == held
     plan_of(tmp_path, 1000, **dict.fromkeys(names, 30.0))
     assert not watch.Watch(jobs, tmp_path).leaves_out(jobs[2])
 
@@ -146,6 +150,7 @@ def test_of_a_method_without_any_pretraining_nothing_is_measured(tmp_path):
     Finished([first], tmp_path).mark(first.name, 10.0)
     look = watch.Watch([first, other, last], tmp_path)
     assert look.leaves_out(other) and look.leaves_out(last)
+    assert [arm.name for arm in model.read(tmp_path).arms] == ["random", "simclr"]
 
 
 # Bad input ---------------------------------------------------------------------------------------
@@ -283,6 +288,8 @@ def test_on_a_cluster_every_trial_is_a_job_that_waits_for_its_own_pretraining(pl
     assert len(jobs) == 2 + 3 * 2 * 2 + 1
     assert by_name["custom_semseg-linear-50-simclr-1"].needs == ("pretrain-simclr-1",)
     assert set(by_name["page"].after) == set(by_name) - {"page"}
+    text = flags.preview(jobs, graph.folder, Cluster({}, chdir=str(graph.folder)))
+    assert "custom_semseg-linear-50-simclr-1" in text
 
 
 def test_another_command_in_the_same_folder_is_refused(planned, labelled, capfd):
@@ -437,3 +444,23 @@ def test_a_stopped_study_resumes_where_it_was(labelled):
     held = json.loads(before)
     assert held["arms"][2].pop("seconds") is None
     assert changed == held
+
+
+def test_given_weights_are_an_arm_whose_network_all_have(labelled, capfd):
+    import torch
+    import torchvision
+
+    from slurm.study import running
+
+    file = labelled / "imagenet.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    told = words(labelled, *SMALL, "--weights", f"imagenet={file}")
+    args = main.parser().parse_args(told[1:])
+    plan, graph = running.planned(args, labelled / "out", "densessl study")
+    given = next(arm for arm in plan.arms if arm.kind == "given")
+    assert (given.name, given.weights, plan.network) == ("imagenet", str(file), "resnet18")
+    trials = [job for seed in (0, 1) for job in graph.trials(given, seed)]
+    assert len(trials) == 3  # all labels once: nothing in that is random
+    assert densessl.main(list(trials[0].argv)) == 0
+    assert densessl.main(words(labelled, *SMALL, "-w", f"b={file}", "--network", "resnet50")) == 2
+    assert "resnet50" in capfd.readouterr().err
