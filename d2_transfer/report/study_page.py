@@ -32,6 +32,11 @@ from .study_words import Said
 MINIATURE = (
     "These are miniatures: they show that the way works, and say nothing about methods or images."
 )
+FROZEN = (*dense_probes.NAMES, "knn", "linear")
+FROZEN_SAYS = (
+    "The networks stay frozen, so this is what their features are worth as they are; fine-tuning "
+    "all of a network may give another answer."
+)
 DRAWS = {
     "same": "All runs with one share of the labels see the same images: another draw of them may "
     "give another answer, most of all where they are few.",
@@ -203,7 +208,8 @@ def _sure(study: Study, compared: Sequence[Compared]) -> list[Said]:
         "is at most 0.05; intervals are of each comparison by itself."
     )
     draw = DRAWS.get(str(study.facts.get("label_draw")))
-    return [Said("", text), *([Said("", draw)] if draw else [])]
+    frozen = FROZEN_SAYS if study.protocols[0].name in FROZEN else ""
+    return [Said("", each) for each in (text, draw, frozen) if each]
 
 
 def _saved(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> list[Said]:
