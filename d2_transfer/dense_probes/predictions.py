@@ -21,7 +21,7 @@ FOLDER, INDEX = "predictions", "predictions.json"
 EDGE = 320  # pixels of a picture's longer edge, at most
 GOLDEN = 0.618033988749895  # of the circle of hues: neighbours in the list differ most
 PARTS = ("image", "truth", "predicted")
-VOID = (255, 255, 255)
+VOID, FIRST = (255, 255, 255), (122, 132, 146)  # often all that is nothing else: a calm colour
 
 
 class Predictions:
@@ -80,8 +80,8 @@ def smaller(size: tuple[int, int]) -> tuple[int, int]:
 
 def colour(label: int) -> tuple[int, int, int]:
     """A class's colour; that of none is white."""
-    if label == label_images.VOID:
-        return VOID
+    if label in (label_images.VOID, 0):
+        return FIRST if label == 0 else VOID
     light, strong = ((0.5, 0.65), (0.3, 0.7), (0.7, 0.6))[label % 3]
     return tuple(
         round(255 * part) for part in colorsys.hls_to_rgb(label * GOLDEN % 1, light, strong)

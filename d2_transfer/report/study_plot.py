@@ -6,6 +6,7 @@ from d2_transfer.plots import drawing
 from d2_transfer.plots.model import Panel, Plot, line_of
 from d2_transfer.plots.style import DASHES, MARKERS
 
+from . import study_words
 from .study_data import RANDOM, Study
 
 APART = 0.0075  # of the axis: so much apart stand two starts' points at one number of images
@@ -30,7 +31,7 @@ def draw(study: Study, protocol: int = 0) -> str | None:
         lines.append(line_of(arm.name, points, "std"))
     lines.sort(key=lambda line: line.label in {arm.name for arm in study.of(RANDOM)})
     ticks = {float(s.images): f"{s.images}\n({s.text})" for s in study.shares}
-    metric = study.protocols[protocol].metric.rpartition("/")[2]
+    metric = study_words.name(study.protocols[protocol].metric)
     panel = Panel("labelled images", f"{metric} (%)", lines, log=ticks)
     notes = []
     if any(line.low for line in lines):

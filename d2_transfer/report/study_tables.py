@@ -6,7 +6,6 @@ from typing import Any
 
 from console.errors import InputError
 from d2_transfer.compare.words import points
-from d2_transfer.results import Record
 from d2_transfer.tables import from_records
 from d2_transfer.tables.model import Table
 from d2_transfer.tables.t_test import p_value
@@ -100,23 +99,28 @@ def _class(each: OfClass) -> dict[str, str]:
 def tables(study: Study) -> list[Table]:
     """A table a protocol, with a group of columns a share; the tests stand apart on the page."""
     found = []
-    for place in range(len(study.protocols)):
-        parts: list[tuple[Share, Table]] = []
-        for share in study.shares:
-            own = [
-                replace(record, config_sha256="")  # what differs is among the page's warnings
-                for arm in study.arms
-                for record in study.trials(arm.name, share, place)
-            ]
-            parts += [(share, each) for each in (_table(own) if own else [])]
+    for place, protocol in enumerate(study.protocols):
+        parts = [
+            (share, table)
+            for share in study.shares
+            for table in _table(study, share, place, protocol.metric)
+        ]
         found += [_joined(parts)] if parts else []
     return found
 
 
-def _table(records: Sequence[Record]) -> list[Table]:
+def _table(study: Study, share: Share, place: int, metric: str) -> list[Table]:
     """None for records that have no average, as a seed is there twice."""
+    own = [
+        replace(record, config_sha256="")  # what differs is among the page's warnings
+        for arm in study.arms
+        for record in study.trials(arm.name, share, place)
+    ]
+    known = dict.fromkeys(name for record in own for name in record.metrics)
+    metrics = [name for name in known if name.rpartition("/")[2] in from_records.PRINTED]
+    metrics = [metric] * (metric in known) + from_records.printed(metrics)
     try:
-        return from_records.build(records, tested=False)
+        return from_records.build(own, metrics, tested=False)
     except InputError:
         return []
 

@@ -54,7 +54,8 @@ def at(shares: Sequence[Share]) -> str:
 
 
 def name(metric: str) -> str:
-    return metric.rpartition("/")[2]
+    """``mIoU`` of ``sem_seg/mIoU``; that it is the best of several learning rates is left out."""
+    return metric.rpartition("/")[2].removesuffix("_best_lr")
 
 
 def many(count: int, of: str) -> str:

@@ -71,6 +71,18 @@ def test_names_are_text_and_nothing_else(tmp_path):
     assert "1 given network" in text
 
 
+def test_the_metric_of_the_study_is_in_the_table_whatever_papers_print(tmp_path):
+    metric = "linear/top1_best_lr"
+    ours = {metric: 47.25, "linear/best_lr": 0.1}
+    found = {"random": {100: [{metric: 41.5}] * 2}, "simclr": {100: [[ours]]}}
+    protocols = [{"name": "linear_semseg", "variant": "camvid", "metric": metric}]
+    text, _ = written(study(tmp_path / "study", found, protocols=protocols, task="cls"))
+    assert "+5.75 top1 with 100 %" in text
+    table = text.partition("whether a difference may be chance stands above.")[2]
+    table = table.partition("Settings")[0]
+    assert "top1_best_lr" in table and "47.2" in table
+
+
 @pytest.mark.parametrize("absent", ["random", "random_bn", "simclr"])
 def test_a_study_without_an_arm_says_so_and_claims_no_more(tmp_path, absent):
     found = values()
