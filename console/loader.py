@@ -76,6 +76,13 @@ class Loader(DataLoader):
             **order,
         )
 
+    def check_worker_number_rationality(self) -> None:
+        """No warning of more workers than cores, which PyTorch would print twice a loader.
+
+        They are right where files come over a network, they are the default on a small machine,
+        and their number changes nothing but the speed, which the log tells (waiting for data).
+        """
+
     def __iter__(self) -> "Batches":
         return Batches(self)
 

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import sys
 import types
+import warnings
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -21,6 +22,11 @@ from typing import Any
 from console import errors
 
 MEND = "make setup  (the release on PyPI), or make detectron2-main  (the official main, compiled)"
+
+OLD_CALLS = (  # torch's remarks on calls in 0.5's own code, which a user can do nothing about
+    "torch.meshgrid: in an upcoming release",
+    "Creating a tensor from a list of numpy.ndarrays is extremely slow",
+)
 
 
 @lru_cache
@@ -34,6 +40,8 @@ def setup() -> None:
         if not is_installed(name):
             raise errors.EnvironmentLacks(f"{name} is not installed; mend it with: {MEND}")
     _restore_old_names()
+    for begin in OLD_CALLS:
+        warnings.filterwarnings("ignore", begin, UserWarning)
     if not has_compiled_ops():
         sys.modules.setdefault("detectron2._C", _no_compiled_ops())
         return

@@ -12,7 +12,7 @@ from d2_transfer.datasets.cityscapes import CityscapesInstances, CityscapesSeman
 from d2_transfer.datasets.custom import Custom
 from d2_transfer.datasets.detection import CocoLayout
 from d2_transfer.datasets.layouts import LAYOUTS
-from decoding import Range, find_range, parse, sample, told
+from decoding import Range, find_range, is_image, parse, sample, told
 
 OPTION = "INPUT.RANGE"
 LEAST = 16  # of so many parts of the scale a picture must take one
@@ -106,7 +106,8 @@ def training_pictures(cfg, data: Path | Custom) -> Sequence[Path]:
     for name in cfg.DATASETS.TRAIN:
         layout = LAYOUTS.get(name)
         if isinstance(layout, CocoLayout):
-            found += sorted(Path(entry) for entry in os.scandir(data / layout.images))
+            names = sorted(filter(is_image, os.listdir(data / layout.images)))
+            found += [data / layout.images / name for name in names]
         elif isinstance(layout, CityscapesInstances | CityscapesSemantic):
             found += [frame.image for frame in frames(data, layout.split)]
     return found

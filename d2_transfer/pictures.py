@@ -3,10 +3,17 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from console.errors import InputError
 from console.files import write_atomic
 
+from . import own_data
+from .trained import FINAL
+
+DETECTOR = "GeneralizedRCNN"
 GOOD_IOU = 0.5  # a box that overlaps an object of its class so much has found it
 
 
@@ -27,16 +34,56 @@ class Example:
 def detections(trial_dir: str | os.PathLike, out_png: str | os.PathLike, n: int = 6) -> None:
     """Draw ``n`` test images of a finished trial: the ground truth left, the detections right.
 
-    The images are spread evenly over the test set. As many detections are drawn as the image has
-    objects, those of the highest scores. Uses the trial's ``config.yaml`` and ``model_final.pth``;
-    raises InputError where one is missing.
+    The images are spread evenly over the test set, which Detectron2's catalogs must know. As many
+    detections are drawn as the image has objects, those of the highest scores. Uses the trial's
+    ``config.yaml`` and ``model_final.pth``; raises InputError where one is missing, or is not a
+    detector's.
     """
+    config_of(trial_dir)
+    examples, classes = _detect(Path(trial_dir), n)
+    _draw(examples, classes, out_png)
+
+
+def config_of(trial_dir: str | os.PathLike) -> dict[str, Any]:
+    """The config of a detector's finished trial; InputError for anything else."""
     trial_dir = Path(trial_dir)
-    for name in ("config.yaml", "model_final.pth"):
+    for name in ("config.yaml", FINAL):
         if not (trial_dir / name).is_file():
             raise InputError(f"{trial_dir}: it has no {name}; is the trial finished?")
-    examples, classes = _detect(trial_dir, n)
-    _draw(examples, classes, out_png)
+    try:
+        config = yaml.safe_load((trial_dir / "config.yaml").read_text(encoding="utf-8"))
+        network = config["MODEL"].get("META_ARCHITECTURE", "network of another kind")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{trial_dir / 'config.yaml'} is no config of a trial: {error!r}"
+        ) from None
+    if network != DETECTOR:
+        raise InputError(
+            f"{trial_dir} trained a {network}; allowed: a trial of a detector ({DETECTOR})"
+        )
+    return config
+
+
+def register(trial_dir: str | os.PathLike, args) -> None:
+    """Tell Detectron2's catalogs where the trial's test images lie.
+
+    ``args``: of :func:`main`. InputError where they are missing, or are not the trial's.
+    """
+    from . import datasets
+    from .datasets import custom
+    from .evaluate_only import origin
+
+    config = config_of(trial_dir)
+    if own := own_data.of(origin(Path(trial_dir) / FINAL).protocol, args):
+        classes = config["MODEL"]["ROI_HEADS"]["NUM_CLASSES"]
+        if own.num_classes != classes:
+            raise InputError(
+                f"--val-json {own.val_json} has {own.num_classes} categories, but {trial_dir} was "
+                f"trained on {classes}"
+            )
+        custom.register(own)
+        return
+    datasets.register(datasets.check(config["DATASETS"]["TEST"], args.data, stand_in=True))
 
 
 def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
@@ -57,7 +104,7 @@ def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
     cfg.merge_from_file(str(trial_dir / "config.yaml"))
     cfg.MODEL.DEVICE = "cpu" if not torch.cuda.is_available() else cfg.MODEL.DEVICE
     model = build_model(cfg).eval()
-    saved = torch.load(trial_dir / "model_final.pth", map_location="cpu", weights_only=True)
+    saved = torch.load(trial_dir / FINAL, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
     test = cfg.DATASETS.TEST[0]
     every = DatasetCatalog.get(test)
@@ -163,7 +210,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("trial", metavar="TRIAL_DIR")
     parser.add_argument("-o", "--output", required=True, metavar="PNG")
     parser.add_argument("-n", type=int, default=6, help="how many images")
+    parser.add_argument("--data", metavar="DIR", help="the data sets; else DETECTRON2_DATASETS")
+    own_data.add_flags(parser)
     args = parser.parse_args(argv)
+    register(args.trial, args)
     detections(args.trial, args.output, args.n)
     return 0
 

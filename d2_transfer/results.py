@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from console.errors import InputError
-from console.files import read_text, write_json
+from console.files import read_text, walk, write_json
 from decoding import MAX_PIXELS
 
 SCHEMA = 1
@@ -167,7 +167,7 @@ def _no_number(name: str) -> NoReturn:
 def collect(
     dirs: Iterable[str | os.PathLike], skip: Callable[[InputError], object] | None = None
 ) -> list[Record]:
-    """All records in and below the folders (or files), each once.
+    """All records in and below the folders (or files), each once; links are followed.
 
     In the order of ``dirs``, and by path within one. Raises InputError for a folder that does not
     exist, and for a damaged or foreign ``result.json``; where ``skip`` is given it gets that error
@@ -178,7 +178,8 @@ def collect(
     for place in map(Path, dirs):
         if not place.exists():
             raise InputError(f"{place}: no such folder")
-        found = [place] if place.is_file() else sorted(place.rglob(FILE))
+        below = (Path(at, FILE) for at, _, names in walk(place) if FILE in names)
+        found = [place] if place.is_file() else sorted(below)
         files |= dict.fromkeys(path.resolve() for path in found)
     records = []
     for path in files:

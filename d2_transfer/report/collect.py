@@ -3,7 +3,6 @@
 import json
 import math
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ import yaml
 
 from console.command import MARK
 from console.errors import InputError
+from console.files import walk
 from d2_transfer.plots import runs
 
 METRICS, CONFIG, LOG, GRAPH = runs.FILE, "config.yaml", "log*.txt", "graph.json"
+SCENES = "densessl_scenes.json"  # in the folder of a data set
 PICTURE = 2_000_000  # bytes; larger ones would make the page slow
 PICTURES = 24
 
@@ -80,7 +81,7 @@ def find(folders: list[Path]) -> Found:
     """Look through the folders, each file once; damaged files of others are passed over."""
     found = Found()
     seen: set[Path] = set()
-    for path in (path for folder in folders for path in walk(folder)):
+    for path in (path for folder in folders for path in files_below(folder)):
         if path.resolve() in seen:
             continue
         seen.add(path.resolve())
@@ -97,13 +98,15 @@ def find(folders: list[Path]) -> Found:
     return found
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> list[Path]:
     """The files below a folder in the order of their paths, without those of data sets."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not (path / "densessl_scenes.json").exists():
-            yield from walk(path)
-        elif path.is_file():
-            yield path
+    found: list[Path] = []
+    for place, folders, names in walk(folder):
+        if place != str(folder) and SCENES in names:
+            folders.clear()
+        else:
+            found += [path for name in names if (path := Path(place, name)).is_file()]
+    return sorted(found)
 
 
 def _pretraining(path: Path) -> Pretraining | None:

@@ -16,8 +16,9 @@ from torchvision.transforms import functional as T
 
 import knn
 from console.errors import InputError
+from console.files import walk
 from console.reading import reading
-from decoding import MAX_PIXELS, SUFFIXES, Range, UnreadableImage, decode
+from decoding import MAX_PIXELS, Range, UnreadableImage, decode, is_image
 
 from . import distributed
 from .online_measure import OnlineMeasure
@@ -130,7 +131,10 @@ class ClassFolders(Dataset):
             raise InputError(f"{option}: {root} is no folder (looked from {Path.cwd()})")
         found = {
             folder.name: sorted(
-                file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES
+                Path(place, file)
+                for place, _, names in walk(folder)
+                for file in names
+                if is_image(file)
             )
             for folder in sorted(root.iterdir())
             if folder.is_dir() and not folder.name.startswith(".")

@@ -121,9 +121,9 @@ class _OpenShard:
 def find_shards(path: Path) -> list[Path]:
     """The tar files that ``DATA.PATH`` names, in order; InputError where there are none."""
     if path.is_dir():
-        shards = sorted(path.glob("*.tar"))
+        shards = sorted(path.glob("[!.]*.tar"))  # hidden ones are other systems' remarks on files
         if not shards:
-            packed = [*path.glob("*.tar.*"), *path.glob("*.tgz")]
+            packed = [*path.glob("[!.]*.tar.*"), *path.glob("[!.]*.tgz")]
             packed = [each for each in packed if not each.name.endswith(".npz")]
             hint = f" (but {packed[0].name}: shards must not be compressed)" if packed else ""
             raise InputError(f"DATA.PATH: there is no .tar file in {path}{hint}")

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 
 import pytest
 import torch
@@ -98,6 +99,15 @@ def test_a_wait_in_a_wait_leaves_the_outer_one_its_time():
         with waiting.wait(30.0, lambda: InputError("the inner one")):
             time.sleep(0.2)
         time.sleep(60)
+
+
+def test_more_workers_than_cores_are_no_warning(files):
+    workers = len(os.sched_getaffinity(0)) + 1
+    files.pop(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with iter(loader(files[:4], workers)) as batches:
+            assert len(list(batches)) == 2
 
 
 def test_batches_are_whole_and_in_order(files, no_child):

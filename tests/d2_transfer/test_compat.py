@@ -29,10 +29,15 @@ from d2_transfer import compat
 compat.setup()
 import detectron2.engine, detectron2.evaluation, detectron2.modeling, detectron2.checkpoint
 import detectron2.data.datasets.cityscapes, detectron2.projects.deeplab
+import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+anchors = DefaultAnchorGenerator(sizes=[[32]], aspect_ratios=[[1.0]], strides=[16])
+assert len(anchors([torch.zeros(1, 1, 2, 3)])[0]) == 6
 print(compat.version())
 """
     done = run(code)
     assert done.returncode == 0, done.stderr
+    assert "meshgrid" not in done.stderr  # nothing that a user can do anything about
     assert done.stdout.strip() == compat.version()
 
 

@@ -13,6 +13,7 @@ import pytest
 from console.errors import InputError
 from d2_transfer import compat, main, pictures
 from d2_transfer.datasets import custom
+from d2_transfer.datasets.registration import forget
 from tests.d2_transfer.test_custom import HEIGHT, WIDTH, Data, rle
 
 compat.setup()  # before any test imports Detectron2
@@ -295,7 +296,13 @@ def transferred(protocol: str, files: list[Path], out: Path) -> dict:
     metrics = json.loads((trial / "result.json").read_text())["metrics"]
     assert json.loads((again / "evaluation.json").read_text())["metrics"] == metrics
     (file,) = trial.glob("**/coco_instances_results.json")
-    pictures.detections(trial, out / "detections.png", n=2)
+    for name in custom.NAMES:  # as in a process of its own
+        forget(name)
+    picture = out / "detections.png"
+    with pytest.raises(InputError, match="--train-json is missing"):
+        pictures.main([str(trial), "-o", str(picture)])
+    assert pictures.main([str(trial), "-o", str(picture), "-n", "2", *own]) == 0
+    assert picture.stat().st_size > 1000
     return {"metrics": metrics, "found": json.loads(file.read_text())}
 
 

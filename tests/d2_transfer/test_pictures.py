@@ -42,3 +42,27 @@ def test_ground_truth_and_detections_are_drawn_on_their_own_sides(tmp_path, coun
 def test_an_unfinished_trial_is_refused(tmp_path):
     with pytest.raises(InputError, match="no config.yaml"):
         pictures.detections(tmp_path, tmp_path / "out.png")
+
+
+@pytest.mark.parametrize(
+    "config, says",
+    [
+        ("TASK: linear_semseg\nMODEL: {BACKBONE: auto}\n", "trained a network of another kind"),
+        ("MODEL: {META_ARCHITECTURE: FCNSegmentor}\n", "trained a FCNSegmentor"),
+        ("[1, 2]\n", "is no config of a trial"),
+    ],
+)
+def test_what_detects_nothing_is_refused(tmp_path, config, says):
+    (tmp_path / "config.yaml").write_text(config)
+    (tmp_path / "model_final.pth").write_bytes(b"")
+    with pytest.raises(InputError, match=says):
+        pictures.main([str(tmp_path), "-o", str(tmp_path / "out.png")])
+
+
+def test_missing_test_images_are_named(tmp_path, monkeypatch):
+    config = "MODEL: {META_ARCHITECTURE: GeneralizedRCNN}\nDATASETS: {TEST: [voc_2007_test]}\n"
+    (tmp_path / "config.yaml").write_text(config)
+    (tmp_path / "model_final.pth").write_bytes(b"")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(InputError, match=r"voc_2007_test: .* is not there"):
+        pictures.main([str(tmp_path), "-o", str(tmp_path / "out.png")])

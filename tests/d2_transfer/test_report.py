@@ -250,6 +250,15 @@ def test_a_damaged_record_is_named_and_left_out(runs, tmp_path, capsys):
     assert "voc_det_c4: 4 trials" in (tmp_path / "r.html").read_text()
 
 
+def test_links_that_lead_back_and_data_sets_are_passed_over(tmp_path):
+    for name in ("run/b.txt", "run/a/c.txt", "run/scenes/densessl_scenes.json", "run/scenes/d.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "run" / "a" / "again").symlink_to(tmp_path / "run")
+    found = collect.files_below(tmp_path / "run")
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["run/a/c.txt", "run/b.txt"]
+
+
 def test_nothing_to_report_is_one_message(tmp_path):
     with pytest.raises(InputError, match="nothing to report"):
         main.main([str(tmp_path), "-o", str(tmp_path / "r.html")])

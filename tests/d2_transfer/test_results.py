@@ -123,6 +123,14 @@ def test_collect_finds_records_below_a_folder_once(tmp_path):
         results.collect([tmp_path / "nowhere"])
 
 
+def test_collect_finds_records_behind_links_once(tmp_path):
+    results.save(tmp_path / "disk" / "moco" / "trial_1", record(seed=4))
+    results.save(tmp_path / "runs" / "trial_1", record(seed=5))
+    (tmp_path / "runs" / "moco").symlink_to(tmp_path / "disk" / "moco")
+    (tmp_path / "runs" / "again").symlink_to(tmp_path / "runs")
+    assert [each.seed for each in results.collect([tmp_path / "runs"])] == [4, 5]
+
+
 def test_collect_gives_damaged_files_to_who_asks_and_goes_on(tmp_path):
     results.save(tmp_path / "trial_1", record())
     (tmp_path / "trial_2").mkdir()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from console.errors import InputError, StoppedEarly
 from pretrain import config
 from pretrain.backbones import build_backbone
 from pretrain.engine import distributed
-from pretrain.engine.online_knn import ClassFolders, OnlineKNN
+from pretrain.engine.online_knn import UNREADABLE, ClassFolders, OnlineKNN
 from pretrain.engine.train import Run, train
 
 COLOURS = {"amber": (210, 140, 40), "blue": (40, 60, 200), "green": (60, 190, 70)}
@@ -229,6 +230,22 @@ def test_a_limit_takes_images_evenly_over_classes_and_names(labelled):
     assert few.labels == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [file.name for file in few.files[:3]] == ["00.png", "04.png", "08.png"]
     assert len(ClassFolders(labelled / "train", 0, 32, "KNN.TRAIN")) == 36
+
+
+def test_hidden_files_are_no_images_and_links_are_followed_once(labelled, tmp_path):
+    root = tmp_path / "train"
+    shutil.copytree(labelled / "train", root)
+    shutil.move(root / "amber", tmp_path / "amber")
+    (root / "amber").mkdir()
+    (root / "amber" / "elsewhere").symlink_to(tmp_path / "amber")
+    (root / "blue" / "._00.png").write_bytes(b"remarks of another system")
+    paint(root / "blue" / ".trash" / "00.png", COLOURS["green"], 0)
+    (root / "blue" / "again").symlink_to(root / "blue")
+    found = ClassFolders(root, 0, 32, "KNN.TRAIN")
+    assert [file.name for file in found.files] == [
+        file.name for file in ClassFolders(labelled / "train", 0, 32, "KNN.TRAIN").files
+    ]
+    assert UNREADABLE not in [found[number][1] for number in range(len(found))]
 
 
 @pytest.mark.parametrize(

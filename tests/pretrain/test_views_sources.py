@@ -292,6 +292,8 @@ def test_names_as_tar_and_webdataset_write_them(tmp_path):
         tars = source(write_tar(tmp_path / f"{form}.tar", members, format=form), "shards")
         assert names(tars) == ["cls/000.jpg", "cls/001.PNG", "x" * 150 + "/ünï.jpeg"]
         assert [tars.open(index).read() for index in range(3)] == [jpeg, png, jpeg]
+    (tmp_path / "._1.tar").write_bytes(b"Finder's")
+    assert len(names(source(tmp_path, "shards"))) == 3 * 3
 
 
 def test_shards_by_the_documented_tar_command(tree):
