@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from d2_transfer.dense_probes.predictions import FOLDER, INDEX, colour, name
+from d2_transfer.dense_probes.predictions import FOLDER, INDEX, name
 from probes import label_images
 
 from .one_file import inlined
@@ -65,15 +65,14 @@ def _read(share: Share, arms: Sequence[str], places: Sequence[Path]) -> Predicte
         if any(each["classes"] != told[0]["classes"] for each in told):
             return None
         numbers = [n for n in told[0]["images"] if all(n in each["images"] for each in told)]
-        shown, labels = [], set()
+        shown, labels, colours = [], set(), {}
         for number in map(int, numbers[:MOST]):
             picture, there = _shown(number, arms, places)
             shown.append(picture)
             labels |= there
+            colours = colours or _colours(places[0] / name(number, "truth"))
         legend = [
-            (classes[label], "#{:02x}{:02x}{:02x}".format(*colour(label)))
-            for label in sorted(labels)
-            if label < len(classes)
+            (classes[label], colours[label]) for label in sorted(labels) if label < len(classes)
         ]
         return Predicted(share, tuple(arms), tuple(shown), tuple(legend))
     except (OSError, ValueError, KeyError, TypeError, Image.DecompressionBombError):
@@ -106,6 +105,14 @@ def _labels(path: Path) -> np.ndarray:
         if picture.mode != "P" or picture.width * picture.height > PIXELS:
             raise ValueError(path)
         return np.array(picture)
+
+
+def _colours(path: Path) -> dict[int, str]:
+    """The palette that a picture has, by class."""
+    with Image.open(path, formats=("PNG",)) as picture:
+        parts = picture.getpalette("RGB") or []
+    colours = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    return {label: "#{:02x}{:02x}{:02x}".format(*each) for label, each in enumerate(colours)}
 
 
 def _inlined(path: Path) -> str:

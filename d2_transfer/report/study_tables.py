@@ -131,12 +131,17 @@ def _joined(parts: Sequence[tuple[Share, Table]]) -> Table:
     for share, table in parts:
         for column in table.columns:
             key = f"{share.percent:g} {column.key}"
-            columns.append(replace(column, key=key, group=f"{share.text} of the labels"))
+            columns.append(replace(column, key=key, group=share.text))
             for row in table.rows:
                 kept = rows.setdefault(row.label, replace(row, cells={}))
                 if column.key in row.cells:
                     kept.cells[key] = row.cells[column.key]
     notes = [note for _, table in parts for note in table.notes if not note.startswith("With ")]
+    last = parts[-1][1]
     return replace(
-        parts[-1][1], columns=columns, rows=[*rows.values()], notes=[*dict.fromkeys(notes)]
+        last,
+        title=f"{last.title}, by share of the labels",
+        columns=columns,
+        rows=[*rows.values()],
+        notes=[*dict.fromkeys(notes)],
     )

@@ -167,6 +167,8 @@ def test_predictions_stand_beside_the_truth(tmp_path):
     assert "pictures" in ids
     assert "random: 50 % right" in text and "simclr: 90 % right" in text  # of 70 pixels
     assert "sky road car" in text and "tree" not in text
+    page = (folder / "report.html").read_text()
+    assert "background: #{:02x}{:02x}{:02x}".format(*predictions.colour(2)) in page
     for broken in folder.rglob("3_truth.png"):
         broken.write_bytes(b"\x89PNG")
     assert "pictures" not in written(folder)[1]
