@@ -200,7 +200,8 @@ def _how_sure(found: Saved) -> str:
         return "How sure that is cannot be said: too few runs."
     if found.low is None:
         side = "above" if found.state == FEWER else "below"
-        return f"At all of them it is {side} by more than chance explains (5\u00a0% level)."
+        more = f"{side} by more than chance explains (5\u00a0% level, not corrected)"
+        return f"At all of them it is {more}."
     if found.state == NOT_REACHED:
         return (
             f"That it does with {found.low:.0f} images or more is not ruled out (5\u00a0% level)."
