@@ -27,11 +27,12 @@ class Coco:
 
     task: str
     data: custom.Custom
+    mini: bool = False  # whose schedule is the miniature's
     frozen: bool = False
 
     @property
     def efforts(self) -> int:
-        return len(STRIDES)
+        return 1 if self.mini else len(STRIDES)
 
     @cached_property
     def content(self) -> dict:
@@ -62,7 +63,7 @@ class Coco:
             options = {}
         # The same for few labels and for many.
         steps = max(custom.schedule(self.data.images, 16) // STRIDES[effort] // 9 * 9, 9)
-        if effort or not cuda:
+        if not self.mini and (effort or not cuda):
             options |= {
                 "SOLVER.MAX_ITER": str(steps),
                 "SOLVER.STEPS": str((steps * 2 // 3, steps * 8 // 9)),
@@ -80,7 +81,8 @@ class Coco:
         def cfg(effort: int):
             (protocol,) = self.protocols(network, cuda, effort)
             words = [word for pair in protocol.options.items() for word in pair]
-            return resolved(protocol.name, None, words, gpus=int(cuda), custom=self.data).cfg
+            how = {"gpus": int(cuda), "mini": self.mini, "custom": self.data}
+            return resolved(protocol.name, None, words, **how).cfg
 
         detector = Detector(cfg(0), self.data)
         steps = [cfg(effort).SOLVER.MAX_ITER for effort in range(self.efforts)]
@@ -118,4 +120,5 @@ def read(args: Namespace, folder: Path) -> Coco:
         if not Path(images).is_dir():
             raise InputError(f"--{split}: the folder {images} is not there")
         places |= {f"{split}_json": file, f"{split}_images": images}
-    return Coco(args.task, custom.read(**places, need_masks=args.task == "mask"))
+    data = custom.read(**places, need_masks=args.task == "mask")
+    return Coco(args.task, data, args.mini)

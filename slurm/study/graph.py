@@ -112,6 +112,7 @@ class Graph:
             data=reads.data,
             own_data=reads.own_data,
             own=self._own[key],
+            mini=self.plan.mini,
             together=True,
         )
         return trial

@@ -42,16 +42,19 @@ def parser() -> Parser:
     made.add_argument("--budget", metavar="TIME", help="of all of it, as 2h or 90min (--local)")
     made.add_argument(
         *("--weights", "-w"),
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=FILE",
-        help="weights to compare with, as imagenet=resnet50.pth; can be given several times",
+        help="weights to compare with, as imagenet=resnet50.pth",
     )
     made.add_argument(
         "--methods", metavar="NAMES", help="configs of densessl pretrain, as simclr,densecl"
     )
     made.add_argument("--network", metavar="NAME", help="of all arms; by default what suits")
-    made.add_argument("--steps", type=int, metavar="N", help="of each pretraining, instead")
+    made.add_argument(
+        "--steps", type=int, metavar="N", help="of each pretraining, instead of what fits"
+    )
     made.add_argument("--no-trial", action="store_true", help="measure no speed: no times are said")
     made.add_argument("--seeds", type=int, default=3, metavar="K", help="of everything random")
     made.add_argument("--labels", default="1,10,100", metavar="LIST", help="shares, in per cent")
@@ -59,6 +62,7 @@ def parser() -> Parser:
     made.add_argument("--ignore", type=int, metavar="N", help="semseg: the value of no class (255)")
     for name in ("image", "mask"):
         made.add_argument(f"--{name}-suffix", metavar="END", help=f"semseg: {name}s are NAME + END")
+    made.add_argument("--mini", action="store_true", help="protocols in miniature, for scenes")
     made.add_argument("--local", action="store_true", help="on this machine, without SLURM")
     made.add_argument("--page", metavar="DIR", help="make the page of a study again, and stop")
     made.add_argument("--measure", metavar="ARM", help="one job: the trials of an arm of --output")

@@ -78,6 +78,7 @@ class Plan:
     arms: tuple[Arm, ...]
     labels: tuple[Share, ...]
     seeds: int
+    mini: bool
     budget_s: float | None
     left_out: tuple[str, ...]
     command: str

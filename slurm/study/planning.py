@@ -10,7 +10,8 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError
+from console.errors import InputError, unknown
+from d2_transfer.classification.config import BACKBONES
 from pretrain.advise import look, machine_of
 from pretrain.advise_model import Images, Machine
 from pretrain.advise_rules import FEWEST
@@ -38,7 +39,7 @@ DECIDES = (
     "network",
     "steps",
 )
-DECIDES += ("classes", "ignore", "image_suffix", "mask_suffix")
+DECIDES += ("classes", "ignore", "image_suffix", "mask_suffix", "mini")
 
 
 class Planner:
@@ -119,6 +120,7 @@ class Planner:
             arms=tuple(arms),
             labels=offer.shares,
             seeds=offer.seeds,
+            mini=self.args.mini,
             budget_s=self.budget,
             left_out=(*self.said, *offer.said),
             command=self.command,
@@ -187,6 +189,8 @@ def check(args: Namespace) -> None:
     given_weights(args.weights)
     percents(args.labels)
     methods_of(args)
+    if args.network and args.network not in BACKBONES:
+        raise unknown("network", args.network, BACKBONES, "--network")
 
 
 def methods_of(args: Namespace) -> tuple[str, ...]:

@@ -46,10 +46,13 @@ def planned(args: Namespace, folder: Path, line: str) -> tuple[Plan, Graph]:
     if found:
         return found, Graph(found, data, folder, machines)
     plan = Planner(args, folder, data, machines, line.removeprefix("$ ")).plan()
+    graph = Graph(plan, data, folder, machines)
+    for arm in plan.arms:
+        graph.pretrainings(arm)  # what is wrong with one is said before anything is written
     if not args.dry_run:
         plan.write(folder)
         data.prepare()
-    return plan, Graph(plan, data, folder, machines)
+    return plan, graph
 
 
 def graph_of(folder: Path) -> Graph:

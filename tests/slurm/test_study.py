@@ -116,7 +116,7 @@ def plan_of(folder, seconds, **expected) -> Plan:
     )
     shares = (Share(100, 20),)
     plan = Plan(
-        *("semseg", "images", 20, "train", "val", "resnet18", (), arms, shares, 3, seconds),
+        *("semseg", "images", 20, "train", "val", "resnet18", (), arms, shares, 3, False, seconds),
         *((), "densessl study", {}, expected),
     )
     plan.write(folder)
@@ -202,6 +202,8 @@ def words(folder, *more, **changes):
         ({}, ("--methods", "simclrr"), "simclr"),
         ({}, ("--methods", "simclr,simclr"), "simclr"),
         ({}, ("--labels", "0,10"), "--labels"),
+        ({}, ("--network", "resnet51"), "resnet50"),
+        ({}, ("--network", "vit_tiny", "--methods", "densecl"), "vit_tiny"),
         ({}, ("--seeds", "0"), "--seeds"),
         ({}, ("--seeds", "2", "--stepps", "2"), "--steps"),
     ],
@@ -355,11 +357,13 @@ def test_class_folders_are_learnt_from_by_draws_of_links(tmp_path):
 @pytest.fixture
 def coco(tmp_path):
     """Eight pictures with a box each, of two categories with ids of one's own."""
+    rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 4)):
         folder = tmp_path / split
         folder.mkdir()
         for number in range(count):
-            Image.new("RGB", (64, 48), (number * 20, 90, 90)).save(folder / f"{number}.png")
+            pixels = rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
         sizes = {"width": 64, "height": 48}
         content = {
             "images": [{"id": f"i{n}", "file_name": f"{n}.png", **sizes} for n in range(count)],
@@ -411,7 +415,7 @@ def test_coco_words_that_name_no_file_are_refused(coco, capfd):
 def test_a_trial_of_a_detector_says_how_long_it_takes_by_effort(coco):
     from slurm.study import coco as task
 
-    args = Namespace(task="det")
+    args = Namespace(task="det", mini=False)
     for split in ("train", "val"):
         setattr(args, split, f"{coco / split}.json:{coco / split}")
     seconds = task.read(args, coco / "out").trial_seconds("resnet18", cuda=False)
@@ -464,3 +468,20 @@ def test_given_weights_are_an_arm_whose_network_all_have(labelled, capfd):
     assert densessl.main(list(trials[0].argv)) == 0
     assert densessl.main(words(labelled, *SMALL, "-w", f"b={file}", "--network", "resnet50")) == 2
     assert "resnet50" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_detector_of_every_start_leaves_its_record(coco):
+    from slurm.study import running
+
+    small = ("--steps", 2, "--no-trial", "--seeds", 1, "--labels", "100", "--methods", "simclr")
+    told = coco_words(coco, *small, "--mini", task="mask")
+    plan, graph = running.planned(main.parser().parse_args(told[1:]), coco / "out", "study")
+    for job in graph.jobs():
+        assert densessl.main(list(map(str, job.argv))) == 0, job.name
+    found = {}
+    for file in (coco / "out" / "results").rglob("result.json"):
+        found[file.parts[-4]] = json.loads(file.read_text())
+    assert set(found) == {"random", "simclr"}
+    assert all(record["mini"] and "segm/AP" in record["metrics"] for record in found.values())
+    assert (coco / "out" / "report.html").is_file()
