@@ -20,11 +20,16 @@ LEAST_SEEDS = 2  # of fewer there is no spread
 @dataclass(frozen=True)
 class Costs:
     """Seconds, measured here: of a process before it works, of a trial from so many labelled
-    images at an effort, of a step of a pretraining."""
+    images at an effort, of a step of a pretraining, of what the trials of a network share."""
 
     start: float
     trial: Callable[[int, int], float]  # effort, images
     step: Callable[[Recipe], float]
+    network: float = 0.0
+
+    def draw(self, effort: int, shares: Sequence[Share]) -> float:
+        """Of the trials of a network."""
+        return self.network + sum(self.trial(effort, share.images) for share in shares)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Fitting:
     def measuring(self, offer: Offer) -> float:
         """The seconds of all trials."""
         arms = offer.others + len(offer.recipes)
-        each = sum(self.costs.trial(offer.effort, share.images) for share in offer.shares)
+        each = self.costs.draw(offer.effort, offer.shares)
         return arms * (self.costs.start + offer.seeds * each)
 
     def _starts(self, offer: Offer) -> float:

@@ -73,7 +73,7 @@ class Coco:
             options["DATALOADER.NUM_WORKERS"] = "0"
         return (Protocol(name, "", metric, options),)
 
-    def trial_seconds(self, network: str, cuda: bool) -> Callable[[int, int], float]:
+    def trial_seconds(self, network: str, cuda: bool) -> tuple[Callable[[int, int], float], float]:
         from slurm.jobs import resolved
 
         from .speeds import Detector
@@ -87,7 +87,8 @@ class Coco:
         detector = Detector(cfg(0), self.data)
         steps = [cfg(effort).SOLVER.MAX_ITER for effort in range(self.efforts)]
         validation = self.data.evaluated * detector.image
-        return lambda effort, images: detector.beside + steps[effort] * detector.step + validation
+        beside = detector.beside + validation
+        return lambda effort, images: beside + steps[effort] * detector.step, 0.0
 
     def prepare(self) -> None:
         """Nothing is needed beside the draws."""

@@ -145,8 +145,8 @@ class Planner:
 
         start = time.process_time()  # of this process, which has now imported what they do
         logger.info("a trial of each kind of work, some seconds each")
-        trial = self.data.trial_seconds(self.network, cuda)
-        return Costs(start, trial, speeds.Steps(self.source))
+        trial, network = self.data.trial_seconds(self.network, cuda)
+        return Costs(start, trial, speeds.Steps(self.source), network)
 
     def _pretrained(self, each: Recipe, most: int | None, seeds: int, costs: Costs | None) -> Arm:
         words, cfg = each.words(most)
@@ -162,7 +162,7 @@ class Planner:
         )
 
     def _expected(self, offer: Offer, arms: Sequence[Arm], costs: Costs) -> dict[str, float]:
-        each = sum(costs.trial(offer.effort, share.images) for share in offer.shares)
+        each = costs.draw(offer.effort, offer.shares)
         found = {f"measure-{arm.name}": costs.start + offer.seeds * each for arm in arms}
         recipes = {each.name: each for each in offer.recipes}
         for arm in arms:

@@ -69,8 +69,9 @@ class Segmentation:
             options |= {"LINEAR.STEPS": "100", "DATALOADER.NUM_WORKERS": "0"}
         return (Protocol("custom_semseg", "linear", "sem_seg/mIoU", options),)
 
-    def trial_seconds(self, network: str, cuda: bool) -> Callable[[int, int], float]:
-        """Of an effort and so many labelled images; a few seconds of it are run here."""
+    def trial_seconds(self, network: str, cuda: bool) -> tuple[Callable[[int, int], float], float]:
+        """Of an effort and so many labelled images, and beside that of each network, whose
+        features of the validation images all trials share. A few seconds of it are run here."""
         from slurm.jobs import resolved
 
         from .speeds import Probe
@@ -80,7 +81,8 @@ class Segmentation:
         cfg = resolved(*(protocol.name, protocol.variant, words), gpus=int(cuda), custom=self.data)
         probe = Probe(cfg.cfg, self.data, self.validation)
         positions = POSITIONS["cuda" if cuda else "cpu"]
-        return lambda effort, images: probe(images, positions[effort])
+        each = self.validation * probe.image
+        return lambda effort, images: probe(images, positions[effort]), each
 
     def _size(self, cuda: bool) -> tuple[int, int]:
         """Height and width that the network sees: the median, in whole strides."""

@@ -24,7 +24,7 @@ from pretrain.views import ImageSource
 from .recipe import Recipe
 
 IMAGES = 8  # of the trial of a probe
-FITTED = 5  # steps of it
+FITTED, FITTED_POSITIONS = 5, 8192  # steps of it, and of how many positions
 SECONDS = 3.0  # of the trial of a pretraining
 EACH = 1.0  # what a trial does beside: reads its data, writes its record
 
@@ -73,25 +73,30 @@ class Probe:
             rows = maps.flatten(2).transpose(1, 2).flatten(0, 1).cpu()
             self.image = (time.perf_counter() - began) / len(numbers)
         classes = len(train.classes)
-        began = time.perf_counter()
-        layer = probes.linear_probe(
-            rows.to(device), torch.cat(counts), classes, batch_norm=True, iterations=FITTED
-        )
-        self.fit = (time.perf_counter() - began) / FITTED / len(rows)
-        began = time.perf_counter()
-        logits = F.linear(rows[: levels.positions].to(device), layer.weight, layer.bias)
-        labels = train.labels_of(0)
-        found = probes.upsampled(logits.T.unflatten(1, levels.grid)[None], labels.shape)
-        probes.Confusion(classes).add(found[0].argmax(0).cpu(), labels)
-        self.evaluation = time.perf_counter() - began
+        often = -(-FITTED_POSITIONS // len(rows))  # of few positions what is done once is the most
+        many, labels = rows.repeat(often, 1).to(device), torch.cat(counts).repeat(often, 1)
+        took = []
+        for steps in (1, 1 + FITTED):
+            began = time.perf_counter()
+            layer = probes.linear_probe(many, labels, classes, batch_norm=True, iterations=steps)
+            took.append((time.perf_counter() - began) / len(many))
+        self.once, self.fit = took[0], max(took[1] - took[0], 0) / FITTED
+        confusion = probes.Confusion(classes)
+        for _ in range(2):  # the first warms up
+            began = time.perf_counter()
+            logits = F.linear(rows[: levels.positions].to(device), layer.weight, layer.bias)
+            truth = train.labels_of(0)
+            found = probes.upsampled(logits.T.unflatten(1, levels.grid)[None], truth.shape)
+            confusion.add(found[0].argmax(0).cpu(), truth)
+            self.evaluation = time.perf_counter() - began
 
     def __call__(self, images: int, positions: int) -> float:
         learnt = min(positions, images * self.positions)
         return (
             EACH
             + images * self.image
-            + self.validation * (self.image + self.evaluation)
-            + self.steps * learnt * self.fit
+            + self.validation * self.evaluation
+            + learnt * (self.once + self.steps * self.fit)
         )
 
 

@@ -418,7 +418,7 @@ def test_a_trial_of_a_detector_says_how_long_it_takes_by_effort(coco):
     args = Namespace(task="det", mini=False)
     for split in ("train", "val"):
         setattr(args, split, f"{coco / split}.json:{coco / split}")
-    seconds = task.read(args, coco / "out").trial_seconds("resnet18", cuda=False)
+    seconds, _ = task.read(args, coco / "out").trial_seconds("resnet18", cuda=False)
     times = [seconds(effort, 8) for effort in range(len(task.STRIDES))]
     assert times == sorted(times, reverse=True) and times[-1] > 0
 
