@@ -25,11 +25,11 @@ class Costs:
     start: float
     trial: Callable[[int, int], float]  # effort, images
     step: Callable[[Recipe], float]
-    network: float = 0.0
+    network: Callable[[int], float] = lambda effort: 0.0
 
     def draw(self, effort: int, shares: Sequence[Share]) -> float:
         """Of the trials of a network."""
-        return self.network + sum(self.trial(effort, share.images) for share in shares)
+        return self.network(effort) + sum(self.trial(effort, share.images) for share in shares)
 
 
 @dataclass(frozen=True)

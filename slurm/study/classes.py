@@ -61,7 +61,9 @@ class Classes:
             options |= {"TEST.IMS_PER_BATCH": "64", "DATALOADER.NUM_WORKERS": "0"}
         return (Protocol("linear", "dino", "linear/top1_best_lr", options),)
 
-    def trial_seconds(self, network: str, cuda: bool) -> tuple[Callable[[int, int], float], float]:
+    def trial_seconds(
+        self, network: str, cuda: bool
+    ) -> tuple[Callable[[int, int], float], Callable[[int], float]]:
         from slurm.jobs import resolved
 
         from .speeds import Classifier
@@ -71,7 +73,10 @@ class Classes:
         cfg = resolved(protocol.name, protocol.variant, words, gpus=int(cuda)).cfg
         image = Classifier(cfg, self.train).image
         steps, batch = STEPS["cuda" if cuda else "cpu"], cfg.SOLVER.IMS_PER_BATCH
-        return lambda effort, images: (steps[effort] * batch + len(self.val)) * image, 0.0
+        return (
+            lambda effort, images: (steps[effort] * batch + len(self.val)) * image,
+            lambda effort: 0.0,
+        )
 
     def prepare(self) -> None:
         """Links to both folders, where the protocol looks for them."""

@@ -73,7 +73,9 @@ class Coco:
             options["DATALOADER.NUM_WORKERS"] = "0"
         return (Protocol(name, "", metric, options),)
 
-    def trial_seconds(self, network: str, cuda: bool) -> tuple[Callable[[int, int], float], float]:
+    def trial_seconds(
+        self, network: str, cuda: bool
+    ) -> tuple[Callable[[int, int], float], Callable[[int], float]]:
         from slurm.jobs import resolved
 
         from .speeds import Detector
@@ -88,7 +90,7 @@ class Coco:
         steps = [cfg(effort).SOLVER.MAX_ITER for effort in range(self.efforts)]
         validation = self.data.evaluated * detector.image
         beside = detector.beside + validation
-        return lambda effort, images: beside + steps[effort] * detector.step, 0.0
+        return lambda effort, images: beside + steps[effort] * detector.step, lambda effort: 0.0
 
     def prepare(self) -> None:
         """Nothing is needed beside the draws."""

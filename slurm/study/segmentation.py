@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,10 @@ from .model import Protocol, Reads
 
 IMAGES, MASKS = ("images",), ("labels", "masks")
 ANNOTATED = "annot"  # SegNet's tutorial: train and trainannot
-SHORTER = {"cpu": 192, "cuda": 512}  # shorter side that the network sees, at most
+# By effort: the shorter side that the network sees, at most, and the positions to learn from.
+SHORTER = {"cpu": (192, 192, 96), "cuda": (512, 512, 256)}
 STRIDE = 32
-POSITIONS = {"cpu": (65_536, 32_768, 16_384), "cuda": (262_144, 131_072, 65_536)}  # by effort
+POSITIONS = {"cpu": (65_536, 16_384, 16_384), "cuda": (262_144, 65_536, 65_536)}
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,14 @@ class Segmentation:
         return [tuple(int(each) for each in np.unique(mask) if each != void) for mask in masks]
 
     def protocols(self, network: str, cuda: bool, effort: int = 0) -> tuple[Protocol, ...]:
-        """Frozen linear probes; of more ``effort`` of fewer positions."""
+        """Frozen linear probes; of more ``effort`` of fewer positions, then of smaller images."""
+        kind = "cuda" if cuda else "cpu"
         levels = ("res4", "res5") if network.startswith("resnet") else ("last",)
         options = {
             "MODEL.BACKBONE": network,
             "FEATURES.LEVELS": str(levels),
-            "FEATURES.POSITIONS": str(POSITIONS["cuda" if cuda else "cpu"][effort]),
-            "INPUT.SIZE": str(self._size(cuda)),
+            "FEATURES.POSITIONS": str(POSITIONS[kind][effort]),
+            "INPUT.SIZE": str(self._size(SHORTER[kind][effort])),
             "TEST.PREDICTIONS": "4",  # for the page
         }
         if not cuda:
@@ -76,21 +78,30 @@ class Segmentation:
 
         from .speeds import Probe
 
-        (protocol,) = self.protocols(network, cuda)
-        words = [word for pair in protocol.options.items() for word in pair]
-        cfg = resolved(*(protocol.name, protocol.variant, words), gpus=int(cuda), custom=self.data)
-        probe = Probe(cfg.cfg, self.data, self.validation)
-        positions = POSITIONS["cuda" if cuda else "cpu"]
-        each = self.validation * probe.image
-        return lambda effort, images: probe(images, positions[effort]), each
+        @lru_cache
+        def probe(size: str) -> Probe:
+            options = {**self.protocols(network, cuda)[0].options, "INPUT.SIZE": size}
+            words = [word for pair in options.items() for word in pair]
+            found = resolved("custom_semseg", "linear", words, gpus=int(cuda), custom=self.data)
+            return Probe(found.cfg, self.data, self.validation)
 
-    def _size(self, cuda: bool) -> tuple[int, int]:
+        def seconds(effort: int, images: int) -> float:
+            options = self.protocols(network, cuda, effort)[0].options
+            return probe(options["INPUT.SIZE"])(images, int(options["FEATURES.POSITIONS"]))
+
+        def of_network(effort: int) -> float:
+            options = self.protocols(network, cuda, effort)[0].options
+            return self.validation * probe(options["INPUT.SIZE"]).image
+
+        return seconds, of_network
+
+    def _size(self, shorter: int) -> tuple[int, int]:
         """Height and width that the network sees: the median, in whole strides."""
         train = self.data.train
         chosen = np.linspace(0, len(train) - 1, min(len(train), 64)).astype(int)
         sizes = np.array([Image.open(train.masks[number]).size[::-1] for number in chosen])
         height, width = np.median(sizes, 0)
-        scale = min(1.0, SHORTER["cuda" if cuda else "cpu"] / min(height, width))
+        scale = min(1.0, shorter / min(height, width))
         height, width = (max(round(s * scale / STRIDE), 1) * STRIDE for s in (height, width))
         return height, width
 
