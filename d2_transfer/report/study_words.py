@@ -276,7 +276,8 @@ def more_runs(seen: Sequence[tuple[Compared, Sight]], metric: str) -> Said:
     text = (
         f"the least difference that is seen with a chance of 80{PER_CENT}, in points of "
         f"{name(metric)}, now and with {more} more pretrainings and as many random networks: "
-        f"{'; '.join(own)}."
+        f"{'; '.join(own)}. That takes the deviations as they were measured, which few runs tell "
+        "but roughly."
     )
     needed = [
         f"{points(each.found.mean, '+')} with {each.share.text} takes {_needed(sight)}"
