@@ -19,6 +19,7 @@ import json
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -56,15 +57,24 @@ IMAGES, SIDE = 256, 96  # scenes, and their side in pixels
 PART = 5  # steps whose mean counts
 
 
-def lines(method: str, seed: int, steps: int, images: Path, collapse: bool) -> list[dict]:
-    """The log of one run, a line a step."""
-    preset, more = TWINS[method]
+def lines(
+    method: str,
+    seed: int,
+    steps: int,
+    images: Path,
+    collapse: bool,
+    long: bool = True,
+    more: Sequence[str] = (),
+) -> list[dict]:
+    """The log of one run, a line a step; ``long``: with the momenta of long runs."""
+    preset, own = TWINS[method]
     with tempfile.TemporaryDirectory() as folder:
         options = ["DATA.PATH", str(images), "OUTPUT_DIR", folder, "SEED", str(seed)]
         options += ["SOLVER.MAX_STEPS", str(steps), "CHECKPOINT.STEPS", str(steps)]
         options += ["LOG.PERIOD", "1", "DATA.WORKERS", "0", "DEVICE", "cpu"]
         options += ["SOLVER.REFERENCE_BATCH", "16"] if collapse else []
-        train(config.load(f"{preset}_scenes", [*more, *MOMENTA, *options]))
+        momenta = MOMENTA if long else []
+        train(config.load(f"{preset}_scenes", [*own, *momenta, *options, *more]))
         text = (Path(folder) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 

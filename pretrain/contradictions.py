@@ -51,7 +51,7 @@ def contradictions(cfg: CfgNode, images: int) -> list[str]:
                 f"has {steps}: the momentum encoder stays near its start; at most "
                 f"{1 - 1 / max(steps, 1):.4g} would suit"
             )
-    rate = RULE / solver.REFERENCE_BATCH
+    rate = over_rule(cfg)
     if not 1 / FAR <= rate <= FAR:
         found.append(
             f"SOLVER.REFERENCE_BATCH is {solver.REFERENCE_BATCH}, so the learning rate is {rate:g} "
@@ -68,6 +68,11 @@ def contradictions(cfg: CfgNode, images: int) -> list[str]:
                 f"{whole:.4g}; a tenth of them would suit"
             )
     return found
+
+
+def over_rule(cfg: CfgNode) -> float:
+    """How many times that of the linear rule the learning rate is."""
+    return RULE / cfg.SOLVER.REFERENCE_BATCH
 
 
 def too_large_views(cfg: CfgNode, side: float) -> list[str]:

@@ -10,6 +10,7 @@ from scipy.special import bdtr
 logger = logging.getLogger("densessl")
 
 SHARE = 0.1  # of the spread of step 1: below it the embeddings have collapsed
+SHARE_TOO_FAST = 1 / 3  # the same where the rate is far above the linear rule
 WINDOW = 200  # steps over which an accuracy is judged
 TIMES = 1.5  # a network that learns is at least so many times as often right as a guess
 LEVEL = 1e-4  # chance of so few hits in a run whose accuracy is TIMES that of guessing
@@ -24,14 +25,17 @@ class Collapse:
     """Looks at the values of every step, and warns once a kind; process 0's part of the batch.
 
     ``spread``: ``stat/feature_std`` is below a tenth of that of the first step (to a fifth of it
-    a healthy run with a slow momentum encoder falls, too). ``accuracy`` and
+    a run at the linear rule's rate with a slow momentum encoder falls, too), or below a third where
+    the rate is ``too_fast``. No other sign tells the two apart so early: uniformity is near 0 and
+    the accuracy at chance in both. ``accuracy`` and
     ``positions_accuracy``: over 200 steps that accuracy is at chance, by a binomial bound on its
     ``images`` a step (positions of one image are not independent). The first ``warmup`` steps say
     nothing about accuracy: the rate has not reached its height.
     """
 
-    def __init__(self, warmup: int, images: int):
+    def __init__(self, warmup: int, images: int, too_fast: bool = False):
         self.warmup, self.images = warmup, images
+        self.share = SHARE_TOO_FAST if too_fast else SHARE
         self.start: float | None = None  # the spread at the first step
         self.windows: dict[str, list[float]] = {}  # of each accuracy: steps, its sum, chance's sum
         self.noticed: dict[str, int] = {}  # the step at which each kind was
@@ -55,12 +59,13 @@ class Collapse:
         spread = values.get("stat/feature_std", math.nan)
         if step == 1:
             self.start = spread if spread > 0 else None
-        if self.start and spread < SHARE * self.start:
+        if self.start and spread < self.share * self.start:
+            limit = "a tenth" if self.share == SHARE else "a third, above the linear rule's rate"
             self._notice(
                 "spread",
                 step,
                 f"the embeddings become one point: their spread (stat/feature_std) fell from "
-                f"{self.start:.3g} at step 1 to {spread:.3g}, below a tenth",
+                f"{self.start:.3g} at step 1 to {spread:.3g}, below {limit}",
             )
         for what in WORDS if step > self.warmup else ():
             self._count_hits(what, step, values)

@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode
 
 from decoding import Range
 
+from ..contradictions import FAR, over_rule
 from ..methods.base import Method
 from . import distributed
 from .collapse import Collapse
@@ -32,7 +33,8 @@ class Watch:
     ):
         self.cfg, self.total = cfg, total
         images = cfg.SOLVER.BATCH_SIZE // distributed.world_size()
-        self.collapse = Collapse(round(cfg.SOLVER.WARMUP_EPOCHS * epoch), images)
+        too_fast = over_rule(cfg) > FAR
+        self.collapse = Collapse(round(cfg.SOLVER.WARMUP_EPOCHS * epoch), images, too_fast)
         kinds = ((cfg.KNN, OnlineKNN), (cfg.PROBE, OnlineProbe))
         self.online = [kind(cfg, epoch, device, bounds) for own, kind in kinds if own.PERIOD]
 

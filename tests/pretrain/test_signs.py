@@ -154,6 +154,15 @@ def test_a_spread_below_a_tenth_is_said_once_and_kept(caplog):
     assert len(caplog.records) == 1 and "step 4" in caplog.records[0].message
 
 
+def test_at_a_rate_above_the_rule_a_third_is_enough(caplog):
+    for too_fast, expected in ((True, {"collapse/spread": 2}), (False, {})):
+        watched = Collapse(warmup=0, images=32, too_fast=too_fast)
+        for step, spread in enumerate((0.48, 0.15, 0.12), start=1):
+            watched.count(step, values(spread))
+        assert watched.facts() == expected
+    assert "below a third" in caplog.text
+
+
 def test_accuracy_counts_after_the_warm_up_and_over_a_whole_window(caplog):
     watched = Collapse(warmup=30, images=32)
     for step in range(1, 30 + WINDOW + 1):
@@ -198,10 +207,22 @@ def warnings(cfg, begin="step "):
     return [line for line in log if f" WARNING {begin}" in line]
 
 
+COLLAPSING = ["SOLVER.REFERENCE_BATCH", 16, "SOLVER.MAX_STEPS", 20, "MOCO.QUEUE", 48]
+COLLAPSING += ["SOLVER.SCHEDULE", "constant", "MOCO.MOMENTUM", 0.999]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method, size", [("moco", 64), ("setsim", 64), ("moco", 96)])
+def test_a_collapsing_rate_is_warned_of_at_other_sizes(method, size, images, tmp_path):
+    """Where the spread never falls below a tenth in so few steps."""
+    cfg, lines = run(method, images, tmp_path, *COLLAPSING, "VIEWS.SIZE", size)
+    assert len(warnings(cfg)) == 1 and lines[-1]["collapse/spread"] <= 20
+    assert "SOLVER.BASE_LR" in warnings(cfg)[0]
+
+
 def test_a_collapsing_rate_is_warned_of_within_20_steps(images, tmp_path):
     """The rate of a batch of 256 for one of 16; once, and known where the run is resumed."""
-    rate = ["SOLVER.REFERENCE_BATCH", 16, "SOLVER.MAX_STEPS", 20, "MOCO.QUEUE", 48]
-    rate += ["SOLVER.SCHEDULE", "constant", "VIEWS.SIZE", 32, "MOCO.MOMENTUM", 0.999]
+    rate = [*COLLAPSING, "VIEWS.SIZE", 32]
     cfg, lines = run("moco", images, tmp_path / "run", *rate, "CHECKPOINT.STEPS", 18)
     (warning,) = warnings(cfg)
     assert "stat/feature_std" in warning and "SOLVER.BASE_LR" in warning
