@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from d2_transfer.datasets import custom
 from d2_transfer.dense_probes.data import read
 from d2_transfer.dense_probes.loading import Samples
 from d2_transfer.dense_probes.probing import levels_of
-from d2_transfer.stops import StopRequest
+from d2_transfer.trials import detectron2_log
 from pretrain import advise_trial
 from pretrain.views import ImageSource
 
@@ -126,7 +127,10 @@ class Detector:
         from d2_transfer.trainer import Trainer
 
         custom.register(data)
-        with tempfile.TemporaryDirectory() as folder, StopRequest():
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            detectron2_log(Path(folder) / "log.txt", main=True),
+        ):
             cfg = cfg.clone()
             cfg.defrost()
             cfg.OUTPUT_DIR = folder
