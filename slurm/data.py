@@ -19,6 +19,7 @@ FOLDERS = {  # the start of a data set's name in Detectron2: its folders
     "ade20k": ("ADEChallengeData2016",),
     "camvid": ("camvid",),
 }
+OTHER_NAMES = {"camvid": "CamVid"}  # under which the same folder may lie
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Data:
     def actual(self, relative: str) -> Path:
         """Where ``imagenet/train`` is."""
         name, _, rest = relative.partition("/")
-        return self.named.get(name, self.root / name) / rest
+        place, other = self.root / name, self.root / OTHER_NAMES.get(name, name)
+        if other.exists() and not place.exists():
+            place = other
+        return self.named.get(name, place) / rest
 
     def missing(self, relatives: Iterable[str]) -> list[str]:
         """Those that are not there, each with its place."""

@@ -453,6 +453,18 @@ def test_scenes_are_drawn_and_not_named(tmp_path, config):
         expanded(tmp_path, words=["imagenet=/x"], mini=True, gpus=0)
 
 
+def test_camvid_lies_under_either_of_its_names(tmp_path):
+    found = data.Data(tmp_path, tmp_path)
+    other = tmp_path / "other"
+    assert found.missing(["camvid", "coco"]) and data.Data(tmp_path, other).link(["camvid"]) == []
+    (tmp_path / "CamVid").mkdir()
+    assert found.missing(["camvid"]) == []
+    (link,) = data.Data(tmp_path, other).link(["camvid"])
+    assert link == other / "camvid" and link.samefile(tmp_path / "CamVid")
+    (tmp_path / "camvid").mkdir()
+    assert found.actual("camvid") == tmp_path / "camvid"
+
+
 def test_missing_data_are_one_message_before_anything(tmp_path, config):
     found = expanded(tmp_path, words=[str(tmp_path / "all")])
     with pytest.raises(InputError, match="(?s)imagenet/train.*VOC2012.*|VOC2012.*imagenet/train"):
