@@ -16,7 +16,7 @@ NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',console slurm faults \
   $(patsubst %,d2_transfer/test_%*,compare compat custom datasets doctor inspect launch pictures plots prepare \
   protocol report results tables trials))
 
-.PHONY: setup demo test test-slow test-processors lint format benchmarks detectron2-main clean
+.PHONY: setup demo evidence test test-slow test-processors lint format benchmarks detectron2-main clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)  ## make .venv with everything in it
@@ -42,6 +42,18 @@ detectron2-main: $(READY)  ## the official Detectron2 main instead of 0.5: a com
 demo: $(READY)  ## the whole way in miniature, about ten minutes on two cores
 	$(BIN)/densessl demo
 
+# PHOTOS: a folder of photographs to pretrain on; CAMVID: the folder that holds CamVid's train and test
+EVIDENCE := $(BIN)/densessl reproduce
+evidence: $(READY)  ## dense against image-level methods, measured: about two hours on two cores
+	$(UV) --quiet --no-build-isolation -e '.[evidence]'
+	$(EVIDENCE) evidence/scenes -o evidence/scenes --local --jobs 2
+ifeq ($(and $(PHOTOS),$(CAMVID)),)
+	@echo "skipped: real photographs; make evidence PHOTOS=DIR CAMVID=DIR measures them, too (docs/data.md)" >&2
+else
+	$(EVIDENCE) evidence/photos -o evidence/photos --local --jobs 2 --data 'photos=$(PHOTOS)' 'camvid=$(CAMVID)'
+endif
+	$(BIN)/python -m benchmarks.evidence evidence -o docs/evidence.md
+
 test: $(READY)  ## the fast tests
 	$(PYTEST) -m "not slow"
 
@@ -66,5 +78,5 @@ benchmarks: $(READY)  ## measured comparisons; each prints ratios from one run
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv demo evidence build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

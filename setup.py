@@ -17,6 +17,7 @@ TRANSFER = [  # Detectron2 itself: see the Makefile (`setup`, `detectron2-main`)
 ]
 CLUSTER = ["submitit>=1.5"]
 VIT = ["timm>=1.0"]  # imported only where a vision transformer is built
+EVIDENCE = ["lightly==1.5.22"]  # the outside check of `make evidence`: pinned, as its numbers are
 DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.15"]
 ROOMS = ("configs", "console", "decoding", "knn", "probes", "weight_files")
 ROOMS += ("pretrain", "d2_transfer", "slurm")
@@ -49,6 +50,7 @@ setup(
         "transfer": TRANSFER,
         "cluster": CLUSTER,
         "vit": VIT,
+        "evidence": EVIDENCE,
         "dev": DEVELOPMENT,
         "all": TRANSFER + CLUSTER + VIT,
     },

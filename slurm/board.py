@@ -31,17 +31,18 @@ class Board:
     def __init__(self, names: list[str]):
         self.states = dict.fromkeys(names, "waiting")
         self.seconds: dict[str, float] = {}
-        self.line = ""  # what the running job said last
+        self.lines: dict[str, str] = {}  # what each running job said last
+        self._began: dict[str, float] = {}
+        self._said: dict[str, float] = {}
         self._live = Live(console=console(), auto_refresh=False) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Board":
-        self._began = self._said = time.monotonic()
         if self._live:
             self._live.start()
         return self
 
     def __exit__(self, *exception) -> None:
-        self.line = ""
+        self.lines.clear()
         if self._live:
             self._live.update(self._table(), refresh=True)
             self._live.stop()
@@ -49,10 +50,10 @@ class Board:
     def set(self, name: str, state: str, seconds: float | None = None) -> None:
         """The job entered a state; ``seconds`` is how long it took when it ended."""
         self.states[name] = state
-        self.line = ""
-        self._said = time.monotonic()
+        self.lines.pop(name, None)
+        self._said[name] = time.monotonic()
         if state == "running":
-            self._began = time.monotonic()
+            self._began[name] = time.monotonic()
         if seconds is not None:
             self.seconds[name] = seconds
         if self._live:
@@ -62,15 +63,17 @@ class Board:
             self._log(name, f"{state}{took}")
 
     def show(self, name: str, line: str) -> None:
-        """The running job's last line; where there is no terminal, only now and then."""
+        """A running job's last line; where there is no terminal, only now and then."""
         line = STAMP.sub("", line)
-        self.seconds[name] = time.monotonic() - self._began
+        self.seconds[name] = time.monotonic() - self._began[name]
         if self._live:
-            self.line = line
+            self.lines[name] = line
             self._live.update(self._table(), refresh=True)
-        elif line != self.line and time.monotonic() - self._said >= PLAIN_INTERVAL:
-            self.line = line
-            self._said = time.monotonic()
+        elif line == self.lines.get(name, ""):
+            return
+        elif time.monotonic() - self._said[name] >= PLAIN_INTERVAL:
+            self.lines[name] = line
+            self._said[name] = time.monotonic()
             self._log(name, line)
 
     def _log(self, name: str, text: str) -> None:
@@ -85,7 +88,7 @@ class Board:
         grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for name, state in self.states.items():
             took = duration(self.seconds[name]) if name in self.seconds else ""
-            line = self.line if state == "running" else ""
+            line = self.lines.get(name, "") if state == "running" else ""
             style = STYLES[state]
             grid.add_row(Text(name, style), Text(state, style), took, Text(line))
         return grid

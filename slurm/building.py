@@ -1,10 +1,13 @@
 """The jobs of a pipeline file, row by row; :func:`expansion.expand` puts them together."""
 
+import hashlib
+import math
 import re
 import shlex
 import string
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,8 @@ class Builder:
         self.mini = spec.mini or call.mini
         kinds = ("scenes", "pretrain", "convert", "show", "transfer", "free", "plot", "table")
         self.jobs: dict[str, dict[str, Job]] = {kind: {} for kind in kinds}
+        self.turn: float = 0  # of the seed whose jobs are made, among its row's
+        self.turns: dict[str, float] = {}  # of each job
         self.sums: dict[Path, str] = {}  # of the config that a folder of this graph is for
         self.left_out: list[Row] = []
         self.results: dict[Path, str] = {}  # the folder of trials, and the method of its row
@@ -58,18 +63,45 @@ class Builder:
 
     def _add_row(self, row: Row) -> None:
         if (given := self.call.weights.get(row.method)) is not None:
-            starts = [self._given(row, given)]
+            starts = [partial(self._given, row, given)]
         elif row.start in making.RANDOM_STARTS:
-            starts = [(row.start, self.drawn, row.start)]
+            starts = [lambda: (row.start, self.drawn, row.start)]
         elif row.pretrain:
-            starts = [self._pretrained(row, seed) for seed in self._seeds(row)]
+            starts = [partial(self._pretrained, row, seed) for seed in self._seeds(row)]
+        elif row.job:
+            free = next(each for each in self.spec.jobs if each.name == row.job)
+            seeds = seeds_of(free.seeds) or [None]
+            starts = [partial(self._of_job, row, free, seed) for seed in seeds]
         else:
             self.left_out.append(row)
             return
-        for start, needs, key in starts:
+        for self.turn, found in enumerate(starts):
+            start, needs, key = found()
             for protocol in self.spec.protocols:
                 if protocol.name in (row.protocols or [protocol.name]):
                     self._measure(row, protocol, start, needs, key)
+        self.turn = math.inf
+
+    def in_turn(self) -> tuple[Job, ...]:
+        """All jobs: those of the first seed of every row, of the second, …, then what is of none.
+
+        So a graph that is stopped half-way has as many pretrainings of each row.
+        """
+        jobs = [job for kind in self.jobs.values() for job in kind.values()]
+        return tuple(sorted(jobs, key=lambda job: self.turns[job.name]))
+
+    def _of_job(self, row: Row, free: FreeJob, seed: int | None):
+        """Weights that a job of the file's own makes, converted; as :meth:`_given`.
+
+        Their recipe is the job's command, so that those of several seeds are one row.
+        """
+        job = self._add_free(free, seed)
+        key = (row.name or _slug(row.method)) + ("" if seed is None else f"-seed{seed}")
+        recipe = hashlib.sha256(f"{free.module} {free.run}".encode()).hexdigest()[:12]
+        facts = {"recipe": f"{free.name}-{recipe}", "seed": seed or 0}
+        if reads := row.data or self.spec.data:
+            facts["dataset"] = reads
+        return self._converted(key, job.outputs[0], (job.name,), ".pkl", row.method, facts)
 
     def _seeds(self, row: Row) -> list[int | None]:
         """Those of the row's pretrainings; None: the config's own."""
@@ -88,7 +120,7 @@ class Builder:
         for seed in seeds_of(free.seeds) or [None]:
             self._add_free(free, seed)
 
-    def _add_free(self, free: FreeJob, seed: int | None) -> None:
+    def _add_free(self, free: FreeJob, seed: int | None) -> Job:
         def words(text: str) -> list[str]:
             places = {"dir": str(self.folder), "data": str(self.data.home)}
             places |= {} if seed is None else {"seed": str(seed)}
@@ -109,7 +141,9 @@ class Builder:
         env, program = {VARIABLE: str(self.data.home)}, (sys.executable, "-m", free.module)
         argv, needs = tuple(words(free.run)), tuple(self._needs(free, seed))
         name = free.name if seed is None else f"{free.name}-seed{seed}"
-        self._add("free", Job(name, argv, needs, outputs, env, program))
+        job = Job(name, argv, needs, outputs, env, program)
+        self._add("free", job)
+        return job
 
     def _needs(self, free: FreeJob, seed: int | None) -> Iterator[str]:
         """What a job of the file's own waits for: of one with seeds that of its own, else all."""
@@ -307,6 +341,7 @@ class Builder:
                 f"{shlex.join(map(str, there[0].argv))} and {shlex.join(map(str, job.argv))}"
             )
         self.jobs[kind][job.name] = job
+        self.turns.setdefault(job.name, self.turn)
         return job.name
 
     def _own(self, place: Path, total: str, sum_of: Callable[[Mapping], str]) -> Path:

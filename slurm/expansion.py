@@ -118,7 +118,7 @@ def expand(spec: Spec, call: Call) -> Pipeline:
         if spec.plot:
             build.add_plot()
         build.add_table()
-    jobs = tuple(job for kind in build.jobs.values() for job in kind.values())
+    jobs = build.in_turn()
     _check_needs(jobs, spec)
     build.data.check_names(build.reads)
     return Pipeline(

@@ -1,4 +1,4 @@
-"""A graph of jobs, run on this machine one after the other; what is finished is not run again."""
+"""A graph of jobs, run on this machine; what is finished is not run again."""
 
 import fcntl
 import logging
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ class JobFailed(DenseSSLError):
 def run_local(
     jobs: Sequence[Job],
     folder: str | os.PathLike,
+    at_once: int = 1,
     leaves_out: Callable[[Job], bool] = lambda job: False,
 ) -> None:
     """Run the jobs in the order of their needs; the folder keeps their logs and what is finished.
@@ -43,36 +45,74 @@ def run_local(
     A finished job (:class:`Finished`) is not run again. A failed one stops those that need it; the
     others still run, then JobFailed shows the last lines of its log. ``leaves_out(job)`` is asked
     before each: one that is left out is not run, nor what needs it, and is no failure. Ctrl-C and
-    SIGTERM go on to the running job; when it has ended, StoppedEarly is raised, and the same call
-    goes on later. A second run in the folder while one is busy (also one whose parent was killed)
-    raises InputError.
+    SIGTERM are handed to the running jobs; when they have ended, StoppedEarly is raised, and the
+    same call resumes later. A second run in the folder while one is busy (also one whose parent was
+    killed) raises InputError. Of ``at_once`` jobs side by side each gets its part of the
+    processor's threads.
     """
     folder = Path(folder)
-    jobs = in_order(jobs)
-    done = Finished(jobs, folder)
+    waiting, settled = in_order(jobs), set()
+    done = Finished(waiting, folder)
     failed: dict[str, JobFailed] = {}
     left: set[str] = set()
-    with _alone_in(folder) as lock, Board([job.name for job in jobs]) as board, _stops() as stops:
-        write_graph(folder, jobs, {})
-        for job in jobs:
-            if (seconds := done.seconds(job.name)) is not None:
-                board.set(job.name, "done before", seconds)
-            elif any(need in failed for need in job.needs):
-                failed[job.name] = failed[next(need for need in job.needs if need in failed)]
-                board.set(job.name, "not run")
-            elif any(need in left for need in job.needs) or leaves_out(job):
-                left.add(job.name)
-                board.set(job.name, "left out")
-            elif error := _run(job, done, board, stops, lock):
-                failed[job.name] = error
-            if stops:
-                so_far = f" (failed so far: {', '.join(failed)})" if failed else ""
-                raise StoppedEarly(f"stopped{so_far}; run the same command again to go on")
+    running: dict[Future, Job] = {}
+    threads = _threads(at_once)
+
+    def runs(job: Job) -> bool:
+        """Whether the job is to run; else the board says why not."""
+        if (seconds := done.seconds(job.name)) is not None:
+            board.set(job.name, "done before", seconds)
+        elif lacking := next((need for need in job.needs if need in failed), None):
+            failed[job.name] = failed[lacking]
+            board.set(job.name, "not run")
+        elif any(need in left for need in job.needs) or leaves_out(job):
+            left.add(job.name)
+            board.set(job.name, "left out")
+        else:
+            return True
+        return False
+
+    with (
+        _alone_in(folder) as lock,
+        Board([job.name for job in waiting]) as board,
+        _stops() as stops,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
+        write_graph(folder, waiting, {})
+        while running or (waiting and not stops):
+            for job in list(waiting):
+                if stops or len(running) == at_once:
+                    break
+                if not settled.issuperset(job.before):
+                    continue
+                waiting.remove(job)
+                if runs(job):
+                    running[pool.submit(_run, job, done, board, stops, lock, threads)] = job
+                else:
+                    settled.add(job.name)
+            for ended in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
+                job = running.pop(ended)
+                settled.add(job.name)
+                if error := ended.result():
+                    failed[job.name] = error
+        if stops:
+            so_far = f" (failed so far: {', '.join(failed)})" if failed else ""
+            raise StoppedEarly(f"stopped{so_far}; run the same command again to resume")
     if failed:
         raise next(iter(failed.values()))
 
 
-def _run(job: Job, done: Finished, board: Board, stops: list[int], lock: int):
+def _threads(at_once: int) -> dict[str, str]:
+    """What shares the processor among jobs side by side, as variables of their environment."""
+    if at_once == 1:
+        return {}
+    each = max(len(os.sched_getaffinity(0)) // at_once, 1)
+    return {"OMP_NUM_THREADS": str(each), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def _run(
+    job: Job, done: Finished, board: Board, stops: list[int], lock: int, threads: dict[str, str]
+) -> JobFailed | None:
     """Run one job to its end; its JobFailed, or None when it ended well or was stopped."""
     log = done.folder / "logs" / f"{job.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +135,7 @@ def _run(job: Job, done: Finished, board: Board, stops: list[int], lock: int):
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **job.env, "PYTHONUNBUFFERED": "1"},
+            env={**threads, **os.environ, **job.env, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # the terminal's Ctrl-C reaches it once, through us
             pass_fds=(lock,),  # the folder stays taken while the job lives, even without us
         )
@@ -107,7 +147,7 @@ def _run(job: Job, done: Finished, board: Board, stops: list[int], lock: int):
         ended("done")
         return None
     if stops or code == STOPPED:
-        stops.append(code)
+        stops.append(signal.SIGTERM)  # for those beside it, too
         ended("stopped")
         return None
     last = last_lines(log, start)[-TAIL:]

@@ -53,10 +53,10 @@ class Row:
     ``method`` is unique in the file. ``pretrain`` names a config, ``options`` are its ``KEY:
     VALUE``, ``data`` is what it reads (``imagenet/train``), ``start_from`` the config of the
     pretraining whose weights it starts from. ``start``: random, random_bn or supervised.
-    ``weights``: official, to be named at the call. ``transfer`` are options of this row's
-    fine-tunings, ``protocols`` those of the file's that it goes through (empty: all). ``name``: of
-    its folders. ``sweep``: an option and a list of its values, each of which becomes a row of its
-    own.
+    ``weights``: official, to be named at the call. ``job``: one of the file's own, whose first
+    output are the row's weights. ``transfer`` are options of this row's fine-tunings, ``protocols``
+    those of the file's that it goes through (empty: all). ``name``: of its folders. ``sweep``: an
+    option and a list of its values, each of which becomes a row of its own.
     ``seeds``: so many pretrainings, or those of these seeds, which are one row of the table.
     ``trials``: of this row, where it has others than its protocols.
     """
@@ -68,6 +68,7 @@ class Row:
     start_from: str = ""
     start: str = ""
     weights: str = ""
+    job: str = ""
     published: bool = False
     transfer: Mapping[str, Any] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
@@ -344,9 +345,11 @@ def _unique(names: Sequence[str], key: str, file: str) -> None:
 
 def _check_row(row: Row, spec: Spec, file: str) -> None:
     where = f"the row '{row.method}' of {file}"
-    kinds = [row.pretrain, row.start, row.weights, "published" if row.published else ""]
+    kinds = [row.pretrain, row.start, row.weights, row.job, "published" if row.published else ""]
     if len(list(filter(None, kinds))) != 1:
-        raise InputError(f"{where} needs one of: pretrain, start, weights, published")
+        raise InputError(f"{where} needs one of: pretrain, start, weights, job, published")
+    if row.job and row.job not in (known := [job.name for job in spec.jobs if job.outputs]):
+        raise unknown("job (with outputs)", row.job, known, where)
     if row.start and row.start not in STARTS:
         raise unknown("start", row.start, STARTS, where)
     if row.weights and row.weights != "official":

@@ -23,7 +23,7 @@ the table with the published numbers beside ours. Run again, what is finished is
 and what it says first is what the rest costs. Tables that share a folder share what they have in
 common. TABLE is one of --list, or a pipeline file of your own (docs/reproduce.md).
 
-The jobs go to SLURM, or run here one after the other with --local; --dry-run only shows them.
+The jobs go to SLURM, or run here with --local; --dry-run only shows them.
 """
 
 
@@ -54,6 +54,9 @@ def parser() -> Parser:
     made.add_argument(
         "--seeds", type=int, metavar="K", help="pretrainings of every row, with SEED 0, 1, …"
     )
+    made.add_argument(
+        "--jobs", type=int, default=1, metavar="K", help="with --local: so many side by side"
+    )
     flags.add(made)
     return made
 
@@ -66,7 +69,7 @@ def main(argv: list[str]) -> int:
         return 0
     if not args.table:
         raise InputError(f"TABLE is missing: one of {', '.join(pipeline.built_in())}, or a file")
-    for name, value in (("--trials", args.trials), ("--seeds", args.seeds)):
+    for name, value in (("--trials", args.trials), ("--seeds", args.seeds), ("--jobs", args.jobs)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; allowed: 1 or more")
     if not (args.local or args.dry_run or shutil.which("sbatch")):
@@ -87,7 +90,7 @@ def main(argv: list[str]) -> int:
     found.prepare()
     print(cost.summary(found.jobs, found.is_done()), file=sys.stderr)
     if args.local:
-        return run_here(found)
+        return run_here(found, args.jobs)
     log.setup()
     flags.submit(found.jobs, found.folder, cluster)
     return 0
@@ -116,12 +119,12 @@ def load(args) -> Pipeline:
     return expansion.expand(pipeline.read(args.table), call)
 
 
-def run_here(found: Pipeline) -> int:
-    """All jobs on this machine, one after the other, then the table."""
+def run_here(found: Pipeline, at_once: int = 1) -> int:
+    """All jobs on this machine, ``at_once`` side by side, then the table."""
     from d2_transfer.tables import main as table
 
     log.setup(found.folder)
-    run_local(found.jobs, found.folder)
+    run_local(found.jobs, found.folder, at_once)
     for job in found.jobs:
         if job.argv[0] == "table":
             words, output = _to_screen([str(word) for word in job.argv[1:]])
