@@ -37,8 +37,8 @@ class JobFailed(DenseSSLError):
 def run_local(
     jobs: Sequence[Job],
     folder: str | os.PathLike,
-    at_once: int = 1,
     leaves_out: Callable[[Job], bool] = lambda job: False,
+    at_once: int = 1,
 ) -> None:
     """Run the jobs in the order of their needs; the folder keeps their logs and what is finished.
 

@@ -124,7 +124,7 @@ def run_here(found: Pipeline, at_once: int = 1) -> int:
     from d2_transfer.tables import main as table
 
     log.setup(found.folder)
-    run_local(found.jobs, found.folder, at_once)
+    run_local(found.jobs, found.folder, at_once=at_once)
     for job in found.jobs:
         if job.argv[0] == "table":
             words, output = _to_screen([str(word) for word in job.argv[1:]])

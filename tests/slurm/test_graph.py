@@ -166,6 +166,54 @@ def test_a_job_that_stopped_early_stops_the_graph(tmp_path):
     assert ran(tmp_path) == []
 
 
+def meeting(folder, name, other):
+    """A job that ends once the other one has begun, too."""
+    wait = f"while not p.joinpath({other!r}).exists(): time.sleep(0.01)"
+    code = f"import pathlib, time; p = pathlib.Path({str(folder)!r}); p.joinpath({name!r}).touch()"
+    return python(name, f"{code}\n{wait}")
+
+
+def test_jobs_side_by_side_start_in_order_and_wait_for_what_they_need(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = f"import os; open({str(tmp_path / 'n')!r}, 'w').write(os.environ['OMP_NUM_THREADS'])"
+    jobs = [
+        meeting(tmp_path, "a", "b"),
+        meeting(tmp_path, "b", "a"),
+        noting(tmp_path, "c", "a", "b"),
+        noting(tmp_path, "d", "c"),
+        python("threads", threads, "d"),
+    ]
+    run_local(jobs, tmp_path, at_once=2)
+    assert ran(tmp_path) == ["c", "d"]
+    assert int((tmp_path / "n").read_text()) == max(len(os.sched_getaffinity(0)) // 2, 1)
+
+
+def test_side_by_side_a_job_that_stops_early_stops_the_one_beside_it(tmp_path):
+    first = f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'on')!r}).exists(): pass"
+    beside = (
+        f"import pathlib, time; pathlib.Path({str(tmp_path / 'on')!r}).touch(); time.sleep(600)"
+    )
+    jobs = [
+        python("first", f"{first}\nraise SystemExit(75)"),
+        python("beside", beside),
+        noting(tmp_path, "other"),
+    ]
+    with pytest.raises(StoppedEarly):
+        run_local(jobs, tmp_path, at_once=2)
+    assert ran(tmp_path) == []
+
+
+def test_side_by_side_a_failed_job_stops_only_those_that_need_it(tmp_path):
+    jobs = [
+        python("bad", "raise SystemExit(3)"),
+        noting(tmp_path, "after", "bad"),
+        noting(tmp_path, "other"),
+    ]
+    with pytest.raises(JobFailed, match="'bad' failed"):
+        run_local(jobs, tmp_path, at_once=2)
+    assert ran(tmp_path) == ["other"]
+
+
 # A run in a process of its own, with a job that saves where it was when it is asked to stop.
 COUNTING = """
 import os, pathlib, signal, sys, time

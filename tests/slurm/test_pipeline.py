@@ -135,17 +135,20 @@ def test_a_row_with_seeds_is_a_pretraining_for_each_and_one_row_of_the_table(tmp
     alike = [name for name in one if not name.startswith("table")]
     assert [jobs[name] for name in alike] == [one[name] for name in alike]  # seed 0 is not again
     new = [name for name in jobs if name not in one]
-    assert new == [
-        *("pretrain-mine_moco-seed1", "pretrain-mine_moco-seed2"),
-        *("convert-mine_moco-seed1", "convert-mine_moco-seed2"),
-        *(f"transfer-voc_det_c4-mine_moco-seed{seed}-{k}" for seed in (1, 2) for k in (1, 2)),
+    assert new == [  # all of one seed before the next: a graph that is stopped is balanced
+        name
+        for seed in (1, 2)
+        for name in (
+            *(f"pretrain-mine_moco-seed{seed}", f"convert-mine_moco-seed{seed}"),
+            *(f"transfer-voc_det_c4-mine_moco-seed{seed}-{k}" for k in (1, 2)),
+        )
     ]
     words = jobs["pretrain-mine_moco-seed2"].argv
     assert words[words.index("SEED") + 1] == "2" and "SEED" not in jobs["pretrain-mine_moco"].argv
     assert jobs["convert-mine_moco-seed2"].needs == ("pretrain-mine_moco-seed2",)
     assert jobs[new[-1]].needs == ("convert-mine_moco-seed2",)
     table = jobs["table-mine"]
-    assert set(new[-4:]) < set(table.after)
+    assert {name for name in new if name.startswith("transfer")} < set(table.after)
     labels = [word for word in table.argv if word.endswith("=MoCo-v2")]
     assert len(labels) == 3 and labels[2].endswith("voc_det_c4/mine_moco-seed2=MoCo-v2")
     given = by_name(expanded(tmp_path, seeds=3))
@@ -156,6 +159,37 @@ def test_a_row_with_seeds_is_a_pretraining_for_each_and_one_row_of_the_table(tmp
     ]
     with pytest.raises(InputError, match="it has seeds and SEED 4"):
         expanded(tmp_path, told, pretrain=("SEED", "4"))
+
+
+OUTSIDE = """
+data: imagenet/train
+rows:
+  - {method: Other tool, job: other}
+  - {method: MoCo-v2, pretrain: CONFIG, seeds: 2}
+protocols:
+  - {name: voc_det_c4, trials: 1}
+jobs:
+  - {name: other, module: other.tool, run: $data SEED $seed, outputs: ['$dir/o$seed.pth'], seeds: 2}
+"""
+
+
+def test_the_weights_of_a_row_may_come_from_a_job_of_one_s_own(tmp_path, config):
+    jobs = by_name(expanded(tmp_path, OUTSIDE))
+    told = jobs["convert-other_tool-seed1"]
+    assert told.needs == ("other-seed1",) and told.argv[1] == str(tmp_path / "run" / "o1.pth")
+    facts = [word for word in told.argv if "=" in word]
+    assert "seed=1" in facts and "dataset=imagenet/train" in facts
+    (recipe,) = [word for word in facts if word.startswith("recipe=")]
+    assert recipe in jobs["convert-other_tool-seed0"].argv  # of one recipe: one row of the table
+    changed = by_name(expanded(tmp_path, OUTSIDE.replace("SEED $seed", "--more SEED $seed")))
+    assert recipe not in changed["convert-other_tool-seed0"].argv
+    order = list(jobs)
+    assert jobs["transfer-voc_det_c4-other_tool-seed1-1"].needs == ("convert-other_tool-seed1",)
+    assert order.index("transfer-voc_det_c4-mine_moco-1") < order.index("other-seed1")
+    with pytest.raises(InputError, match="job.*'othe'.*Did you mean 'other'"):
+        expanded(tmp_path, OUTSIDE.replace("job: other}", "job: othe}"))
+    with pytest.raises(InputError, match="needs one of: .*job"):
+        expanded(tmp_path, OUTSIDE.replace("job: other}", "job: other, start: random}"))
 
 
 def test_what_a_row_with_seeds_starts_from_is_pretrained_with_its_seed(tmp_path, config):

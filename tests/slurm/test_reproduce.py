@@ -70,7 +70,7 @@ def test_without_slurm_both_ways_are_named(monkeypatch, no_data):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "TABLE is missing: one of demo, houghcl/coco_det"),
+        ([], "TABLE is missing: one of demo, evidence/photos"),
         (["setsim/table99", "--dry-run"], "Did you mean 'setsim/table"),
         (["setsim/table1", "--trials", "0"], "--trials is 0"),
         (["setsim/table1", "--dry-run", "--weights", "moco.pth"], "is not METHOD=FILE"),

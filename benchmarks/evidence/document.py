@@ -1,0 +1,335 @@
+"""docs/evidence.md, made of what was measured: every number and every comparing sentence."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+
+from d2_transfer.compare.words import points
+from d2_transfer.tables.t_test import p_value
+
+from .contrasts import (
+    Contrast,
+    against_controls,
+    corrected,
+    of_difference,
+    of_groups,
+    of_methods,
+    prediction_interval,
+)
+from .contrasts import between as difference
+from .measured import CONTROLS, DENSE, IMAGE_LEVEL, METHODS, OUTSIDE, Measured
+from .shortcuts import OBJECT, RING
+from .words import NOT_MEASURED, PROBES, TITLES
+
+PAGE = Path(__file__).with_name("page.md")
+YES, NO, UNSEEN = "yes", "no", "not to be seen at this size"
+OPTIONS_ALONE = ("DATA.WORKERS", "CHECKPOINT.KEEP")  # change no number
+Answers = Mapping[tuple[str, str], Contrast]  # by data set and probe
+
+
+def render(sets: Mapping[str, Measured]) -> str:
+    """The page. ``sets``: by name (``scenes``, ``photos``), those that have any record."""
+    answers = _answers(sets)
+    parts = [
+        _of_set(name, sets[name], answers)
+        if name in sets
+        else f"## {title}\n\n{NOT_MEASURED[name]}"
+        for name, title in TITLES.items()
+    ]
+    return Template(PAGE.read_text("utf-8")).substitute(
+        in_short=_in_short(sets, answers), recipe=_recipe(sets), sets="\n\n".join(parts)
+    )
+
+
+def _answers(sets: Mapping[str, Measured]) -> Answers:
+    """Dense less image-level, by data set and probe, corrected for their number."""
+    found = {}
+    for name, measured in sets.items():
+        for probe in measured.probes:
+            sides = measured.of(probe, IMAGE_LEVEL), measured.of(probe, DENSE)
+            if (contrast := of_methods(*sides)) is not None:
+                found[name, probe] = contrast
+    return corrected(found)
+
+
+def answer(contrast: Contrast) -> str:
+    """Whether dense methods are above image-level ones."""
+    if not contrast.seen:
+        return UNSEEN
+    return YES if contrast.mean > 0 else NO
+
+
+def _in_short(sets: Mapping[str, Measured], answers: Answers) -> str:
+    lines = [
+        "Are the dense methods above the image-level ones? (difference of the groups' mIoU, 95 % "
+        f"interval, p after Holm's correction for these {len(answers)} answers)"
+    ]
+    heads = ("data", "measure", "dense − image-level", "95 % interval", "p", "answer")
+    rows = [
+        (TITLES[name], PROBES[probe], points(each.mean, "+"), _interval(each), _p(each.holm))
+        + (f"**{answer(each)}**",)
+        for (name, probe), each in answers.items()
+    ]
+    lines += ["", *_table(heads, rows, left=2)]
+    for name, measured in sets.items():
+        for probe in measured.probes:
+            if told := _told_apart(measured, probe):
+                lines += ["", f"*{TITLES[name]}, {PROBES[probe]}*: {told}"]
+    return "\n".join(lines)
+
+
+def _told_apart(measured: Measured, probe: str) -> str:
+    """Which methods are above or below both random starts, and which are neither."""
+    found = _by_control(measured, probe)
+    sides: dict[str, list[str]] = {"above": [], "below": [], "neither": []}
+    for method, (_, each) in found.items():
+        side = ("above" if each.mean > 0 else "below") if each.seen else "neither"
+        sides[side].append(method)
+    if not found:
+        return ""
+    controls = " and ".join(measured.of(probe, CONTROLS))
+    told = {
+        "above": f"above {controls}: ",
+        "below": "below one of them or both, and not above: ",
+        "neither": "not distinguishable from one of them or both: ",
+    }
+    return "; ".join(told[side] + ", ".join(names) for side, names in sides.items() if names) + "."
+
+
+def _by_control(measured: Measured, probe: str) -> dict[str, tuple[str, Contrast]]:
+    """Of each method the control that counts and the difference, corrected for the methods."""
+    controls = measured.of(probe, CONTROLS)
+    if not controls:
+        return {}
+    found = {
+        method: against_controls(values, controls)
+        for method, values in measured.of(probe, (*METHODS, *OUTSIDE)).items()
+    }
+    after = corrected({method: each for method, (_, each) in found.items()})
+    return {method: (control, after[method]) for method, (control, _) in found.items()}
+
+
+def _recipe(sets: Mapping[str, Measured]) -> str:
+    """The options that all rows share, and those that a row has beside them."""
+    spec = next(iter(sets.values())).spec
+    rows = [row for row in spec.rows if row.pretrain]
+    common = {
+        key: value
+        for key, value in rows[0].options.items()
+        if key not in OPTIONS_ALONE and all(row.options.get(key) == value for row in rows)
+    }
+    words = ", ".join(f"`{key} {value}`" for key, value in common.items())
+    lines = [f"Common to all: {words}.", ""]
+    own = [
+        (row.method, f"`{row.pretrain}`", _own(row.options, rows[0].options) or "–") for row in rows
+    ]
+    lines += _table(("method", "config", "beside the common recipe"), own, left=3)
+    return "\n".join(lines)
+
+
+def _own(options: Mapping, common: Mapping) -> str:
+    return ", ".join(f"`{key} {value}`" for key, value in options.items() if key not in common)
+
+
+def _of_set(name: str, measured: Measured, answers: Answers) -> str:
+    parts = [f"## {TITLES[name]}"]
+    if measured.missing:
+        some = "; ".join(measured.missing[:8]) + ("; …" if len(measured.missing) > 8 else "")
+        parts.append(
+            f"**Not complete**: {len(measured.missing)} measurements are missing ({some}). The "
+            "numbers below are of those that are there."
+        )
+    if measured.seconds:
+        hours = sum(measured.seconds.values()) / 3600
+        spent = ", ".join(f"{kind} {each / 60:.0f}" for kind, each in measured.seconds.items())
+        parts.append(
+            f"The jobs took {hours:.1f} hours of wall-clock time in all, two side by side of one "
+            f"thread each (minutes: {spent}); other work on the machine is in it."
+        )
+    if measured.shortcuts:
+        parts.append("### Does the question make sense here?\n\n" + _shortcuts(name, measured))
+    parts.append("### mIoU\n\n" + _numbers(measured))
+    parts.append("### Against the random starts\n\n" + _controls(measured))
+    parts.append("### Dense against image-level\n\n" + _groups(name, measured, answers))
+    if outside := _outside(measured):
+        parts.append("### The outside check: lightly\n\n" + outside)
+    return "\n\n".join(parts)
+
+
+def _numbers(measured: Measured) -> str:
+    """Mean ± standard deviation between pretrainings (of controls: between networks), and n."""
+    there = [row.method for row in measured.spec.rows]
+    rows = []
+    for method in there:
+        cells = [_cell(measured.values[probe].get(method, [])) for probe in measured.probes]
+        counts = {len(measured.values[probe].get(method, [])) for probe in measured.probes} - {0}
+        if counts:
+            rows.append((method, *cells, " / ".join(map(str, sorted(counts)))))
+    heads = ("method", *(PROBES[probe] for probe in measured.probes), "n")
+    return "\n".join(_table(heads, rows, left=1))
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    spread = f" ± {points(statistics.stdev(values))}" if len(values) > 1 else ""
+    return points(statistics.fmean(values)) + spread
+
+
+def _controls(measured: Measured) -> str:
+    lines = []
+    heads = ("measure", "method", "control", "difference", "95 % interval", "p", "")
+    rows = []
+    for probe in measured.probes:
+        for method, (control, each) in _by_control(measured, probe).items():
+            verdict = "" if each.seen else "not distinguishable"
+            rows.append(
+                (PROBES[probe], method, control, points(each.mean, "+"), _interval(each))
+                + (_p(each.holm), verdict)
+            )
+    lines += _table(heads, rows, left=3)
+    lines += [
+        "",
+        "Each method against the control that it differs from least surely (Welch's t test, the "
+        "pretraining as the unit; of a control each network). p by Holm's correction for the "
+        "methods of a measure; intervals are of each comparison alone.",
+    ]
+    return "\n".join(lines)
+
+
+def _groups(name: str, measured: Measured, answers: Answers) -> str:
+    lines = []
+    for probe in measured.probes:
+        if (each := answers.get((name, probe))) is None:
+            continue
+        sides = measured.of(probe, IMAGE_LEVEL), measured.of(probe, DENSE)
+        images, dense = (sum(map(len, side.values())) for side in sides)
+        where = "above" if each.mean > 0 else "below"
+        told = (
+            f"- **{PROBES[probe]}: {answer(each)}.** The {len(sides[1])} dense methods are "
+            f"{points(abs(each.mean))} points {where} the {len(sides[0])} image-level ones (95 % "
+            f"interval {_interval(each)}, {_p_words(each.p)}, after the correction "
+            f"{_p_words(each.holm)}; {dense} against {images} pretrainings)."
+        )
+        if each.detectable is not None and not each.seen:
+            told += f" A difference below {points(each.detectable)} cannot be seen by so many."
+        if (groups := of_groups(*sides)) is not None and groups.interval:
+            told += (
+                f" With the method as the unit the interval is {_interval(groups)} "
+                f"({_p_words(groups.p)})."
+            )
+        lines.append(told)
+    return "\n".join(lines)
+
+
+def _outside(measured: Measured) -> str:
+    rows = []
+    for outside, own in OUTSIDE.items():
+        for probe in measured.probes:
+            both = measured.of(probe, (own, outside))
+            if len(both) < 2:
+                continue
+            each = of_difference(difference(both[own], both[outside]))
+            expected = prediction_interval(both[own])
+            inside = "–"
+            if expected:
+                count = sum(expected[0] <= value <= expected[1] for value in both[outside])
+                inside = f"{count} of {len(both[outside])}"
+            rows.append(((outside, probe), each, inside))
+    after = corrected({key: each for key, each, _ in rows})
+    if not rows:
+        return ""
+    heads = ("method", "measure", "lightly − ours", "95 % interval", "p", "within our spread", "")
+    cells = [
+        (key[0], PROBES[key[1]], points(each.mean, "+"), _interval(each), _p(after[key].holm))
+        + (inside, "**differs**" if after[key].seen else "")
+        for key, each, inside in rows
+    ]
+    differ = [f"{key[0]}, {PROBES[key[1]]}" for key, *_ in rows if after[key].seen]
+    verdict = (
+        f"These differ from ours by more than chance explains: {'; '.join(differ)}."
+        if differ
+        else "None differs from ours by more than chance explains."
+    )
+    return "\n".join(
+        [
+            *_table(heads, cells, left=2),
+            "",
+            f"{verdict} p by Holm's correction for these {len(rows)} comparisons. *Within our "
+            "spread*: how many of lightly's pretrainings lie where one more of ours is expected in "
+            "95 of 100 cases (mean ± t · s · √(1 + 1/n)).",
+        ]
+    )
+
+
+def _shortcuts(name: str, measured: Measured) -> str:
+    """What is known of a data set without a network, in sentences with their intervals."""
+    told = measured.shortcuts or {}
+    lines = []
+    if objects := told.get("objects"):
+        lines.append(
+            f"- Several objects: {objects['an_image']:.1f} an image in the mean, and in "
+            f"{objects['share_of_images_with_several']:.0f} % of the images more than one."
+        )
+        lines += [_class_from(region, objects) for region in (RING, OBJECT)]
+    same = told["duplicates"]
+    nearer = same["share_above_99_per_cent_of_training"]
+    lines.append(
+        f"- Test images and training images: {nearer:.1f} % of "
+        f"the {told['test']} test images are nearer to a training image than 99 % of the training "
+        "images are to another one; by chance it would be 1 % (correlation of grey thumbnails of "
+        f"16 px; to the nearest {same['median']:.2f} in the median and {same['most']:.2f} at most, "
+        f"among training images {same['median_in_training']:.2f} and "
+        f"{same['most_in_training']:.2f})."
+    )
+    floor = told["cells"]["mIoU"]
+    lines.append(
+        "- What colour and texture of a position's cell alone give a linear layer: mIoU "
+        f"{points(floor['value'])} ({points(floor['low'])} to {points(floor['high'])}; with the "
+        f"labels in another order {points(told['cells']['shuffled']['value'])}). "
+        + _above_floor(measured, floor)
+    )
+    return "\n".join([*lines, "", "Intervals of 95 % by blocks of ten test images."])
+
+
+def _class_from(region: str, objects: Mapping) -> str:
+    told = objects[region]
+    chance = max(told["shuffled"], told["most_frequent"])
+    beyond = told["low"] > chance
+    verdict = "tells more than chance" if beyond else "does not tell it"
+    return (
+        f"- The class of an object from colour and texture of {region}: {verdict}: "
+        f"{told['value']:.1f} % right ({told['low']:.1f} to {told['high']:.1f}) of "
+        f"{objects['test_objects']} objects of {objects['classes']} classes; the most frequent "
+        f"class is {told['most_frequent']:.1f} %, shuffled labels give {told['shuffled']:.1f} %."
+    )
+
+
+def _above_floor(measured: Measured, floor: Mapping) -> str:
+    values = measured.of("linear", (*CONTROLS, *METHODS))
+    above = [name for name, each in values.items() if statistics.fmean(each) > floor["high"]]
+    if not above:
+        return "No network's linear probe has a mean above that interval."
+    return f"Means of the linear probe above that interval: {', '.join(above)}."
+
+
+def _interval(each: Contrast) -> str:
+    if each.interval is None:
+        return "–"
+    low, high = each.interval
+    return f"{points(low, '+')} to {points(high, '+')}"
+
+
+def _p(p: float | None) -> str:
+    return "–" if p is None else p_value(p).removeprefix("p = ").removeprefix("p ")
+
+
+def _p_words(p: float | None) -> str:
+    return "not tested" if p is None else p_value(p)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Markdown; the first ``left`` columns are of text."""
+    rule = [":--" if place < left else "--:" for place in range(len(heads))]
+    return ["| " + " | ".join(row) + " |" for row in (heads, rule, *rows)]
