@@ -1,6 +1,6 @@
 """Pretrain with lightly's MoCo-v2 or DenseCL: the outside check of ``make evidence``.
 
-    python -m benchmarks.evidence.lightly_pretrain densecl IMAGES --steps 250 --seed 1 -o FILE.pth
+    python -m benchmarks.evidence.lightly_pretrain densecl IMAGES --steps 400 --seed 1 -o FILE.pth
 
 Network, views, optimiser and schedule are those that ``configs/papers/evidence`` gives to our own
 MoCo-v2 and DenseCL; transforms, heads, losses, memory bank and momentum updates are lightly's, put
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--scale", type=float, nargs=2, default=(0.1, 0.5), help="area of a crop")
     made.add_argument("--queue", type=int, default=256)
     made.add_argument("--momentum", type=float, default=0.99)
-    made.add_argument("--rate", type=float, default=0.00025, help="of AdamW at this batch")
+    made.add_argument("--rate", type=float, default=0.001, help="of AdamW at this batch")
     made.add_argument("--decay", type=float, default=1e-4)
     made.add_argument("-o", "--output", type=Path, required=True)
     return made

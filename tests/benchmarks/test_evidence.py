@@ -170,7 +170,7 @@ def test_the_page_answers_each_measure_with_its_interval(run, capsys):
     assert "not distinguishable" not in line(text, "| linear layer | SCFS |")
     assert "0 of 3 | **differs** |" in line(text, "| lightly DenseCL | linear layer |")
     assert "**differs**" not in line(text, "| lightly MoCo-v2 | linear layer |")
-    assert "SOLVER.MAX_STEPS 250" in text and "$" not in text
+    assert "`SOLVER.MAX_STEPS 400`" in text and "$" not in text
     assert "CAMVID=DIR" in text.partition("## Photographs")[2]
 
 
