@@ -2,14 +2,16 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from d2_transfer.tables import power
 from d2_transfer.tables.spread import within_deviation
 from d2_transfer.tables.t_test import LEVEL, Difference, between, holm
 
 SIGNIFICANT = 0.05
+Name = TypeVar("Name", bound=Hashable)
 Groups = Mapping[str, Sequence[float]]  # by method, the value of each pretraining
 
 
@@ -88,17 +90,7 @@ def of_difference(found: Difference) -> Contrast:
     return Contrast(found.mean, found.interval, found.p, found.degrees)
 
 
-def against_controls(values: Sequence[float], controls: Groups) -> tuple[str, Contrast]:
-    """The control that a row differs from least surely (the greater p), and the difference.
-
-    As in tables: :mod:`d2_transfer.tables.controls`.
-    """
-    found = {name: of_difference(between(of, values)) for name, of in controls.items()}
-    name = max(found, key=lambda each: 1.0 if found[each].p is None else found[each].p)
-    return name, found[name]
-
-
-def corrected(contrasts: Mapping[str, Contrast]) -> dict[str, Contrast]:
+def corrected(contrasts: Mapping[Name, Contrast]) -> dict[Name, Contrast]:
     """With Holm's correction for their number; what could not be tested stays as it is."""
     tested = {name: each for name, each in contrasts.items() if each.p is not None}
     after = holm([each.p for each in tested.values()])

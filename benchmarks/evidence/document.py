@@ -8,9 +8,9 @@ from string import Template
 from d2_transfer.compare.words import points
 from d2_transfer.tables.t_test import p_value
 
+from . import given_away
 from .contrasts import (
     Contrast,
-    against_controls,
     corrected,
     of_difference,
     of_groups,
@@ -19,7 +19,6 @@ from .contrasts import (
 )
 from .contrasts import between as difference
 from .measured import CONTROLS, DENSE, IMAGE_LEVEL, METHODS, OUTSIDE, Measured
-from .shortcuts import OBJECT, RING
 from .words import NOT_MEASURED, PROBES, TITLES
 
 PAGE = Path(__file__).with_name("page.md")
@@ -80,34 +79,35 @@ def _in_short(sets: Mapping[str, Measured], answers: Answers) -> str:
 
 
 def _told_apart(measured: Measured, probe: str) -> str:
-    """Which methods are above or below both random starts, and which are neither."""
-    found = _by_control(measured, probe)
-    sides: dict[str, list[str]] = {"above": [], "below": [], "neither": []}
-    for method, (_, each) in found.items():
-        side = ("above" if each.mean > 0 else "below") if each.seen else "neither"
-        sides[side].append(method)
-    if not found:
-        return ""
-    controls = " and ".join(measured.of(probe, CONTROLS))
-    told = {
-        "above": f"above {controls}: ",
-        "below": "below one of them or both, and not above: ",
-        "neither": "not distinguishable from one of them or both: ",
+    """Which methods are above or below which random start."""
+    sides: dict[str, list[str]] = {}
+    for method, found in _by_control(measured, probe).items():
+        sides.setdefault(_place(found), []).append(method)
+    told = [f"{place}: {', '.join(methods)}" for place, methods in sorted(sides.items())]
+    return "; ".join(told) + "." if told else ""
+
+
+def _place(found: Mapping[str, Contrast]) -> str:
+    """Where a method is among the random starts, in words."""
+    places = {
+        "above": [name for name, each in found.items() if each.seen and each.mean > 0],
+        "below": [name for name, each in found.items() if each.seen and each.mean < 0],
+        "not distinguishable from": [name for name, each in found.items() if not each.seen],
     }
-    return "; ".join(told[side] + ", ".join(names) for side, names in sides.items() if names) + "."
+    return ", ".join(f"{word} {' and '.join(names)}" for word, names in places.items() if names)
 
 
-def _by_control(measured: Measured, probe: str) -> dict[str, tuple[str, Contrast]]:
-    """Of each method the control that counts and the difference, corrected for the methods."""
+def _by_control(measured: Measured, probe: str) -> dict[str, dict[str, Contrast]]:
+    """Of each method the difference from each control, corrected for all of a measure."""
     controls = measured.of(probe, CONTROLS)
-    if not controls:
-        return {}
+    methods = measured.of(probe, (*METHODS, *OUTSIDE))
     found = {
-        method: against_controls(values, controls)
-        for method, values in measured.of(probe, (*METHODS, *OUTSIDE)).items()
+        (method, control): of_difference(difference(of, values))
+        for method, values in methods.items()
+        for control, of in controls.items()
     }
-    after = corrected({method: each for method, (_, each) in found.items()})
-    return {method: (control, after[method]) for method, (control, _) in found.items()}
+    after = corrected(found)
+    return {method: {control: after[method, control] for control in controls} for method in methods}
 
 
 def _recipe(sets: Mapping[str, Measured]) -> str:
@@ -148,7 +148,7 @@ def _of_set(name: str, measured: Measured, answers: Answers) -> str:
             f"thread each (minutes: {spent}); other work on the machine is in it."
         )
     if measured.shortcuts:
-        parts.append("### Does the question make sense here?\n\n" + _shortcuts(name, measured))
+        parts.append("### Does the question make sense here?\n\n" + given_away.sentences(measured))
     parts.append("### mIoU\n\n" + _numbers(measured))
     parts.append("### Against the random starts\n\n" + _controls(measured))
     parts.append("### Dense against image-level\n\n" + _groups(name, measured, answers))
@@ -178,22 +178,19 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _controls(measured: Measured) -> str:
-    lines = []
     heads = ("measure", "method", "control", "difference", "95 % interval", "p", "")
-    rows = []
-    for probe in measured.probes:
-        for method, (control, each) in _by_control(measured, probe).items():
-            verdict = "" if each.seen else "not distinguishable"
-            rows.append(
-                (PROBES[probe], method, control, points(each.mean, "+"), _interval(each))
-                + (_p(each.holm), verdict)
-            )
-    lines += _table(heads, rows, left=3)
-    lines += [
+    rows = [
+        (PROBES[probe], method, control, points(each.mean, "+"), _interval(each), _p(each.holm))
+        + ("" if each.seen else "not distinguishable",)
+        for probe in measured.probes
+        for method, found in _by_control(measured, probe).items()
+        for control, each in found.items()
+    ]
+    lines = [
+        *_table(heads, rows, left=3),
         "",
-        "Each method against the control that it differs from least surely (Welch's t test, the "
-        "pretraining as the unit; of a control each network). p by Holm's correction for the "
-        "methods of a measure; intervals are of each comparison alone.",
+        "Welch's t test, the pretraining as the unit; of a control each network. p by Holm's "
+        "correction for all comparisons of a measure; intervals are of each comparison alone.",
     ]
     return "\n".join(lines)
 
@@ -261,57 +258,6 @@ def _outside(measured: Measured) -> str:
             "95 of 100 cases (mean ± t · s · √(1 + 1/n)).",
         ]
     )
-
-
-def _shortcuts(name: str, measured: Measured) -> str:
-    """What is known of a data set without a network, in sentences with their intervals."""
-    told = measured.shortcuts or {}
-    lines = []
-    if objects := told.get("objects"):
-        lines.append(
-            f"- Several objects: {objects['an_image']:.1f} an image in the mean, and in "
-            f"{objects['share_of_images_with_several']:.0f} % of the images more than one."
-        )
-        lines += [_class_from(region, objects) for region in (RING, OBJECT)]
-    same = told["duplicates"]
-    nearer = same["share_above_99_per_cent_of_training"]
-    lines.append(
-        f"- Test images and training images: {nearer:.1f} % of "
-        f"the {told['test']} test images are nearer to a training image than 99 % of the training "
-        "images are to another one; by chance it would be 1 % (correlation of grey thumbnails of "
-        f"16 px; to the nearest {same['median']:.2f} in the median and {same['most']:.2f} at most, "
-        f"among training images {same['median_in_training']:.2f} and "
-        f"{same['most_in_training']:.2f})."
-    )
-    floor = told["cells"]["mIoU"]
-    lines.append(
-        "- What colour and texture of a position's cell alone give a linear layer: mIoU "
-        f"{points(floor['value'])} ({points(floor['low'])} to {points(floor['high'])}; with the "
-        f"labels in another order {points(told['cells']['shuffled']['value'])}). "
-        + _above_floor(measured, floor)
-    )
-    return "\n".join([*lines, "", "Intervals of 95 % by blocks of ten test images."])
-
-
-def _class_from(region: str, objects: Mapping) -> str:
-    told = objects[region]
-    chance = max(told["shuffled"], told["most_frequent"])
-    beyond = told["low"] > chance
-    verdict = "tells more than chance" if beyond else "does not tell it"
-    return (
-        f"- The class of an object from colour and texture of {region}: {verdict}: "
-        f"{told['value']:.1f} % right ({told['low']:.1f} to {told['high']:.1f}) of "
-        f"{objects['test_objects']} objects of {objects['classes']} classes; the most frequent "
-        f"class is {told['most_frequent']:.1f} %, shuffled labels give {told['shuffled']:.1f} %."
-    )
-
-
-def _above_floor(measured: Measured, floor: Mapping) -> str:
-    values = measured.of("linear", (*CONTROLS, *METHODS))
-    above = [name for name, each in values.items() if statistics.fmean(each) > floor["high"]]
-    if not above:
-        return "No network's linear probe has a mean above that interval."
-    return f"Means of the linear probe above that interval: {', '.join(above)}."
 
 
 def _interval(each: Contrast) -> str:

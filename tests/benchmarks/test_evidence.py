@@ -1,5 +1,6 @@
 """``make evidence``: its pipelines, what its page says of records, and its checks of the data."""
 
+import shutil
 import statistics
 import sys
 
@@ -166,12 +167,23 @@ def test_the_page_answers_each_measure_with_its_interval(run, capsys):
     values = sets.values["linear"]["DenseCL"]
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     assert f"| DenseCL | {mean:.2f} ± {deviation:.2f} |" in text
-    assert "not distinguishable" in line(text, "| linear layer | MoCo-v2 |")
-    assert "not distinguishable" not in line(text, "| linear layer | SCFS |")
+    assert "not distinguishable" in line(text, "| linear layer | MoCo-v2 | random |")
+    assert "not distinguishable" not in line(text, "| linear layer | SCFS | random_bn |")
+    assert "above random and random_bn: DenseCL" in line(text, "*Scenes, linear layer*")
     assert "0 of 3 | **differs** |" in line(text, "| lightly DenseCL | linear layer |")
     assert "**differs**" not in line(text, "| lightly MoCo-v2 | linear layer |")
     assert "`SOLVER.MAX_STEPS 400`" in text and "$" not in text
     assert "CAMVID=DIR" in text.partition("## Photographs")[2]
+
+
+def test_a_method_between_the_random_starts_is_said_to_be_there(run, capsys):
+    for number in range(1, 7):
+        place = run / "scenes" / "transfer" / "linear" / "random" / f"trial_{number}"
+        shutil.rmtree(place)
+        recorded(run / "scenes", "linear", "random", number, 40 + number / 10)
+    text = page(run, capsys).out
+    assert "above random_bn, below random: DenseCL" in line(text, "*Scenes, linear layer*")
+    assert "above random and" not in text
 
 
 def test_what_is_missing_is_said(run, capsys):
