@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     sets = {name: each for name, each in sets.items() if any(map(_any, each.values.values()))}
     if not sets:
         raise InputError(f"{args.folder} has no records in scenes/ or photos/; make evidence")
-    text = render(sets)
+    text = render(sets, args.folder)
     if args.output is None:
         sys.stdout.write(text)
     else:

@@ -8,7 +8,7 @@ from string import Template
 from d2_transfer.compare.words import points
 from d2_transfer.tables.t_test import p_value
 
-from . import given_away
+from . import given_away, signs
 from .contrasts import (
     Contrast,
     corrected,
@@ -27,11 +27,12 @@ OPTIONS_ALONE = ("DATA.WORKERS", "CHECKPOINT.KEEP")  # change no number
 Answers = Mapping[tuple[str, str], Contrast]  # by data set and probe
 
 
-def render(sets: Mapping[str, Measured]) -> str:
-    """The page. ``sets``: by name (``scenes``, ``photos``), those that have any record."""
+def render(sets: Mapping[str, Measured], folder: Path) -> str:
+    """The page. ``sets``: by name (``scenes``, ``photos``), those that have any record; each was
+    measured in the folder of its name below ``folder``."""
     answers = _answers(sets)
     parts = [
-        _of_set(name, sets[name], answers)
+        _of_set(name, sets[name], answers, folder / name)
         if name in sets
         else f"## {title}\n\n{NOT_MEASURED[name]}"
         for name, title in TITLES.items()
@@ -132,7 +133,7 @@ def _own(options: Mapping, common: Mapping) -> str:
     return ", ".join(f"`{key} {value}`" for key, value in options.items() if key not in common)
 
 
-def _of_set(name: str, measured: Measured, answers: Answers) -> str:
+def _of_set(name: str, measured: Measured, answers: Answers, folder: Path) -> str:
     parts = [f"## {TITLES[name]}"]
     if measured.missing:
         some = "; ".join(measured.missing[:8]) + ("; …" if len(measured.missing) > 8 else "")
@@ -149,12 +150,28 @@ def _of_set(name: str, measured: Measured, answers: Answers) -> str:
         )
     if measured.shortcuts:
         parts.append("### Does the question make sense here?\n\n" + given_away.sentences(measured))
+    if runs := signs.of_rows(measured.spec, folder):
+        parts.append("### Signs of life\n\n" + _signs(runs))
     parts.append("### mIoU\n\n" + _numbers(measured))
     parts.append("### Against the random starts\n\n" + _controls(measured))
     parts.append("### Dense against image-level\n\n" + _groups(name, measured, answers))
     if outside := _outside(measured):
         parts.append("### The outside check: lightly\n\n" + outside)
     return "\n\n".join(parts)
+
+
+def _signs(runs: Mapping[str, Sequence]) -> str:
+    heads = ("method", "accuracy of images", "of positions", "warned of collapse")
+    return "\n".join(
+        [
+            *_table(heads, signs.rows(runs), left=1),
+            "",
+            "How often the other view of an image (of a position) is the most similar one of its "
+            "batch (of its image), at the end of pretraining, in per cent, and beside it what a "
+            "guess would have. A run is warned where its spread falls or one of the two stays at "
+            "chance ([what the log shows](methods.md#what-the-log-shows)).",
+        ]
+    )
 
 
 def _numbers(measured: Measured) -> str:

@@ -1,5 +1,6 @@
 """``make evidence``: its pipelines, what its page says of records, and its checks of the data."""
 
+import json
 import shutil
 import statistics
 import sys
@@ -184,6 +185,30 @@ def test_a_method_between_the_random_starts_is_said_to_be_there(run, capsys):
     text = page(run, capsys).out
     assert "above random_bn, below random: DenseCL" in line(text, "*Scenes, linear layer*")
     assert "above random and" not in text
+
+
+def pretrained(folder, name, accuracy, steps=400, **more):
+    """The folder of a pretraining with what its last lines say."""
+    place = folder / "scenes" / "pretrain" / name
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text("METHOD: {NAME: moco}\nSOLVER: {MAX_STEPS: 400}\n")
+    lines = [
+        {"iteration": step, "stat/accuracy": accuracy, "stat/chance": 0.03125, "loss": 1.0} | more
+        for step in range(steps - 40, steps + 1, 10)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (place / "metrics.jsonl").write_text(text)
+
+
+def test_the_page_says_which_pretrainings_show_no_life(run, capsys):
+    pretrained(run, "moco_v2-seed1", 0.5)
+    pretrained(run, "moco_v2-seed2", 0.3)
+    pretrained(run, "scfs-seed1", 0.03, **{"collapse/accuracy": 231})
+    pretrained(run, "pixpro-seed1", 0.5, steps=390)  # not at its end
+    text = page(run, capsys).out.partition("### Signs of life")[2].partition("###")[0]
+    assert "| MoCo-v2 | 40 (3) | – | 0 of 2 |" in text
+    assert "| SCFS | 3 (3) | – | 1 of 1 |" in text
+    assert "PixPro" not in text
 
 
 def test_what_is_missing_is_said(run, capsys):
