@@ -166,10 +166,11 @@ def _signs(runs: Mapping[str, Sequence]) -> str:
         [
             *_table(heads, signs.rows(runs), left=1),
             "",
-            "How often the other view of an image (of a position) is the most similar one of its "
-            "batch (of its image), at the end of pretraining, in per cent, and beside it what a "
-            "guess would have. A run is warned where its spread falls or one of the two stays at "
-            "chance ([what the log shows](methods.md#what-the-log-shows)).",
+            "At the end of pretraining, in per cent: how often the other view of an image is the "
+            "most similar one of its batch, and the match of a position more similar than the "
+            "positions of another image; in brackets what a guess would have. A run is warned where "
+            "its spread falls or one of the two stays at chance "
+            "([what the log shows](methods.md#what-the-log-shows)).",
         ]
     )
 
