@@ -44,6 +44,7 @@ def make_scenes(folder: Path) -> Path:
 def options(run: tuple[str, list[str]], images: Path, folder: Path):
     preset, overrides = run
     shared = ["DATA.PATH", str(images), "OUTPUT_DIR", str(folder), "DATA.WORKERS", "0"]
+    shared += ["CHECKPOINT.STEPS", "25"]
     # 16 times the twin's own rate, and an encoder that lags: in 30 steps the loss must fall.
     shared += ["SOLVER.REFERENCE_BATCH", "16", "MOCO.MOMENTUM", "0.999", "BYOL.MOMENTUM", "0.99"]
     shared += ["PIXPRO.MOMENTUM", "0.99", "DINO.MOMENTUM", "0.99"]
@@ -98,7 +99,7 @@ def check_run(name, run, images, folder, check_same_run, start: int) -> list[dic
     assert len(curve) == 30
     assert sum(curve[-5:]) < sum(curve[start : start + 5]), curve
 
-    # Gone on with from the checkpoint of step 15, as after a crash.
+    # Resumed from the checkpoint of step 25, as after a crash.
     parts = options(run, images, folder / "parts")
     shutil.copytree(cfg.OUTPUT_DIR, parts.OUTPUT_DIR)
     (folder / "parts" / "backbone_final.pth").unlink()
