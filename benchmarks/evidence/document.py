@@ -168,8 +168,8 @@ def _signs(runs: Mapping[str, Sequence]) -> str:
             "",
             "At the end of pretraining, in per cent: how often the other view of an image is the "
             "most similar one of its batch, and the match of a position more similar than the "
-            "positions of another image; in brackets what a guess would have. A run is warned where "
-            "its spread falls or one of the two stays at chance "
+            "positions of another image; in brackets what a guess would have. A run is warned "
+            "where its spread falls or one of the two stays at chance "
             "([what the log shows](methods.md#what-the-log-shows)).",
         ]
     )

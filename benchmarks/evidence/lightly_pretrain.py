@@ -1,6 +1,6 @@
 """Pretrain with lightly's MoCo-v2 or DenseCL: the outside check of ``make evidence``.
 
-    python -m benchmarks.evidence.lightly_pretrain densecl IMAGES --steps 400 --seed 1 -o FILE.pth
+    python -m benchmarks.evidence.lightly_pretrain densecl IMAGES --steps 600 --seed 1 -o FILE.pth
 
 Network, views, optimiser and schedule are those that ``configs/papers/evidence`` gives to our own
 MoCo-v2 and DenseCL; transforms, heads, losses, memory bank and momentum updates are lightly's, put
@@ -99,9 +99,11 @@ class Pair(nn.Module):
 
 
 def _features(resnet: nn.Module, images: Tensor) -> Tensor:
-    """The last map of a torchvision ResNet, ``[B, 512, h, w]``."""
-    x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
-    return resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(x))))
+    """The last map of a torchvision ResNet, ``[B, 512, h, w]``, computed in bfloat16 as ours."""
+    with torch.autocast("cpu", torch.bfloat16):
+        x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
+        x = resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(x))))
+    return x.float()
 
 
 def transform(size: int, scale: tuple[float, float]):
@@ -126,7 +128,7 @@ def train(model: Pair, files: list[Path], args: argparse.Namespace) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.rate, weight_decay=args.decay)
     epoch = len(files) // args.batch
-    model.train()
+    model.train().to(memory_format=torch.channels_last)
     order: list[int] = []
     for step in range(args.steps):
         if step % epoch == 0:
@@ -134,7 +136,10 @@ def train(model: Pair, files: list[Path], args: argparse.Namespace) -> None:
         place = step % epoch * args.batch
         chosen = [files[number] for number in order[place : place + args.batch]]
         pairs = [views(Image.open(path).convert("RGB")) for path in chosen]
-        first, second = (torch.stack(each) for each in zip(*pairs, strict=True))
+        first, second = (
+            torch.stack(each).to(memory_format=torch.channels_last)
+            for each in zip(*pairs, strict=True)
+        )
         if step < epoch:
             factor = WARMUP_FACTOR + (1 - WARMUP_FACTOR) * step / epoch
         else:

@@ -173,7 +173,7 @@ def test_the_page_answers_each_measure_with_its_interval(run, capsys):
     assert "above random and random_bn: DenseCL" in line(text, "*Scenes, linear layer*")
     assert "0 of 3 | **differs** |" in line(text, "| lightly DenseCL | linear layer |")
     assert "**differs**" not in line(text, "| lightly MoCo-v2 | linear layer |")
-    assert "`SOLVER.MAX_STEPS 400`" in text and "$" not in text
+    assert "`SOLVER.MAX_STEPS 600`" in text and "$" not in text
     assert "CAMVID=DIR" in text.partition("## Photographs")[2]
 
 
