@@ -59,12 +59,10 @@ def levels(rows: Sequence[Row], nested: bool) -> list[str]:
             *_single(rows),
         ]
     if any(len(row.seeds) > 1 for row in rows):
-        lines = [
-            "mean ± standard deviation (ddof 1) over n fine-tunings of one pretrained model "
-            f"(seeds {seeds}); per cent."
-        ]
         tuned = any(len(row.seeds) > 1 and not row.control for row in rows)
-        return [*lines, FINE_TUNING_ALONE] if tuned else lines
+        over = "fine-tunings of one pretrained model" if tuned else "random networks, one a trial"
+        line = f"mean ± standard deviation (ddof 1) over n {over} (seeds {seeds}); per cent."
+        return [line, FINE_TUNING_ALONE] if tuned else [line]
     return [f"one fine-tuning a row (seed {seeds}); per cent."]
 
 

@@ -105,6 +105,15 @@ def test_columns_are_those_of_the_papers_in_their_order(tmp_path, trial):
         tables(tmp_path, metrics=["bbox/APsmall"])
 
 
+def test_trials_of_a_random_start_are_of_no_one_model(tmp_path, trial):
+    for seed in (1, 2):
+        trial("random", seed, metrics={"bbox/AP": 33.0 + seed})
+    assert "n random networks" in markdown(tables(tmp_path))
+    trial("moco", 1, metrics={"bbox/AP": 57.0})
+    trial("moco", 2, metrics={"bbox/AP": 58.0})
+    assert "n fine-tunings of one pretrained model" in markdown(tables(tmp_path))
+
+
 def test_the_best_is_bold_and_the_baseline_is_first_and_compared(tmp_path, trial):
     for seed in (1, 2):
         trial("setsim", seed, metrics={"bbox/AP": 59.0 + seed, "bbox/AP50": 80.04})
