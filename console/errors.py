@@ -5,7 +5,8 @@ traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 MOST = 40  # names that a message lists; of more it shows those that are near
 
@@ -36,6 +37,18 @@ class StoppedEarly(DenseSSLError):
 
 class Interrupted(StoppedEarly):
     """Stopped in the middle of a wait: what came after the last save is not saved."""
+
+
+def run_module(main: Callable[[list[str]], int], name: str) -> None:
+    """Leave with the exit code of ``main``; an error of ours is one message under ``name``.
+
+    For what is run as ``python -m``, as the front door does for its verbs.
+    """
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except DenseSSLError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import names
-from .errors import EnvironmentLacks
+from .errors import EnvironmentLacks, InputError
 
 NO_FILES = {
     stat.S_ISFIFO: "FIFO",
@@ -163,6 +163,25 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises OSError, and ValueError for what is no text or no JSON.
     """
     return json.loads(read_text(path))
+
+
+def read_object(
+    path: str | os.PathLike, what: str, missing: str = "there is no such file", **options: Any
+) -> dict[str, Any]:
+    """The object that a JSON file holds; ``options``: of :func:`json.loads`.
+
+    Raises InputError that names the file: with ``missing`` where it is not there, else that it is
+    not ``what`` it should be.
+    """
+    try:
+        values = json.loads(read_text(path), **options)
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not {what}: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is not {what}: it holds a {type(values).__name__}")
+    return values
 
 
 def sha256(path: str | os.PathLike) -> str:

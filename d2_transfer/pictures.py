@@ -219,12 +219,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    import sys
+    from console.errors import run_module
 
-    from console.errors import DenseSSLError
-
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DenseSSLError as error:
-        print(f"pictures: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_module(main, "pictures")

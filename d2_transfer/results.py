@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from console.errors import InputError
-from console.files import read_text, walk, write_json
+from console.files import read_object, walk, write_json
 from decoding import MAX_PIXELS
 
 SCHEMA = 1
@@ -113,14 +113,9 @@ def load(path: str | os.PathLike) -> Record:
     path = Path(path)
     if path.is_dir():
         path = path / FILE
-    try:
-        values = json.loads(read_text(path), parse_constant=_no_number)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no trial record") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a trial record: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is not a trial record: it holds a {type(values).__name__}")
+    values = read_object(
+        path, "a trial record", missing="there is no trial record", parse_constant=_no_number
+    )
     _check(values, path)
     values["metrics"] = {
         _printable(name): math.nan if value is None else _number(value, name, path)

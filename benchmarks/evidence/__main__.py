@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from console.errors import DenseSSLError, InputError
+from console.errors import InputError, run_module
 from console.files import write_text
 
 from .document import render
@@ -43,8 +43,4 @@ def _any(values: dict[str, list[float]]) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DenseSSLError as error:
-        print(f"evidence: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_module(main, "evidence")

@@ -5,19 +5,19 @@
 Network, views, optimiser and schedule are those that ``configs/papers/evidence`` gives to our own
 MoCo-v2 and DenseCL; transforms, heads, losses, memory bank and momentum updates are lightly's, put
 together as in its examples. What then still differs, docs/evidence.md says. The file holds a
-torchvision ResNet-18 without its classifier. A run takes minutes and starts anew when stopped.
+torchvision ResNet-18 without its classifier. A run takes minutes; one that was stopped starts from
+the beginning.
 """
 
 import argparse
 import copy
 import os
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from console.errors import EnvironmentLacks, InputError
+from console.errors import EnvironmentLacks, InputError, run_module
 
 METHODS = ("moco_v2", "densecl")
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -173,4 +173,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_module(main, "lightly_pretrain")

@@ -12,7 +12,6 @@ frames of one video are alike.
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 import probes
+from console.errors import run_module
 from console.files import write_json
 from d2_transfer import datasets
 
@@ -140,7 +140,7 @@ def _miou(counts: Tensor) -> float:
 
 
 def _interval(parts: Tensor, value) -> tuple[float, float]:
-    """Percentiles of ``value`` of the sum over test images, drawn anew in blocks of BLOCK."""
+    """Percentiles of ``value`` of the sum over test images, resampled in blocks of BLOCK."""
     blocks = torch.stack([block.sum(0) for block in parts.split(BLOCK)])
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(blocks), (DRAWS, len(blocks)))
@@ -271,4 +271,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_module(main, "shortcuts")

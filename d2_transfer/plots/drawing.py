@@ -1,6 +1,5 @@
 """A plot's lines drawn with matplotlib, without a display."""
 
-import io
 import math
 import os
 import textwrap
@@ -32,9 +31,7 @@ def draw(plot: Plot, path: str | os.PathLike, wide: bool = False) -> None:
 def svg(plot: Plot) -> str:
     """The plot as the text of an SVG, as wide as a column: for a page, which scales it."""
     with style.look():
-        stream = io.StringIO()
-        _figure(plot, wide=False).savefig(stream, format="svg", metadata=style.NO_DATES[".svg"])
-    return stream.getvalue()
+        return style.svg(_figure(plot, wide=False))
 
 
 def _figure(plot: Plot, wide: bool):

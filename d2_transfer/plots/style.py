@@ -1,6 +1,7 @@
 """The one look of all plots: for a paper's column, for colour-blind readers and for grey print."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,6 +87,13 @@ def check_format(path: str | os.PathLike) -> Path:
     if path.is_dir():
         raise InputError(f"-o {path} is a folder; name a file")
     return path
+
+
+def svg(figure) -> str:
+    """A matplotlib figure as the text of an SVG, without dates in it: for a page."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata=NO_DATES[".svg"])
+    return stream.getvalue()
 
 
 def save(figure, path: Path) -> None:

@@ -1,6 +1,5 @@
 """The curves of one pretraining: a picture a key, with the band of what is normal."""
 
-import io
 from dataclasses import dataclass
 
 from .collect import Pretraining
@@ -96,6 +95,4 @@ def _picture(
         panel.set_ylim(low - room, high + room)
         if lines:
             panel.legend(fontsize=6, loc="best")
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata=style.NO_DATES[".svg"])
-    return stream.getvalue()
+        return style.svg(figure)

@@ -1,6 +1,5 @@
 """What a study measured: its ``study.json``, and each record with its arm and share of labels."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from console.errors import InputError
-from console.files import read_text
+from console.files import read_object
 from d2_transfer import results
 from d2_transfer.results import Record
 from d2_transfer.tables.pretrainings import control_of, pretrainings, values_of
@@ -123,14 +122,8 @@ def read(folder: str | os.PathLike) -> Study:
     """
     folder = Path(folder)
     path = folder / FILE
-    try:
-        facts = json.loads(read_text(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no study; 'densessl study' writes one") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a study: {error}") from None
-    if not isinstance(facts, dict):
-        raise InputError(f"{path} is not a study: it holds a {type(facts).__name__}")
+    missing = "there is no study; 'densessl study' writes one"
+    facts = read_object(path, "a study", missing=missing)
     study = Study(folder, facts, *_named(facts, path))
     _find_records(study)
     _find_runs(study)

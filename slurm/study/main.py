@@ -41,7 +41,8 @@ def parser() -> Parser:
     made.add_argument("-o", "--output", metavar="DIR", default="study", help="for everything")
     made.add_argument("--budget", metavar="TIME", help="of all of it, as 2h or 90min (--local)")
     made.add_argument(
-        *("--weights", "-w"),
+        "--weights",
+        "-w",
         nargs="+",
         action="extend",
         default=[],
@@ -55,7 +56,11 @@ def parser() -> Parser:
     made.add_argument(
         "--steps", type=int, metavar="N", help="of each pretraining, instead of what fits"
     )
-    made.add_argument("--no-trial", action="store_true", help="measure no speed: no times are said")
+    made.add_argument(
+        "--no-trial",
+        action="store_true",
+        help="do not measure speeds; the plan then shows no times",
+    )
     made.add_argument("--seeds", type=int, default=3, metavar="K", help="of everything random")
     made.add_argument("--labels", default="1,10,100", metavar="LIST", help="shares, in per cent")
     made.add_argument("--classes", metavar="FILE", help="semseg: names of classes, one a line")

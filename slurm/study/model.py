@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from console.errors import InputError
-from console.files import read_json, write_json
+from console.files import read_object, write_json
 
 from .draws import Share
 
@@ -101,8 +101,8 @@ def read(folder: Path) -> Plan | None:
     file = folder / FILE
     if not file.is_file():
         return None
+    values = read_object(file, "a plan of a study")
     try:
-        values = read_json(file)
         if values["schema"] != SCHEMA:
             raise InputError(f"{file}: schema is {values['schema']}; this DenseSSL reads {SCHEMA}")
         parts = {"protocols": Protocol, "arms": Arm, "labels": Share}
