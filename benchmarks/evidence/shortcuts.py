@@ -40,6 +40,7 @@ RING, OBJECT = "the background around it", "the object itself"
 def main(argv: list[str]) -> int:
     """Measure and write; returns the exit code."""
     args = _parser().parse_args(argv)
+    datasets.check((args.train, args.test), args.data, stand_in=True)
     train, test = (_images(args.data, name, args.width) for name in (args.train, args.test))
     found = {"train": len(train), "test": len(test), "cells": cells(train, test)}
     found["duplicates"] = duplicates(train, test)

@@ -312,3 +312,10 @@ def test_lightly_s_methods_train_and_leave_a_resnet(tmp_path, method):
     assert not torch.equal(resnet.layer4[1].bn2.running_var, torch.ones(512))
     with pytest.raises(InputError, match="5 images"):
         lightly_pretrain.main([*words[:4], "--batch", "6", "-o", str(output)])
+
+
+def test_missing_data_are_a_message_before_anything_is_read(tmp_path):
+    argv = [str(tmp_path), "--train", "ade20k_sem_seg_train", "--test", "ade20k_sem_seg_val"]
+    with pytest.raises(InputError, match="annotations_detectron2"):
+        shortcuts.main([*argv, "-o", str(tmp_path / "found.json")])
+    assert not (tmp_path / "found.json").exists()
