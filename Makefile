@@ -9,7 +9,7 @@ READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Where no number comes out of a kernel. What is not named here, a new file too, is tested on other processors.
-NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',console slurm faults \
+NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults \
   pretrain/test_advise* pretrain/test_audit* pretrain/test_con* pretrain/test_docs* pretrain/test_external* pretrain/test_scenes* \
   pretrain/test_views_sources* pretrain/test_views_bad_input* \
   $(patsubst %,pretrain/test_engine_%*,checkpoint command facts loading lock logs order stops unreadable) \
@@ -21,7 +21,7 @@ NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',console slurm faults \
 
 setup: $(READY)  ## make .venv with everything in it
 
-$(READY): requirements.txt setup.py Makefile
+$(READY): requirements.txt setup.py pyproject.toml Makefile
 	@test -n "$(PYTHON)" || { echo "DenseSSL needs Python 3.10, 3.11 or 3.12 with the venv module \
 	(on Debian: apt-get install python3-venv), or: make PYTHON=/path/to/python3.11" >&2; exit 3; }
 	@echo "making .venv with $(PYTHON): about 5 GB, a minute or more" >&2

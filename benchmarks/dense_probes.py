@@ -55,7 +55,7 @@ def inputs(size: int):
 
 
 def linear_ours(features, labels):
-    import probes
+    from densessl import probes
 
     found = probes.linear_probe(
         features, labels, CLASSES, l2=L2, iterations=STEPS, tolerance=GRADIENT
@@ -87,7 +87,7 @@ def queries_and_labels(features, labels):
 
 
 def retrieval_ours(features, labels):
-    import probes
+    from densessl import probes
 
     queries, counts = queries_and_labels(features, labels)
     return float(probes.knn_segment(queries, features, counts, K).max(1).values.mean())
@@ -104,7 +104,7 @@ def retrieval_full(features, labels):
 
 
 def clusters_ours(features, labels):
-    import probes
+    from densessl import probes
 
     x = features[:, :COMPONENTS].contiguous()
     return probes.kmeans(x, CLUSTERS, initial=x[:CLUSTERS], iterations=LLOYD).inertia

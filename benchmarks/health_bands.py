@@ -24,11 +24,10 @@ from pathlib import Path
 
 import torch
 import yaml
-
-from pretrain import config
-from pretrain.engine.train import train
-from pretrain.methods import METHODS
-from pretrain.scenes import main as scenes
+from densessl.pretrain import config
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.methods import METHODS
+from densessl.pretrain.scenes import main as scenes
 
 TWINS = {  # method: the config whose twin is run, and what makes it this method
     "moco": ("moco_v2", []),

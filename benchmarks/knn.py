@@ -55,7 +55,7 @@ def features(options):
 
 
 def ours(queries, database, labels):
-    import knn
+    from densessl.core import knn
 
     found = knn.classify(queries, database, labels, CLASSES, KS, TEMPERATURE)
     return {k: predicted[:, 0] for k, predicted in found.items()}
@@ -83,7 +83,7 @@ def sklearn(queries, database, labels):
     import torch
     from sklearn.neighbors import NearestNeighbors
 
-    import knn
+    from densessl.core import knn
 
     search = NearestNeighbors(n_neighbors=max(KS), algorithm="brute").fit(database.numpy())
     distance, index = map(torch.from_numpy, search.kneighbors(queries.numpy()))

@@ -15,14 +15,13 @@ import time
 from contextlib import contextmanager
 
 import torch
-
-from pretrain import config
-from pretrain.engine.optimizers import build_optimizer
-from pretrain.engine.schedules import scaled_lr
-from pretrain.engine.step import Stepper
-from pretrain.methods import build_method
-from pretrain.methods import signs as module
-from pretrain.views import View
+from densessl.pretrain import config
+from densessl.pretrain.engine.optimizers import build_optimizer
+from densessl.pretrain.engine.schedules import scaled_lr
+from densessl.pretrain.engine.step import Stepper
+from densessl.pretrain.methods import build_method
+from densessl.pretrain.methods import signs as module
+from densessl.pretrain.views import View
 
 FUNCTIONS = ("image_signs", "position_signs", "pair_signs")
 ORIGINALS = {name: getattr(module, name) for name in FUNCTIONS}
@@ -35,7 +34,7 @@ def left_out():
         (each, name)
         for key, each in sys.modules.items()
         for name in FUNCTIONS
-        if key.startswith("pretrain.methods.") and hasattr(each, name)
+        if key.startswith("densessl.pretrain.methods.") and hasattr(each, name)
     ]
     for each, name in users:
         setattr(each, name, lambda *_: {})

@@ -16,14 +16,13 @@ import statistics
 import time
 
 import torch
+from densessl.pretrain import config
+from densessl.pretrain.engine.optimizers import build_optimizer
+from densessl.pretrain.engine.schedules import scaled_lr
+from densessl.pretrain.methods import build_method
+from densessl.pretrain.views import View
 from rich.console import Console
 from rich.table import Table
-
-from pretrain import config
-from pretrain.engine.optimizers import build_optimizer
-from pretrain.engine.schedules import scaled_lr
-from pretrain.methods import build_method
-from pretrain.views import View
 
 FRAMEWORKS = {  # preset: the framework alone, with the same number of forward passes
     "densecl": ("moco_v2", []),

@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.evaluation.pascal_voc import OccurringClassesVOCEvaluator
 from rich.console import Console
 from rich.table import Table
-
-from d2_transfer import compat
-from d2_transfer.evaluation.pascal_voc import OccurringClassesVOCEvaluator
 
 compat.setup()
 from detectron2.data import MetadataCatalog  # noqa: E402

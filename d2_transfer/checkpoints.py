@@ -4,10 +4,11 @@ import os
 import re
 from pathlib import Path
 
-from console import files
-from console.errors import InputError
-from d2_transfer import compat, convert
-from d2_transfer.weights import fpn_name
+from densessl.core import files
+from densessl.core.errors import InputError
+
+from . import compat, convert
+from .weights import fpn_name
 
 compat.setup()
 import torch  # noqa: E402

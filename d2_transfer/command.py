@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from console import files, log
-from console.errors import DenseSSLError, InputError
-from d2_transfer import datasets, image_range, own_data, protocols
-from d2_transfer.datasets import custom
-from d2_transfer.launch import Machines
-from d2_transfer.protocols import Protocol
-from d2_transfer.resolve import check_model, describe, describe_scaling, resolve
-from d2_transfer.run import log_name
-from d2_transfer.trained import FINAL
+from densessl.core import files, log
+from densessl.core.errors import DenseSSLError, InputError
+
+from . import datasets, image_range, own_data, protocols
+from .datasets import custom
+from .launch import Machines
+from .protocols import Protocol
+from .resolve import check_model, describe, describe_scaling, resolve
+from .run import log_name
+from .trained import FINAL
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def _detect(args, job: Job) -> int:
     )
     used = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     data = own or datasets.check(used, args.data, stand_in=args.mini)
-    from d2_transfer import evaluate_only, trials, weights
-    from d2_transfer.evaluation import build_evaluator
+    from . import evaluate_only, trials, weights
+    from .evaluation import build_evaluator
 
     logger = _begin(args, job)
     find = evaluate_only.trained if args.eval_only else weights.prepare
@@ -113,7 +114,7 @@ def _measure(args, job: Job, room: ModuleType) -> int:
         args.protocol, job.variant, job.processes, args.mini, args.overrides, job.cuda, **more
     )
     data = room.check_data(cfg, own or args.data, args.mini)
-    from d2_transfer import evaluate_only
+    from . import evaluate_only
 
     logger = _begin(args, job)
     find = evaluate_only.trained if args.eval_only else room.prepare
@@ -157,7 +158,7 @@ def _accepted(args, job: Job) -> None:
 
 
 def _run(args, job: Job, cfg, data, find: Callable):
-    from d2_transfer.run import Run
+    from .run import Run
 
     folder = Path(args.output_dir).absolute()
     return Run(
@@ -174,7 +175,7 @@ def _run(args, job: Job, cfg, data, find: Callable):
 
 
 def _trials(args, logger, run, cfg, work: Callable | None = None) -> int:
-    from d2_transfer import summary, trials
+    from . import summary, trials
 
     records, failed = trials.run_trials(run, cfg, args.trials, args.seed, work)
     if records:

@@ -3,7 +3,7 @@
 0.5 is what installs anywhere: the official Python sources without the compiled ops, written for the
 numpy, Pillow and torch of 2021. ``setup()`` must run before the first ``import detectron2``:
 
-    from d2_transfer import compat
+    from . import compat
 
     compat.setup()
     from detectron2.modeling import build_model
@@ -19,7 +19,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from console import errors
+from densessl.core import errors
 
 MEND = "make setup  (the release on PyPI), or make detectron2-main  (the official main, compiled)"
 

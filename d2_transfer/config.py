@@ -1,6 +1,6 @@
 """The options that the protocols need beside Detectron2's own."""
 
-from decoding import MAX_PIXELS
+from densessl.decoding import MAX_PIXELS
 
 
 def add_options(cfg) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from console import limits
-from console.parser import Parser
+from densessl.core import limits
+from densessl.core.parser import Parser
 
 OK, MISSING, OPTIONAL = "ok", "missing", "optional"  # optional: absent, and the main job runs
 SETUP = "make setup"
@@ -184,8 +184,9 @@ def _libraries() -> list[Finding]:
 
 
 def _detectron2() -> list[Finding]:
-    from console.errors import EnvironmentLacks
-    from d2_transfer import compat
+    from densessl.core.errors import EnvironmentLacks
+
+    from . import compat
 
     try:
         compat.setup()

@@ -10,17 +10,18 @@ from typing import Any
 
 import yaml
 
-from console import files, log
-from console.errors import InputError
-from d2_transfer import compat, convert, image_range, results
-from d2_transfer.launch import Meeting
-from d2_transfer.limits import check_machine
-from d2_transfer.run import Run, as_dict, differences
-from d2_transfer.stops import StopRequest
-from d2_transfer.summary import metric_table
-from d2_transfer.trained import FINAL, measure
-from d2_transfer.trials import detectron2_log, register, versions
-from d2_transfer.weights import Weights
+from densessl.core import files, log
+from densessl.core.errors import InputError
+
+from . import compat, convert, image_range, results
+from .launch import Meeting
+from .limits import check_machine
+from .run import Run, as_dict, differences
+from .stops import StopRequest
+from .summary import metric_table
+from .trained import FINAL, measure
+from .trials import detectron2_log, register, versions
+from .weights import Weights
 
 logger = logging.getLogger("densessl")
 FILE = "evaluation.json"

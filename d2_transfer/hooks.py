@@ -6,13 +6,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from console.board import Board
-from console.errors import StoppedEarly
-from console.lines import Lines, failed
-from console.progress import Bar
-from d2_transfer import compat
-from d2_transfer.sampling import seed_of
-from d2_transfer.stops import StopRequest
+from densessl.core.board import Board
+from densessl.core.errors import StoppedEarly
+from densessl.core.lines import Lines, failed
+from densessl.core.progress import Bar
+
+from . import compat
+from .sampling import seed_of
+from .stops import StopRequest
 
 compat.setup()
 import torch  # noqa: E402

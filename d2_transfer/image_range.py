@@ -7,12 +7,13 @@ from pathlib import Path
 
 import yaml
 
-from console.errors import InputError
-from d2_transfer.datasets.cityscapes import CityscapesInstances, CityscapesSemantic, frames
-from d2_transfer.datasets.custom import Custom
-from d2_transfer.datasets.detection import CocoLayout
-from d2_transfer.datasets.layouts import LAYOUTS
-from decoding import Range, find_range, is_image, parse, sample, told
+from densessl.core.errors import InputError
+from densessl.decoding import Range, find_range, is_image, parse, sample, told
+
+from .datasets.cityscapes import CityscapesInstances, CityscapesSemantic, frames
+from .datasets.custom import Custom
+from .datasets.detection import CocoLayout
+from .datasets.layouts import LAYOUTS
 
 OPTION = "INPUT.RANGE"
 LEAST = 16  # of so many parts of the scale a picture must take one

@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from console import errors
-from d2_transfer import compat
+from densessl.core import errors
+
+from . import compat
 
 logger = logging.getLogger("densessl")
 HOST = "127.0.0.1"

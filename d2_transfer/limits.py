@@ -1,6 +1,6 @@
 """Whether this machine's shared memory and file handles suffice for a protocol's loaders."""
 
-from console.limits import check_loading
+from densessl.core.limits import check_loading
 
 OPTION = "DATALOADER.NUM_WORKERS"
 ASPECT = 4 / 3  # of a photograph

@@ -2,10 +2,11 @@
 
 import sys
 
-from console.errors import InputError
-from console.overrides import is_option, pairs
-from console.parser import Parser
-from d2_transfer import own_data
+from densessl.core.errors import InputError
+from densessl.core.overrides import is_option, pairs
+from densessl.core.parser import Parser
+
+from . import own_data
 
 DESCRIPTION = """\
 Fine-tune pretrained weights under a paper's protocol with Detectron2's own trainer, evaluate, and
@@ -75,17 +76,17 @@ def main(argv: list[str]) -> int:
         args.weights, args.overrides = None, [args.weights, *args.overrides]
     args.overrides = pairs(args.overrides)
     _check_arguments(args)
-    from d2_transfer.resolve import check_words
+    from .resolve import check_words
 
     check_words(args.protocol, args.variant, args.overrides, args.mini, args.gpus)
-    from d2_transfer.command import transfer
+    from .command import transfer
 
     return transfer(args)
 
 
 def listing() -> str:
     """The protocols with their variants, as text."""
-    from d2_transfer.protocols import PROTOCOLS
+    from .protocols import PROTOCOLS
 
     lines = []
     for protocol in PROTOCOLS.values():
@@ -99,8 +100,8 @@ def listing() -> str:
 
 
 def _config_text(args) -> str:
-    from d2_transfer.protocols import room
-    from d2_transfer.resolve import check_words, resolve
+    from .protocols import room
+    from .resolve import check_words, resolve
 
     if not args.protocol:
         raise InputError("--print-config needs --protocol NAME (see --list)")

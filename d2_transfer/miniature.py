@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from configs import FOLDER
+from densessl.configs import FOLDER
 
 DETECTION = FOLDER / "transfer" / "mini.yaml"
 SEMANTIC = FOLDER / "transfer" / "mini_semseg.yaml"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError, unknown
-from console.overrides import pairs
+from densessl.core.errors import InputError, unknown
+from densessl.core.overrides import pairs
 
 Rules = dict[str, tuple[Callable[[float], bool], str]]  # option: what holds, in words
 

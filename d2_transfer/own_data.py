@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ def of(protocol: str, args):
 def read(protocol: str, found: Mapping[str, str]):
     """A :class:`datasets.custom.Custom`, or :class:`dense_probes.own.OwnData`; InputError."""
     if BY_PROTOCOL[protocol] is MASKS:
-        from d2_transfer import dense_probes
+        from . import dense_probes
 
         return dense_probes.read_own(**found)
-    from d2_transfer.datasets import custom
+    from .datasets import custom
 
     return custom.read(**found, need_masks=protocol == "custom_mask")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from console.errors import InputError
-from console.files import write_atomic
+from densessl.core.errors import InputError
+from densessl.core.files import write_atomic
 
 from . import own_data
 from .trained import FINAL
@@ -204,7 +204,7 @@ def _iou(one: tuple, other: tuple) -> float:
 
 def main(argv: list[str]) -> int:
     """Write the picture of one trial's detections."""
-    from console.parser import Parser
+    from densessl.core.parser import Parser
 
     parser = Parser(prog="python -m d2_transfer.pictures", description=main.__doc__)
     parser.add_argument("trial", metavar="TRIAL_DIR")
@@ -219,6 +219,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from console.errors import run_module
+    from densessl.core.errors import run_module
 
     run_module(main, "pictures")

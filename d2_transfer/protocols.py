@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from console.errors import InputError, unknown
-from d2_transfer import classification, dense_probes
-from d2_transfer.classification import table as of_classification
-from d2_transfer.dense_probes import table as of_dense_probes
+from densessl.core.errors import InputError, unknown
+
+from . import classification, dense_probes
+from .classification import table as of_classification
+from .dense_probes import table as of_dense_probes
 
 SCHEDULES = {"1x": "90k iterations", "2x": "180k iterations"}
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from configs import FOLDER
-from console.errors import InputError, unknown
-from console.overrides import pairs
-from console.text import TRUTH
-from d2_transfer import compat, image_range
-from d2_transfer.datasets import custom as custom_data
-from d2_transfer.datasets.custom import Custom
-from d2_transfer.miniature import shrink
-from d2_transfer.protocols import find, room
+from densessl.configs import FOLDER
+
+from densessl.core.errors import InputError, unknown
+from densessl.core.overrides import pairs
+from densessl.core.text import TRUTH
+
+from . import compat, image_range
+from .datasets import custom as custom_data
+from .datasets.custom import Custom
+from .miniature import shrink
+from .protocols import find, room
 
 KINDS = {
     **{bool: "True or False", int: "a whole number", float: "a number"},
@@ -246,7 +248,7 @@ def check_model(cfg) -> None:
     """
     from detectron2.data import MetadataCatalog
 
-    from d2_transfer.trainer import Trainer
+    from .trainer import Trainer
 
     own = cfg.clone()
     own.defrost()

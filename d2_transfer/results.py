@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-from console.errors import InputError
-from console.files import read_object, walk, write_json
-from decoding import MAX_PIXELS
+from densessl.core.errors import InputError
+from densessl.core.files import read_object, walk, write_json
+from densessl.decoding import MAX_PIXELS
 
 SCHEMA = 1
 FILE = "result.json"

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from console import files
-from console.errors import InputError
-from d2_transfer import results
-from d2_transfer.datasets.custom import Custom
-from d2_transfer.launch import Machines
-from d2_transfer.weights import Weights
+from densessl.core import files
+from densessl.core.errors import InputError
+
+from . import results
+from .datasets.custom import Custom
+from .launch import Machines
+from .weights import Weights
 
 if TYPE_CHECKING:
-    from d2_transfer.dense_probes.own import OwnData
+    from .dense_probes.own import OwnData
 
 CUSTOM = "DATASETS.CUSTOM"  # hashes of the user's own annotations: training, validation
 

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from console.errors import InputError
-from console.files import require_file
-from console.loader import GRACE, Loader, Options
-from console.reading import reading
-from console.waiting import TIMEOUT
-from d2_transfer import compat
+from densessl.core.errors import InputError
+from densessl.core.files import require_file
+from densessl.core.loader import GRACE, Loader, Options
+from densessl.core.reading import reading
+from densessl.core.waiting import TIMEOUT
+
+from . import compat
 
 compat.setup()
 from detectron2.data import DatasetFromList  # noqa: E402
@@ -138,7 +139,7 @@ class TestImages(Dataset):
 class Images(Loader):
     """A loader of lists of mapped dicts; InputError for the first that cannot be read.
 
-    Its workers end with :func:`console.loader.close_all`.
+    Its workers end with :func:`densessl.core.loader.close_all`.
     """
 
     def __init__(self, dataset: TrainingImages | TestImages, workers: int, timeout: float, **order):

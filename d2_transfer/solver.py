@@ -1,7 +1,8 @@
 """The learning rate of the semantic segmentation protocols."""
 
-from console.errors import InputError
-from d2_transfer import compat
+from densessl.core.errors import InputError
+
+from . import compat
 
 
 class PolyLR(compat.lr_scheduler_class()):

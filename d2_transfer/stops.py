@@ -2,7 +2,7 @@
 
 import signal
 
-from console import waiting
+from densessl.core import waiting
 
 
 class StopRequest:

@@ -2,8 +2,8 @@
 
 import statistics
 
-from d2_transfer.protocols import PROTOCOLS
-from d2_transfer.results import Record
+from .protocols import PROTOCOLS
+from .results import Record
 
 
 def summary(facts: dict, records: list[Record]) -> dict:

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from console import archive, files
-from console.errors import InputError
-from d2_transfer import compat
+from densessl.core import archive, files
+from densessl.core.errors import InputError
+
+from . import compat
 
 FINAL = "model_final.pth"  # as Detectron2 names it
 
@@ -36,9 +37,10 @@ def measure(cfg, file: str | os.PathLike, cure: str = "") -> dict[str, float]:
     says of a file that cannot be loaded. Raises InputError for that.
     """
     compat.setup()
-    from console.loader import close_all
-    from d2_transfer.evaluation import flat_metrics
-    from d2_transfer.trainer import Trainer
+    from densessl.core.loader import close_all
+
+    from .evaluation import flat_metrics
+    from .trainer import Trainer
 
     model = Trainer.build_model(cfg)
     fill(model, file, cure)

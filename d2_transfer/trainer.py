@@ -4,12 +4,12 @@ import os
 import weakref
 from pathlib import Path
 
-from d2_transfer import compat, modeling, solver  # noqa: F401  (modeling registers its heads)
-from d2_transfer.checkpoints import AtomicCheckpointer, steps_done
-from d2_transfer.datasets.detection_mapper import DetectionMapper
-from d2_transfer.datasets.semantic_mapper import SemanticMapper
-from d2_transfer.evaluation import build_evaluator
-from d2_transfer.hooks import (
+from . import compat, modeling, solver  # noqa: F401  (modeling registers its heads)
+from .checkpoints import AtomicCheckpointer, steps_done
+from .datasets.detection_mapper import DetectionMapper
+from .datasets.semantic_mapper import SemanticMapper
+from .evaluation import build_evaluator
+from .hooks import (
     AfterPreciseBN,
     BoardMetrics,
     Forgiving,
@@ -19,8 +19,8 @@ from d2_transfer.hooks import (
     SeedEachStep,
     StopWhenAsked,
 )
-from d2_transfer.sampling import BatchOrder, test_loader, training_loader, wide_images
-from d2_transfer.weights import check_loaded
+from .sampling import BatchOrder, test_loader, training_loader, wide_images
+from .weights import check_loaded
 
 compat.setup()
 import torch  # noqa: E402

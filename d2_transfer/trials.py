@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from console import files, log
-from console.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
-from console.lines import Lines
-from console.lock import locked
-from console.progress import duration
-from d2_transfer import compat, datasets, image_range, results
-from d2_transfer.datasets import custom
-from d2_transfer.datasets.custom import Custom
-from d2_transfer.launch import Meeting
-from d2_transfer.limits import check_machine
-from d2_transfer.run import (
+from densessl.core import files, log
+from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
+from densessl.core.lines import Lines
+from densessl.core.lock import locked
+from densessl.core.progress import duration
+
+from . import compat, datasets, image_range, results
+from .datasets import custom
+from .datasets.custom import Custom
+from .launch import Meeting
+from .limits import check_machine
+from .run import (
     Run,
     as_dict,
     begin_folder,
@@ -27,9 +28,9 @@ from d2_transfer.run import (
     check_trials,
     finished,
 )
-from d2_transfer.stops import StopRequest
-from d2_transfer.summary import summary
-from d2_transfer.trained import final_model, is_whole, keep_model_only, measure
+from .stops import StopRequest
+from .summary import summary
+from .trained import final_model, is_whole, keep_model_only, measure
 
 logger = logging.getLogger("densessl")
 
@@ -176,9 +177,10 @@ def _train(run: Run, cfg, trial: int) -> dict[str, float]:
     """Train from wherever the trial's checkpoint stands, then evaluate: its flat metrics."""
     from detectron2.utils import comm
 
-    from console.loader import close_all
-    from d2_transfer.evaluation import flat_metrics
-    from d2_transfer.trainer import Trainer
+    from densessl.core.loader import close_all
+
+    from .evaluation import flat_metrics
+    from .trainer import Trainer
 
     trainer = Trainer(cfg, trial, run.lines)
     trainer.resume_or_load(resume=True)
@@ -239,7 +241,7 @@ def versions() -> dict[str, str]:
     import torch
     import torchvision
 
-    from d2_transfer.evaluation import fast_coco
+    from .evaluation import fast_coco
 
     coco = "faster-coco-eval" if fast_coco() else "pycocotools"
     found = {
@@ -260,7 +262,7 @@ def detectron2_log(file: Path, main: bool) -> Iterator[None]:
     handler: logging.Handler = logging.NullHandler()
     if main:
         handler = log.FileHandler(file, "%(asctime)s %(name)s %(levelname)s %(message)s")
-    names = ("detectron2", "fvcore", "py.warnings", "d2_transfer")
+    names = ("detectron2", "fvcore", "py.warnings", "densessl.d2_transfer")
     logging.captureWarnings(True)
     for name in names:
         each = logging.getLogger(name)

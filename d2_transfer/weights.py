@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from console import files
-from console.errors import InputError
-from d2_transfer import convert
-from weight_files import images
+from densessl.core import files
+from densessl.core.errors import InputError
+from densessl.weight_files import images
+
+from . import convert
 
 logger = logging.getLogger("densessl")
 RANDOM = "random"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from console import log, waiting
-from console.errors import InputError
-from console.files import write_text
-from console.parser import Parser
-from console.waiting import TIMEOUT
-from decoding import UnreadableImage, opened, reasons
+from densessl.core import log, waiting
+from densessl.core.errors import InputError
+from densessl.core.files import write_text
+from densessl.core.parser import Parser
+from densessl.core.waiting import TIMEOUT
+from densessl.decoding import UnreadableImage, opened, reasons
 
 from .images_argument import add_images, cores, data_of, require_writable, show, source_of
 

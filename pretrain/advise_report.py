@@ -11,9 +11,9 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from console.files import standing
-from console.progress import duration
-from console.units import byte_size
+from densessl.core.files import standing
+from densessl.core.progress import duration
+from densessl.core.units import byte_size
 
 from . import config
 from .advise_model import Advice, Images, Machine

@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from console import log
-from console.errors import InputError
-from console.files import write_json
-from console.names import readable
-from console.parser import Parser
-from console.units import byte_size
-from decoding import find_range, parse, sample, told, told_left_out
+from densessl.core import log
+from densessl.core.errors import InputError
+from densessl.core.files import write_json
+from densessl.core.names import readable
+from densessl.core.parser import Parser
+from densessl.core.units import byte_size
+from densessl.decoding import find_range, parse, sample, told, told_left_out
 
 from .images_argument import add_images, cores, require_writable, show, source_of
 

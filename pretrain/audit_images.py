@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from console import waiting
-from console.errors import EnvironmentLacks
-from console.progress import Bar
-from console.waiting import TIMEOUT
-from decoding import Range, UnreadableImage, decode, find_range, opened, reasons
+from densessl.core import waiting
+from densessl.core.errors import EnvironmentLacks
+from densessl.core.progress import Bar
+from densessl.core.waiting import TIMEOUT
+from densessl.decoding import Range, UnreadableImage, decode, find_range, opened, reasons
 
 from .options import C
 from .views import ImageSource

@@ -13,13 +13,12 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-import configs
-import decoding
-from console.errors import InputError, unknown
-from console.files import read_text
-from console.home import expand
-from console.overrides import pairs
-from console.text import TRUTH, as_written
+from densessl import configs, decoding
+from densessl.core.errors import InputError, unknown
+from densessl.core.files import read_text
+from densessl.core.home import expand
+from densessl.core.overrides import pairs
+from densessl.core.text import TRUTH, as_written
 
 from .options import ABOVE_ZERO, CHOICES, METHODS, PATCH, PATHS, RANGES, STRIDE, C
 

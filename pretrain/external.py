@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 LOADED: dict[str, str] = {}  # name of each file that was read -> digest of its path and content
 

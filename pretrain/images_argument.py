@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console.errors import InputError
-from console.files import standing
-from console.parser import Parser
+from densessl.core.errors import InputError
+from densessl.core.files import standing
+from densessl.core.parser import Parser
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,9 +6,9 @@ import sys
 import textwrap
 from pathlib import Path
 
-from console.errors import InputError, StoppedEarly
-from console.overrides import pairs
-from console.parser import Parser
+from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.overrides import pairs
+from densessl.core.parser import Parser
 
 ROW = re.compile(r"_\d+ep$")  # ends the names of the configs that are rows of papers' tables
 EPILOG = """
@@ -54,7 +54,7 @@ def _keys() -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Run the verb; returns the exit code. Raises the errors of ``console.errors``."""
+    """Run the verb; returns the exit code. Raises the errors of ``densessl.core.errors``."""
     options = parser().parse_intermixed_args(argv)
     from . import config
     from .engine import changes

@@ -5,10 +5,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import densessl
+
 from .graph import Job
 from .settings import Settings, minutes
 
-ROOT = Path(__file__).parents[1]  # of the rooms, for jobs to import them
+ROOT = Path(densessl.__file__).parents[1]  # for jobs to import it
 NAME = "densessl"  # before the names of jobs, in squeue
 
 

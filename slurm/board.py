@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from console.log import console
-from console.progress import PLAIN_INTERVAL, duration
+from densessl.core.log import console
+from densessl.core.progress import PLAIN_INTERVAL, duration
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d [A-Z]+ ")  # of console.log's lines
 STYLES = {

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from densessl.d2_transfer import own_data
+from densessl.d2_transfer.tables import layouts
 
-from console.errors import InputError, unknown
-from console.files import sha256
-from console.home import expand
-from d2_transfer import own_data
-from d2_transfer.tables import layouts
+from densessl.core.errors import InputError, unknown
+from densessl.core.files import sha256
+from densessl.core.home import expand
 
 from . import jobs as making
 from .data import Data, folders_of
@@ -105,7 +105,7 @@ class Builder:
 
     def _seeds(self, row: Row) -> list[int | None]:
         """Those of the row's pretrainings; None: the config's own."""
-        from pretrain import config as pretraining
+        from densessl.pretrain import config as pretraining
 
         told = self.call.seeds or row.seeds or self.spec.seeds
         if told is None:
@@ -227,7 +227,7 @@ class Builder:
         With the config's own seed it is the job of a file without seeds, so that such a run is one
         of them; what it starts from is pretrained with its seed, too.
         """
-        from pretrain import config as pretraining
+        from densessl.pretrain import config as pretraining
 
         needs, start = self.drawn, None
         if row.start_from and config == row.pretrain:
@@ -326,7 +326,7 @@ class Builder:
 
     def _classifies(self) -> bool:
         """Whether no protocol needs Detectron2's weights."""
-        from d2_transfer.protocols import room
+        from densessl.d2_transfer.protocols import room
 
         return all(room(protocol.name) for protocol in self.spec.protocols)
 
@@ -363,7 +363,7 @@ class Builder:
 
 def _sizes(config: str) -> list[str]:
     """What the twin of a config keeps of it, as ``KEY VALUE``: a detector takes no other sizes."""
-    from pretrain import config as pretraining
+    from densessl.pretrain import config as pretraining
 
     full = pretraining.flat(pretraining.load(config))
     kept = [] if full["BACKBONE.NAME"].startswith("vit") else ["BACKBONE.NAME"]

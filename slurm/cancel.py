@@ -3,9 +3,9 @@
 import subprocess
 from pathlib import Path
 
-from console import log
-from console.errors import DenseSSLError, EnvironmentLacks, InputError
-from console.parser import Parser
+from densessl.core import log
+from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError
+from densessl.core.parser import Parser
 
 from . import state
 from .queue import read_queue

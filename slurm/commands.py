@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from console.errors import DenseSSLError, InputError, StoppedEarly
+from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
 
 BACKOFF = (1, 2, 4, 8, 16)  # seconds between the tries
 PATIENCE = 120  # seconds for one answer

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from console.files import read_text
+from densessl.core.files import read_text
 
 from .graph import Job
 
@@ -35,8 +35,8 @@ def of_head(config: Path) -> float | None:
 
 def of_pretraining(config: str, words: Sequence[str], gpus: int) -> float | None:
     """The hours of a pretraining on ``gpus``, by its head; None where an option changes the run."""
-    from pretrain import config as pretraining
-    from pretrain.engine.resume import FREE
+    from densessl.pretrain import config as pretraining
+    from densessl.pretrain.engine.resume import FREE
 
     known = Path(config).is_file() or config in pretraining.built_in()  # and no twin of one
     if not gpus or not known or any(key not in (*FREE, "SEED") for key in words[::2]):

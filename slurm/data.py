@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 LINKS = "data"  # in the folder of a run: a link to each data set that was named by itself
 FOLDERS = {  # the start of a data set's name in Detectron2: its folders
@@ -77,7 +77,7 @@ def parse(words: Sequence[str], folder: Path) -> Data:
 
     What is not said is below DETECTRON2_DATASETS, else ``./datasets``.
     """
-    from d2_transfer.datasets.checks import root_folder
+    from densessl.d2_transfer.datasets.checks import root_folder
 
     roots = [word for word in words if "=" not in word]
     if len(roots) > 1:
@@ -95,14 +95,14 @@ def parse(words: Sequence[str], folder: Path) -> Data:
 
 def folders_of(cfg) -> tuple[str, ...]:
     """The folders that a protocol's config reads, below that of the data sets."""
-    from d2_transfer import dense_probes, protocols
+    from densessl.d2_transfer import dense_probes, protocols
 
     room = protocols.room_of(cfg)
     if room is dense_probes:
         return _folders_of_all((cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
     if room is None:
         return _folders_of_all((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-    from d2_transfer.classification.small_sets import SETS
+    from densessl.d2_transfer.classification.small_sets import SETS
 
     sets = cfg.DATASETS
     if sets.NAME == "folder":
@@ -112,7 +112,7 @@ def folders_of(cfg) -> tuple[str, ...]:
 
 def check(cfgs: Iterable, home: Path) -> None:
     """What ``densessl transfer`` checks of its data, for all the protocols; InputError."""
-    from d2_transfer import datasets, protocols
+    from densessl.d2_transfer import datasets, protocols
 
     cfgs = list(cfgs)
     for cfg in cfgs:

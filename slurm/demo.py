@@ -9,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from console.errors import EnvironmentLacks, InputError
-from console.parser import Parser
-from console.progress import duration
-from d2_transfer import compat
+from densessl.d2_transfer import compat
+
+from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.parser import Parser
+from densessl.core.progress import duration
 
 from . import data, expansion, pipeline, reproduce
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from console.errors import InputError, unknown
-from console.files import unmade_when_refused
+from densessl.core.errors import InputError, unknown
+from densessl.core.files import unmade_when_refused
 
 from .building import Builder
 from .data import Data, check

@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from console.errors import InputError
-from console.log import console
+from densessl.core.errors import InputError
+from densessl.core.log import console
 
 from . import settings, submission
 from .graph import Job

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from console.files import sha256, write_json
+from densessl.core.files import sha256, write_json
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import configs
-from console.errors import InputError
-from console.files import sha256
+from densessl import configs
+from densessl.core.errors import InputError
+from densessl.core.files import sha256
 
 from . import cost
 from .graph import Job, Resources
@@ -46,7 +46,7 @@ def pretrain_job(
     the processes. ``change``: the options that a run found there is to have otherwise than before.
     Raises InputError for what pretrain would refuse.
     """
-    from pretrain import config as pretraining
+    from densessl.pretrain import config as pretraining
 
     config, words = _place(config), list(map(str, overrides))
     added = {"BACKBONE.WEIGHTS": start} if start else {}
@@ -78,8 +78,8 @@ def pretraining_sum(cfg: Mapping[str, Any], made_here: bool = False) -> str:
     as records name them: they may have moved, and pretrain itself compares their images. Weights to
     start from count by their content, unless a job of the same graph makes them (``made_here``).
     """
-    from pretrain import config as pretraining
-    from pretrain.engine.resume import FREE
+    from densessl.pretrain import config as pretraining
+    from densessl.pretrain.engine.resume import FREE
 
     options = pretraining.flat(pretraining.defaults()) | pretraining.flat(cfg)
     weights, places = options["BACKBONE.WEIGHTS"], str(options["DATA.PATH"]).split(os.pathsep)
@@ -226,7 +226,7 @@ def _resolve(
     keep_batch: bool,
     custom: Any = None,
 ) -> Resolved:
-    from d2_transfer import protocols, resolve
+    from densessl.d2_transfer import protocols, resolve
 
     found, variant = protocols.find(protocol, variant)
     if room := protocols.room(protocol):
@@ -247,7 +247,7 @@ _resolve_once = lru_cache(maxsize=None)(_resolve)  # a table asks for the same o
 
 def transfer_sum(cfg) -> str:
     """The sum of a protocol's config (or of a ``config.yaml`` read), as records hold it."""
-    from d2_transfer import results, run
+    from densessl.d2_transfer import results, run
 
     return results.config_fingerprint(run.as_dict(cfg) if hasattr(cfg, "dump") else cfg)
 
@@ -281,16 +281,16 @@ def read_own(own_data: Mapping[str, str] | None, protocol: str):
     """The user's own data, read and checked; None where there are none."""
     if not own_data:
         return None
-    from d2_transfer import own_data as files
+    from densessl.d2_transfer import own_data as files
 
     return files.read(protocol, own_data)
 
 
 def _check_control(protocol: str, cfg: Any) -> None:
     """InputError for a protocol that settles batch norm by itself."""
-    from d2_transfer import protocols
-    from d2_transfer.classification.weights import check_control
-    from d2_transfer.weights import refuse_random_bn
+    from densessl.d2_transfer import protocols
+    from densessl.d2_transfer.classification.weights import check_control
+    from densessl.d2_transfer.weights import refuse_random_bn
 
     if protocols.room(protocol) is None:
         raise refuse_random_bn(f"{protocol} settles batch norm by itself")

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from console.errors import DenseSSLError, InputError, StoppedEarly
-from console.progress import duration
+from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
+from densessl.core.progress import duration
 
 from .board import Board
 from .graph import Finished, Job, in_order

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from console.errors import DenseSSLError, InputError
-from console.files import write_json
+from densessl.core.errors import DenseSSLError, InputError
+from densessl.core.files import write_json
 
 from .queue import read_queue
 

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from console import log
-from console.errors import InputError, nearest
-from console.overrides import pairs
-from console.parser import Parser
-from d2_transfer import own_data
+from densessl.d2_transfer import own_data
+
+from densessl.core import log
+from densessl.core.errors import InputError, nearest
+from densessl.core.overrides import pairs
+from densessl.core.parser import Parser
 
 from . import flags, jobs, state
 from .data import Data, folders_of
@@ -64,7 +65,7 @@ def pretrain(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     if not args.config:
         raise InputError("--config is missing: a YAML file, or a name of densessl pretrain --list")
-    from pretrain.engine.changes import named
+    from densessl.pretrain.engine.changes import named
 
     change, values = named(args.change)
     args.overrides = [*pairs(args.overrides), *values]
@@ -73,7 +74,7 @@ def pretrain(argv: list[str]) -> int:
     how = {"nodes": args.nodes, "gpus": args.gpus, "change": change}
     work = [jobs.pretrain_job(args.config, overrides, folder, **how)]
 
-    from pretrain import config as pretraining
+    from densessl.pretrain import config as pretraining
 
     cfg = pretraining.load(args.config, [*overrides, "OUTPUT_DIR", str(folder)])
     paths = [cfg.DATA.PATH] if Path(cfg.DATA.PATH).exists() else cfg.DATA.PATH.split(os.pathsep)
@@ -82,14 +83,14 @@ def pretrain(argv: list[str]) -> int:
 
 
 def _pretrain_keys() -> list[str]:
-    from pretrain import config as pretraining
+    from densessl.pretrain import config as pretraining
 
     return pretraining.option_names(pretraining.defaults())
 
 
 def _output_dir(args) -> tuple[Path, list[str]]:
     """Where the run goes, and the overrides without it."""
-    from pretrain import config as pretraining
+    from densessl.pretrain import config as pretraining
 
     cfg = pretraining.load(args.config, args.overrides)
     pretraining.check(cfg, args.nodes * max(args.gpus, 1))
@@ -125,7 +126,7 @@ def transfer(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     args.overrides = pairs(args.overrides)
     cluster = flags.read(args)
-    from d2_transfer.resolve import check_words
+    from densessl.d2_transfer.resolve import check_words
 
     check_words(args.protocol, args.variant, args.overrides, args.mini, args.gpus * args.nodes)
     own = own_data.given(args.protocol, args)
@@ -160,7 +161,7 @@ def transfer(argv: list[str]) -> int:
 
 def _converted(args, folder: Path) -> tuple[str | Path, list[Job]]:
     """What the trials start from, and the job that makes it, if one must."""
-    from d2_transfer import protocols
+    from densessl.d2_transfer import protocols
 
     if args.weights in jobs.RANDOM_STARTS:
         return args.weights, []

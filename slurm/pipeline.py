@@ -13,10 +13,10 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-import configs
-from console.errors import InputError, unknown
-from console.files import read_text
-from console.text import as_written
+from densessl import configs
+from densessl.core.errors import InputError, unknown
+from densessl.core.files import read_text
+from densessl.core.text import as_written
 
 from .jobs import RANDOM_STARTS
 
@@ -288,8 +288,8 @@ def _swept(row: Row, file: str) -> list[Row]:
             f"sweep in '{row.method}' of {file} is '{dict(row.sweep)}'; it must be one option of "
             "the row's pretraining with a list of its values"
         )
-    from pretrain import config
-    from pretrain.engine.facts import config_names
+    from densessl.pretrain import config
+    from densessl.pretrain.engine.facts import config_names
 
     (key,) = row.sweep
     rows = []

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from console.errors import DenseSSLError, EnvironmentLacks
+from densessl.core.errors import DenseSSLError, EnvironmentLacks
 
 FIELDS = "%i|%T|%r|%S"
 UNCONFIGURED = "configuration source"  # of squeue's words where there is no slurm.conf

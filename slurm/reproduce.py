@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from console import log
-from console.errors import EnvironmentLacks, InputError
-from console.parser import Parser
-from console.progress import duration
+from densessl.core import log
+from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.parser import Parser
+from densessl.core.progress import duration
 
 from . import cost, data, expansion, flags, pipeline
 from .expansion import Call, Pipeline
@@ -121,7 +121,7 @@ def load(args) -> Pipeline:
 
 def run_here(found: Pipeline, at_once: int = 1) -> int:
     """All jobs on this machine, ``at_once`` side by side, then the table."""
-    from d2_transfer.tables import main as table
+    from densessl.d2_transfer.tables import main as table
 
     log.setup(found.folder)
     run_local(found.jobs, found.folder, at_once=at_once)

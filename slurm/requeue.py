@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from console.errors import DenseSSLError
+from densessl.core.errors import DenseSSLError
 
 from .queue import read_queue
 from .settings import Cluster

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from console.errors import InputError, unknown
-from console.files import read_text
+from densessl.core.errors import InputError, unknown
+from densessl.core.files import read_text
 
 from .graph import Job
 

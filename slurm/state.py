@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
-from console.errors import InputError
-from console.files import write_json, write_text
+from densessl.core.errors import InputError
+from densessl.core.files import write_json, write_text
 
 from .graph import Job, Resources, in_order
 

@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from console.parser import Parser
-from console.progress import duration
+from densessl.core.parser import Parser
+from densessl.core.progress import duration
 
 from . import state as folder_state
 from .board import STAMP

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from console.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
+from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
 
 from . import commands, lock, state
 from .batch import Batch

@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from console import names
-from console.errors import InputError, StoppedEarly
-from console.files import write_json
-from console.progress import duration
+from densessl.core import names
+from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.files import write_json
+from densessl.core.progress import duration
 
 from . import lock, requeue
 from .graph import Finished, Job

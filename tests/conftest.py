@@ -66,8 +66,7 @@ def tiny(pictures, tmp_path_factory):
     sums, and two threads on busy cores are slower than one: one it is.
     """
     import torch
-
-    from pretrain import config
+    from densessl.pretrain import config
 
     torch.set_num_threads(1)
 
@@ -126,8 +125,8 @@ def different():
 @pytest.fixture(scope="session")
 def check_same_run(different):
     """Check that two run folders hold the same run, bit for bit but for what tells the time."""
-    from pretrain.engine.checkpoint import Checkpoints
-    from pretrain.engine.logs import TIME_FIELDS
+    from densessl.pretrain.engine.checkpoint import Checkpoints
+    from densessl.pretrain.engine.logs import TIME_FIELDS
 
     def read(folder):
         _, state = Checkpoints(Path(folder) / "checkpoints").newest()

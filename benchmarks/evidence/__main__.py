@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from console.errors import InputError, run_module
-from console.files import write_text
+from densessl.core.errors import InputError, run_module
+from densessl.core.files import write_text
 
 from .document import render
 from .measured import read

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from d2_transfer.tables import power
-from d2_transfer.tables.spread import within_deviation
-from d2_transfer.tables.t_test import LEVEL, Difference, between, holm
+from densessl.d2_transfer.tables import power
+from densessl.d2_transfer.tables.spread import within_deviation
+from densessl.d2_transfer.tables.t_test import LEVEL, Difference, between, holm
 
 SIGNIFICANT = 0.05
 Name = TypeVar("Name", bound=Hashable)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from d2_transfer.compare.words import points
-from d2_transfer.tables.t_test import p_value
+from densessl.d2_transfer.compare.words import points
+from densessl.d2_transfer.tables.t_test import p_value
 
 from . import given_away, signs
 from .contrasts import (

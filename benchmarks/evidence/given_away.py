@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping
 
-from d2_transfer.compare.words import points
+from densessl.d2_transfer.compare.words import points
 
 from .measured import CONTROLS, METHODS, Measured
 from .shortcuts import OBJECT, RING

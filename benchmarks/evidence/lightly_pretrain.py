@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from console.errors import EnvironmentLacks, InputError, run_module
+from densessl.core.errors import EnvironmentLacks, InputError, run_module
 
 METHODS = ("moco_v2", "densecl")
 SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from d2_transfer import results
-from slurm import pipeline
-from slurm.pipeline import Protocol, Row, Spec, seeds_of
+from densessl.d2_transfer import results
+from densessl.slurm import pipeline
+from densessl.slurm.pipeline import Protocol, Row, Spec, seeds_of
 
 METRIC = "sem_seg/mIoU"
 IMAGE_LEVEL = ("MoCo-v2", "SimSiam")

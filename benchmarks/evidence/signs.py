@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from d2_transfer.report.collect import Pretraining, find
-from slurm.pipeline import Spec
+from densessl.d2_transfer.report.collect import Pretraining, find
+from densessl.slurm.pipeline import Spec
 
 from .measured import SEED
 

@@ -1,6 +1,6 @@
 """Classification: k-NN, linear classifier, fine-tuning with few labels or on small data sets."""
 
-from console.lazy import lazily
+from densessl.core.lazy import lazily
 
 from .table import NAMES, TASKS
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from knn.search import largest
+from densessl.core.knn.search import largest
 
 from .processes import total
 

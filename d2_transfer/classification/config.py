@@ -7,10 +7,10 @@ from functools import partial
 
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError
-from d2_transfer.option_rules import Rules, add, check_device, check_values
-from decoding import MAX_PIXELS
+from densessl.core.errors import InputError
+from densessl.decoding import MAX_PIXELS
 
+from ..option_rules import Rules, add, check_device, check_values
 from .table import TASKS
 
 C = CfgNode()

@@ -13,9 +13,9 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.utils.data import Dataset
 
-import probes
-from d2_transfer.weights import RANDOM_BN
+from densessl import probes
 
+from ..weights import RANDOM_BN
 from .loading import batches_of
 from .networks import Backbone
 from .processes import from_first, rank
@@ -42,7 +42,7 @@ def settle(
 
     ``dataset``: evaluation's samples, ``[3, H, W]`` first, of so many training ``images``, of which
     at most IMAGES, drawn by the seed, serve; ``path`` names their files. One process computes the
-    statistics (:func:`probes.take_statistics`), and all have them.
+    statistics (:func:`densessl.probes.take_statistics`), and all have them.
     """
     if cfg.MODEL.WEIGHTS != RANDOM_BN:
         return

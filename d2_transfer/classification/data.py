@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError
-from d2_transfer.datasets.checks import advice, root_folder
-from decoding import parse
+from densessl.core.errors import InputError
+from densessl.decoding import parse
 
+from ..datasets.checks import advice, root_folder
 from .configuration import combinations
 from .folders import SEEDED, labelled, read_folders, remark_on_list
 from .images import Images, draw_of_each_class

@@ -9,13 +9,13 @@ import torch
 import torch.distributed as dist
 from fvcore.common.config import CfgNode
 
-from console import files
-from console.errors import DenseSSLError, InputError, StoppedEarly
-from console.lines import Lines
-from console.progress import Bar
-from d2_transfer.stops import StopRequest
-from d2_transfer.trials import cut_back
+from densessl.core import files
+from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
+from densessl.core.lines import Lines
+from densessl.core.progress import Bar
 
+from ..stops import StopRequest
+from ..trials import cut_back
 from .accuracy import Counts, likeliest
 from .images import Images
 from .loading import STEP_STREAM, Batches, Order, evaluation_batches, seed_of, training_batches

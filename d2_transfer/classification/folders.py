@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+from densessl.configs import FOLDER
 
-from configs import FOLDER
-from console.errors import InputError, nearest
-from console.files import read_text, walk
-from decoding import SUFFIXES, is_image
+from densessl.core.errors import InputError, nearest
+from densessl.core.files import read_text, walk
+from densessl.decoding import SUFFIXES, is_image
 
 from .images import Images, draw_of_each_class, packed
 

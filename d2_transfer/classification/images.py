@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from console.errors import InputError
-from decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode
+from densessl.core.errors import InputError
+from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode
 
 SAMPLED = 1000  # files whose sizes go into a fingerprint
 
@@ -23,7 +23,7 @@ class Images:
     a million strings would be copied into each of them); empty where ``pixels [N, h, w, 3]`` holds
     the images themselves. ``labels [N]``: numbers of ``classes``. ``boxes [N, 4]``: x1, y1, x2, y2,
     which part of the file is the image (cut off where the file ends), in pixels of the upright
-    file; None: all of it. ``bounds``, ``max_pixels``: as :func:`decoding.decode` has them.
+    file; None: all of it. ``bounds``, ``max_pixels``: as :func:`densessl.decoding.decode` has them.
     """
 
     where: str  # what messages call it

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-import knn
+from densessl.core import knn
 
 from . import controls
 from .accuracy import Counts

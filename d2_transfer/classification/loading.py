@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision import transforms as T
 
-from console.errors import InputError
-from console.loader import GRACE, Loader, Options
-from console.reading import reading
+from densessl.core.errors import InputError
+from densessl.core.loader import GRACE, Loader, Options
+from densessl.core.reading import reading
 
 from .images import Images
 

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from d2_transfer import compat
-
+from .. import compat
 from .networks import Backbone
 from .processes import world
 from .settings import Setting

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from console.errors import InputError, unknown
-from d2_transfer import convert
-from d2_transfer.convert.prove import stride_as_caffe
-from d2_transfer.convert.prove_timm import timms
-from d2_transfer.weights import RANDOM_BN
-from weight_files.vit import BLOCKS, IMAGE, PATCH, SIZES
+from densessl.core.errors import InputError, unknown
+from densessl.weight_files.vit import BLOCKS, IMAGE, PATCH, SIZES
+
+from .. import convert
+from ..convert.prove import stride_as_caffe
+from ..convert.prove_timm import timms
+from ..weights import RANDOM_BN
 
 RESNET_STAGES = ("res2", "res3", "res4", "res5")  # Detectron2's names: torchvision's layer1 … 4
 VIT_STAGES = tuple(f"block{number}" for number in range(1, BLOCKS + 1))

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from console import files
-from console.errors import EnvironmentLacks, InputError, StoppedEarly
-from console.progress import Bar
-from d2_transfer.stops import StopRequest
+from densessl.core import files
+from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
+from densessl.core.progress import Bar
 
+from ..stops import StopRequest
 from .processes import any_process, barrier, rank, world
 
 SPARE = 200e6  # bytes that stay free

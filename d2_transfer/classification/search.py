@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from console import files
+from densessl.core import files
 
 from .data import hold_out
 from .fit import Diverged, Fit, forget

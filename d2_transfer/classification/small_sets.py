@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from console.errors import EnvironmentLacks, InputError
-from console.files import read_text
+from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.files import read_text
 
 from .images import Images, packed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from d2_transfer.protocols import Protocol
+    from ..protocols import Protocol
 
 NAMES = ("knn", "linear", "semisup_1pct", "semisup_10pct", "finetune_cls")
 TASKS = ("knn", "linear", "finetune")  # what a trial does
@@ -17,7 +17,7 @@ MILLIONS = 86.0  # parameters of the largest backbone, ViT-B
 
 def protocols() -> tuple[Protocol, ...]:
     """The five protocols. A function: the list that they go into imports this file."""
-    from d2_transfer.protocols import Protocol
+    from ..protocols import Protocol
 
     return (
         Protocol(

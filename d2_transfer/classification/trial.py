@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from console import files, log
-from d2_transfer import evaluate_only, results, trained, trials
-from d2_transfer.run import Run, as_dict
-from d2_transfer.stops import StopRequest
-from d2_transfer.trained import FINAL
+from densessl.core import files, log
 
+from .. import evaluate_only, results, trained, trials
+from ..run import Run, as_dict
+from ..stops import StopRequest
+from ..trained import FINAL
 from . import controls, knn_trial, search
 from .accuracy import Counts, flat_metrics
 from .config import C

@@ -7,10 +7,11 @@ from pathlib import Path
 import yaml
 from fvcore.common.config import CfgNode
 
-from console import files
-from console.errors import InputError
-from d2_transfer import convert
-from d2_transfer.weights import (
+from densessl.core import files
+from densessl.core.errors import InputError
+
+from .. import convert
+from ..weights import (
     RANDOM,
     RANDOM_BN,
     SUPERVISED,
@@ -18,7 +19,6 @@ from d2_transfer.weights import (
     log_images,
     refuse_random_bn,
 )
-
 from .networks import check_size, is_vit, network_of, stages_of
 
 Check = Callable[[CfgNode, dict | None], None]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 from ..results import Record
 from ..tables.experiments import (

@@ -5,10 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from console import log
-from console.errors import InputError
-from console.files import write_text
-from console.parser import Parser
+from densessl.core import log
+from densessl.core.errors import InputError
+from densessl.core.files import write_text
+from densessl.core.parser import Parser
 
 from ..results import Record, collect
 from .comparison import compare

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 from ..protocols import PROTOCOLS
 from ..results import Record, class_of

@@ -1,9 +1,6 @@
 """Any known checkpoint to weights, with the proof. What reads the files is ``weight_files``."""
 
-import importlib
-import sys
-
-from weight_files.reading import read_checkpoint
+from densessl.weight_files.reading import read_checkpoint
 
 from .conversion import convert
 from .detector import check_detector_config
@@ -25,12 +22,3 @@ __all__ = [
     "read_checkpoint",
     "read_weights",
 ]
-
-# The modules that read files were here once: their old names stay, and mean the same modules.
-for _name in (
-    *("arrays", "complete", "facts", "keys", "layouts", "reading", "recognise", "safetensors"),
-    *("torchfile", "unknown", "unpickle", "vit"),
-):
-    globals()[_name] = sys.modules[f"{__name__}.{_name}"] = importlib.import_module(
-        f"weight_files.{_name}"
-    )

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from console import files
-from console.errors import EnvironmentLacks, InputError, unknown
-from weight_files import images, keys, reading, safetensors, vit
-from weight_files.recognise import Source, from_file
+from densessl.core import files
+from densessl.core.errors import EnvironmentLacks, InputError, unknown
+from densessl.weight_files import images, keys, reading, safetensors, vit
+from densessl.weight_files.recognise import Source, from_file
 
 from . import weights
 from .prove import Stage, prove

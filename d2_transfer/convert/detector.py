@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 
 def check_detector_config(weights: dict[str, Any], cfg) -> None:

@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from console.errors import InputError
-from console.parser import Parser
-from console.units import byte_size
-from weight_files import facts, images, reading
-from weight_files.layouts import BY_NAME
-from weight_files.recognise import Source, recognise
-from weight_files.renaming import unwrapped
-from weight_files.unknown import networks_in
-from weight_files.unpickle import Held
+from densessl.core.errors import InputError
+from densessl.core.parser import Parser
+from densessl.core.units import byte_size
+from densessl.weight_files import facts, images, reading
+from densessl.weight_files.layouts import BY_NAME
+from densessl.weight_files.recognise import Source, recognise
+from densessl.weight_files.renaming import unwrapped
+from densessl.weight_files.unknown import networks_in
+from densessl.weight_files.unpickle import Held
 
 from .conversion import TARGETS
 from .report import pretrain_told

@@ -3,13 +3,13 @@
 import argparse
 import math
 
-from console import log
-from console.errors import InputError, unknown
-from console.parser import Parser
+from densessl.core import log
+from densessl.core.errors import InputError, unknown
+from densessl.core.parser import Parser
 
 
 def main(argv: list[str]) -> int:
-    from weight_files.layouts import BRANCHES, LAYOUTS
+    from densessl.weight_files.layouts import BRANCHES, LAYOUTS
 
     from . import conversion
 

@@ -8,9 +8,10 @@ mean and std, channel order).
 from dataclasses import dataclass
 from typing import Any
 
-from console.errors import InputError
-from d2_transfer import compat
-from weight_files import keys
+from densessl.core.errors import InputError
+from densessl.weight_files import keys
+
+from .. import compat
 
 TOLERANCE = 1e-5  # of the largest magnitude in the stage: float32 rounding grows with it
 INPUT = (1, 3, 97, 65)  # odd sides, so that a stride in another place shows at the borders

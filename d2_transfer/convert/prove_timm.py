@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from console.errors import EnvironmentLacks
+from densessl.core.errors import EnvironmentLacks
 
 from .prove import (
     INPUT,

@@ -7,7 +7,7 @@ with itself.
 
 from typing import Any
 
-from weight_files import vit
+from densessl.weight_files import vit
 
 from .prove import (
     SEED,

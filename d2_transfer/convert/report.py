@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weight_files import images, vit
+from densessl.weight_files import images, vit
 
 from .prove import Stage
 

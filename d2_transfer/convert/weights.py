@@ -9,8 +9,8 @@ import shlex
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from console.errors import InputError
-from weight_files.reading import read_checkpoint
+from densessl.core.errors import InputError
+from densessl.weight_files.reading import read_checkpoint
 
 AUTHOR = "DenseSSL"
 

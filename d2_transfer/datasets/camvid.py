@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from decoding import is_image
+from densessl.decoding import is_image
 
 from .inspection import Inspection, some
 from .semantic import Pair, SemanticLayout

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 from .custom import NAMES as CUSTOM
 from .inspection import some

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from console.errors import EnvironmentLacks
-from probes import label_images
-from probes.label_images import VOID, BadLabels
+from densessl.core.errors import EnvironmentLacks
+from densessl.probes import label_images
+from densessl.probes.label_images import VOID, BadLabels
 
 from .inspection import Inspection, Layout, prepare_command, some
 from .semantic import Pair, SemanticLayout

@@ -10,8 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from d2_transfer import compat
-
+from .. import compat
 from . import processes
 from .cityscapes import frames
 

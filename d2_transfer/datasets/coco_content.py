@@ -13,9 +13,10 @@ from contextlib import contextmanager
 
 from pycocotools import mask as coco_mask
 
-from console.errors import InputError
-from console.files import read_json
-from d2_transfer import compat
+from densessl.core.errors import InputError
+from densessl.core.files import read_json
+
+from .. import compat
 
 Id = int | float | str  # any number or text of JSON; 1 and 1.0 are one number, "1" is another id
 LEAST_NUMBERS = 6  # of a polygon: x, y of three points

@@ -10,7 +10,7 @@ in their order.
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.label_images import VOID
+from densessl.probes.label_images import VOID
 
 from .inspection import Inspection, stems
 from .semantic import Pair, SemanticLayout

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from console.errors import InputError
-from decoding import sample
+from densessl.core.errors import InputError
+from densessl.decoding import sample
 
 from .coco_content import Id, ordered
 from .custom_faults import shown

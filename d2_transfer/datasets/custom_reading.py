@@ -10,10 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from console.files import decode
-from decoding import size_of
-from probes import label_images
-from probes.label_images import BadLabels
+from densessl.core.files import decode
+from densessl.decoding import size_of
+from densessl.probes import label_images
+from densessl.probes.label_images import BadLabels
 
 from .coco_content import Id, no_garbage_collection, ordered
 from .coco_masks import finite

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from console.files import read_text
-from d2_transfer import compat
+from densessl.core.files import read_text
 
+from .. import compat
 from .coco_masks import CompressedRuns, runs_fault
 from .inspection import Inspection, Layout, some
 

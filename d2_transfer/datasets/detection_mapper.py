@@ -5,8 +5,9 @@ import copy
 import numpy as np
 import torch
 
-from console.errors import InputError
-from d2_transfer import compat
+from densessl.core.errors import InputError
+
+from .. import compat
 
 compat.setup()
 from detectron2.data import DatasetMapper  # noqa: E402

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from console.files import read_text
+from densessl.core.files import read_text
 
 Item = TypeVar("Item")
 SAMPLE = 64  # files that a check opens, spread evenly over the list

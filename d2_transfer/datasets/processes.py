@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from console.errors import EnvironmentLacks
+from densessl.core.errors import EnvironmentLacks
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 Item = TypeVar("Item")

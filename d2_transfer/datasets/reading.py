@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from console.errors import InputError
-from d2_transfer import compat
-from decoding import Range, UnreadableImage, decode, parse
+from densessl.core.errors import InputError
+from densessl.decoding import Range, UnreadableImage, decode, parse
+
+from .. import compat
 
 compat.setup()
 from detectron2.data.detection_utils import convert_PIL_to_numpy  # noqa: E402
@@ -18,7 +19,7 @@ class Reading:
     """``reading(file)``: uint8 pixels ``[h, w, channels]``, and width and height of the file.
 
     The pixels are fewer than the size says where the file is read at reduced scale. ``format``: as
-    INPUT.FORMAT. ``bounds`` and ``max_pixels``: as :func:`decoding.decode` has them.
+    INPUT.FORMAT. ``bounds`` and ``max_pixels``: as :func:`densessl.decoding.decode` has them.
     """
 
     format: str

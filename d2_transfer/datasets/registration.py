@@ -7,8 +7,7 @@ again under the same names, so that ``--data`` and a variable set later take eff
 from collections.abc import Callable
 from pathlib import Path
 
-from d2_transfer import compat
-
+from .. import compat
 from . import cityscapes, cityscapes_objects, coco_content
 from .cityscapes import CityscapesInstances
 from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from console.files import read_text
-from probes import label_images
-from probes.label_images import VOID, BadLabels
+from densessl.core.files import read_text
+from densessl.probes import label_images
+from densessl.probes.label_images import VOID, BadLabels
 
 from . import voc_masks
 from .inspection import Inspection, Layout, prepare_command, some, stems

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from console.errors import InputError, unknown
-from d2_transfer import compat
+from densessl.core.errors import InputError, unknown
+
+from .. import compat
 
 compat.setup()
 import torch  # noqa: E402
 
-from probes import label_images  # noqa: E402
+from densessl.probes import label_images  # noqa: E402
 
 from . import semantic_transforms as transforms  # noqa: E402
 from .reading import Reading  # noqa: E402

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes import label_images
-from probes.label_images import BadLabels
+from densessl.probes import label_images
+from densessl.probes.label_images import BadLabels
 
 from .inspection import Inspection, prepare_command
 

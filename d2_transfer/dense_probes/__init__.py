@@ -1,6 +1,6 @@
 """Dense probes: frozen features of positions → a linear layer, neighbours or clusters → mIoU."""
 
-from console.lazy import lazily
+from densessl.core.lazy import lazily
 
 from .table import NAMES, OWN, TASKS
 

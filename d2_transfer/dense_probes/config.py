@@ -8,11 +8,11 @@ from functools import partial
 
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError
-from d2_transfer.classification.config import BACKBONES
-from d2_transfer.option_rules import Rules, add, check_device, check_values
-from decoding import MAX_PIXELS
+from densessl.core.errors import InputError
+from densessl.decoding import MAX_PIXELS
 
+from ..classification.config import BACKBONES
+from ..option_rules import Rules, add, check_device, check_values
 from .table import TASKS
 
 C = CfgNode()

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
+from densessl.configs import FOLDER
 from fvcore.common.config import CfgNode
 
-from configs import FOLDER
-from console.errors import unknown
-from d2_transfer.option_rules import with_decimals
-from d2_transfer.protocols import find
-from d2_transfer.resolve import override
+from densessl.core.errors import unknown
 
+from ..option_rules import with_decimals
+from ..protocols import find
+from ..resolve import override
 from .config import C, check
 from .own import OwnData
 from .table import NAMES

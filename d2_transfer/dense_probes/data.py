@@ -12,13 +12,13 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 from torch import Tensor
 
-from console.errors import InputError, unknown
-from d2_transfer import datasets
-from d2_transfer.classification.images import SAMPLED, packed
-from d2_transfer.datasets.semantic import SemanticLayout
-from decoding import MAX_PIXELS, Range, UnreadableImage, decode, parse
-from probes import label_images, pairs
+from densessl.core.errors import InputError, unknown
+from densessl.decoding import MAX_PIXELS, Range, UnreadableImage, decode, parse
+from densessl.probes import label_images, pairs
 
+from .. import datasets
+from ..classification.images import SAMPLED, packed
+from ..datasets.semantic import SemanticLayout
 from .lists import of_list
 from .own import OwnData
 
@@ -30,7 +30,7 @@ class Split:
     ``images``, ``labels``: paths as bytes in one array each, which loader processes share.
     ``ignore``: the value of pixels without a class (0: classes count from 1). ``table``: the class
     of each value from 0 on, 255 for none, where values are no class numbers. ``bounds``,
-    ``max_pixels``: as :func:`decoding.decode` has them.
+    ``max_pixels``: as :func:`densessl.decoding.decode` has them.
     """
 
     where: str  # what messages call it
@@ -89,7 +89,7 @@ def check_data(
 ) -> Path | OwnData:
     """The folder that holds the data sets, or the user's own data; InputError with what is missing.
 
-    As :func:`d2_transfer.datasets.check`; own data were checked when they were read.
+    As :func:`densessl.d2_transfer.datasets.check`; own data were checked when they were read.
     """
     if isinstance(data, OwnData):
         for option in ("TRAIN_LIST", "TEST_LIST"):

@@ -7,11 +7,11 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-import probes
-from d2_transfer.classification.loading import batches_of, in_order, seed_of
-from d2_transfer.classification.networks import Backbone
-from d2_transfer.classification.pieces import Pieces
+from densessl import probes
 
+from ..classification.loading import batches_of, in_order, seed_of
+from ..classification.networks import Backbone
+from ..classification.pieces import Pieces
 from .data import Split
 from .loading import Samples
 
@@ -25,7 +25,7 @@ STREAM = 0xD5A7  # keeps this generator apart from others of the same seed
 class Draw:
     """How many positions are drawn of each image, from those with a labelled pixel.
 
-    ``balanced``: rare classes more often (:func:`probes.sample_positions`); else evenly.
+    ``balanced``: rare classes more often (:func:`densessl.probes.sample_positions`); else evenly.
     """
 
     count: int
@@ -36,7 +36,7 @@ class Draw:
 class Levels:
     """``levels(images)``: the feature maps at some stages of a backbone, joined, ``[B, C, h, w]``.
 
-    ``grid`` (h, w) is that of the finest stage (:func:`probes.join_levels`).
+    ``grid`` (h, w) is that of the finest stage (:func:`densessl.probes.join_levels`).
     """
 
     def __init__(self, backbone: Backbone, names: tuple[str, ...], size: tuple[int, int]):

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from console.errors import InputError
-from d2_transfer.classification.folders import listed
-from d2_transfer.datasets.inspection import some
-from d2_transfer.datasets.semantic import Pair
+from densessl.core.errors import InputError
+
+from ..classification.folders import listed
+from ..datasets.inspection import some
+from ..datasets.semantic import Pair
 
 
 def of_list(

@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms as T
 
-from console.errors import InputError
-from console.reading import reading
-from d2_transfer.classification.loading import Unreadable
-from probes import cell_counts
+from densessl.core.errors import InputError
+from densessl.core.reading import reading
+from densessl.probes import cell_counts
 
+from ..classification.loading import Unreadable
 from .data import Split
 
 

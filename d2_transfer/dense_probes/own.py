@@ -5,8 +5,8 @@ import logging
 import os
 from dataclasses import dataclass
 
-import probes
-from console.errors import InputError
+from densessl import probes
+from densessl.core.errors import InputError
 
 logger = logging.getLogger("densessl")
 SHOWN = 5  # names of classes in a message

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from console.files import write_atomic, write_json
-from probes import label_images
+from densessl.core.files import write_atomic, write_json
+from densessl.probes import label_images
 
 if TYPE_CHECKING:  # pages that show the pictures need no torch
     from torch import Tensor

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-import probes
-from console.errors import InputError, StoppedEarly
-from console.progress import Bar
-from d2_transfer.classification import controls
-from d2_transfer.classification.networks import build_backbone, stages_of
-from d2_transfer.classification.processes import any_process, from_first, rank, total, world
-from d2_transfer.stops import StopRequest
+from densessl import probes
+from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.progress import Bar
 
+from ..classification import controls
+from ..classification.networks import build_backbone, stages_of
+from ..classification.processes import any_process, from_first, rank, total, world
+from ..stops import StopRequest
 from .data import Split
 from .features import DenseFeatures, Draw, Levels
 from .loading import Samples
@@ -219,8 +219,8 @@ def _whole(features: DenseFeatures, name: str) -> Tensor:
 
 def _metrics(confusion: probes.Confusion, split: Split) -> dict[str, float]:
     """As the fine-tuned protocols record them."""
-    from d2_transfer.evaluation import flat_metrics
-    from d2_transfer.evaluation.semantic import metrics
+    from ..evaluation import flat_metrics
+    from ..evaluation.semantic import metrics
 
     return flat_metrics({"sem_seg": metrics(confusion.counts.numpy(), split.classes)})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from d2_transfer.protocols import Protocol
+    from ..protocols import Protocol
 
 TASKS = {  # what a trial does, in a line
     "linear_semseg": "a linear layer on frozen features of positions (batch norm before it)",
@@ -30,7 +30,7 @@ METRICS = ("sem_seg/mIoU", "sem_seg/pACC")
 
 def protocols() -> tuple[Protocol, ...]:
     """The four protocols. A function: the list that they go into imports this file."""
-    from d2_transfer.protocols import Protocol
+    from ..protocols import Protocol
 
     return (
         *(

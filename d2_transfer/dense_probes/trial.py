@@ -7,15 +7,14 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from d2_transfer import results, trials
-from d2_transfer.classification import weights
-from d2_transfer.classification.networks import check_size, network_of, stages_of
-from d2_transfer.classification.processes import barrier, rank
-from d2_transfer.classification.trial import begun, written_once
-from d2_transfer.run import Run
-from d2_transfer.stops import StopRequest
-from d2_transfer.weights import Weights
-
+from .. import results, trials
+from ..classification import weights
+from ..classification.networks import check_size, network_of, stages_of
+from ..classification.processes import barrier, rank
+from ..classification.trial import begun, written_once
+from ..run import Run
+from ..stops import StopRequest
+from ..weights import Weights
 from .config import C
 from .data import read
 from .probing import measure

@@ -5,9 +5,9 @@ import importlib.util
 import io
 from collections.abc import Sequence
 
-from console.errors import unknown
-from d2_transfer import compat
+from densessl.core.errors import unknown
 
+from .. import compat
 from .cityscapes import CityscapesInstanceEvaluator
 from .coco import CocoEvaluator
 from .pascal_voc import OccurringClassesVOCEvaluator

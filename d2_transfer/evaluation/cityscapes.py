@@ -9,8 +9,9 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from console.errors import EnvironmentLacks, InputError
-from d2_transfer import compat
+from densessl.core.errors import EnvironmentLacks, InputError
+
+from .. import compat
 
 compat.setup()  # cityscapesScripts uses numpy's old names too
 from detectron2.data import MetadataCatalog  # noqa: E402

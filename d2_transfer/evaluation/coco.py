@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from console import files
-from console.errors import EnvironmentLacks, InputError
-from d2_transfer import compat
-from d2_transfer.datasets.coco_content import no_garbage_collection, numbered, ordered
+from densessl.core import files
+from densessl.core.errors import EnvironmentLacks, InputError
+
+from .. import compat
+from ..datasets.coco_content import no_garbage_collection, numbered, ordered
 
 compat.setup()
 from detectron2.data import MetadataCatalog  # noqa: E402

@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from console.files import read_text
-from d2_transfer import compat
+from densessl.core.files import read_text
+
+from .. import compat
 
 compat.setup()
 from detectron2.data import MetadataCatalog  # noqa: E402

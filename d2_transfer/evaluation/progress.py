@@ -3,10 +3,11 @@
 import contextlib
 import io
 
-from console.errors import StoppedEarly
-from console.progress import Bar
-from d2_transfer import compat
-from d2_transfer.stops import StopRequest
+from densessl.core.errors import StoppedEarly
+from densessl.core.progress import Bar
+
+from .. import compat
+from ..stops import StopRequest
 
 compat.setup()
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators  # noqa: E402

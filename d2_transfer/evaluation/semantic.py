@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from console.errors import InputError
-from d2_transfer import compat
-from decoding import unlimited
+from densessl.core.errors import InputError
+from densessl.decoding import unlimited
+
+from .. import compat
 
 compat.setup()
 from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402

@@ -2,8 +2,9 @@
 
 from itertools import pairwise
 
-from console.errors import InputError
-from d2_transfer import compat
+from densessl.core.errors import InputError
+
+from .. import compat
 
 compat.setup()
 import torch  # noqa: E402

@@ -1,6 +1,6 @@
 """The C4 region head of MoCo's detection protocol."""
 
-from d2_transfer import compat
+from .. import compat
 
 compat.setup()
 from detectron2.layers import get_norm  # noqa: E402

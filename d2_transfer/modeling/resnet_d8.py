@@ -1,7 +1,8 @@
 """The ResNet of FCN-R50-D8: output stride 8 by contracted dilation, loaded with plain weights."""
 
-from console.errors import InputError
-from d2_transfer import compat
+from densessl.core.errors import InputError
+
+from .. import compat
 
 compat.setup()
 from detectron2.modeling import BACKBONE_REGISTRY  # noqa: E402

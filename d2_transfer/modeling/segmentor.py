@@ -1,7 +1,8 @@
 """Semantic segmentation as the papers evaluate it: of whole images or by sliding windows."""
 
-from console.errors import InputError
-from d2_transfer import compat
+from densessl.core.errors import InputError
+
+from .. import compat
 
 compat.setup()
 import torch  # noqa: E402

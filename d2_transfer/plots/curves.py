@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 from .model import SPREADS, Line, Panel, Plot, breaks, line_of, running_mean
 from .runs import Run

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 from ..classification.config import C
 from ..compare.selection import of_one_kind

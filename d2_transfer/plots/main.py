@@ -4,9 +4,9 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from console import log
-from console.errors import InputError, unknown
-from console.parser import Parser
+from densessl.core import log
+from densessl.core.errors import InputError, unknown
+from densessl.core.parser import Parser
 
 from ..results import Record, collect
 from . import curves, layers, runs, sweeps

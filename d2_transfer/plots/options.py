@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-import configs
+from densessl import configs
 
 from ..results import Record
 from ..tables.matching import config_names

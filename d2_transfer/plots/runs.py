@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 FILE = "metrics.jsonl"
 TRIAL = re.compile(r"trial_(\d+)")

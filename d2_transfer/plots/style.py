@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from console.errors import EnvironmentLacks, InputError, nearest
-from console.files import write_atomic
+from densessl.core.errors import EnvironmentLacks, InputError, nearest
+from densessl.core.files import write_atomic
 
 COLUMN, PAGE = 3.4, 6.9  # inches: a column of a two-column paper, and both
 DPI = 200

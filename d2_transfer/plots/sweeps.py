@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 from ..compare.selection import metrics_of, of_one_kind
 from ..results import Record

@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
-from console.command import MARK
-from console.errors import InputError
-from console.files import walk
-from d2_transfer.plots import runs
+from densessl.core.command import MARK
+from densessl.core.errors import InputError
+from densessl.core.files import walk
+
+from ..plots import runs
 
 METRICS, CONFIG, LOG, GRAPH = runs.FILE, "config.yaml", "log*.txt", "graph.json"
 SCENES = "densessl_scenes.json"  # in the folder of a data set

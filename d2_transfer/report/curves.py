@@ -74,7 +74,7 @@ def _picture(
     lines: list[tuple[str, float]],
 ) -> str:
     """A curve; ``lines``: names and heights of what it is compared with."""
-    from d2_transfer.plots import style
+    from ..plots import style
 
     with style.look():
         from matplotlib.figure import Figure

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from console import log
-from console.errors import InputError
-from console.parser import Parser
-from d2_transfer import results
-from d2_transfer.tables import from_records, per_class
-from d2_transfer.tables.render import html
+from densessl.core import log
+from densessl.core.errors import InputError
+from densessl.core.parser import Parser
 
+from .. import results
+from ..tables import from_records, per_class
+from ..tables.render import html
 from . import curves, health
 from .collect import Found, Pretraining, find
 from .one_file import inlined, made, rendered, safe, write

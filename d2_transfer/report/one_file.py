@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from console import files
-from d2_transfer import results
-from d2_transfer.tables.render import html
+from densessl.core import files
+
+from .. import results
+from ..tables.render import html
 
 logger = logging.getLogger("densessl")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from console.errors import InputError
-from console.files import read_object
-from d2_transfer import results
-from d2_transfer.results import Record
-from d2_transfer.tables.pretrainings import control_of, pretrainings, values_of
+from densessl.core.errors import InputError
+from densessl.core.files import read_object
 
+from .. import results
+from ..results import Record
+from ..tables.pretrainings import control_of, pretrainings, values_of
 from . import collect
 
 FILE, RECORDS = "study.json", "results"

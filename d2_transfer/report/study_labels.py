@@ -11,8 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from d2_transfer.tables.t_test import between
-
+from ..tables.t_test import between
 from .study_data import Share, Study
 
 LEVEL = 0.05

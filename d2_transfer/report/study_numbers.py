@@ -8,11 +8,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from d2_transfer.results import class_of
-from d2_transfer.tables.power import smallest_by_welch
-from d2_transfer.tables.spread import mean_and_deviation, t_interval
-from d2_transfer.tables.t_test import Difference, holm, mean_of, of_pretrainings, paired
-
+from ..results import class_of
+from ..tables.power import smallest_by_welch
+from ..tables.spread import mean_and_deviation, t_interval
+from ..tables.t_test import Difference, holm, mean_of, of_pretrainings, paired
 from .study_data import PRETRAINED, RANDOM, Arm, Share, Study
 
 LEVEL = 0.05

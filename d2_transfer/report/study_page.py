@@ -4,14 +4,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from console.progress import duration
-from d2_transfer import dense_probes
-from d2_transfer.dense_probes.table import OWN_TASKS
-from d2_transfer.protocols import PROTOCOLS
-from d2_transfer.results import Record
-from d2_transfer.tables.experiments import difference
-from d2_transfer.tables.render import html
+from densessl.core.progress import duration
 
+from .. import dense_probes
+from ..dense_probes.table import OWN_TASKS
+from ..protocols import PROTOCOLS
+from ..results import Record
+from ..tables.experiments import difference
+from ..tables.render import html
 from . import (
     collect,
     study_labels,

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from d2_transfer.dense_probes.predictions import FOLDER, INDEX, name
-from probes import label_images
+from densessl.probes import label_images
 
+from ..dense_probes.predictions import FOLDER, INDEX, name
 from .one_file import inlined
 from .study_data import Share, Study
 

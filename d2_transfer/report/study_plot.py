@@ -2,10 +2,9 @@
 
 import statistics
 
-from d2_transfer.plots import drawing
-from d2_transfer.plots.model import Panel, Plot, line_of
-from d2_transfer.plots.style import DASHES, MARKERS
-
+from ..plots import drawing
+from ..plots.model import Panel, Plot, line_of
+from ..plots.style import DASHES, MARKERS
 from . import study_words
 from .study_data import RANDOM, Study
 

@@ -5,8 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from d2_transfer.tables.spread import mean_and_deviation, t_interval
-
+from ..tables.spread import mean_and_deviation, t_interval
 from .collect import Pretraining
 from .curves import ONLINE
 

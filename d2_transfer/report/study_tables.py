@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from console.errors import InputError
-from d2_transfer.compare.words import points
-from d2_transfer.tables import from_records
-from d2_transfer.tables.model import Table
-from d2_transfer.tables.t_test import p_value
+from densessl.core.errors import InputError
 
+from ..compare.words import points
+from ..tables import from_records
+from ..tables.model import Table
+from ..tables.t_test import p_value
 from . import study_numbers, study_words
 from .study_data import Share, Study
 from .study_numbers import BETTER, UNSEEN, UNTESTED, WORSE, Compared, OfClass, Outcome

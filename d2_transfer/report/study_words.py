@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from d2_transfer.compare.words import points
-from d2_transfer.tables.t_test import mean_of, p_value
-
+from ..compare.words import points
+from ..tables.t_test import mean_of, p_value
 from .study_data import Arm, Share
 from .study_labels import FEWER, NOT_REACHED, Saved
 from .study_numbers import BETTER, MOST, UNSEEN, UNTESTED, WORSE, Compared, Outcome, Sight, Slope

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 from ..results import Record, config_of
 from .model import Cell, Row, Table

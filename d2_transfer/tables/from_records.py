@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 from ..results import Record, class_of
 from .controls import against_controls

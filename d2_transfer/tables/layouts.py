@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from console.errors import DenseSSLError, InputError, unknown
+from densessl.core.errors import DenseSSLError, InputError, unknown
 
 from . import published
 from .model import Column

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from console import log
-from console.errors import InputError, nearest
-from console.files import write_text
-from console.parser import Parser
+from densessl.core import log
+from densessl.core.errors import InputError, nearest
+from densessl.core.files import write_text
+from densessl.core.parser import Parser
 
 from ..results import Record, collect
 from . import from_paper, from_records, layouts, per_class, render

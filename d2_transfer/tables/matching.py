@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 from ..results import Record, config_of
 from .layouts import LENGTH, Layout, PaperRow, aliases

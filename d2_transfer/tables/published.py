@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from console.errors import DenseSSLError, unknown
+from densessl.core.errors import DenseSSLError, unknown
 
 FILE = Path(__file__).with_name("published.csv")
 COLUMNS = (

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import nn
 
-from console.errors import unknown
+from densessl.core.errors import unknown
 
 from ..options import CHOICES
 from .norm import SplitBatchNorm2d, SyncBatchNorm

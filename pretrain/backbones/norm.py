@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.engine import distributed
+from ..engine import distributed
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from console.errors import InputError
-from weight_files import images
-from weight_files.recognise import Source, from_file
+from densessl.core.errors import InputError
+from densessl.weight_files import images
+from densessl.weight_files.recognise import Source, from_file
 
 from .build import BACKBONES
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from console.errors import EnvironmentLacks, InputError, unknown
+from densessl.core.errors import EnvironmentLacks, InputError, unknown
 
 VITS = {
     "vit_tiny": "vit_tiny_patch16_224",

@@ -11,17 +11,17 @@ and combine with ``|`` and ``&``. SetSim (Set + Geo + nearest neighbour) reads
 and the same as text, for a configuration, is :func:`pretrain.correspondence.expression.parse`.
 """
 
-from pretrain.correspondence.attention import attention, salient, set_to_set
-from pretrain.correspondence.crops import crop_in_view
-from pretrain.correspondence.expression import Expression, parse
-from pretrain.correspondence.geometry import geometric, geometric_from_coordinates
-from pretrain.correspondence.hough import best, hough_confidence, mirrored, vote
-from pretrain.correspondence.pair import Pair
-from pretrain.correspondence.pixels import hungarian, random_pairs, sorted_pairs
-from pretrain.correspondence.points import shared_points
-from pretrain.correspondence.search import feature_search, soft_attention
-from pretrain.correspondence.similarity import cosine, nearest, one_hot
-from pretrain.correspondence.windows import windows
+from .attention import attention, salient, set_to_set
+from .crops import crop_in_view
+from .expression import Expression, parse
+from .geometry import geometric, geometric_from_coordinates
+from .hough import best, hough_confidence, mirrored, vote
+from .pair import Pair
+from .pixels import hungarian, random_pairs, sorted_pairs
+from .points import shared_points
+from .search import feature_search, soft_attention
+from .similarity import cosine, nearest, one_hot
+from .windows import windows
 
 __all__ = [
     "Expression",

@@ -8,8 +8,9 @@ Omega   salient positions, A' >= delta              [B, N]   eq. 5
 
 import torch
 
-from console.errors import InputError, unknown
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError, unknown
+
+from ..precision import full_precision
 
 STATISTICS = {
     "abs_sum": lambda z: torch.linalg.vector_norm(z, ord=1, dim=1),  # the paper's eq. 3

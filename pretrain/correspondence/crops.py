@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pretrain.correspondence.geometry import coordinates
+from .geometry import coordinates
 
 if TYPE_CHECKING:
-    from pretrain.views import View
+    from ..views import View
 
 
 @torch.no_grad()

@@ -15,15 +15,16 @@ from functools import reduce
 
 import torch
 
-from console import errors
-from console.errors import InputError
-from pretrain.correspondence.attention import set_to_set
-from pretrain.correspondence.geometry import geometric
-from pretrain.correspondence.hough import best, confidence_of
-from pretrain.correspondence.pair import Pair
-from pretrain.correspondence.pixels import assignment, random_pairs, sorted_pairs
-from pretrain.correspondence.similarity import one_hot
-from pretrain.external import failure, load_object
+from densessl.core import errors
+from densessl.core.errors import InputError
+
+from ..external import failure, load_object
+from .attention import set_to_set
+from .geometry import geometric
+from .hough import best, confidence_of
+from .pair import Pair
+from .pixels import assignment, random_pairs, sorted_pairs
+from .similarity import one_hot
 
 Weights = torch.Tensor  # bool or float [B, Nq, Nk]
 SALIENT = 0.7  # attention of a salient position, unless an expression says otherwise

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from console.errors import InputError, unknown
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError, unknown
+
+from ..precision import full_precision
 
 if TYPE_CHECKING:
-    from pretrain.views import View
+    from ..views import View
 
 
 @torch.no_grad()

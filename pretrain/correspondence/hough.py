@@ -17,9 +17,10 @@ from functools import lru_cache
 
 import torch
 
-from console.errors import InputError
-from pretrain.correspondence.similarity import cosine
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError
+
+from ..precision import full_precision
+from .similarity import cosine
 
 
 @torch.no_grad()

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pretrain.correspondence.attention import attention
-from pretrain.correspondence.similarity import cosine, nearest
+from .attention import attention
+from .similarity import cosine, nearest
 
 if TYPE_CHECKING:
-    from pretrain.views import View
+    from ..views import View
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from pretrain.correspondence.similarity import cosine
+from .similarity import cosine
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import torch
 
-from pretrain.correspondence.similarity import cosine
+from .similarity import cosine
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import torch
 
-from pretrain.precision import full_precision
+from ..precision import full_precision
 
 
 @torch.no_grad()

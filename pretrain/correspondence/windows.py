@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from console.errors import InputError, unknown
-from pretrain.correspondence.geometry import coordinates
+from densessl.core.errors import InputError, unknown
+
+from .geometry import coordinates
 
 if TYPE_CHECKING:
-    from pretrain.views import View
+    from ..views import View
 
 PLACEMENTS = ("grid", "overlap")
 ROUNDING = 1e-3  # pixels that an inclusive edge forgives

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from decoding import told_left_out
+from densessl.decoding import told_left_out
 
 from .. import config
 from ..contradictions import contradictions

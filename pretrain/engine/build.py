@@ -11,7 +11,7 @@ from .schedules import scaled_lr
 def build_model(cfg: CfgNode, device: torch.device) -> tuple[Method, torch.optim.Optimizer]:
     """The method that ``cfg`` names, with the initial weights of ``cfg.SEED``, and its optimizer.
 
-    Raises InputError as :func:`pretrain.methods.build_method`.
+    Raises InputError as :func:`densessl.pretrain.methods.build_method`.
     """
     torch.manual_seed(cfg.SEED)  # each step has a seed of its own
     layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format

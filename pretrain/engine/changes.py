@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 from .. import config
 from .resume import FREE, differences, differing

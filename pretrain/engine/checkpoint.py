@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from console import files
-from console.errors import InputError
+from densessl.core import files
+from densessl.core.errors import InputError
 
 logger = logging.getLogger("densessl")
 

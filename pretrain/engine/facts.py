@@ -9,8 +9,8 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from console import files
-from weight_files.recognise import from_file
+from densessl.core import files
+from densessl.weight_files.recognise import from_file
 
 from .. import config
 from ..views import ImageSource

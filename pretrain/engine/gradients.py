@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 
 @torch.no_grad()

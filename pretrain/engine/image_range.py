@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 import torch
 from fvcore.common.config import CfgNode
 
-from console import waiting
-from console.errors import InputError
-from decoding import Range, find_range, parse, sample, told
+from densessl.core import waiting
+from densessl.core.errors import InputError
+from densessl.decoding import Range, find_range, parse, sample, told
 
 from ..views import ImageSource
 from ..views.dataset import Batch

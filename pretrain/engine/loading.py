@@ -8,10 +8,10 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch.utils.data import Dataset
 
-from console import limits
-from console.errors import EnvironmentLacks
-from console.loader import GRACE, Loader, Options
-from console.names import one_line
+from densessl.core import limits
+from densessl.core.errors import EnvironmentLacks
+from densessl.core.loader import GRACE, Loader, Options
+from densessl.core.names import one_line
 
 from . import distributed
 from .order import BatchOrder
@@ -47,7 +47,7 @@ class Loading:
         self._batches.__exit__(kind, error, traceback)
 
     def next(self) -> Any:
-        """The batch of the next step. Raises as :class:`console.loader.Batches` does."""
+        """The batch of the next step. Raises as :class:`densessl.core.loader.Batches` does."""
         began = time.perf_counter()
         try:
             return next(self._batches)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from console import lock
+from densessl.core import lock
 
 from . import distributed
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from console.board import Board
-from console.lines import Lines
+from densessl.core.board import Board
+from densessl.core.lines import Lines
 
 from . import distributed
 

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from console.errors import InputError
-from console.lines import Lines
-from console.names import one_line, to_line
+from densessl.core.errors import InputError
+from densessl.core.lines import Lines
+from densessl.core.names import one_line, to_line
 
 from .step import Outcome
 

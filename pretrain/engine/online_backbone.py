@@ -9,8 +9,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-import probes
-from console.loader import GRACE, Loader, Options
+from densessl import probes
+from densessl.core.loader import GRACE, Loader, Options
 
 from ..backbones import build_backbone
 from ..views import NORMALIZATION

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import functional as T
 
-import knn
-from console.errors import InputError
-from console.files import walk
-from console.reading import reading
-from decoding import MAX_PIXELS, Range, UnreadableImage, decode, is_image
+from densessl.core import knn
+from densessl.core.errors import InputError
+from densessl.core.files import walk
+from densessl.core.reading import reading
+from densessl.decoding import MAX_PIXELS, Range, UnreadableImage, decode, is_image
 
 from . import distributed
 from .online_measure import OnlineMeasure

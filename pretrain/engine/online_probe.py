@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as T
 
-from console.errors import InputError
-from console.reading import reading
-from decoding import Range
-from probes import (
+from densessl.core.errors import InputError
+from densessl.core.reading import reading
+from densessl.decoding import Range
+from densessl.probes import (
     Confusion,
     LinearProbe,
     Pairs,

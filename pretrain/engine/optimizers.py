@@ -4,7 +4,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from console.errors import unknown
+from densessl.core.errors import unknown
 
 OPTIMIZERS = ("sgd", "lars", "adamw")
 

@@ -9,8 +9,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from console.errors import EnvironmentLacks
-from console.files import standing
+from densessl.core.errors import EnvironmentLacks
+from densessl.core.files import standing
 
 from . import distributed
 

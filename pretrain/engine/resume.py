@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from console import files
-from console.errors import InputError
+from densessl.core import files
+from densessl.core.errors import InputError
 
 from .. import config
 

@@ -5,7 +5,7 @@ import signal
 import sys
 from types import FrameType
 
-from console import waiting
+from densessl.core import waiting
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)  # USR2: preemption
 SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it, and a killed process cannot bring it back
@@ -13,7 +13,7 @@ SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it, and a killed process cann
 
 class Stops:
     """While entered, SIGINT, SIGTERM, SIGHUP and SIGUSR2 set :attr:`requested`, and end a wait
-    (:mod:`console.waiting`) if the process is in one.
+    (:mod:`densessl.core.waiting`) if the process is in one.
 
     A second Ctrl-C ends the process at once: after the first, SIGINT has its default action
     again, which needs no Python to run. A SIGHUP that was ignored (nohup) stays ignored. Outside

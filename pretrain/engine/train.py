@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from console import files, log, waiting
-from console.errors import InputError, Interrupted, StoppedEarly
-from console.loader import GRACE
-from console.progress import Bar
+from densessl.core import files, log, waiting
+from densessl.core.errors import InputError, Interrupted, StoppedEarly
+from densessl.core.loader import GRACE
+from densessl.core.progress import Bar
 
 from .. import config
 from ..contradictions import too_large_views

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from console import files, lines
-from console.errors import InputError
-from console.names import one_line, to_line
+from densessl.core import files, lines
+from densessl.core.errors import InputError
+from densessl.core.names import one_line, to_line
 
 from . import distributed
 

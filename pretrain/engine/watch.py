@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from decoding import Range
+from densessl.decoding import Range
 
 from ..contradictions import FAR, over_rule
 from ..methods.base import Method

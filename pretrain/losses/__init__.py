@@ -5,19 +5,19 @@ state, and without a wait for the device on CUDA. The contrastive losses and ``p
 take unit vectors, which the caller makes; a function that normalises by itself says so.
 """
 
-from pretrain.losses.contrastive import dense_info_nce, info_nce, set_info_nce
-from pretrain.losses.distillation import distillation, next_center, paired_distillation
-from pretrain.losses.nt_xent import nt_xent
-from pretrain.losses.propagation import (
+from .contrastive import dense_info_nce, info_nce, set_info_nce
+from .distillation import distillation, next_center, paired_distillation
+from .nt_xent import nt_xent
+from .propagation import (
     pixel_consistency,
     pixel_propagation,
     propagated_consistency,
 )
-from pretrain.losses.prroi import prroi_pool
-from pretrain.losses.queue import queue_logsumexp
-from pretrain.losses.region import cell_negatives, region_info_nce
-from pretrain.losses.similarity import negative_cosine, set_cosine
-from pretrain.losses.swav import sinkhorn, swapped_prediction
+from .prroi import prroi_pool
+from .queue import queue_logsumexp
+from .region import cell_negatives, region_info_nce
+from .similarity import negative_cosine, set_cosine
+from .swav import sinkhorn, swapped_prediction
 
 __all__ = [
     "cell_negatives",

@@ -9,10 +9,11 @@ With one positive, -log softmax = log(e^s + e^lse_Q) - s, so only lse_Q of the q
 
 import torch
 
-from console.errors import InputError, unknown
-from pretrain.losses.queue import queue_logsumexp
-from pretrain.losses.rows import counting
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError, unknown
+
+from ..precision import full_precision
+from .queue import queue_logsumexp
+from .rows import counting
 
 REDUCTIONS = ("sum", "mean")
 

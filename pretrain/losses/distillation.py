@@ -19,8 +19,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from console.errors import InputError
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError
+
+from ..precision import full_precision
 
 BLOCK = {"cpu": 2**18, "cuda": 2**22}  # logits at once: CPU: they stay in cache; CUDA: 16 MiB
 

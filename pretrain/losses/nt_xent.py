@@ -3,8 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from console.errors import InputError
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError
+
+from ..precision import full_precision
 
 
 @full_precision

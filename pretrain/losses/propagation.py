@@ -7,9 +7,10 @@ x'      projected map of the other view     s    similarity of the positions of 
 
 import torch
 
-from console.errors import InputError
-from pretrain.losses.similarity import check_weights
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError
+
+from ..precision import full_precision
+from .similarity import check_weights
 
 SHORTEST = 1e-12  # vectors shorter than this count as zero
 PAIRS = 1e-6  # added to the weight of an image's pairs, as in the released code

@@ -12,7 +12,7 @@ so pooling is a product with two small matrices, and its gradients are those of 
 
 import torch
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 
 def prroi_pool(

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from console.errors import InputError, unknown
+from densessl.core.errors import InputError, unknown
 
 ROWS, BLOCK = 2048, 512  # queries and queue entries at once: a tile of 4 MiB in float32
 WORTH_THREADS = 2**27  # multiplications

@@ -7,10 +7,11 @@ n_m     negatives, unit vectors                          tau   temperature
 import torch
 import torch.nn.functional as F
 
-from console.errors import InputError
-from pretrain.losses.queue import queue_logsumexp
-from pretrain.losses.rows import counting
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError
+
+from ..precision import full_precision
+from .queue import queue_logsumexp
+from .rows import counting
 
 
 @torch.no_grad()

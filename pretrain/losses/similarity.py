@@ -7,8 +7,9 @@ w_ij    weight of key position j for query position i         c_i  the positions
 import torch
 import torch.nn.functional as F
 
-from console.errors import InputError
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError
+
+from ..precision import full_precision
 
 EPSILON = 1e-8  # torch.nn.CosineSimilarity's: a zero vector has cosine 0 with everything
 

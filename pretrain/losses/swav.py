@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from console.errors import InputError
-from pretrain.precision import full_precision
+from densessl.core.errors import InputError
+
+from ..precision import full_precision
 
 
 @torch.no_grad()

@@ -2,10 +2,10 @@
 
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError
-from pretrain.external import load_object
+from densessl.core.errors import InputError
 
 from .. import config
+from ..external import load_object
 from ..options import METHODS as NAMES
 from .base import Method
 from .byol import BYOL

@@ -7,10 +7,11 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from console.errors import InputError
-from pretrain.backbones import build_backbone
-from pretrain.backbones.start import Start, starting_state
-from pretrain.views import NORMALIZATION, View
+from densessl.core.errors import InputError
+
+from ..backbones import build_backbone
+from ..backbones.start import Start, starting_state
+from ..views import NORMALIZATION, View
 
 logger = logging.getLogger("densessl")
 LEVEL = "layer4"  # whose features image branches and most dense branches project

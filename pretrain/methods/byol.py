@@ -4,10 +4,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.engine.momentum import cosine_momentum
-from pretrain.losses import negative_cosine
-from pretrain.views import View
-
+from ..engine.momentum import cosine_momentum
+from ..losses import negative_cosine
+from ..views import View
 from .base import LEVEL, feature_std, new_backbone
 from .heads import MLP, unit
 from .momentum import MomentumMethod, momentum_copy

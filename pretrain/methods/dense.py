@@ -5,12 +5,11 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.correspondence import Pair
-from pretrain.correspondence.expression import parse
-from pretrain.engine import distributed
-from pretrain.losses import info_nce, set_info_nce
-from pretrain.views import View
-
+from ..correspondence import Pair
+from ..correspondence.expression import parse
+from ..engine import distributed
+from ..losses import info_nce, set_info_nce
+from ..views import View
 from .base import LEVEL, feature_std
 from .heads import DenseProjector, Queue, unit
 from .moco import MoCo

@@ -4,10 +4,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.correspondence import Pair
-from pretrain.losses import set_cosine
-from pretrain.views import View
-
+from ..correspondence import Pair
+from ..losses import set_cosine
+from ..views import View
 from .base import LEVEL
 from .dense import ByExpression, matching_generator, weighted
 from .heads import MLP, SimSiamProjector, unit

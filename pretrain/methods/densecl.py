@@ -4,9 +4,8 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from pretrain.correspondence import Pair, nearest
-from pretrain.losses import dense_info_nce
-
+from ..correspondence import Pair, nearest
+from ..losses import dense_info_nce
 from .dense import DenseMoCo
 
 

@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from console.errors import InputError
-from pretrain.backbones import SyncBatchNorm
-from pretrain.engine import distributed
-from pretrain.engine.momentum import cosine_momentum
-from pretrain.engine.schedules import teacher_temperature
-from pretrain.losses import distillation, next_center, paired_distillation
-from pretrain.precision import full_precision
-from pretrain.views import View
+from densessl.core.errors import InputError
 
+from ..backbones import SyncBatchNorm
+from ..engine import distributed
+from ..engine.momentum import cosine_momentum
+from ..engine.schedules import teacher_temperature
+from ..losses import distillation, next_center, paired_distillation
+from ..precision import full_precision
+from ..views import View
 from .base import feature_std, new_backbone
 from .heads import unit
 from .momentum import MomentumMethod, momentum_copy

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbones import SyncBatchNorm
-from pretrain.precision import full_precision
+from ..backbones import SyncBatchNorm
+from ..precision import full_precision
 
 
 @full_precision

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from pretrain.correspondence import Pair, best, cosine, hough_confidence, mirrored
-
+from ..correspondence import Pair, best, cosine, hough_confidence, mirrored
 from .densecl import DenseCL, match_statistics
 
 

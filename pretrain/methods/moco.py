@@ -5,10 +5,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.engine import distributed
-from pretrain.losses import info_nce
-from pretrain.views import View
-
+from ..engine import distributed
+from ..losses import info_nce
+from ..views import View
 from .base import LEVEL, feature_std, new_backbone
 from .heads import Projector, Queue, unit
 from .momentum import MomentumMethod, momentum_copy

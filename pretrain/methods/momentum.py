@@ -6,8 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from pretrain.engine.momentum import ema_update_
-
+from ..engine.momentum import ema_update_
 from .base import Method
 
 

@@ -4,11 +4,10 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.correspondence import geometric
-from pretrain.engine.momentum import cosine_momentum
-from pretrain.losses import negative_cosine, propagated_consistency
-from pretrain.views import View
-
+from ..correspondence import geometric
+from ..engine.momentum import cosine_momentum
+from ..losses import negative_cosine, propagated_consistency
+from ..views import View
 from .base import LEVEL, feature_std, new_backbone
 from .heads import MLP, unit
 from .momentum import MomentumMethod, momentum_copy

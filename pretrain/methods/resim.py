@@ -4,13 +4,13 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from console.errors import InputError
-from pretrain.backbones import FPN
-from pretrain.correspondence import windows
-from pretrain.engine import distributed
-from pretrain.losses import cell_negatives, info_nce, prroi_pool, region_info_nce
-from pretrain.views import View
+from densessl.core.errors import InputError
 
+from ..backbones import FPN
+from ..correspondence import windows
+from ..engine import distributed
+from ..losses import cell_negatives, info_nce, prroi_pool, region_info_nce
+from ..views import View
 from .base import LEVEL, feature_std
 from .heads import unit
 from .moco import MoCo

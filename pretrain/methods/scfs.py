@@ -4,12 +4,12 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from console.errors import InputError
-from pretrain.backbones import SyncBatchNorm
-from pretrain.correspondence import crop_in_view, feature_search
-from pretrain.losses import paired_distillation, prroi_pool
-from pretrain.views import View
+from densessl.core.errors import InputError
 
+from ..backbones import SyncBatchNorm
+from ..correspondence import crop_in_view, feature_search
+from ..losses import paired_distillation, prroi_pool
+from ..views import View
 from .dino import DINO, Levels
 from .heads import unit
 from .momentum import momentum_copy

@@ -4,8 +4,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from console.errors import InputError
-from pretrain.correspondence import (
+from densessl.core.errors import InputError
+
+from ..correspondence import (
     Pair,
     attention,
     geometric,
@@ -15,9 +16,8 @@ from pretrain.correspondence import (
     set_to_set,
     sorted_pairs,
 )
-from pretrain.correspondence.pixels import assignment
-from pretrain.losses import set_info_nce
-
+from ..correspondence.pixels import assignment
+from ..losses import set_info_nce
 from .dense import ByExpression, DenseMoCo, pair_statistics
 from .dense_simsiam import DenseSimSiam
 

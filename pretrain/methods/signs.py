@@ -7,7 +7,7 @@ here is of two views in one batch. Nothing is drawn, and no gradient reaches it.
 import torch
 from torch import Tensor
 
-from pretrain.precision import full_precision
+from ..precision import full_precision
 
 SHARPNESS = 2  # t of the Gaussian of uniformity
 Pairs = tuple[Tensor, Tensor]  # cosines, and bool: which of them count

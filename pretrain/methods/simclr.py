@@ -4,10 +4,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from pretrain.engine import distributed
-from pretrain.losses import nt_xent
-from pretrain.views import View
-
+from ..engine import distributed
+from ..losses import nt_xent
+from ..views import View
 from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, unit
 from .signs import image_signs

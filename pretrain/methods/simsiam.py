@@ -3,9 +3,8 @@
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.losses import negative_cosine
-from pretrain.views import View
-
+from ..losses import negative_cosine
+from ..views import View
 from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, SimSiamProjector, unit
 from .signs import image_signs

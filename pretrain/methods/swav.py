@@ -4,11 +4,10 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.engine import distributed
-from pretrain.losses import sinkhorn, swapped_prediction
-from pretrain.precision import full_precision
-from pretrain.views import View
-
+from ..engine import distributed
+from ..losses import sinkhorn, swapped_prediction
+from ..precision import full_precision
+from ..views import View
 from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, Queue, unit
 from .signs import image_signs

@@ -5,11 +5,10 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from pretrain.backbones import FPN
-from pretrain.correspondence import shared_points
-from pretrain.losses import info_nce, region_info_nce
-from pretrain.views import View
-
+from ..backbones import FPN
+from ..correspondence import shared_points
+from ..losses import info_nce, region_info_nce
+from ..views import View
 from .base import LEVEL, feature_std
 from .dense import matching_generator, weighted
 from .heads import Queue, unit

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from console import files
+from densessl.core import files
 
 from . import store
 from .contours import edge_polygons

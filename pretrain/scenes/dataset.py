@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from console import files
-from console.errors import EnvironmentLacks, InputError
-from console.progress import Bar
+from densessl.core import files
+from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.progress import Bar
 
 from . import ade20k, cityscapes, coco, store, voc
 from .generate import generate

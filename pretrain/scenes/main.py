@@ -7,9 +7,9 @@ import shutil
 import signal
 from pathlib import Path
 
-from console import log
-from console.errors import InputError, StoppedEarly
-from console.parser import Parser
+from densessl.core import log
+from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.parser import Parser
 
 MOST_SCENES = 999_999  # numbers of the two splits stay apart
 SIZES = (64, 1024)  # a figure of 1/16 needs its 4 pixels; larger adds no detail

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from console import files
+from densessl.core import files
 
 from . import store, voc_segmentation
 from .generate import Instance, Scene

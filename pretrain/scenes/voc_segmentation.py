@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from console import files
+from densessl.core import files
 
 from . import store
 

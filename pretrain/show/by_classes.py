@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-import knn
-from console.errors import InputError
-from console.progress import track
-from pretrain.correspondence import feature_search
-from pretrain.engine.online_knn import UNREADABLE, ClassFolders
+from densessl.core import knn
+from densessl.core.errors import InputError
+from densessl.core.progress import track
 
+from ..correspondence import feature_search
+from ..engine.online_knn import UNREADABLE, ClassFolders
 from . import matches
 from .panels import GOOD, LOCAL, NONE, VIEW_COLOURS, Panel, show_pixels
 from .section import Section, pixels_of, searched, shown

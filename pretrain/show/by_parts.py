@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.correspondence import soft_attention
-from pretrain.options import PATCH
-
+from ..correspondence import soft_attention
+from ..options import PATCH
 from .panels import LOCAL, Panel, heat, rectangle, show_pixels
 from .section import Section, pixels_of
 

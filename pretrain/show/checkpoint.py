@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from console import archive
-from console.errors import EnvironmentLacks, InputError
+from densessl.core import archive
+from densessl.core.errors import EnvironmentLacks, InputError
 
 OURS = ("backbone", "config", "normalization")  # keys of a checkpoint of densessl pretrain
 ZIP = b"PK\x03\x04"  # how the files of torch.save begin
@@ -72,8 +72,8 @@ def read(path: str | Path) -> Any:
 def _ours(path: str, saved: dict[str, Any]) -> Pretrained:
     import yaml
 
-    from pretrain import config
-    from pretrain.backbones import build_backbone
+    from .. import config
+    from ..backbones import build_backbone
 
     cfg = config.defaults()
     try:
@@ -122,7 +122,7 @@ def converted(path: str, state: dict[str, Any]) -> Pretrained:
 
     A network for BGR images becomes one for RGB, its first convolution's channels reversed.
     """
-    from pretrain import config
+    from .. import config
 
     facts = state.densessl
     backbone = _network(facts["network"])
@@ -156,8 +156,8 @@ def _network(name: str) -> Any:
     """A backbone by torchvision's name, also of a depth that pretraining does not offer."""
     from torchvision.models import resnet
 
-    from pretrain.backbones import BACKBONES, build_backbone
-    from pretrain.backbones.resnet import ResNet
+    from ..backbones import BACKBONES, build_backbone
+    from ..backbones.resnet import ResNet
 
     if name in BACKBONES:
         return build_backbone(name, norm="BN")

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from console.errors import InputError
-from pretrain.config import around
-from pretrain.correspondence import Pair
-from pretrain.options import PATCH
-from pretrain.views import (
+from densessl.core.errors import InputError
+
+from ..config import around
+from ..correspondence import Pair
+from ..options import PATCH
+from ..views import (
     ImageSource,
     View,
     ViewDataset,
@@ -20,7 +21,6 @@ from pretrain.views import (
     build_recipes,
     collate,
 )
-
 from .methods import LOCAL_CROPS, NEEDS_POSITIONS
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from console import log
-from console.errors import EnvironmentLacks, InputError, unknown
-from console.parser import Parser
-from console.progress import track
+from densessl.core import log
+from densessl.core.errors import EnvironmentLacks, InputError, unknown
+from densessl.core.parser import Parser
+from densessl.core.progress import track
 
 from .methods import CHOICES, CLASSES, JIGSAW, chosen
 
@@ -172,7 +172,7 @@ def images_of(places: list[str], limit: int) -> list[Path]:
 
 
 def _of_folder(folder: Path, limit: int) -> list[Path]:
-    from decoding import SUFFIXES
+    from densessl.decoding import SUFFIXES
 
     found = sorted(
         path
@@ -188,7 +188,7 @@ def _of_folder(folder: Path, limit: int) -> list[Path]:
 
 
 def _require_readable(image: Path) -> None:
-    from decoding import UnreadableImage, decode
+    from densessl.decoding import UnreadableImage, decode
 
     try:
         decode(image)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.correspondence import (
+from ..correspondence import (
     Pair,
     attention,
     best,
@@ -26,10 +26,10 @@ from pretrain.correspondence import (
     soft_attention,
     windows,
 )
-from pretrain.methods.houghcl import unmirrored
+from ..methods.houghcl import unmirrored
 
 if TYPE_CHECKING:
-    from pretrain.views import View
+    from ..views import View
 
 MOST, LEAST = 5, 20  # confident matches, as in HoughCL's figure
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console.errors import EnvironmentLacks
-from console.files import write_atomic
+from densessl.core.errors import EnvironmentLacks
+from densessl.core.files import write_atomic
 
 from . import by_classes, by_features, by_geometry, by_parts
 from .panels import (
@@ -124,7 +124,7 @@ def _source_panel(look: "Look", columns: int = 3) -> Panel:
 
 
 def _source(axes, look: "Look") -> None:
-    from decoding import decode
+    from densessl.decoding import decode
 
     picture = decode(look.image, look.model.bounds)
     show_pixels(axes, picture.image)

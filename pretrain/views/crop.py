@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from decoding import unlimited
+from densessl.decoding import unlimited
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2: pixel edges of the source image
 

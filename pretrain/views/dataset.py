@@ -10,9 +10,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from console.errors import InputError
-from console.reading import reading
-from decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
+from densessl.core.errors import InputError
+from densessl.core.reading import reading
+from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
 
 from . import colour
 from .crop import crop, random_box

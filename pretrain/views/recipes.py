@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 from ..config import crop_scale
 from ..options import CHOICES

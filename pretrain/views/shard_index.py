@@ -10,11 +10,11 @@ from posixpath import normpath
 
 import numpy as np
 
-from console import archive
-from console.errors import InputError
-from console.files import write_atomic
-from console.progress import Bar
-from decoding import SUFFIXES, is_image
+from densessl.core import archive
+from densessl.core.errors import InputError
+from densessl.core.files import write_atomic
+from densessl.core.progress import Bar
+from densessl.decoding import SUFFIXES, is_image
 
 from .sources import pack
 

@@ -30,7 +30,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from console.errors import InputError
+from densessl.core.errors import InputError
 
 from .shard_index import read_indices
 from .sources import NAMED, ImageSource

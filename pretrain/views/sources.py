@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from densessl.configs import FOLDER
 from fvcore.common.config import CfgNode
 
-from configs import FOLDER
-from console.errors import InputError, nearest, unknown
-from console.files import read_json, read_text, require_file, walk
-from console.names import LIST, from_line, one_line
-from decoding import SUFFIXES, is_image, told_left_out
+from densessl.core.errors import InputError, nearest, unknown
+from densessl.core.files import read_json, read_text, require_file, walk
+from densessl.core.names import LIST, from_line, one_line
+from densessl.decoding import SUFFIXES, is_image, told_left_out
 
 from ..config import data_paths, split_paths
 

@@ -4,8 +4,8 @@ measured seconds that it is given."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from console.errors import InputError
-from console.progress import duration
+from densessl.core.errors import InputError
+from densessl.core.progress import duration
 
 from .draws import Share
 from .recipe import Recipe

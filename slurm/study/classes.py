@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from densessl.d2_transfer.classification.folders import read_folders
+from densessl.d2_transfer.classification.images import Images
 
-from console.errors import InputError
-from d2_transfer.classification.folders import read_folders
-from d2_transfer.classification.images import Images
+from densessl.core.errors import InputError
 
 from . import linking
 from .model import Protocol, Reads
@@ -64,8 +64,7 @@ class Classes:
     def trial_seconds(
         self, network: str, cuda: bool
     ) -> tuple[Callable[[int, int], float], Callable[[int], float]]:
-        from slurm.jobs import resolved
-
+        from ..jobs import resolved
         from .speeds import Classifier
 
         (protocol,) = self.protocols(network, cuda)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from console.errors import InputError
-from console.files import decode, write_json
-from d2_transfer.datasets import custom
+from densessl.d2_transfer.datasets import custom
+
+from densessl.core.errors import InputError
+from densessl.core.files import decode, write_json
 
 from .model import Protocol, Reads
 
@@ -76,8 +77,7 @@ class Coco:
     def trial_seconds(
         self, network: str, cuda: bool
     ) -> tuple[Callable[[int, int], float], Callable[[int], float]]:
-        from slurm.jobs import resolved
-
+        from ..jobs import resolved
         from .speeds import Detector
 
         def cfg(effort: int):

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurm import jobs as making
-from slurm.graph import Job, Resources
-
+from .. import jobs as making
+from ..graph import Job, Resources
 from . import linking
 from .draws import Share, draw
 from .model import GIVEN, PRETRAINED, Arm, Plan, Protocol

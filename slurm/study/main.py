@@ -6,12 +6,12 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from console import command, log
-from console.errors import EnvironmentLacks, InputError, unknown
-from console.files import unmade_when_refused
-from console.parser import Parser
-from slurm import flags
+from densessl.core import command, log
+from densessl.core.errors import EnvironmentLacks, InputError, unknown
+from densessl.core.files import unmade_when_refused
+from densessl.core.parser import Parser
 
+from .. import flags
 from . import model
 
 DESCRIPTION = """\

@@ -8,10 +8,11 @@ import logging
 import shutil
 from pathlib import Path
 
-from console import log
-from console.errors import DenseSSLError, InputError, StoppedEarly, unknown
-from console.files import write_json
-from d2_transfer import main as transfer
+from densessl.d2_transfer import main as transfer
+
+from densessl.core import log
+from densessl.core.errors import DenseSSLError, InputError, StoppedEarly, unknown
+from densessl.core.files import write_json
 
 from .graph import Graph, measured, pretraining
 from .model import PRETRAINED

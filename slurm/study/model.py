@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from console.errors import InputError
-from console.files import read_object, write_json
+from densessl.core.errors import InputError
+from densessl.core.files import read_object, write_json
 
 from .draws import Share
 

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from densessl.d2_transfer.classification.config import BACKBONES
+from densessl.pretrain.advise import look, machine_of
+from densessl.pretrain.advise_model import Images, Machine
+from densessl.pretrain.advise_rules import FEWEST
+from densessl.pretrain.images_argument import data_of
+from densessl.pretrain.views import ImageSource, build_source
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError, unknown
-from d2_transfer.classification.config import BACKBONES
-from pretrain.advise import look, machine_of
-from pretrain.advise_model import Images, Machine
-from pretrain.advise_rules import FEWEST
-from pretrain.images_argument import data_of
-from pretrain.views import ImageSource, build_source
-from slurm.jobs import RANDOM_STARTS as CONTROLS
-from slurm.pipeline import NAME
+from densessl.core.errors import InputError, unknown
 
+from ..jobs import RANDOM_STARTS as CONTROLS
+from ..pipeline import NAME
 from . import draws, recipe
 from .budget import Costs, Fitting, Offer
 from .graph import Machines
@@ -230,7 +230,7 @@ def given_weights(words: Sequence[str]) -> dict[str, Path]:
 
 def network_in(file: Path) -> str:
     """The network of a checkpoint; InputError for one that is not understood."""
-    from weight_files.recognise import from_file
+    from densessl.weight_files.recognise import from_file
 
     return from_file(file)[1].network
 

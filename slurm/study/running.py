@@ -8,11 +8,11 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from console import log
-from console.errors import InputError
-from console.progress import duration
-from slurm.local import run_local
+from densessl.core import log
+from densessl.core.errors import InputError
+from densessl.core.progress import duration
 
+from ..local import run_local
 from . import classes, coco, model, segmentation
 from .graph import Graph, Machines
 from .model import PRETRAINED, Plan
@@ -68,7 +68,7 @@ def graph_of(folder: Path) -> Graph:
 def _machines(args: Namespace) -> Machines:
     if not args.local:
         return Machines(args.nodes, args.gpus, local=False)
-    from slurm.reproduce import gpus_here
+    from ..reproduce import gpus_here
 
     return Machines(1, min(gpus_here(), args.gpus), local=True)
 
@@ -127,7 +127,7 @@ def run_here(plan: Plan, graph: Graph, folder: Path) -> int:
 
 def page(folder: Path) -> None:
     """Write what pretrainings took into the plan, and the page."""
-    from d2_transfer.report.study_page import write_study_page
+    from densessl.d2_transfer.report.study_page import write_study_page
 
     plan = model.read(folder)
     arms = [

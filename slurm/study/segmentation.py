@@ -8,12 +8,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from densessl.d2_transfer.dense_probes.own import OwnData, read_own
 from PIL import Image
 
-from console.errors import InputError
-from console.files import write_text
-from d2_transfer.dense_probes.own import OwnData, read_own
-from probes import pairs
+from densessl.core.errors import InputError
+from densessl.core.files import write_text
+from densessl.probes import pairs
 
 from . import linking
 from .model import Protocol, Reads
@@ -74,8 +74,7 @@ class Segmentation:
     def trial_seconds(self, network: str, cuda: bool) -> tuple[Callable[[int, int], float], float]:
         """Of an effort and so many labelled images, and beside that of each network, whose
         features of the validation images all trials share. A few seconds of it are run here."""
-        from slurm.jobs import resolved
-
+        from ..jobs import resolved
         from .speeds import Probe
 
         @lru_cache

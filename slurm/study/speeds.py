@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from densessl.d2_transfer.classification.images import Images
+from densessl.d2_transfer.classification.loading import EvaluationCrops
+from densessl.d2_transfer.classification.networks import build_backbone
+from densessl.d2_transfer.datasets import custom
+from densessl.d2_transfer.dense_probes.data import read
+from densessl.d2_transfer.dense_probes.loading import Samples
+from densessl.d2_transfer.dense_probes.probing import levels_of
+from densessl.d2_transfer.trials import detectron2_log
+from densessl.pretrain import advise_trial
+from densessl.pretrain.views import ImageSource
 from fvcore.common.config import CfgNode
 
-import probes
-from console.loader import close_all
-from d2_transfer.classification.images import Images
-from d2_transfer.classification.loading import EvaluationCrops
-from d2_transfer.classification.networks import build_backbone
-from d2_transfer.datasets import custom
-from d2_transfer.dense_probes.data import read
-from d2_transfer.dense_probes.loading import Samples
-from d2_transfer.dense_probes.probing import levels_of
-from d2_transfer.trials import detectron2_log
-from pretrain import advise_trial
-from pretrain.views import ImageSource
+from densessl import probes
+from densessl.core.loader import close_all
 
 from .recipe import Recipe
 
@@ -122,9 +122,8 @@ class Detector:
 
     def __init__(self, cfg, data: custom.Custom):
         began = time.perf_counter()
+        from densessl.d2_transfer.trainer import Trainer
         from detectron2.utils.events import EventStorage
-
-        from d2_transfer.trainer import Trainer
 
         custom.register(data)
         with (

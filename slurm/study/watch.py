@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from console.progress import duration
-from slurm.graph import Finished, Job
+from densessl.core.progress import duration
 
+from ..graph import Finished, Job
 from . import model
 from .model import PRETRAINED, Arm, Plan
 

@@ -59,7 +59,7 @@ def our_checkpoint(random_resnet):
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
     """A folder of small scenes in the layouts of VOC and COCO."""
-    from pretrain.scenes import main as scenes_verb
+    from densessl.pretrain.scenes import main as scenes_verb
 
     folder = tmp_path_factory.mktemp("scenes") / "data"
     options = ["--train", "12", "--val", "6", "--size", "64", "--seed", "3", "--workers", "1"]
@@ -70,7 +70,7 @@ def scenes(tmp_path_factory):
 @pytest.fixture(scope="session")
 def few_scenes(tmp_path_factory):
     """Eight scenes to train on, of which half are VOC2007's."""
-    from pretrain.scenes import main as scenes_verb
+    from densessl.pretrain.scenes import main as scenes_verb
 
     folder = tmp_path_factory.mktemp("few") / "data"
     options = ["--train", "8", "--val", "2", "--size", "128", "--seed", "1", "--workers", "1"]
@@ -81,7 +81,7 @@ def few_scenes(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pretrained(few_scenes, tmp_path_factory):
     """``pretrained(depth)``: what ``densessl pretrain`` leaves after a few steps on the scenes."""
-    from pretrain.main import main as pretrain_verb
+    from densessl.pretrain.main import main as pretrain_verb
 
     made = {}
 
@@ -106,13 +106,13 @@ def pretrained(few_scenes, tmp_path_factory):
 
 def untrained(protocol, variant, weights, folder, data, overrides, own=None) -> dict[str, float]:
     """The metrics of the model that training begins with."""
-    from d2_transfer import datasets
-    from d2_transfer import weights as start
-    from d2_transfer.checkpoints import AtomicCheckpointer
-    from d2_transfer.datasets import custom
-    from d2_transfer.evaluation import flat_metrics
-    from d2_transfer.resolve import resolve
-    from d2_transfer.trainer import Trainer
+    from densessl.d2_transfer import datasets
+    from densessl.d2_transfer import weights as start
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
+    from densessl.d2_transfer.datasets import custom
+    from densessl.d2_transfer.evaluation import flat_metrics
+    from densessl.d2_transfer.resolve import resolve
+    from densessl.d2_transfer.trainer import Trainer
 
     cfg = resolve(protocol, variant, gpus=1, mini=True, cuda=False, overrides=overrides, custom=own)
     custom.register(own) if own else datasets.register(data)
@@ -134,8 +134,7 @@ def _learns(protocol, variant, weights, data, out, overrides, metric, gain, flag
     import json
 
     import yaml
-
-    from d2_transfer import main, protocols, results
+    from densessl.d2_transfer import main, protocols, results
 
     before = untrained(protocol, variant, weights, out / "before", data, overrides, own)
     words = [

@@ -4,8 +4,7 @@ import hashlib
 import json
 
 import yaml
-
-from d2_transfer import results
+from densessl.d2_transfer import results
 
 SHARES = ((1, 4), (10, 40), (100, 400))
 ARMS = (

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 import yaml
+from densessl.d2_transfer import classification
+from densessl.d2_transfer.classification.configuration import combinations, describe
+from densessl.d2_transfer.classification.settings import Schedule, configured
+from densessl.d2_transfer.results import config_fingerprint
 
-from console.errors import InputError
-from d2_transfer import classification
-from d2_transfer.classification.configuration import combinations, describe
-from d2_transfer.classification.settings import Schedule, configured
-from d2_transfer.results import config_fingerprint
+from densessl.core.errors import InputError
 
 ALL = [(row.name, variant) for row in classification.PROTOCOLS for variant in row.variants]
 IMAGES = 1281167

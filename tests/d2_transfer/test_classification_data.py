@@ -4,12 +4,12 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from densessl.d2_transfer import classification
+from densessl.d2_transfer.classification.data import check_data, hold_out, read, training_images
+from densessl.d2_transfer.classification.images import draw_of_each_class
 from PIL import Image
 
-from console.errors import InputError
-from d2_transfer import classification
-from d2_transfer.classification.data import check_data, hold_out, read, training_images
-from d2_transfer.classification.images import draw_of_each_class
+from densessl.core.errors import InputError
 
 
 def picture(file, color=0, size=(20, 16)):
@@ -66,7 +66,7 @@ def test_classes_can_be_chosen_by_a_list(root):
 
 
 def test_imagenet100_is_shipped(tmp_path):
-    from d2_transfer.classification.folders import class_list
+    from densessl.d2_transfer.classification.folders import class_list
 
     names = class_list("imagenet100")
     for form in ("utf-8-sig", "utf-16", "utf-32"):
@@ -297,7 +297,7 @@ def test_cifar_comes_through_torchvision_which_compares_md5_sums(tmp_path, monke
 
 @pytest.mark.parametrize("name", ["cifar10", "cub200", "cars", "aircraft", "pets"])
 def test_a_missing_small_set_names_its_folder(name, tmp_path):
-    from d2_transfer.classification.small_sets import SETS
+    from densessl.d2_transfer.classification.small_sets import SETS
 
     with pytest.raises(InputError, match=f"{SETS[name].folder} is not there") as caught:
         check_data(config("finetune_cls", name), tmp_path)

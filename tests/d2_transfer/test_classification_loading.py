@@ -6,18 +6,18 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
-from torchvision import transforms as T
-
-from console.errors import InputError
-from d2_transfer import classification
-from d2_transfer.classification.data import read
-from d2_transfer.classification.loading import (
+from densessl.d2_transfer import classification
+from densessl.d2_transfer.classification.data import read
+from densessl.d2_transfer.classification.loading import (
     EvaluationCrops,
     Order,
     TrainingCrops,
     evaluation_batches,
     training_batches,
 )
+from torchvision import transforms as T
+
+from densessl.core.errors import InputError
 
 
 def config(*overrides):

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from densessl.d2_transfer import classification
+from densessl.d2_transfer.classification import search
+from densessl.d2_transfer.classification.accuracy import Counts, likeliest
+from densessl.d2_transfer.classification.data import read
+from densessl.d2_transfer.classification.fit import Diverged, Fit
+from densessl.d2_transfer.classification.loading import Order, TrainingCrops
+from densessl.d2_transfer.classification.models import Classifier, LinearProbe
+from densessl.d2_transfer.classification.networks import build_backbone
+from densessl.d2_transfer.classification.settings import Schedule, Setting, configured
+from densessl.d2_transfer.stops import StopRequest
 
-from console.errors import InputError, StoppedEarly
-from d2_transfer import classification
-from d2_transfer.classification import search
-from d2_transfer.classification.accuracy import Counts, likeliest
-from d2_transfer.classification.data import read
-from d2_transfer.classification.fit import Diverged, Fit
-from d2_transfer.classification.loading import Order, TrainingCrops
-from d2_transfer.classification.models import Classifier, LinearProbe
-from d2_transfer.classification.networks import build_backbone
-from d2_transfer.classification.settings import Schedule, Setting, configured
-from d2_transfer.stops import StopRequest
+from densessl.core.errors import InputError, StoppedEarly
 
 SMALL = [
     *("INPUT.SIZE", "16", "INPUT.RESIZE", "16"),
@@ -107,7 +107,7 @@ def test_a_linear_classifier_is_a_plain_loop_over_frozen_features(objects, tmp_p
     assert torch.allclose(fit.model.trained.layers[0].weight, layer.weight, rtol=1e-5, atol=1e-7)
     assert all(torch.equal(t, frozen[n]) for n, t in fit.model.backbone.state_dict().items())
     with torch.no_grad():
-        from d2_transfer.classification.loading import EvaluationCrops
+        from densessl.d2_transfer.classification.loading import EvaluationCrops
 
         images = torch.stack([EvaluationCrops(objects[1], cfg)[n][0] for n in range(12)])
         predicted = layer(backbone(images)).argmax(1).numpy()

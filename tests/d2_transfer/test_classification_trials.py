@@ -8,15 +8,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from densessl.d2_transfer import classification, main, results, trials
+from densessl.d2_transfer.classification import features, fit
+from densessl.d2_transfer.classification.data import read
+from densessl.d2_transfer.classification.loading import EvaluationCrops
+from densessl.d2_transfer.classification.networks import build_backbone
+from densessl.d2_transfer.stops import StopRequest
 
 import densessl
-from console.errors import EnvironmentLacks, InputError, StoppedEarly
-from d2_transfer import classification, main, results, trials
-from d2_transfer.classification import features, fit
-from d2_transfer.classification.data import read
-from d2_transfer.classification.loading import EvaluationCrops
-from d2_transfer.classification.networks import build_backbone
-from d2_transfer.stops import StopRequest
+from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 
 SMALL = ["INPUT.SIZE", "16", "INPUT.RESIZE", "16", "MODEL.BACKBONE", "resnet18"]
 

@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
+from densessl.d2_transfer import compat
 
-from console.errors import EnvironmentLacks
-from d2_transfer import compat
+from densessl.core.errors import EnvironmentLacks
 
 BLOCKER = """
 import sys
@@ -25,7 +25,7 @@ def run(code: str, **environ) -> subprocess.CompletedProcess:
 
 def test_setup_makes_every_part_that_transfer_uses_importable():
     code = """
-from d2_transfer import compat
+from densessl.d2_transfer import compat
 compat.setup()
 import detectron2.engine, detectron2.evaluation, detectron2.modeling, detectron2.checkpoint
 import detectron2.data.datasets.cityscapes, detectron2.projects.deeplab
@@ -43,7 +43,7 @@ print(compat.version())
 
 def test_missing_detectron2_says_the_command_that_mends_it():
     code = BLOCKER.format(names=["detectron2"]) + (
-        "from d2_transfer import compat\nfrom console.errors import EnvironmentLacks\n"
+        "from densessl.d2_transfer import compat\nfrom console.errors import EnvironmentLacks\n"
         "try:\n    compat.setup()\n"
         "except EnvironmentLacks as error:\n    print(error.exit_code, error)"
     )
@@ -55,7 +55,7 @@ def test_missing_detectron2_says_the_command_that_mends_it():
 def test_aliases_are_the_builtins_and_warn_of_nothing():
     code = """
 import warnings; warnings.simplefilter("error")
-from d2_transfer import compat
+from densessl.d2_transfer import compat
 compat.setup()
 import numpy, PIL.Image
 assert numpy.array([1.5], dtype=numpy.float).dtype == "float64"

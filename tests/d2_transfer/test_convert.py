@@ -3,13 +3,13 @@ import hashlib
 import numpy
 import pytest
 import torch
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.convert import ProofFailed, convert, prove, read_weights
+from densessl.d2_transfer.convert.prove import STAGES
 
 import densessl
-from console.errors import EnvironmentLacks, InputError
-from d2_transfer import compat
-from d2_transfer.convert import ProofFailed, convert, prove, read_weights
-from d2_transfer.convert.prove import STAGES
-from weight_files.keys import detectron2_names
+from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.weight_files.keys import detectron2_names
 
 
 def sha256(path):
@@ -236,12 +236,12 @@ def test_the_stride_in_another_convolution(random_resnet):
 
 def test_a_failed_proof_writes_nothing(checkpoint, tmp_path, monkeypatch):
     """A wrong mapping (two batch norms of a block exchanged) is caught on the file read back."""
-    from weight_files import keys
+    from densessl.weight_files import keys
 
     wrong = dict(detectron2_names(18))
     a, b = "layer3.1.bn1.weight", "layer3.1.bn2.weight"
     wrong[a], wrong[b] = wrong[b], wrong[a]
-    monkeypatch.setattr("d2_transfer.convert.conversion.keys", Exchanged(keys, wrong))
+    monkeypatch.setattr("densessl.d2_transfer.convert.conversion.keys", Exchanged(keys, wrong))
     with pytest.raises(ProofFailed, match="res4: largest difference"):
         convert(checkpoint, tmp_path / "w.pkl")
     assert list(tmp_path.iterdir()) == []

@@ -11,12 +11,12 @@ import numpy
 import pytest
 import torch
 import torchvision
+from densessl.d2_transfer.convert import convert, read_weights
 
 import densessl
-from console.errors import InputError
-from d2_transfer.convert import convert, read_weights
-from weight_files.keys import detectron2_names
-from weight_files.recognise import recognise
+from densessl.core.errors import InputError
+from densessl.weight_files.keys import detectron2_names
+from densessl.weight_files.recognise import recognise
 
 HEAD = torch.full((2, 2), 7.0)  # stands for every head: its shape is of no matter
 LIGHTNING = {"pytorch-lightning_version": "2.1.2", "epoch": 399, "global_step": 100}

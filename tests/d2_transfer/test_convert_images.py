@@ -8,14 +8,14 @@ import pickle
 import pytest
 import timm
 import torch
+from densessl.d2_transfer import compat, weights
+from densessl.d2_transfer.convert import convert, main, read_weights
 from safetensors.torch import save_file
 
 import densessl
-from console.errors import InputError
-from d2_transfer import compat, weights
-from d2_transfer.convert import convert, main, read_weights
-from weight_files.keys import detectron2_names
-from weight_files.recognise import from_file, recognise
+from densessl.core.errors import InputError
+from densessl.weight_files.keys import detectron2_names
+from densessl.weight_files.recognise import from_file, recognise
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "channel_order": "RGB"}
 HALVES = {"mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "RGB"}

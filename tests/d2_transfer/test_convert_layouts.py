@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from densessl.d2_transfer.convert import convert, read_weights
 
-from console.errors import InputError
-from d2_transfer.convert import convert, read_weights
-from weight_files.keys import detectron2_names
-from weight_files.layouts import BRANCHES, BY_NAME, LAYOUTS
-from weight_files.recognise import recognise
+from densessl.core.errors import InputError
+from densessl.weight_files.keys import detectron2_names
+from densessl.weight_files.layouts import BRANCHES, BY_NAME, LAYOUTS
+from densessl.weight_files.recognise import recognise
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "keys"
 FILES = {  # of the golden key list: the layout that 'auto' takes, and the method it tells

@@ -6,13 +6,18 @@ import zipfile
 import numpy
 import pytest
 import torch
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.convert import (
+    check_detector_config,
+    convert,
+    read_checkpoint,
+    read_weights,
+)
 
 import densessl
-from console.errors import InputError
-from d2_transfer import compat
-from d2_transfer.convert import check_detector_config, convert, read_checkpoint, read_weights
-from weight_files.keys import depth_of, detectron2_names, expected, fpn_to_detectron2
-from weight_files.recognise import recognise
+from densessl.core.errors import InputError
+from densessl.weight_files.keys import depth_of, detectron2_names, expected, fpn_to_detectron2
+from densessl.weight_files.recognise import recognise
 
 
 @pytest.fixture(scope="module")
@@ -301,14 +306,6 @@ def test_weights_of_others_tell_nothing_and_are_refused(r50_weights):
     del r50_weights["densessl"]
     with pytest.raises(InputError, match="densessl convert"):
         check_detector_config(r50_weights, fitting_config())
-
-
-def test_the_readers_old_names_mean_the_same_modules():
-    import d2_transfer.convert.recognise as old
-
-    import weight_files.recognise as new
-
-    assert old is new
 
 
 # Bombs -------------------------------------------------------------------------------------------

@@ -3,10 +3,7 @@
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
-
-from console.errors import InputError
-from d2_transfer.convert import (
+from densessl.d2_transfer.convert import (
     ProofFailed,
     convert,
     main,
@@ -14,8 +11,11 @@ from d2_transfer.convert import (
     read_checkpoint,
     read_weights,
 )
-from d2_transfer.convert.prove import STAGES
-from weight_files.recognise import recognise
+from densessl.d2_transfer.convert.prove import STAGES
+from safetensors.torch import load_file, save_file
+
+from densessl.core.errors import InputError
+from densessl.weight_files.recognise import recognise
 
 NORMALIZATION = {"mean": [0.5] * 3, "std": [0.25] * 3, "channel_order": "RGB"}
 

@@ -16,11 +16,11 @@ import types
 import numpy
 import pytest
 import torch
+from densessl.d2_transfer.convert import convert, read_checkpoint
 
 import densessl
-from console.errors import InputError
-from d2_transfer.convert import convert, read_checkpoint
-from weight_files.unpickle import HISTORY, Held
+from densessl.core.errors import InputError
+from densessl.weight_files.unpickle import HISTORY, Held
 
 TENSOR = torch.arange(6.0).reshape(2, 3)
 

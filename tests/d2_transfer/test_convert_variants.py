@@ -6,13 +6,13 @@ import json
 import pytest
 import timm
 import torch
+from densessl.d2_transfer.convert import convert
 from safetensors.torch import save_file
 
 import densessl
-from console.errors import InputError
-from d2_transfer.convert import convert
-from weight_files import origin
-from weight_files.recognise import from_file, recognise
+from densessl.core.errors import InputError
+from densessl.weight_files import origin
+from densessl.weight_files.recognise import from_file, recognise
 
 
 @pytest.fixture(scope="module")

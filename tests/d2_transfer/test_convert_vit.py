@@ -6,14 +6,14 @@ import pytest
 import timm
 import torch
 import torchvision
+from densessl.d2_transfer.convert import ProofFailed, convert, prove_vit
+from densessl.d2_transfer.convert.prove_vit import STAGES
 
 import densessl
-from console.errors import EnvironmentLacks, InputError
-from d2_transfer.convert import ProofFailed, convert, prove_vit
-from d2_transfer.convert.prove_vit import STAGES
-from weight_files import vit
-from weight_files.recognise import recognise
-from weight_files.vit import expected, to_timm, torchvision_names
+from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.weight_files import vit
+from densessl.weight_files.recognise import recognise
+from densessl.weight_files.vit import expected, to_timm, torchvision_names
 
 WIDTHS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768}
 NORMALIZATION = {
@@ -110,7 +110,7 @@ def converted(checkpoint, tmp_path_factory):
 
 @pytest.mark.parametrize("network", sorted(WIDTHS))
 def test_names_are_dinos_and_the_backbones(network):
-    from pretrain.backbones.vit import build_vit
+    from densessl.pretrain.backbones.vit import build_vit
 
     assert expected(network) == dinos_shapes(WIDTHS[network])
     with torch.device("meta"):

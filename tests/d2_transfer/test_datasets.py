@@ -8,14 +8,14 @@ import shutil
 
 import numpy as np
 import pytest
+from densessl.d2_transfer import compat, datasets, main
+from densessl.d2_transfer.datasets import cityscapes_objects, custom
+from densessl.d2_transfer.protocols import PROTOCOLS, room
+from densessl.d2_transfer.resolve import resolve
+from densessl.d2_transfer.stops import StopRequest
 from PIL import Image
 
-from console.errors import InputError
-from d2_transfer import compat, datasets, main
-from d2_transfer.datasets import cityscapes_objects, custom
-from d2_transfer.protocols import PROTOCOLS, room
-from d2_transfer.resolve import resolve
-from d2_transfer.stops import StopRequest
+from densessl.core.errors import InputError
 
 compat.setup()  # before any test imports Detectron2
 EVERY = [  # of the protocols with Detectron2
@@ -326,10 +326,9 @@ def test_cityscapes_objects_are_those_of_detectron2s_own_reader(scenes, monkeypa
 
 
 def test_voc_classes_are_those_of_detectron2_and_of_the_masks():
+    from densessl.d2_transfer.datasets.detection import VOC_CLASSES
+    from densessl.pretrain.scenes.labels import THINGS
     from detectron2.data.datasets.pascal_voc import CLASS_NAMES
-
-    from d2_transfer.datasets.detection import VOC_CLASSES
-    from pretrain.scenes.labels import THINGS
 
     assert VOC_CLASSES == CLASS_NAMES
     for label in THINGS:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from densessl.d2_transfer import datasets
+from densessl.d2_transfer.datasets.inspection import SAMPLE, Inspection, spread
 from PIL import Image
 
-from console.errors import EnvironmentLacks, InputError
-from d2_transfer import datasets
-from d2_transfer.datasets.inspection import SAMPLE, Inspection, spread
+from densessl.core.errors import EnvironmentLacks, InputError
 
 ADE = "ADEChallengeData2016"
 ADE_TRAIN, VOC_TRAIN, VOC_VAL = (

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from densessl.d2_transfer import dense_probes, results, trials
+from densessl.d2_transfer.classification.networks import build_backbone
+from densessl.d2_transfer.dense_probes import features, loading, predictions
+from densessl.d2_transfer.dense_probes.data import read
+from densessl.d2_transfer.stops import StopRequest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment, minimize
 from torchvision.models import resnet
 
 import densessl
-import probes
-from console.errors import InputError, StoppedEarly
-from d2_transfer import dense_probes, results, trials
-from d2_transfer.classification.networks import build_backbone
-from d2_transfer.dense_probes import features, loading, predictions
-from d2_transfer.dense_probes.data import read
-from d2_transfer.stops import StopRequest
+from densessl import probes
+from densessl.core.errors import InputError, StoppedEarly
 
 LEVELS = ["FEATURES.LEVELS", "('res3', 'res4')"]
 SMALL = ["INPUT.SIZE", "(64, 96)", "MODEL.BACKBONE", "resnet18", *LEVELS]
@@ -382,8 +382,8 @@ def test_two_processes_do_what_one_does(tmp_path, scenes, weights, monkeypatch):
 
 @pytest.mark.slow
 def test_right_labels_are_worth_more_than_shuffled_ones(tmp_path):
-    from d2_transfer.dense_probes.probing import measure
-    from pretrain.scenes import main as scenes_verb
+    from densessl.d2_transfer.dense_probes.probing import measure
+    from densessl.pretrain.scenes import main as scenes_verb
 
     options = ["--train", "160", "--val", "60", "--size", "96", "--seed", "3", "--workers", "1"]
     assert not scenes_verb.main([str(tmp_path / "data"), *options])

@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
+from densessl.d2_transfer import doctor
 
 import densessl
-from d2_transfer import doctor
 
 WITHOUT = """
 import sys
@@ -123,7 +123,7 @@ def test_little_disk_stops_the_main_job(monkeypatch):
 TERMINAL = """
 import pty, sys
 show = (
-    "from d2_transfer import doctor; "
+    "from densessl.d2_transfer import doctor; "
     "doctor._show([doctor.Finding('ops', doctor.MISSING, 'kept [0], not [0, 2]', 'make setup')])"
 )
 sys.exit(pty.spawn([sys.executable, "-c", show]) >> 8)

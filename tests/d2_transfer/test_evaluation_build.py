@@ -5,18 +5,18 @@ import os
 import signal
 
 import pytest
-
-from console.errors import InputError, StoppedEarly
-from d2_transfer import compat, datasets
-from d2_transfer.evaluation import build_evaluator, flat_metrics
-from d2_transfer.evaluation.build import (
+from densessl.d2_transfer import compat, datasets
+from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
+from densessl.d2_transfer.evaluation.build import (
     CityscapesInstanceEvaluator,
     CocoEvaluator,
     OccurringClassesVOCEvaluator,
     SemanticEvaluator,
 )
-from d2_transfer.evaluation.progress import Progress, Quiet
-from d2_transfer.stops import StopRequest
+from densessl.d2_transfer.evaluation.progress import Progress, Quiet
+from densessl.d2_transfer.stops import StopRequest
+
+from densessl.core.errors import InputError, StoppedEarly
 
 compat.setup()
 EVALUATORS = {

@@ -6,9 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from d2_transfer import compat
-from d2_transfer.evaluation.pascal_voc import (
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.evaluation.pascal_voc import (
     OccurringClassesVOCEvaluator,
     Rows,
     average_precision,

@@ -6,10 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from densessl.d2_transfer.launch import Meeting
+from densessl.d2_transfer.results import class_of
 from PIL import Image
-
-from d2_transfer.launch import Meeting
-from d2_transfer.results import class_of
 
 # The children import this by name, so it lies in a file of its own.
 CHILD = '''
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from d2_transfer import compat
-from d2_transfer.evaluation import build_evaluator, flat_metrics
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
 
 compat.setup()
 from detectron2.data import DatasetCatalog, MetadataCatalog

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
+from densessl.d2_transfer.evaluation.semantic import SemanticEvaluator, metrics
+from densessl.d2_transfer.results import class_of
 from PIL import Image
 
-from console.errors import InputError
-from d2_transfer import compat
-from d2_transfer.evaluation import build_evaluator, flat_metrics
-from d2_transfer.evaluation.semantic import SemanticEvaluator, metrics
-from d2_transfer.results import class_of
+from densessl.core.errors import InputError
 
 compat.setup()
 CLASSES = ["sky", "road", "tree", "car"]

@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
+from densessl.d2_transfer.launch import Machines, Meeting
 
-from console.errors import InputError, StoppedEarly
-from d2_transfer.launch import Machines, Meeting
+from densessl.core.errors import InputError, StoppedEarly
 
 # The children import these by name, so they live in a file of their own.
 
@@ -19,9 +19,9 @@ import pathlib, signal, sys, time
 
 import torch
 
-from console.errors import InputError, StoppedEarly
-from d2_transfer import compat
-from d2_transfer.launch import Machines, Meeting
+from densessl.core.errors import InputError, StoppedEarly
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.launch import Machines, Meeting
 
 compat.setup()
 from detectron2.utils import comm

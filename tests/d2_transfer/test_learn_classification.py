@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from densessl.d2_transfer import classification, main, protocols, results
+from densessl.d2_transfer.classification.voc_objects import SPLITS, read_voc_objects
 from scipy.stats import binom
-
-from d2_transfer import classification, main, protocols, results
-from d2_transfer.classification.voc_objects import SPLITS, read_voc_objects
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +44,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory) -> Path:
     """Scenes with some 600 objects to train on and 400 to test on."""
-    from pretrain.scenes import main as scenes_verb
+    from densessl.pretrain.scenes import main as scenes_verb
 
     folder = tmp_path_factory.mktemp("objects") / "scenes"
     options = ["--train", "240", "--val", "160", "--size", "64", "--seed", "1", "--workers", "1"]

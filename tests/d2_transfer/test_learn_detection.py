@@ -8,8 +8,7 @@ ones: test_protocols.py compares their configs.
 """
 
 import pytest
-
-from d2_transfer import protocols
+from densessl.d2_transfer import protocols
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,7 @@ As in test_learn_detection.py: trained and evaluated on the same few scenes.
 """
 
 import pytest
-
-from d2_transfer import protocols
+from densessl.d2_transfer import protocols
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +34,7 @@ def test_a_segmentor_learns(protocol, variant, gain, learns, pretrained, few_sce
     "protocol, metric", [("custom_det", "bbox/AP50"), ("custom_mask", "bbox/AP50")]
 )
 def test_your_own_data_are_learnt(protocol, metric, learns, pretrained, few_scenes, tmp_path):
-    from d2_transfer.datasets import custom
+    from densessl.d2_transfer.datasets import custom
 
     annotations = few_scenes / "coco" / "annotations" / "instances_train2017.json"
     images = few_scenes / "coco" / "train2017"

@@ -4,16 +4,16 @@ import os
 import signal
 
 import pytest
+from densessl.d2_transfer import classification, compat
+from densessl.d2_transfer.hooks import BoardMetrics, Forgiving, RunMetrics
+from densessl.d2_transfer.limits import check_machine
+from densessl.d2_transfer.results import config_fingerprint
+from densessl.d2_transfer.run import as_dict
+from densessl.d2_transfer.sampling import BatchOrder, training_loader
 
-from console import limits, waiting
-from console.errors import EnvironmentLacks, InputError, Interrupted
-from console.loader import close_all
-from d2_transfer import classification, compat
-from d2_transfer.hooks import BoardMetrics, Forgiving, RunMetrics
-from d2_transfer.limits import check_machine
-from d2_transfer.results import config_fingerprint
-from d2_transfer.run import as_dict
-from d2_transfer.sampling import BatchOrder, training_loader
+from densessl.core import limits, waiting
+from densessl.core.errors import EnvironmentLacks, InputError, Interrupted
+from densessl.core.loader import close_all
 
 compat.setup()
 
@@ -80,8 +80,8 @@ def test_a_read_that_never_returns_is_named(pipe, tmp_path, workers):
 
 
 def test_a_stop_ends_the_wait_after_a_while(pipe, tmp_path, monkeypatch):
-    from d2_transfer import sampling
-    from d2_transfer.stops import StopRequest
+    from densessl.d2_transfer import sampling
+    from densessl.d2_transfer.stops import StopRequest
 
     monkeypatch.setattr(sampling, "GRACE", 0.3)
     (tmp_path / "image.jpg").write_bytes(b"")

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from densessl.d2_transfer import pictures
 from PIL import Image
 
-from console.errors import InputError
-from d2_transfer import pictures
+from densessl.core.errors import InputError
 
 
 def test_overlap_by_hand():

@@ -11,19 +11,25 @@ import statistics
 import numpy as np
 import pytest
 import yaml
+from densessl.d2_transfer import results
+from densessl.d2_transfer.compare import main as verb
+from densessl.d2_transfer.compare.comparison import compare
+from densessl.d2_transfer.compare.render import FORMATS as COMPARISONS
+from densessl.d2_transfer.compare.words import remarks, verdict
+from densessl.d2_transfer.plots import sweeps
+from densessl.d2_transfer.plots.trials import Choice
+from densessl.d2_transfer.tables import (
+    bootstrap,
+    from_paper,
+    from_records,
+    layouts,
+    per_class,
+    power,
+)
+from densessl.d2_transfer.tables.render import FORMATS, terminal
+from densessl.d2_transfer.tables.t_test import between, holm, of_pretrainings, welch
 from rich.console import Console
 from scipy import stats
-
-from d2_transfer import results
-from d2_transfer.compare import main as verb
-from d2_transfer.compare.comparison import compare
-from d2_transfer.compare.render import FORMATS as COMPARISONS
-from d2_transfer.compare.words import remarks, verdict
-from d2_transfer.plots import sweeps
-from d2_transfer.plots.trials import Choice
-from d2_transfer.tables import bootstrap, from_paper, from_records, layouts, per_class, power
-from d2_transfer.tables.render import FORMATS, terminal
-from d2_transfer.tables.t_test import between, holm, of_pretrainings, welch
 
 # AP by pretraining and fine-tuning, made up; the last pretraining of B has one trial less.
 A = ((56.1, 56.4, 55.9), (57.0, 57.3, 56.8), (55.2, 55.4, 55.6))

@@ -5,11 +5,10 @@ The semantic protocols have theirs in test_semantic_configs.py.
 
 import pytest
 import yaml
-
-from d2_transfer import compat
-from d2_transfer.protocols import PROTOCOLS, room
-from d2_transfer.resolve import resolve
-from d2_transfer.results import flat
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.protocols import PROTOCOLS, room
+from densessl.d2_transfer.resolve import resolve
+from densessl.d2_transfer.results import flat
 
 # Every field of a protocol that differs from Detectron2's defaults, and those left at their default
 # that matter. VOC: MoCo, detection/configs/pascal_voc_R_50_C4_24k_moco.yaml.

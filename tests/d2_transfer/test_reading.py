@@ -6,24 +6,23 @@ import logging
 import numpy as np
 import pytest
 import torch
+from densessl.d2_transfer import classification, compat, image_range, results, trials
+from densessl.d2_transfer.classification.images import Images, packed
+from densessl.d2_transfer.datasets.reading import Reading
+from densessl.d2_transfer.resolve import resolve
+from densessl.d2_transfer.weights import Weights
 from PIL import Image
 
-from console.errors import InputError
-from d2_transfer import classification, compat, image_range, results, trials
-from d2_transfer.classification.images import Images, packed
-from d2_transfer.datasets.reading import Reading
-from d2_transfer.resolve import resolve
-from d2_transfer.weights import Weights
-from decoding import decode
+from densessl.core.errors import InputError
+from densessl.decoding import decode
 from tests.decoding.images import png16
 
 compat.setup()
+from densessl.d2_transfer import datasets  # noqa: E402
+from densessl.d2_transfer.datasets.detection_mapper import DetectionMapper  # noqa: E402
+from densessl.d2_transfer.datasets.semantic_mapper import SemanticMapper  # noqa: E402
 from detectron2.data import DatasetCatalog, DatasetMapper  # noqa: E402
 from detectron2.structures import BoxMode, PolygonMasks  # noqa: E402
-
-from d2_transfer import datasets  # noqa: E402
-from d2_transfer.datasets.detection_mapper import DetectionMapper  # noqa: E402
-from d2_transfer.datasets.semantic_mapper import SemanticMapper  # noqa: E402
 
 
 def config(protocol, *overrides):
@@ -190,8 +189,8 @@ def write(file, values):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_rooms_see_the_same_pixels(kind, tmp_path):
-    from pretrain.engine.online_knn import ClassFolders
-    from pretrain.views import ImageSource, ViewDataset, ViewRecipe
+    from densessl.pretrain.engine.online_knn import ClassFolders
+    from densessl.pretrain.views import ImageSource, ViewDataset, ViewRecipe
 
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -337,7 +336,7 @@ def test_knn_of_sixteen_bits_is_that_of_the_same_pictures_in_eight(tmp_path):
 
 @pytest.mark.parametrize("out", ["weights.pkl", "weights.pth", "weights.safetensors"])
 def test_converted_weights_keep_the_range_of_their_pretraining(out, our_checkpoint, tmp_path):
-    from d2_transfer import convert
+    from densessl.d2_transfer import convert
 
     facts = {"dataset": "thermal", "images": 40, "epochs": 2, "range": [7000.0, 9000.0]}
     source = our_checkpoint(tmp_path / "ours.pth", pretrain=facts, range=[7000.0, 9000.0])

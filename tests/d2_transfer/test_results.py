@@ -5,10 +5,10 @@ import math
 
 import pytest
 import yaml
+from densessl.d2_transfer import results
 from fvcore.common.config import CfgNode
 
-from console.errors import InputError
-from d2_transfer import results
+from densessl.core.errors import InputError
 
 
 def record(**changes) -> results.Record:

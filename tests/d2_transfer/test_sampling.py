@@ -5,9 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-
-from d2_transfer import compat
-from d2_transfer.sampling import BatchOrder, seed_of, training_loader, wide_images
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.sampling import BatchOrder, seed_of, training_loader, wide_images
 
 compat.setup()
 

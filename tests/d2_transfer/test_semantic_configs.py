@@ -2,10 +2,9 @@
 
 import pytest
 import yaml
-
-from configs import FOLDER
-from d2_transfer import compat
-from d2_transfer.results import flat
+from densessl.configs import FOLDER
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.results import flat
 
 SHARED = {
     "MODEL.META_ARCHITECTURE": "FCNSegmentor",

@@ -1,21 +1,20 @@
 """The backbone of output stride 8 and the FCN head against plain networks."""
 
 import pytest
+from densessl.configs import FOLDER
+from densessl.d2_transfer import compat
 
-from configs import FOLDER
-from console.errors import InputError
-from d2_transfer import compat
-from weight_files.keys import detectron2_names
+from densessl.core.errors import InputError
+from densessl.weight_files.keys import detectron2_names
 
 compat.setup()
 import torch  # noqa: E402
+from densessl.d2_transfer import modeling  # noqa: E402
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec  # noqa: E402
 from detectron2.modeling import build_backbone  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torchvision.models import resnet  # noqa: E402
-
-from d2_transfer import modeling  # noqa: E402
 
 
 def config(name="voc_semseg_fcn_d8", *overrides):

@@ -1,19 +1,18 @@
 """Whole images and sliding windows against plain references; what a batch must not change."""
 
 import pytest
+from densessl.configs import FOLDER
+from densessl.d2_transfer import compat
 
-from configs import FOLDER
-from console.errors import InputError
-from d2_transfer import compat
+from densessl.core.errors import InputError
 
 compat.setup()
 import torch  # noqa: E402
+from densessl.d2_transfer import modeling  # noqa: E402
+from densessl.d2_transfer.modeling.segmentor import spans  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
-
-from d2_transfer import modeling  # noqa: E402
-from d2_transfer.modeling.segmentor import spans  # noqa: E402
 
 CLASSES = 5
 

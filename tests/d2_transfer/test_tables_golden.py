@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-
-from d2_transfer.results import Record
-from d2_transfer.tables import from_paper, layouts
-from d2_transfer.tables.render import FORMATS
+from densessl.d2_transfer.results import Record
+from densessl.d2_transfer.tables import from_paper, layouts
+from densessl.d2_transfer.tables.render import FORMATS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tables"
 SUFFIX = {"terminal": "txt", "md": "md", "latex": "tex", "html": "html", "csv": "csv"}

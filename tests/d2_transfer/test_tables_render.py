@@ -9,11 +9,10 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from densessl.d2_transfer.tables import from_paper, layouts
+from densessl.d2_transfer.tables.model import Cell, Column, PublishedCell, Row, Table, mark_best
+from densessl.d2_transfer.tables.render import FORMATS, html, latex, markdown, terminal
 from rich.console import Console
-
-from d2_transfer.tables import from_paper, layouts
-from d2_transfer.tables.model import Cell, Column, PublishedCell, Row, Table, mark_best
-from d2_transfer.tables.render import FORMATS, html, latex, markdown, terminal
 
 NASTY = [
     "<script>alert(1)</script>",

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from densessl.d2_transfer import compat, convert, main, protocols, results, trials
+from densessl.d2_transfer import weights as start
+from densessl.d2_transfer.resolve import resolve
+from densessl.d2_transfer.summary import summary, table
 
-from console import files
-from console.errors import InputError, StoppedEarly
-from d2_transfer import compat, convert, main, protocols, results, trials
-from d2_transfer import weights as start
-from d2_transfer.resolve import resolve
-from d2_transfer.summary import summary, table
+from densessl.core import files
+from densessl.core.errors import InputError, StoppedEarly
 
 compat.setup()  # before any test imports Detectron2
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +140,7 @@ def test_trials_in_processes_of_their_own_make_the_run_that_one_process_makes(
 def test_a_trial_that_another_process_is_busy_with_is_refused(tmp_path, scenes):
     holder = f"""
 from pathlib import Path
-from console.lock import locked
+from densessl.core.lock import locked
 with locked(Path({str(tmp_path / "trial_1")!r}), "x", "y"):
     print("held", flush=True)
     input()
@@ -193,7 +193,7 @@ def test_a_folder_of_another_run_is_refused(finished, scenes, weights, change, s
 
 
 def test_a_stopped_trial_is_saved_and_goes_on(tmp_path, scenes, monkeypatch):
-    from d2_transfer import hooks, trainer
+    from densessl.d2_transfer import hooks, trainer
 
     count = hooks.Progress.after_step
 
@@ -233,7 +233,7 @@ def test_a_stopped_trial_is_saved_and_goes_on(tmp_path, scenes, monkeypatch):
 
 def test_a_resumed_trial_is_the_same_as_an_undisturbed_one(tmp_path, scenes, monkeypatch):
     """Bit for bit: weights, PreciseBN's statistics and metrics; other numbers of workers, too."""
-    from d2_transfer import hooks
+    from densessl.d2_transfer import hooks
 
     def go(name, workers):
         overrides = tiny(4, **{"DATALOADER.NUM_WORKERS": workers})
@@ -261,7 +261,7 @@ def test_a_resumed_trial_is_the_same_as_an_undisturbed_one(tmp_path, scenes, mon
 
 
 def test_a_loss_that_becomes_nan_ends_the_trial_with_a_message(tmp_path, scenes):
-    from console.errors import DenseSSLError
+    from densessl.core.errors import DenseSSLError
 
     overrides = tiny(6, **{"SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_ITERS": 0})
     with pytest.raises(DenseSSLError, match="1 of 1 trials failed.*lower one may train") as caught:
@@ -271,8 +271,9 @@ def test_a_loss_that_becomes_nan_ends_the_trial_with_a_message(tmp_path, scenes)
 
 
 def test_a_failed_trial_does_not_lose_the_others(tmp_path, scenes, monkeypatch, capsys):
-    from console.errors import DenseSSLError
-    from d2_transfer import hooks
+    from densessl.d2_transfer import hooks
+
+    from densessl.core.errors import DenseSSLError
 
     count = hooks.Progress.after_step
 
@@ -323,7 +324,7 @@ def test_a_trained_model_is_evaluated_again_with_the_same_numbers(
 def test_the_record_of_an_evaluation_is_read_by_tables_and_says_what_it_is(
     finished, scenes, tmp_path, capsys
 ):
-    from d2_transfer.tables.main import main as table_verb
+    from densessl.d2_transfer.tables.main import main as table_verb
 
     out, *_ = finished
     trial = tmp_path / "run" / "trial_1"
@@ -397,7 +398,7 @@ def broken(scenes, copy, split="val2017"):
 @pytest.fixture
 def no_training(monkeypatch):
     """A function from whose call on nothing may be trained."""
-    from d2_transfer import trainer
+    from densessl.d2_transfer import trainer
 
     def trains(self):
         raise AssertionError("a trained model was trained on")
@@ -437,8 +438,9 @@ def test_a_trial_whose_evaluation_failed_is_evaluated_and_not_trained_again(
 def test_an_evaluation_that_fails_by_a_bug_loses_no_trial(
     tmp_path, scenes, monkeypatch, no_training, capsys
 ):
-    from console.errors import DenseSSLError
-    from d2_transfer.evaluation import coco
+    from densessl.d2_transfer.evaluation import coco
+
+    from densessl.core.errors import DenseSSLError
 
     def fails(self):
         raise TypeError("an evaluator of another version")
@@ -469,7 +471,7 @@ def test_an_evaluation_that_fails_by_a_bug_loses_no_trial(
 def test_a_validation_file_put_right_is_what_the_kept_model_is_evaluated_on(
     tmp_path, scenes, monkeypatch, no_training
 ):
-    from d2_transfer.evaluation import coco
+    from densessl.d2_transfer.evaluation import coco
 
     def fails(self):
         raise InputError("an annotation that makes no sense")
@@ -516,7 +518,7 @@ def test_other_training_annotations_are_another_run(tmp_path):
 
 
 def test_an_evaluation_between_steps_that_fails_keeps_the_steps(tmp_path, scenes, monkeypatch):
-    from d2_transfer.evaluation import coco
+    from densessl.d2_transfer.evaluation import coco
 
     def fails(self):
         raise InputError("not this time")
@@ -539,8 +541,8 @@ def test_a_trial_that_is_killed_in_its_evaluation_is_not_trained_again(
     words = transfer("random", tmp_path / "out", scenes, tiny(2), "--trials", "1")
     program = """
 import os, sys
-from d2_transfer import main
-from d2_transfer.evaluation.coco import CocoEvaluator
+from densessl.d2_transfer import main
+from densessl.d2_transfer.evaluation.coco import CocoEvaluator
 def die(self, inputs, outputs):
     os.kill(os.getpid(), 9)
 CocoEvaluator.process = die
@@ -555,7 +557,7 @@ main.main(sys.argv[1:])
 
 def stopped_at_the_second_step(words, monkeypatch):
     """Run the verb until its second step, as Ctrl-C would end it."""
-    from d2_transfer import hooks
+    from densessl.d2_transfer import hooks
 
     count = hooks.Progress.after_step
 
@@ -597,7 +599,7 @@ def test_a_refused_command_leaves_the_weights_of_the_run(tmp_path, scenes, our_c
 
 
 def test_a_folder_in_which_nothing_came_to_be_saved_is_taken_over(tmp_path, scenes):
-    from console.errors import DenseSSLError
+    from densessl.core.errors import DenseSSLError
 
     words = transfer("random", tmp_path / "out", scenes, [], "--trials", "1")
     with pytest.raises(DenseSSLError, match="lower one may train"):
@@ -712,9 +714,8 @@ def test_weights_of_another_depth_are_refused(tmp_path, weights):
 
 
 def test_every_backbone_tensor_must_be_the_files(tmp_path, weights):
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
     from detectron2.modeling import build_model
-
-    from d2_transfer.checkpoints import AtomicCheckpointer
 
     cfg = config(overrides=tiny(2))
     file = start.prepare(str(weights), tmp_path, cfg).file
@@ -747,9 +748,8 @@ def pyramid(width: int = 16) -> dict[str, torch.Tensor]:
 def test_a_pretrained_fpn_goes_into_the_detector_when_asked_for(
     tmp_path, our_checkpoint, transferred
 ):
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
     from detectron2.modeling import build_model
-
-    from d2_transfer.checkpoints import AtomicCheckpointer
 
     fpn = pyramid()
     source = our_checkpoint(tmp_path / "resim.pth", depth=18, fpn=fpn)
@@ -768,9 +768,8 @@ def test_a_pretrained_fpn_goes_into_the_detector_when_asked_for(
 
 
 def test_an_fpn_that_is_not_there_cannot_be_transferred(tmp_path, weights):
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
     from detectron2.modeling import build_model
-
-    from d2_transfer.checkpoints import AtomicCheckpointer
 
     cfg = config(overrides=tiny(2, **{"MODEL.FPN.TRANSFER": True}))
     with pytest.raises(InputError, match="random start has no FPN"):
@@ -802,7 +801,7 @@ def test_what_of_a_detector_is_the_backbone(key, name):
 
 
 def test_checkpoints_are_replaced_whole(tmp_path):
-    from d2_transfer.checkpoints import AtomicCheckpointer, steps_done
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer, steps_done
 
     model = torch.nn.Linear(2, 2)
     checkpointer = AtomicCheckpointer(model, str(tmp_path))
@@ -842,7 +841,7 @@ def test_one_trial_has_no_standard_deviation_and_three_have_the_samples():
 
 def run_command(words: list[str], **options):
     return subprocess.run(
-        [sys.executable, "densessl.py", "transfer", *words],
+        [sys.executable, "-m", "densessl", "transfer", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -854,7 +853,7 @@ def run_command(words: list[str], **options):
 def test_sigterm_ends_with_75_and_the_same_command_goes_on(tmp_path, scenes):
     words = transfer("random", tmp_path / "out", scenes, tiny(45), "--trials", "1")
     process = subprocess.Popen(
-        [sys.executable, "densessl.py", "transfer", *words],
+        [sys.executable, "-m", "densessl", "transfer", *words],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import decoding
-from decoding import UnreadableImage, decode, find_range, size_of
-from decoding import decoder as decoder_module
+from densessl import decoding
+from densessl.decoding import UnreadableImage, decode, find_range, size_of
+from densessl.decoding import decoder as decoder_module
 from tests.decoding.images import png16, tiff16
 
 CASES = Path(__file__).parents[1] / "cases" / "images"

@@ -17,14 +17,14 @@ def server():
     """Starts processes that have imported everything already, and hold nothing of pytest's."""
     os.environ["OMP_NUM_THREADS"] = "1"  # as in the other tests' runs
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pretrain.engine.train", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(["densessl.pretrain.engine.train", "torch.utils.tensorboard"])
     return context
 
 
 @pytest.fixture(scope="module")
 def begin(server, tiny):
     """``begin(folder, workers)`` starts a run of seven steps that writes much of the time."""
-    from pretrain.engine.train import train
+    from densessl.pretrain.engine.train import train
 
     def begin(folder, workers):
         options = ("SOLVER.MAX_STEPS", 7, "CHECKPOINT.STEPS", 2, "LOG.PERIOD", 3)

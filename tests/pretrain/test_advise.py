@@ -7,16 +7,16 @@ import signal
 
 import numpy as np
 import pytest
+from densessl.pretrain import config
+from densessl.pretrain.advise_model import Images, Machine
+from densessl.pretrain.advise_rules import advise, own_keys, run_steps
+from densessl.pretrain.contradictions import contradictions, horizon, too_large_views
+from densessl.pretrain.engine.order import epoch_order
+from densessl.pretrain.views import collate
 from PIL import Image
 from torch.utils.data import get_worker_info
 
 import densessl
-from pretrain import config
-from pretrain.advise_model import Images, Machine
-from pretrain.advise_rules import advise, own_keys, run_steps
-from pretrain.contradictions import contradictions, horizon, too_large_views
-from pretrain.engine.order import epoch_order
-from pretrain.views import collate
 
 NUMBERS = (4, 30, 1000, 10_000, 1_281_167)
 MACHINES = (Machine(0, cores=2), Machine(1), Machine(6, 80e9))
@@ -131,7 +131,7 @@ def test_the_printed_command_is_one_that_pretraining_takes(folder, argv, capsys)
 
 
 def test_the_written_config_trains_from_any_folder(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("pretrain.advise_trial.MOST_STEPS", 2)
+    monkeypatch.setattr("densessl.pretrain.advise_trial.MOST_STEPS", 2)
     monkeypatch.chdir(folder.parent)
     file = tmp_path / "mine.yaml"
     words = [folder.name, "--gpus", 0, "--config", "moco_v2", "--time", 0.001, "-o", file]
@@ -154,7 +154,7 @@ def test_the_written_config_trains_from_any_folder(folder, tmp_path, capsys, mon
 
 
 def test_pretraining_warns_of_a_contradiction_once(tiny, tmp_path):
-    from pretrain.engine.train import train
+    from densessl.pretrain.engine.train import train
 
     cfg = tiny("moco", tmp_path / "run", "MOCO.MOMENTUM", 0.999, "SOLVER.MAX_STEPS", 2)
     cfg.VIEWS.SIZE = 96  # of pictures of 60
@@ -205,8 +205,8 @@ def test_wrong_input_is_one_message_and_no_file(argv, named, folder, tmp_path, m
 
 def test_ctrl_c_ends_a_trial(folder, capsys, monkeypatch):
     """In the middle of its steps, with its loader processes."""
-    monkeypatch.setattr("pretrain.advise_trial.MOST_STEPS", 10**6)
-    monkeypatch.setattr("pretrain.advise_trial.collate", interrupted)
+    monkeypatch.setattr("densessl.pretrain.advise_trial.MOST_STEPS", 10**6)
+    monkeypatch.setattr("densessl.pretrain.advise_trial.collate", interrupted)
     assert densessl.main(["advise", str(folder), "--gpus", "0"]) == 130
     assert capsys.readouterr().out == "" and not multiprocessing.active_children()
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from densessl.pretrain.audit import main
 from PIL import Image
 
 import densessl
-from console.errors import InputError
-from console.files import sha256
-from pretrain.audit import main
+from densessl.core.errors import InputError
+from densessl.core.files import sha256
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,13 +1,13 @@
 """Options: what is wrong is said with its name, its value and what is allowed."""
 
 import pytest
+from densessl.pretrain import config
+from densessl.pretrain.engine.placement import check_compiler
+from densessl.pretrain.engine.resume import differences
+from densessl.pretrain.engine.schedules import scaled_lr
 
-import configs
-from console.errors import EnvironmentLacks, InputError
-from pretrain import config
-from pretrain.engine.placement import check_compiler
-from pretrain.engine.resume import differences
-from pretrain.engine.schedules import scaled_lr
+from densessl import configs
+from densessl.core.errors import EnvironmentLacks, InputError
 
 BUILT_IN = configs.FOLDER / "pretrain"
 

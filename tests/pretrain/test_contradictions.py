@@ -1,9 +1,8 @@
 """What ``pretrain`` warns of: options that do not go with the data or the length of the run."""
 
 import pytest
-
-from pretrain import config
-from pretrain.contradictions import contradictions, too_large_views
+from densessl.pretrain import config
+from densessl.pretrain.contradictions import contradictions, too_large_views
 
 IMAGES = {
     "in1k": 1_281_167,

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from console.errors import InputError
-from pretrain.correspondence import (
+from densessl.pretrain.correspondence import (
     attention,
     cosine,
     geometric,
@@ -19,7 +17,9 @@ from pretrain.correspondence import (
     set_to_set,
     shared_points,
 )
-from pretrain.correspondence.geometry import coordinates
+from densessl.pretrain.correspondence.geometry import coordinates
+
+from densessl.core.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GRIDS = ["g4x5", "g7x7", "g7x7neg"]

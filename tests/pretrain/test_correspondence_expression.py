@@ -4,9 +4,7 @@ import math
 
 import pytest
 import torch
-
-from console.errors import InputError
-from pretrain.correspondence import (
+from densessl.pretrain.correspondence import (
     Pair,
     best,
     cosine,
@@ -21,8 +19,10 @@ from pretrain.correspondence import (
     set_to_set,
     sorted_pairs,
 )
-from pretrain.correspondence.attention import attention
-from pretrain.views import View
+from densessl.pretrain.correspondence.attention import attention
+from densessl.pretrain.views import View
+
+from densessl.core.errors import InputError
 
 GRID = (5, 6)
 IMAGES = 8
@@ -126,7 +126,7 @@ def test_random_is_drawn_once_in_an_evaluation_and_anew_in_the_next(pair):
 
 
 def test_cosine_and_attention_are_computed_once_for_a_pair(pair, monkeypatch):
-    from pretrain.correspondence import pair as module
+    from densessl.pretrain.correspondence import pair as module
 
     calls = []
     for name in ("cosine", "attention"):

@@ -4,8 +4,7 @@ from itertools import permutations
 
 import pytest
 import torch
-
-from pretrain.correspondence import cosine, hungarian, random_pairs, sorted_pairs
+from densessl.pretrain.correspondence import cosine, hungarian, random_pairs, sorted_pairs
 
 
 def example(seed=0, images=12, queries=20, keys=16):

@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from densessl.pretrain import config
+from densessl.pretrain.backbones import SyncBatchNorm
+from densessl.pretrain.engine import distributed
+from densessl.pretrain.methods import build_method
+from densessl.pretrain.views import View
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-from pretrain import config
-from pretrain.backbones import SyncBatchNorm
-from pretrain.engine import distributed
-from pretrain.methods import build_method
-from pretrain.views import View
 
 IMAGES = 8
 SIDE = 48  # pixels: 2 x 2 positions of layer4

@@ -5,9 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-
-from pretrain.engine.train import train
-from pretrain.methods import METHODS
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.methods import METHODS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOCUMENT, flags=re.DOTALL))

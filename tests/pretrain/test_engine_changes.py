@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from densessl.d2_transfer import convert
+from densessl.pretrain import config
+from densessl.pretrain.engine.changes import named
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.methods import METHODS
 
 import densessl
-from console.errors import InputError
-from d2_transfer import convert
-from pretrain import config
-from pretrain.engine.changes import named
-from pretrain.engine.train import train
-from pretrain.methods import METHODS
+from densessl.core.errors import InputError
 
 LR = "SOLVER.BASE_LR"
 

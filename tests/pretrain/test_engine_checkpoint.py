@@ -8,9 +8,9 @@ import signal
 
 import pytest
 import torch
+from densessl.pretrain.engine.checkpoint import Checkpoints, sidecar
 
-from console.errors import EnvironmentLacks, InputError
-from pretrain.engine.checkpoint import Checkpoints, sidecar
+from densessl.core.errors import EnvironmentLacks, InputError
 
 
 def state(step):
@@ -152,8 +152,9 @@ def write_until_killed(folder, cut):
 
         return counted
 
-    from console import files
-    from pretrain.engine import checkpoint
+    from densessl.pretrain.engine import checkpoint
+
+    from densessl.core import files
 
     checkpoint._Hashing.write = moment(checkpoint._Hashing.write)
     files.os.fsync, files.os.replace = moment(os.fsync), moment(os.replace)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from densessl.pretrain.engine.train import train
 
 import densessl
-from pretrain.engine.train import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def test_wrong_options_leave_no_folder(monkeypatch, tmp_path, capsys):
 
 
 def test_print_config_prints_every_option_and_runs_nothing(capsys, monkeypatch, tmp_path):
-    from pretrain import config
+    from densessl.pretrain import config
 
     monkeypatch.chdir(tmp_path)
     command = ["pretrain", "--config", "moco_v2", "--print-config", "DATA.PATH", "x", "SEED", "4"]

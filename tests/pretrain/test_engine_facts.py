@@ -1,9 +1,8 @@
 """What a checkpoint tells of its run."""
 
 import pytest
-
-from pretrain import config
-from pretrain.engine.facts import config_names, recipe
+from densessl.pretrain import config
+from densessl.pretrain.engine.facts import config_names, recipe
 
 ROW = "setsim_threshold03_r50_in100_200ep"
 

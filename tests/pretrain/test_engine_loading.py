@@ -7,11 +7,11 @@ import time
 
 import pytest
 import torch
+from densessl.pretrain.engine.loading import Loading
+from densessl.pretrain.engine.order import BatchOrder
 
-from console.errors import EnvironmentLacks, InputError
-from console.loader import Options
-from pretrain.engine.loading import Loading
-from pretrain.engine.order import BatchOrder
+from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.loader import Options
 
 
 class Squares(torch.utils.data.Dataset):

@@ -6,9 +6,9 @@ import signal
 import time
 
 import pytest
+from densessl.pretrain.engine.lock import locked
 
-from console.errors import InputError
-from pretrain.engine.lock import locked
+from densessl.core.errors import InputError
 
 
 def hold(folder, ready):

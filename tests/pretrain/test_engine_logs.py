@@ -4,8 +4,7 @@ import json
 import math
 
 import pytest
-
-from pretrain.engine.logs import TIME_FIELDS, Logs, Meter, cut_back
+from densessl.pretrain.engine.logs import TIME_FIELDS, Logs, Meter, cut_back
 
 
 def write(folder, first, last, state=None, period=3):

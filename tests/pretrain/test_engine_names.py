@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from densessl.pretrain.config import load
+from densessl.pretrain.engine import step
+from densessl.pretrain.engine.checkpoint import Checkpoints
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.views import build_source
 
 import densessl
-from console import names
-from console.errors import InputError, StoppedEarly
-from pretrain.config import load
-from pretrain.engine import step
-from pretrain.engine.checkpoint import Checkpoints
-from pretrain.engine.train import train
-from pretrain.views import build_source
+from densessl.core import names
+from densessl.core.errors import InputError, StoppedEarly
 
 ODD = [b"latin1_\xe9\xff.jpg", b"two\nlines.jpg", b"esc\x1b[31m \x80.jpg"]
 

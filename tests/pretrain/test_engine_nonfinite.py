@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from densessl.pretrain.engine import train as training
+from densessl.pretrain.engine.nonfinite import Patience
+from densessl.pretrain.engine.step import Outcome, Stepper
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.methods import METHODS
 
-from console.errors import InputError
-from pretrain.engine import train as training
-from pretrain.engine.nonfinite import Patience
-from pretrain.engine.step import Outcome, Stepper
-from pretrain.engine.train import train
-from pretrain.methods import METHODS
+from densessl.core.errors import InputError
 
 
 def poisoned(kinds):

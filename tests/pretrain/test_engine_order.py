@@ -1,8 +1,7 @@
 """The order of samples: a function of the seed and the epoch, whatever runs it."""
 
 import numpy as np
-
-from pretrain.engine.order import BatchOrder, epoch_order, global_batch, step_seed
+from densessl.pretrain.engine.order import BatchOrder, epoch_order, global_batch, step_seed
 
 
 def test_an_epoch_visits_each_image_at_most_once_and_drops_the_rest():

@@ -5,17 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from pretrain import config
-from pretrain.engine.momentum import cosine_momentum
-from pretrain.engine.schedules import (
+from densessl.pretrain import config
+from densessl.pretrain.engine.momentum import cosine_momentum
+from densessl.pretrain.engine.schedules import (
     learning_rate,
     scaled_lr,
     teacher_temperature,
     total_steps,
     weight_decay,
 )
-from pretrain.methods.dense import weighted
+from densessl.pretrain.methods.dense import weighted
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schedules"
 

@@ -7,8 +7,7 @@ import sys
 import textwrap
 
 import pytest
-
-from pretrain.engine.stops import Stops
+from densessl.pretrain.engine.stops import Stops
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"])
@@ -36,7 +35,7 @@ def test_polite_signals_may_come_again():
 def test_a_second_ctrl_c_ends_the_process_at_once():
     program = """
         import os, signal
-        from pretrain.engine.stops import Stops
+        from densessl.pretrain.engine.stops import Stops
         with Stops() as stops:
             os.kill(os.getpid(), signal.SIGINT)
             print("asked", stops.requested.name, flush=True)

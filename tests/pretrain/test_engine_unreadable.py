@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from densessl.pretrain.engine.checkpoint import Checkpoints
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.engine.unreadable import Unreadable
 
-from console.errors import InputError, StoppedEarly
-from pretrain.engine.checkpoint import Checkpoints
-from pretrain.engine.train import train
-from pretrain.engine.unreadable import Unreadable
+from densessl.core.errors import InputError, StoppedEarly
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from densessl.pretrain.correspondence import nearest, one_hot
+from densessl.pretrain.losses import dense_info_nce, info_nce, set_info_nce
 
-from console.errors import InputError
-from pretrain.correspondence import nearest, one_hot
-from pretrain.losses import dense_info_nce, info_nce, set_info_nce
+from densessl.core.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GRIDS = ["g4x5", "g7x7", "g7x7neg"]
@@ -225,7 +225,7 @@ def test_all_rows_masked_give_what_picked_rows_give(monkeypatch, reduction, some
     key = key.clone().requires_grad_()
     picked = set_info_nce(query, key, mask, queue, 0.2, reduction)
     expected = torch.autograd.grad(picked, (query, key))
-    monkeypatch.setattr("pretrain.losses.contrastive.counting", lambda counts, *rows: rows)
+    monkeypatch.setattr("densessl.pretrain.losses.contrastive.counting", lambda counts, *rows: rows)
     loss = set_info_nce(query, key, mask, queue, 0.2, reduction)
     torch.testing.assert_close(loss, picked, atol=1e-12, rtol=0)
     for a, b in zip(torch.autograd.grad(loss, (query, key)), expected, strict=True):

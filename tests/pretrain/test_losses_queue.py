@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from densessl.pretrain.losses import queue_logsumexp
+from densessl.pretrain.losses.queue import _attention, _blocks, _heads
 
-from console.errors import InputError
-from pretrain.losses import queue_logsumexp
-from pretrain.losses.queue import _attention, _blocks, _heads
+from densessl.core.errors import InputError
 
 CUDA = pytest.param(
     "cuda",
@@ -113,8 +113,8 @@ def test_the_block_size_changes_nothing(block):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("with_autocast", [False, True])
 def test_threads_share_the_queue_and_leave_no_trace(monkeypatch, threads, with_autocast):
-    monkeypatch.setattr("pretrain.losses.queue.WORTH_THREADS", 0)
-    monkeypatch.setattr("pretrain.losses.queue.ROWS", 16)
+    monkeypatch.setattr("densessl.pretrain.losses.queue.WORTH_THREADS", 0)
+    monkeypatch.setattr("densessl.pretrain.losses.queue.ROWS", 16)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from densessl.pretrain.losses import cell_negatives, info_nce, prroi_pool, region_info_nce
 
-from console.errors import InputError
-from pretrain.losses import cell_negatives, info_nce, prroi_pool, region_info_nce
+from densessl.core.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "resim" / "loss.npz"
 
@@ -134,7 +134,7 @@ def test_all_rows_masked_give_what_picked_rows_give(monkeypatch, some):
     valid = valid & some
     picked = region_info_nce(query, key, valid, negatives, 0.2)
     (expected,) = torch.autograd.grad(picked, query)
-    monkeypatch.setattr("pretrain.losses.region.counting", lambda counts, *rows: rows)
+    monkeypatch.setattr("densessl.pretrain.losses.region.counting", lambda counts, *rows: rows)
     loss = region_info_nce(query, key, valid, negatives, 0.2)
     torch.testing.assert_close(loss, picked, atol=1e-12, rtol=0)
     torch.testing.assert_close(torch.autograd.grad(loss, query)[0], expected, atol=1e-12, rtol=0)

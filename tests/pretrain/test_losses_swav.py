@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from densessl.pretrain.losses import sinkhorn, swapped_prediction
 
-from console.errors import InputError
-from pretrain.losses import sinkhorn, swapped_prediction
+from densessl.core.errors import InputError
 
 
 def some_scores(m=24, p=6, seed=0, dtype=torch.float64):

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from densessl.pretrain import config
+from densessl.pretrain.correspondence import Pair, nearest, one_hot, salient, set_to_set
+from densessl.pretrain.engine.momentum import ema_update_
+from densessl.pretrain.engine.optimizers import build_optimizer
+from densessl.pretrain.methods import METHODS, build_method
+from densessl.pretrain.methods.heads import DenseProjector, Projector, Queue
+from densessl.pretrain.views import View
 from torch import nn
 
-import configs
-from console.errors import InputError
-from pretrain import config
-from pretrain.correspondence import Pair, nearest, one_hot, salient, set_to_set
-from pretrain.engine.momentum import ema_update_
-from pretrain.engine.optimizers import build_optimizer
-from pretrain.methods import METHODS, build_method
-from pretrain.methods.heads import DenseProjector, Projector, Queue
-from pretrain.views import View
+from densessl import configs
+from densessl.core.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ["BACKBONE.NAME", "resnet18", "MOCO.QUEUE", "32", "BACKBONE.GROUP_SIZE", "2"]

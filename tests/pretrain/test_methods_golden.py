@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from densessl.pretrain import config
+from densessl.pretrain.methods import build_method
+from densessl.pretrain.methods.heads import MLP, DenseProjector, Projector, SimSiamProjector
+from densessl.pretrain.views import View
 from torch import nn
-
-from pretrain import config
-from pretrain.methods import build_method
-from pretrain.methods.heads import MLP, DenseProjector, Projector, SimSiamProjector
-from pretrain.views import View
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ["BACKBONE.NAME", "resnet18", "BACKBONE.GROUP_SIZE", "2", "MOCO.SHUFFLE", "False"]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from pretrain import config
+from densessl.pretrain import config
 
 RUNS = {  # method: its config
     "moco": ("moco_v2_r50_in1k_200ep_scenes", []),
@@ -34,7 +33,7 @@ QUEUED = ("moco", "setsim", "densecl", "houghcl", "vader", "resim_c4", "resim_fp
 
 
 def make_scenes(folder: Path) -> Path:
-    from pretrain.scenes import main as scenes_verb
+    from densessl.pretrain.scenes import main as scenes_verb
 
     options = ["--train", "64", "--val", "2", "--size", "96", "--seed", "3", "--workers", "1"]
     assert not scenes_verb.main([str(folder), *options])
@@ -73,7 +72,7 @@ def test_a_method_learns_resumes_and_converts(name, images, tmp_path, check_same
 def test_at_its_own_rate_a_twin_keeps_the_images_apart(images, tmp_path):
     """The linear rule's rate keeps half of the spread (0.51 and 0.49 of it, with the kernels of two
     processors); 16 times as much leaves 0.07 and 0.08. A quarter tells them apart on any."""
-    from pretrain.engine.train import train
+    from densessl.pretrain.engine.train import train
 
     def least(name, reference):
         cfg = options(RUNS["moco"], images, tmp_path / name)
@@ -89,8 +88,8 @@ def test_at_its_own_rate_a_twin_keeps_the_images_apart(images, tmp_path):
 
 def check_run(name, run, images, folder, check_same_run, start: int) -> list[dict]:
     """Train 30 steps, check that the loss falls from ``start`` on, resume, convert."""
-    from d2_transfer.convert import convert
-    from pretrain.engine.train import train
+    from densessl.d2_transfer.convert import convert
+    from densessl.pretrain.engine.train import train
 
     cfg = options(run, images, folder / "run")
     final = train(cfg)

@@ -11,16 +11,16 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from densessl.pretrain import config
+from densessl.pretrain.backbones import build_backbone
+from densessl.pretrain.engine import distributed
+from densessl.pretrain.engine.online_probe import OnlineProbe
+from densessl.pretrain.engine.train import Run, train
 from PIL import Image
 from torchvision import transforms as T
 
-from console.errors import InputError, StoppedEarly
-from pretrain import config
-from pretrain.backbones import build_backbone
-from pretrain.engine import distributed
-from pretrain.engine.online_probe import OnlineProbe
-from pretrain.engine.train import Run, train
-from probes import cell_counts, linear_probe
+from densessl.core.errors import InputError, StoppedEarly
+from densessl.probes import cell_counts, linear_probe
 
 COLOURS = ((40, 60, 200), (210, 140, 40), (60, 190, 70))
 SIZE = 64  # 4 × 4 positions at stride 16

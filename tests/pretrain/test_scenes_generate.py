@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-
-from pretrain.scenes.generate import BUILDERS, MAX_SCALE, MIN_SCALE, MIN_VISIBLE, generate
-from pretrain.scenes.labels import CLASSES, LABELS
-from pretrain.scenes.people import KEYPOINTS
-from pretrain.scenes.render import render
+from densessl.pretrain.scenes.generate import BUILDERS, MAX_SCALE, MIN_SCALE, MIN_VISIBLE, generate
+from densessl.pretrain.scenes.labels import CLASSES, LABELS
+from densessl.pretrain.scenes.people import KEYPOINTS
+from densessl.pretrain.scenes.render import render
 
 SIZE = 96
 

@@ -6,14 +6,13 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from densessl.pretrain.scenes import dataset, store, voc
+from densessl.pretrain.scenes.generate import generate
+from densessl.pretrain.scenes.labels import CLASSES, LABELS, THINGS
+from densessl.pretrain.scenes.people import KEYPOINTS
 from PIL import Image
 from pycocotools.coco import COCO
 from scipy.io import loadmat
-
-from pretrain.scenes import dataset, store, voc
-from pretrain.scenes.generate import generate
-from pretrain.scenes.labels import CLASSES, LABELS, THINGS
-from pretrain.scenes.people import KEYPOINTS
 
 REQUEST = dataset.Request(train=24, val=4, size=96, seed=1)
 
@@ -34,7 +33,7 @@ def scenes():
 def compat():
     """Detectron2 made importable, whichever release it is."""
     pytest.importorskip("torch")
-    compat = pytest.importorskip("d2_transfer.compat")
+    compat = pytest.importorskip("densessl.d2_transfer.compat")
     compat.setup()
     return compat
 

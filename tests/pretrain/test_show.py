@@ -10,17 +10,17 @@ import time
 import numpy as np
 import pytest
 import torch
+from densessl.pretrain import config, show
+from densessl.pretrain.backbones import build_backbone
+from densessl.pretrain.show.by_parts import jigsaw, part_maps
+from densessl.pretrain.show.checkpoint import load
+from densessl.pretrain.show.look import look_at, views_of
+from densessl.pretrain.show.main import images_of
+from densessl.pretrain.show.methods import METHODS, chosen
+from densessl.pretrain.views import NORMALIZATION
 from PIL import Image
 
-from console.errors import InputError
-from pretrain import config, show
-from pretrain.backbones import build_backbone
-from pretrain.show.by_parts import jigsaw, part_maps
-from pretrain.show.checkpoint import load
-from pretrain.show.look import look_at, views_of
-from pretrain.show.main import images_of
-from pretrain.show.methods import METHODS, chosen
-from pretrain.views import NORMALIZATION
+from densessl.core.errors import InputError
 
 
 def save(path, backbone="resnet18", method="setsim", **views):

@@ -5,14 +5,14 @@ from functools import partial
 
 import pytest
 import torch
+from densessl.pretrain import show
+from densessl.pretrain.show.checkpoint import converted, load, read
+from densessl.pretrain.show.look import look_at
+from densessl.pretrain.show.picture import draw_picture
 from PIL import Image
 from torchvision.models import resnet18, resnet34, resnet50
 
-from console.errors import InputError
-from pretrain import show
-from pretrain.show.checkpoint import converted, load, read
-from pretrain.show.look import look_at
-from pretrain.show.picture import draw_picture
+from densessl.core.errors import InputError
 
 FACTS = {
     "method": "moco",

@@ -6,17 +6,17 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
+from densessl.pretrain import config, show
+from densessl.pretrain.backbones import build_backbone
+from densessl.pretrain.show.by_classes import SAMPLES, Voters, classes, samples, voters_of
+from densessl.pretrain.show.checkpoint import load
+from densessl.pretrain.show.look import look_at
+from densessl.pretrain.views import NORMALIZATION
+from densessl.pretrain.views.recipes import RECIPES, ViewRecipe
 from PIL import Image
 
-import knn
-from console.errors import InputError
-from pretrain import config, show
-from pretrain.backbones import build_backbone
-from pretrain.show.by_classes import SAMPLES, Voters, classes, samples, voters_of
-from pretrain.show.checkpoint import load
-from pretrain.show.look import look_at
-from pretrain.views import NORMALIZATION
-from pretrain.views.recipes import RECIPES, ViewRecipe
+from densessl.core import knn
+from densessl.core.errors import InputError
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 

@@ -5,19 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from densessl.pretrain import config
+from densessl.pretrain.backbones import build_backbone
+from densessl.pretrain.show import matches
+from densessl.pretrain.show.by_features import densecl, houghcl, setsim
+from densessl.pretrain.show.by_geometry import resim
+from densessl.pretrain.show.checkpoint import Pretrained
+from densessl.pretrain.show.look import look_at
+from densessl.pretrain.show.panels import BAD, GOOD, SideBySide, centre
+from densessl.pretrain.show.picture import draw_picture
+from densessl.pretrain.views import NORMALIZATION
 from PIL import Image
 
-from console.errors import EnvironmentLacks
-from pretrain import config
-from pretrain.backbones import build_backbone
-from pretrain.show import matches
-from pretrain.show.by_features import densecl, houghcl, setsim
-from pretrain.show.by_geometry import resim
-from pretrain.show.checkpoint import Pretrained
-from pretrain.show.look import look_at
-from pretrain.show.panels import BAD, GOOD, SideBySide, centre
-from pretrain.show.picture import draw_picture
-from pretrain.views import NORMALIZATION
+from densessl.core.errors import EnvironmentLacks
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-
-from pretrain import config
-from pretrain.correspondence import Pair, hough_confidence
-from pretrain.show import matches
-from pretrain.show.matches import Match
-from pretrain.views import View
+from densessl.pretrain import config
+from densessl.pretrain.correspondence import Pair, hough_confidence
+from densessl.pretrain.show import matches
+from densessl.pretrain.show.matches import Match
+from densessl.pretrain.views import View
 
 SIDE, GRID = 70, (5, 7)
 N = GRID[0] * GRID[1]

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from densessl.pretrain import config
+from densessl.pretrain.engine.announce import remarks
+from densessl.pretrain.engine.collapse import WINDOW, Collapse, at_chance
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.methods import build_method
+from densessl.pretrain.methods.heads import unit
+from densessl.pretrain.methods.signs import image_signs, pair_signs, position_signs
+from densessl.pretrain.scenes import main as scenes
 
 from benchmarks.health_bands import TWINS
-from console.errors import StoppedEarly
-from pretrain import config
-from pretrain.engine.announce import remarks
-from pretrain.engine.collapse import WINDOW, Collapse, at_chance
-from pretrain.engine.train import train
-from pretrain.methods import build_method
-from pretrain.methods.heads import unit
-from pretrain.methods.signs import image_signs, pair_signs, position_signs
-from pretrain.scenes import main as scenes
+from densessl.core.errors import StoppedEarly
 
 
 def random_units(*shape, seed=0):

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from densessl.pretrain.backbones import build_backbone
+from densessl.pretrain.backbones.start import starting_state
+from densessl.pretrain.engine.facts import start_facts
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.methods.base import starting_weights
+from densessl.pretrain.views import NORMALIZATION
 from torchvision.models import resnet
 
-import pretrain
-from console import files
-from console.errors import InputError
-from pretrain.backbones import build_backbone
-from pretrain.backbones.start import starting_state
-from pretrain.engine.facts import start_facts
-from pretrain.engine.train import train
-from pretrain.methods.base import starting_weights
-from pretrain.views import NORMALIZATION
-from weight_files.keys import detectron2_names
+from densessl import pretrain
+from densessl.core import files
+from densessl.core.errors import InputError
+from densessl.weight_files.keys import detectron2_names
 
 BGR = {"mean": [0.406, 0.456, 0.485], "std": [0.225, 0.224, 0.229], "channel_order": "BGR"}
 HALVES = {"mean": [0.5] * 3, "std": [0.5, 0.25, 0.5], "channel_order": "RGB"}

@@ -5,12 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fvcore.common.config import CfgNode
-from PIL import Image
-from torch.utils.data import DataLoader
-
-from console.errors import InputError
-from pretrain.views import (
+from densessl.pretrain.views import (
     NORMALIZATION,
     RECIPES,
     View,
@@ -19,6 +14,11 @@ from pretrain.views import (
     build_source,
     collate,
 )
+from fvcore.common.config import CfgNode
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from densessl.core.errors import InputError
 
 
 def source(path, kind="folder", annotations=""):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from densessl.pretrain.views import RECIPES, ViewDataset, build_source, collate
+from densessl.pretrain.views.crop import crop, random_box
 from PIL import Image
 
-from decoding import decode
-from pretrain.views import RECIPES, ViewDataset, build_source, collate
-from pretrain.views.crop import crop, random_box
+from densessl.decoding import decode
 
 WIDTH, HEIGHT = 200, 150
 

@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from fvcore.common.config import CfgNode
-from PIL import Image
-
-from console.errors import InputError
-from pretrain import config
-from pretrain.views import (
+from densessl.pretrain import config
+from densessl.pretrain.views import (
     RECIPES,
     ImageSource,
     ViewDataset,
@@ -18,6 +14,10 @@ from pretrain.views import (
     collate,
     colour,
 )
+from fvcore.common.config import CfgNode
+from PIL import Image
+
+from densessl.core.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_local_views_come_behind_and_change_nothing_of_the_global_ones(source):
 
 
 def test_all_views_of_an_image_are_cut_from_one_decoding(source, monkeypatch):
-    from pretrain.views import dataset as module
+    from densessl.pretrain.views import dataset as module
 
     decoded = []
     decode = module.decode

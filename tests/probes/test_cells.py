@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import probes
+from densessl import probes
 
 
 @pytest.mark.parametrize("size, grid", [((16, 24), (4, 6)), ((17, 23), (4, 6)), ((5, 5), (5, 5))])

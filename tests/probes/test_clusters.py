@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.cluster.vq import kmeans2
 
-import probes
+from densessl import probes
 
 
 def blobs(n=300, channels=4, blobs=5, seed=0):
@@ -19,7 +19,7 @@ def blobs(n=300, channels=4, blobs=5, seed=0):
 
 @pytest.mark.parametrize("rows", [4096, 37])
 def test_equals_scipy_from_the_same_centres(rows, monkeypatch):
-    monkeypatch.setattr("probes.clusters.ROWS", rows)
+    monkeypatch.setattr("densessl.probes.clusters.ROWS", rows)
     x, _ = blobs()
     found = probes.kmeans(x, 7, initial=x[:7], iterations=100)
     centres, assignment = kmeans2(x.numpy(), x[:7].numpy(), iter=100, minit="matrix")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import probes
+from densessl import probes
 
 
 def plain(predictions, labels, classes):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import probes
+from densessl import probes
 
 
 def case(n=200, channels=5, classes=4, seed=0):
@@ -91,7 +91,7 @@ def test_pixels_weigh_a_position():
 def test_blocks_and_single_precision_give_the_same(monkeypatch):
     x, labels = case()
     whole = exact(x, labels, 4, l2=1e-2)
-    monkeypatch.setattr("probes.rows.BLOCK", 100)  # values: 20 rows
+    monkeypatch.setattr("densessl.probes.rows.BLOCK", 100)  # values: 20 rows
     blocks = exact([x[:1], x[1:90].clone(), x[90:]], labels, 4, l2=1e-2)
     torch.testing.assert_close(whole.logits(x), blocks.logits(x), atol=1e-6, rtol=0)
     single = probes.linear_probe(x.float(), labels, 4, l2=1e-2)

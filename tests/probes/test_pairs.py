@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-import probes
-from console.errors import InputError
+from densessl import probes
+from densessl.core.errors import InputError
 
 SIZES = [(12, 8), (9, 9), (16, 5), (7, 11), (12, 8), (10, 6), (8, 8), (5, 5)]
 

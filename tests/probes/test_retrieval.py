@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import probes
+from densessl import probes
 
 
 def case(queries=37, keys=500, channels=8, classes=5, seed=0):
@@ -25,7 +25,7 @@ def plain(queries, keys, soft, k, temperature):
 
 @pytest.mark.parametrize("rows", [4096, 10])
 def test_equals_the_full_matrix(rows, monkeypatch):
-    monkeypatch.setattr("probes.retrieval.ROWS", rows)
+    monkeypatch.setattr("densessl.probes.retrieval.ROWS", rows)
     queries, keys, labels = case()
     soft = torch.nn.functional.one_hot(labels, 5).double()
     expected = plain(queries, keys, soft, 30, 0.02)

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-
-from slurm import state
-from slurm.graph import Job
-from slurm.settings import Cluster
+from densessl.slurm import state
+from densessl.slurm.graph import Job
+from densessl.slurm.settings import Cluster
 
 HERE = Path(__file__).parent
 PATIENCE = 600  # seconds after which a test gives up, also on a busy machine

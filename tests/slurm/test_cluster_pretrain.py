@@ -3,10 +3,9 @@
 import json
 
 import pytest
-
-from d2_transfer import results
-from slurm import jobs, state, submission
-from slurm.graph import Job
+from densessl.d2_transfer import results
+from densessl.slurm import jobs, state, submission
+from densessl.slurm.graph import Job
 
 pytestmark = pytest.mark.slow
 

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from densessl.d2_transfer import results
+from densessl.slurm import demo
+from densessl.slurm.graph import in_order
+from densessl.slurm.local import run_local
 from scipy import stats
 
-from console.errors import EnvironmentLacks
-from d2_transfer import results
-from slurm import demo
-from slurm.graph import in_order
-from slurm.local import run_local
+from densessl.core.errors import EnvironmentLacks
 
 
 def graph_of(folder, **changes):

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from densessl.slurm.graph import Job, in_order
+from densessl.slurm.local import JobFailed, run_local
 
-from console.errors import InputError, StoppedEarly
-from slurm.graph import Job, in_order
-from slurm.local import JobFailed, run_local
+from densessl.core.errors import InputError, StoppedEarly
 
 ROOT = Path(__file__).parents[2]
 PYTHON = (sys.executable, "-c")
@@ -234,9 +234,9 @@ while step < 3:
 """
 DRIVER = """
 import sys
-from console.errors import StoppedEarly
-from slurm.graph import Job
-from slurm.local import run_local
+from densessl.core.errors import StoppedEarly
+from densessl.slurm.graph import Job
+from densessl.slurm.local import run_local
 program = (sys.executable, sys.argv[2])
 jobs = [Job('count', (sys.argv[1],), program=program), Job('after', ('--help',), ('count',))]
 try:

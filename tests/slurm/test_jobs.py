@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from densessl.d2_transfer import main as transfer_verb
+from densessl.d2_transfer import results
+from densessl.slurm import cost, jobs
 
-import configs
-from console.errors import InputError
-from d2_transfer import main as transfer_verb
-from d2_transfer import results
-from slurm import cost, jobs
+from densessl import configs
+from densessl.core.errors import InputError
 
 CONFIG = "setsim_r50_in100_200ep"  # its head: the work of 8 V100 for about 12 h
 
@@ -73,7 +73,7 @@ def test_its_content_is_what_changes_the_weights(tmp_path):
 
 
 def test_the_sum_of_what_a_run_wrote_is_that_of_its_job(tmp_path):
-    from pretrain import config as pretraining_config
+    from densessl.pretrain import config as pretraining_config
 
     job = pretraining(tmp_path, "SEED", "3")
     words = ["SEED", "3", "DATA.PATH", str(tmp_path / "images"), "OUTPUT_DIR", str(tmp_path)]

@@ -4,12 +4,11 @@ import re
 from collections import Counter
 
 import pytest
-
-from d2_transfer.protocols import PROTOCOLS
-from d2_transfer.tables import layouts, published
-from pretrain import config as pretraining
-from slurm import cost, data, expansion, pipeline
-from slurm.graph import in_order
+from densessl.d2_transfer.protocols import PROTOCOLS
+from densessl.d2_transfer.tables import layouts, published
+from densessl.pretrain import config as pretraining
+from densessl.slurm import cost, data, expansion, pipeline
+from densessl.slurm.graph import in_order
 
 PAPERS = ("SetSim", "SCFS", "HoughCL", "ReSim")
 TABLES = list(layouts.names())

@@ -5,14 +5,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from densessl.pretrain import config as pretraining
+from densessl.slurm import data, expansion, pipeline, reproduce
+from densessl.slurm.building import VARIABLE
+from densessl.slurm.graph import in_order
+from densessl.slurm.local import run_local
 
-import configs
-from console.errors import InputError
-from pretrain import config as pretraining
-from slurm import data, expansion, pipeline, reproduce
-from slurm.building import VARIABLE
-from slurm.graph import in_order
-from slurm.local import run_local
+from densessl import configs
+from densessl.core.errors import InputError
 
 BASE = configs.FOLDER / "pretrain" / "moco_v2_r50_in100_200ep.yaml"
 FILE = """\
@@ -401,7 +401,7 @@ jobs:
     run: "show $dir/pretrain/mine_moco/backbone_final.pth '$data/a picture.jpg' -o $dir/pictures"
     needs: [pretrain-mine_moco]
     outputs: [$dir/pictures]
-  - {name: other, module: d2_transfer.pictures, run: --help}
+  - {name: other, module: densessl.d2_transfer.pictures, run: --help}
 """
     found = by_name(expanded(tmp_path, FILE + jobs, words=["/datasets"]))
     run = tmp_path / "run"
@@ -410,7 +410,7 @@ jobs:
     assert pictures.argv == ("show", weights, "/datasets/a picture.jpg", "-o", f"{run}/pictures")
     assert pictures.outputs == (run / "pictures",) and pictures.needs == ("pretrain-mine_moco",)
     assert pictures.env == {VARIABLE: "/datasets"}
-    assert found["other"].program[-1] == "d2_transfer.pictures"
+    assert found["other"].program[-1] == "densessl.d2_transfer.pictures"
     wrong = {
         "pretrain-mine_moco]": ("pretrain-mine_moko]", "Did you mean 'pretrain-mine_moco'"),
         "$dir/pretrain": ("$folder/pretrain", r"words with \$dir and \$data"),
@@ -523,7 +523,7 @@ def test_data_named_by_themselves_are_linked(tmp_path):
 
 
 def test_every_data_set_of_the_protocols_has_its_folders():
-    from d2_transfer.datasets.layouts import LAYOUTS
+    from densessl.d2_transfer.datasets.layouts import LAYOUTS
 
     assert all(data._folders(name) for name in LAYOUTS)
 

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from densessl.d2_transfer import results
+from densessl.slurm import data, expansion, pipeline, reproduce
 
-from console.errors import EnvironmentLacks, InputError
-from d2_transfer import results
-from slurm import data, expansion, pipeline, reproduce
+from densessl.core.errors import EnvironmentLacks, InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "reproduce"
 
@@ -45,7 +45,7 @@ def test_a_dry_run_says_what_is_done(tmp_path, capsys, no_data):
     out = str(tmp_path / "run")
     assert "[to do] scenes\n" in shown(capsys, "demo", "--dry-run", "-o", out, "--gpus", "0")
     found = reproduce.load(reproduce.parser().parse_args(["demo", "-o", out, "--gpus", "0"]))
-    from slurm.graph import Finished
+    from densessl.slurm.graph import Finished
 
     scenes = tmp_path / "run" / "scenes" / "densessl_scenes.json"
     scenes.parent.mkdir(parents=True)

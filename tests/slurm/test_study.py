@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from densessl.slurm import flags
+from densessl.slurm.settings import Cluster
+from densessl.slurm.study import budget, draws, main, model, planning, recipe, watch
+from densessl.slurm.study.budget import Costs, Fitting, Offer
+from densessl.slurm.study.draws import Share
+from densessl.slurm.study.model import Arm, Plan, parse_duration
 from PIL import Image
 
 import densessl
-from console.errors import InputError
-from slurm import flags
-from slurm.settings import Cluster
-from slurm.study import budget, draws, main, model, planning, recipe, watch
-from slurm.study.budget import Costs, Fitting, Offer
-from slurm.study.draws import Share
-from slurm.study.model import Arm, Plan, parse_duration
+from densessl.core.errors import InputError
 
 # The draws ---------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ def plan_of(folder, seconds, **expected) -> Plan:
 
 
 def test_jobs_that_take_longer_than_measured_leave_the_third_pretraining_out(tmp_path):
-    from slurm.graph import Finished, Job
+    from densessl.slurm.graph import Finished, Job
 
     names = [f"pretrain-simclr-{seed}" for seed in range(3)]
     jobs = [Job(name, (name,)) for name in names]
@@ -142,7 +142,7 @@ def test_jobs_that_take_longer_than_measured_leave_the_third_pretraining_out(tmp
 
 
 def test_of_a_method_without_any_pretraining_nothing_is_measured(tmp_path):
-    from slurm.graph import Finished, Job
+    from densessl.slurm.graph import Finished, Job
 
     first, other = Job("pretrain-simclr-0", ("a",)), Job("pretrain-densecl-0", ("b",))
     last = Job("measure-densecl", ("c",), after=(other.name,))
@@ -224,7 +224,7 @@ def test_segnets_layout_and_two_folders_are_taken(labelled):
     (labelled / "CamVid").mkdir()
     for name, place in (("train", "images"), ("trainannot", "masks")):
         os.symlink(labelled / "train" / place, labelled / "CamVid" / name)
-    from slurm.study import segmentation
+    from densessl.slurm.study import segmentation
 
     args = Namespace(classes=None, ignore=None, image_suffix=None, mask_suffix=None)
     args.train = str(labelled / "CamVid" / "train")
@@ -249,7 +249,7 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(labelled, capsys):
 @pytest.fixture
 def planned(labelled):
     """The plan of a small study and its graph; nothing has run."""
-    from slurm.study import running
+    from densessl.slurm.study import running
 
     args = main.parser().parse_args(words(labelled, *SMALL)[1:])
     return running.planned(args, labelled / "out", "densessl study")
@@ -282,7 +282,7 @@ def test_all_arms_see_the_same_draw_and_each_seed_another(planned, labelled):
 
 
 def test_on_a_cluster_every_trial_is_a_job_that_waits_for_its_own_pretraining(planned):
-    from slurm.study.graph import Graph, Machines
+    from densessl.slurm.study.graph import Graph, Machines
 
     plan, graph = planned
     jobs = Graph(plan, graph.data, graph.folder, Machines(1, 0, local=False)).jobs()
@@ -337,7 +337,7 @@ def write_classes(folder: Path, images: int, seed: int) -> None:
 def test_class_folders_are_learnt_from_by_draws_of_links(tmp_path):
     write_classes(tmp_path / "train", 6, seed=0)
     write_classes(tmp_path / "val", 4, seed=1)
-    from slurm.study import running
+    from densessl.slurm.study import running
 
     told = words(tmp_path, *SMALL, images="train", task="cls")
     args = main.parser().parse_args(told[1:])
@@ -390,7 +390,7 @@ def coco_words(folder, *more, task="det"):
 
 @pytest.mark.parametrize("task, protocol", [("det", "custom_det"), ("mask", "custom_mask")])
 def test_coco_files_are_learnt_from_by_draws_in_files_of_their_own(coco, task, protocol):
-    from slurm.study import running
+    from densessl.slurm.study import running
 
     args = main.parser().parse_args(coco_words(coco, *SMALL, task=task)[1:])
     plan, graph = running.planned(args, coco / "out", "densessl study")
@@ -413,7 +413,7 @@ def test_coco_words_that_name_no_file_are_refused(coco, capfd):
 
 
 def test_a_trial_of_a_detector_says_how_long_it_takes_by_effort(coco):
-    from slurm.study import coco as task
+    from densessl.slurm.study import coco as task
 
     args = Namespace(task="det", mini=False)
     for split in ("train", "val"):
@@ -453,8 +453,7 @@ def test_a_stopped_study_resumes_where_it_was(labelled):
 def test_given_weights_are_an_arm_whose_network_all_have(labelled, capfd):
     import torch
     import torchvision
-
-    from slurm.study import running
+    from densessl.slurm.study import running
 
     file = labelled / "imagenet.pth"
     torch.save(torchvision.models.resnet18().state_dict(), file)
@@ -472,7 +471,7 @@ def test_given_weights_are_an_arm_whose_network_all_have(labelled, capfd):
 
 @pytest.mark.slow
 def test_a_detector_of_every_start_leaves_its_record(coco):
-    from slurm.study import running
+    from densessl.slurm.study import running
 
     small = ("--steps", 2, "--no-trial", "--seeds", 1, "--labels", "100", "--methods", "simclr")
     told = coco_words(coco, *small, "--mini", task="mask")

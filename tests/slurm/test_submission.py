@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from densessl.slurm import batch, commands, flags, main, state, submission
+from densessl.slurm.graph import Finished, Job, Resources
+from densessl.slurm.settings import Cluster
+from densessl.slurm.state import Submission
 
 import densessl
-from console.errors import EnvironmentLacks, InputError, StoppedEarly
-from slurm import batch, commands, flags, main, state, submission
-from slurm.graph import Finished, Job, Resources
-from slurm.settings import Cluster
-from slurm.state import Submission
+from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -323,7 +323,7 @@ def test_a_job_in_the_queue_with_other_options_is_refused(slurm, graph, cluster,
 
 def test_a_submission_is_alone_in_its_folder(slurm, graph, cluster, tmp_path):
     code = (
-        "import sys, pathlib; from slurm import lock\n"
+        "import sys, pathlib; from densessl.slurm import lock\n"
         "with lock.alone(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run" / "cluster" / ".lock")]

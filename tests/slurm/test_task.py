@@ -11,12 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-
-from slurm import state
-from slurm.graph import Finished, Job, Resources
-from slurm.lock import Owner
-from slurm.state import State, Submission
-from slurm.task import Task
+from densessl.slurm import state
+from densessl.slurm.graph import Finished, Job, Resources
+from densessl.slurm.lock import Owner
+from densessl.slurm.state import State, Submission
+from densessl.slurm.task import Task
 
 ROOT = Path(__file__).parents[2]
 CALL = """

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from console.errors import InputError
-from probes import label_images
+from densessl.core.errors import InputError
+from densessl.probes import label_images
 
 from ..inspection import Inspection, stems
 from ..layouts import LAYOUTS

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from console.errors import InputError
-from probes import label_images
-from probes.label_images import BadLabels
+from densessl.core.errors import InputError
+from densessl.probes import label_images
+from densessl.probes.label_images import BadLabels
 
 from ..cityscapes import UNKNOWN, inspect_files, train_ids
 from ..inspection import some

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from console import log
-from console.errors import EnvironmentLacks, InputError, StoppedEarly, unknown
-from console.parser import Parser
+from densessl.core import log
+from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly, unknown
+from densessl.core.parser import Parser
 
 NAMES = {
     "voc_aug": "VOC2012's and SBD's masks as class numbers, with lists, in a new folder voc_aug",

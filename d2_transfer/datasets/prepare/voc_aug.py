@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from console.errors import InputError
-from console.files import read_text
-from probes import label_images
-from probes.label_images import BadLabels
+from densessl.core.errors import InputError
+from densessl.core.files import read_text
+from densessl.probes import label_images
+from densessl.probes.label_images import BadLabels
 
 from .. import voc_masks
 from ..inspection import Inspection, stems

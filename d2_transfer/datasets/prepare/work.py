@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from console import files
-from console.errors import EnvironmentLacks
-from console.progress import Bar
-from probes import label_images
-from probes.label_images import BadLabels
+from densessl.core import files
+from densessl.core.errors import EnvironmentLacks
+from densessl.core.progress import Bar
+from densessl.probes import label_images
+from densessl.probes.label_images import BadLabels
 
 from .. import processes
 from .plan import Item, Plan

@@ -1,0 +1,72 @@
+"""A network's tensors, all of them and nothing else, as plain float32 on the CPU."""
+
+import collections
+from typing import Any
+
+from densessl.core.errors import InputError
+
+from . import keys
+
+
+def complete(
+    state: dict[str, Any],
+    wanted: dict[str, tuple[int, ...]],
+    title: str,
+    variants: str,
+    where: str,
+    notes: list[str],
+) -> tuple[dict[str, Any], int]:
+    """The tensors of exactly the ``wanted`` names and shapes, and how many counters were added.
+
+    ``title`` tells people which network that is, ``variants`` which ones it is not; ``notes`` gets
+    a line on every change of type. Raises InputError that names the tensors at fault.
+    """
+    import torch
+
+    added = [n for n in wanted if n not in state and n.endswith(keys.COUNTER)]
+    missing = [name for name in wanted if name not in state and name not in added]
+    extra = [name for name in state if name not in wanted]
+    wrong = [
+        f"{name} {_shape(state[name])} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in state and _shape(state[name]) != shape
+    ]
+    for what, names in (("lacks", missing), ("also holds", extra), ("has other shapes:", wrong)):
+        if names:
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            raise InputError(
+                f"{where} is like a {title} but {what} {', '.join(names[:6])}{more}; {variants}"
+            )
+    tensors = {}
+    for name in wanted:
+        tensor = state.get(name, torch.zeros((), dtype=torch.int64))
+        tensors[name] = plain(tensor, name, where)
+    types = collections.Counter(
+        str(t.dtype).removeprefix("torch.")
+        for name, t in state.items()
+        if name in wanted and not name.endswith(keys.COUNTER) and t.dtype != torch.float32
+    )
+    notes += [
+        f"{count} tensors were {dtype}, and are float32 now" for dtype, count in types.items()
+    ]
+    return tensors, len(added)
+
+
+def plain(tensor: Any, name: str, where: str) -> Any:
+    """The tensor as contiguous float32 (or int64) on the CPU; InputError for NaN or infinity."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"{where}: {name} is a {type(tensor).__name__}, not a tensor")
+    if name.endswith(keys.COUNTER):
+        return tensor.detach().cpu().to(torch.int64).contiguous()
+    if not tensor.is_floating_point():
+        raise InputError(f"{where}: {name} has type {tensor.dtype}; weights are floating point")
+    tensor = tensor.detach().cpu().to(torch.float32).contiguous()
+    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN is both
+        raise InputError(f"{where}: {name} holds NaN or infinity; the training has diverged")
+    return tensor
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(getattr(tensor, "shape", ()))
