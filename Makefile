@@ -16,7 +16,12 @@ NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults \
   $(patsubst %,d2_transfer/test_%*,compare compat custom datasets doctor inspect launch pictures plots prepare \
   protocol report results tables trials))
 
-.PHONY: setup demo evidence test test-slow test-processors lint format benchmarks detectron2-main clean
+# Pure functions: of tensors, text and numbers; no run, no process of its own.
+QUICK := tests/probes tests/decoding $(wildcard $(patsubst %,tests/%.py,core/knn/test_* \
+  $(patsubst %,core/test_%,arrows errors lines names overrides text) \
+  $(patsubst %,pretrain/test_%,correspondence* losses* engine_schedules views_geometry)))
+
+.PHONY: setup demo evidence test test-quick test-slow test-processors lint format benchmarks detectron2-main clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)  ## make .venv with everything in it
@@ -56,6 +61,9 @@ endif
 
 test: $(READY)  ## the fast tests
 	$(PYTEST) -m "not slow"
+
+test-quick: $(READY)  ## pure functions alone, in less than a minute
+	$(PYTEST) -m "not slow" $(QUICK)
 
 test-slow: test-processors  ## what takes longer: whole protocols, long runs, other processors
 	$(PYTEST) -m slow
