@@ -148,11 +148,14 @@ def _searches(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> dict
 
 
 def _clustered(cfg: CfgNode, drawn: DenseFeatures, device: torch.device) -> dict[str, float]:
-    """As many clusters as classes, one a class; and more, each the class that most of it has."""
+    """As many clusters as classes, one a class; and more, each the class that most of it has.
+
+    Classes are those that a label shows: a cluster for another one could only be wrong.
+    """
     if rank():
         return {}
     features, counts = (_whole(drawn, name) for name in ("features", "counts"))
-    classes = counts.shape[1]
+    classes = int(counts.any(0).sum())
     if (most := max(classes, *cfg.CLUSTERS.COUNTS, 1)) > len(features):
         raise InputError(
             f"CLUSTERS.COUNTS is {tuple(cfg.CLUSTERS.COUNTS)} beside one a class; {most} clusters "
@@ -166,6 +169,7 @@ def _clustered(cfg: CfgNode, drawn: DenseFeatures, device: torch.device) -> dict
             counts,
             clusters,
             seed=cfg.SEED,
+            matching="hungarian" if clusters <= classes else "precision",
             restarts=cfg.CLUSTERS.STARTS,
             report=lambda step, inertia: _stop_alone(),
         )
