@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from densessl.configs.presets import Preset, built_in, find
 from fvcore.common.config import CfgNode
 
 from densessl import configs, decoding
@@ -45,7 +46,7 @@ def load(path: str | os.PathLike = "", overrides: list[str] | None = None) -> Cf
         _merge_file(cfg, find(name.removesuffix(TWIN) if twin else path))
     if twin:
         vit = cfg.BACKBONE.NAME.startswith("vit")
-        _merge_file(cfg, configs.FOLDER / "scenes_twin.yaml")
+        _merge_file(cfg, find(configs.FOLDER / "scenes_twin.yaml"))
         cfg.SWAV.QUEUE = min(cfg.SWAV.QUEUE, 32)
         cfg.BACKBONE.NAME = "vit_tiny" if vit else cfg.BACKBONE.NAME
     words = pairs(overrides or [])
@@ -79,9 +80,10 @@ def _bare(text: str) -> str:
     return text
 
 
-def _merge_file(cfg: CfgNode, file: Path) -> None:
+def _merge_file(cfg: CfgNode, preset: Preset) -> None:
+    file = str(preset.file)
     try:
-        merge(cfg, _AsWritten.load_yaml_with_base(str(file)), str(file))
+        merge(cfg, preset.options(_AsWritten.load_yaml_with_base(file)), file)
     except InputError:
         raise
     except Exception as error:  # PyYAML and fvcore raise many kinds
@@ -231,21 +233,6 @@ def around(value: int, step: int) -> str:
     """The multiples of ``step`` next to ``value``, in words: '224 or 256'."""
     below = value // step * step
     return f"{below} or {below + step}" if below else f"{step}"
-
-
-def built_in() -> dict[str, Path]:
-    """The configs that come with DenseSSL, by name."""
-    return {file.stem: file for file in sorted((configs.FOLDER / "pretrain").glob("**/*.yaml"))}
-
-
-def find(path: str | os.PathLike) -> Path:
-    """A config by path, or by the name of a built-in one."""
-    if Path(path).is_file():
-        return Path(path)
-    known = built_in()
-    if str(path) in known:
-        return known[str(path)]
-    raise unknown("config (no such file, and no built-in one)", str(path), known)
 
 
 def merge(cfg: CfgNode, values: dict, where: str, prefix: str = "") -> None:

@@ -4,7 +4,8 @@ import os
 import re
 import sys
 import textwrap
-from pathlib import Path
+
+from densessl.configs.presets import Preset
 
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.overrides import pairs
@@ -87,13 +88,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def listing(built_in: dict[str, Path]) -> str:
-    """A line for each built-in config: its name, and what its head comment says it is."""
+def listing(built_in: dict[str, Preset]) -> str:
+    """A line for each built-in config: its name, and what it says it is."""
     width = max(map(len, built_in))
     lines = []
-    for name, file in built_in.items():
-        head = [line for line in file.read_text().splitlines() if line.startswith("#")]
-        text = " ".join(line.removeprefix("# ") for line in head[1:])
-        sentence = re.split(r"(?<!et al)\.(?: |$)", text)[0]
+    for name, preset in built_in.items():
+        sentence = re.split(r"(?<!et al)\.(?: |$)", preset.about()["description"])[0]
         lines.append(f"{name:{width}s}  {textwrap.shorten(sentence, 110, placeholder=' …')}\n")
     return "".join(lines) + "\nNAME_scenes is the twin of each, small enough for a CPU\n"

@@ -1,56 +1,44 @@
-"""What a graph of jobs costs: GPU-hours, from the head comments of the configs."""
+"""What a graph of jobs costs: GPU-hours, as the configs and ``configs/costs.yaml`` have them."""
 
-import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
-from densessl.core.files import read_text
+import yaml
+from densessl.configs import presets
+
+from densessl import configs
 
 from .graph import Job
 
-GPU = "V100"  # all figures in the heads are of this one
+GPU = "V100"  # all figures are of this one
 TRAIN = ("pretrain", "transfer")  # the verbs that cost
 SAME_TIME = ("MODEL.FPN.TRANSFER",)  # options of fine-tunings that change no figure
-HOURS = {"h": 1.0, "days": 24.0, "day": 24.0}
-NUMBER = r"(?P<number>[\d.]+) (?P<unit>h|days?)\b"
-FIGURES = (  # how heads say it, once their lines are joined
-    rf"Expected: the work of (?P<gpus>\d+) {GPU} for about {NUMBER}",
-    rf"Published time: {NUMBER} on (?P<gpus>\d+) {GPU}",
-    rf"Cost: [^;:.]*(?:\.\d[^;:.]*)?on (?P<gpus>\d+) {GPU}[^;:.]*: {NUMBER}",
-)
-
-
-def of_head(config: Path) -> float | None:
-    """The GPU-hours that the head comment of a config says; None where it says none."""
-    head = []
-    for line in read_text(config).splitlines():
-        if not line.startswith("#"):
-            break
-        head.append(line.lstrip("# "))
-    for pattern in FIGURES:
-        if found := re.search(pattern, " ".join(head)):
-            return int(found["gpus"]) * float(found["number"]) * HOURS[found["unit"]]
-    return None
+FINE_TUNINGS = configs.FOLDER / "costs.yaml"
 
 
 def of_pretraining(config: str, words: Sequence[str], gpus: int) -> float | None:
-    """The hours of a pretraining on ``gpus``, by its head; None where an option changes the run."""
-    from densessl.pretrain import config as pretraining
+    """The hours of a pretraining on ``gpus``; None where an option changes the run."""
     from densessl.pretrain.engine.resume import FREE
 
-    known = Path(config).is_file() or config in pretraining.built_in()  # and no twin of one
+    known = Path(config).is_file() or config in presets.built_in()  # and no twin of one
     if not gpus or not known or any(key not in (*FREE, "SEED") for key in words[::2]):
         return None
-    hours = of_head(pretraining.find(config))
+    hours = presets.find(config).gpu_hours()
     return hours and hours / gpus
 
 
 def of_fine_tuning(config: Path, options: Sequence[str], gpus: int) -> float | None:
-    """The hours of a fine-tuning on ``gpus``, by its head; None where an option may change them."""
+    """The hours of a fine-tuning on ``gpus``; None where an option may change them."""
     if not gpus or any(key not in SAME_TIME for key in options[::2]):
         return None
-    hours = of_head(config)
-    return hours and hours / gpus
+    cost = _fine_tunings().get(config.stem)
+    return cost and presets.gpu_hours(cost, f"{config.stem} in {FINE_TUNINGS}") / gpus
+
+
+@cache
+def _fine_tunings() -> dict[str, dict]:
+    return yaml.safe_load(FINE_TUNINGS.read_text(encoding="utf-8"))
 
 
 def gpu_hours(job: Job) -> float | None:
@@ -74,7 +62,7 @@ def summary(jobs: Sequence[Job], is_done: Callable[[str], bool] = lambda name: F
         lines.append(f"{kind:14s}{len(group):6d}{done:6d}  {_sum(left)}")
     left = [job for job in jobs if not is_done(job.name)]
     lines.append(f"{'sum':14s}{len(jobs):6d}{len(jobs) - len(left):6d}  {_sum(left)}")
-    lines.append(f"(by the heads of the configs: published or estimated for 8 {GPU})")
+    lines.append(f"(published or estimated for 8 {GPU})")
     return "\n".join(lines)
 
 

@@ -4,11 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
+from densessl.configs import presets
 from fvcore.common.config import CfgNode
-
-from densessl import configs
 
 from ..results import Record
 from ..tables.matching import config_names
@@ -50,13 +48,9 @@ def built_in(name: str) -> Mapping[str, object]:
 
     Empty for any other name: a record's text never becomes a path.
     """
-    file = _files().get(name)
-    return _flat(CfgNode.load_yaml_with_base(str(file))) if file else {}
-
-
-@cache
-def _files() -> dict[str, Path]:
-    return {file.stem: file for file in (configs.FOLDER / "pretrain").glob("*.yaml")}
+    if preset := presets.built_in().get(name):
+        return _flat(preset.options(CfgNode.load_yaml_with_base(str(preset.file))))
+    return {}
 
 
 def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:

@@ -4,10 +4,10 @@ import math
 from collections import Counter
 
 import pytest
+from densessl.configs import presets
 from densessl.d2_transfer.protocols import PROTOCOLS
 from densessl.d2_transfer.tables import from_paper, layouts, published
 
-from densessl import configs
 from densessl.core.errors import DenseSSLError, InputError
 
 NUMBERS = published.read()
@@ -110,7 +110,7 @@ def test_labels_and_baselines_are_of_their_section_once():
 
 
 def test_the_configs_of_all_rows_exist_and_none_is_two_rows_of_a_table():
-    there = {file.stem for file in (configs.FOLDER / "pretrain").glob("*.yaml")}
+    there = set(presets.built_in())
     for name in layouts.names():
         used = Counter()
         for row in layouts.find(name).rows:

@@ -6,10 +6,7 @@ from densessl.pretrain.engine.placement import check_compiler
 from densessl.pretrain.engine.resume import differences
 from densessl.pretrain.engine.schedules import scaled_lr
 
-from densessl import configs
 from densessl.core.errors import EnvironmentLacks, InputError
-
-BUILT_IN = configs.FOLDER / "pretrain"
 
 
 def made(*overrides):
@@ -20,7 +17,7 @@ def test_the_defaults_are_valid():
     config.validate(made())
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in BUILT_IN.glob("**/*.yaml")))
+@pytest.mark.parametrize("name", config.built_in())
 def test_the_built_in_configs_are_valid(name):
     config.validate(config.load(name, ["DATA.PATH", "somewhere"]))
 

@@ -15,7 +15,6 @@ from densessl.pretrain.methods.heads import DenseProjector, Projector, Queue
 from densessl.pretrain.views import View
 from torch import nn
 
-from densessl import configs
 from densessl.core.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -193,12 +192,13 @@ def test_every_method_has_a_preset():
 
 def test_a_preset_says_its_command_and_what_to_expect_first():
     for preset in PRESETS:
-        head = (configs.FOLDER / "pretrain" / f"{preset}.yaml").read_text().splitlines()[:20]
-        assert f"densessl pretrain --config {preset} " in head[0]
+        told = config.find(preset)
+        head = told.file.read_text().splitlines()[:20]
+        named = re.search(r"densessl pretrain --config (\w+) ", head[0])[1]
+        assert config.find(named).file == told.file  # of a sweep, one of it
+        assert told.about()["description"]
         if re.search(r"_\d+ep$", preset):
-            times = ("# Expected: ", "# Published time: ")
-            told = [line for line in head if line.startswith(times)]
-            assert len(told) == 1 and "8 V100" in told[0]
+            assert told.about()["cost"]["source"] and told.gpu_hours() > 0
             assert any("Published: " in line or "no published number" in line for line in head)
 
 

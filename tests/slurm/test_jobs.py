@@ -12,7 +12,7 @@ from densessl.slurm import cost, jobs
 from densessl import configs
 from densessl.core.errors import InputError
 
-CONFIG = "setsim_r50_in100_200ep"  # its head: the work of 8 V100 for about 12 h
+CONFIG = "setsim_r50_in100_200ep"  # its cost: 8 V100 for 12 h
 
 
 def pretraining(folder, *overrides, config=CONFIG, **options):
@@ -35,7 +35,7 @@ def test_a_pretraining_is_its_verb_with_one_process_a_gpu(tmp_path):
     assert (job.resources.per, job.resources.processes) == ("gpu", 8)
 
 
-def test_its_hours_are_the_heads_over_the_gpus_while_no_option_changes_the_run(tmp_path):
+def test_its_hours_are_its_cost_over_the_gpus_while_no_option_changes_the_run(tmp_path):
     assert pretraining(tmp_path).resources.hours == 12
     assert pretraining(tmp_path, nodes=2, gpus=8).resources.hours == 6
     assert pretraining(tmp_path, "DATA.WORKERS", "9").resources.hours == 12
@@ -226,15 +226,32 @@ def test_a_table_comes_after_its_trials_also_failed_ones(tmp_path):
         ("transfer/voc_det_c4_frozen_res5_trainable", None),  # 'below' a figure is none
     ],
 )
-def test_gpu_hours_are_those_of_the_head(config, hours):
-    said = cost.of_head(configs.FOLDER / f"{config}.yaml")
-    assert said == (None if hours is None else pytest.approx(hours))
+def test_gpu_hours_are_those_that_are_said_of_a_config(config, hours):
+    verb, name = config.split("/")
+    if verb == "pretrain":
+        told = cost.of_pretraining(name, [], gpus=2)
+    else:
+        told = cost.of_fine_tuning(configs.FOLDER / f"{config}.yaml", [], gpus=2)
+    assert told == (None if hours is None else pytest.approx(hours / 2))
 
 
-def test_the_head_may_be_in_any_form_of_unicode(tmp_path):
-    text = (configs.FOLDER / "transfer" / "voc_det_c4.yaml").read_text()
-    (tmp_path / "mine.yaml").write_text(text, encoding="utf-16")
-    assert cost.of_head(tmp_path / "mine.yaml") == pytest.approx(8 * 3.6)
+def test_every_fine_tuning_with_a_cost_is_there():
+    there = {file.stem for file in (configs.FOLDER / "transfer").glob("*.yaml")}
+    costs = yaml.safe_load((configs.FOLDER / "costs.yaml").read_text())
+    assert set(costs) <= there and all(each["source"] for each in costs.values())
+
+
+def test_a_config_of_ones_own_says_its_cost_in_any_form_of_unicode(tmp_path):
+    own = tmp_path / "é.yaml"
+    base = configs.FOLDER / "pretrain" / f"{CONFIG}.yaml"
+    text = f"ABOUT:\n  cost: {{v100: 4, hours: 2.5}}  # é\n_BASE_: {base}\nSEED: 3\n"
+    own.write_text(text, encoding="utf-16")
+    assert pretraining(tmp_path, config=own, gpus=2).resources.hours == 5
+    own.write_text(f"_BASE_: {base}\nSEED: 3\n")
+    assert pretraining(tmp_path, config=own).resources.hours is None  # it is not inherited
+    own.write_text(text.replace("hours", "hour"))
+    with pytest.raises(InputError, match="(?s)'hour'.*cost.*'hours'"):
+        pretraining(tmp_path, config=own)
 
 
 def test_the_cost_is_of_what_is_left_and_says_what_has_no_figure(tmp_path):
@@ -251,5 +268,5 @@ def test_the_cost_is_of_what_is_left_and_says_what_has_no_figure(tmp_path):
         "convert            1     0  0",
         "transfer           3     1  58",
         "sum                6     1  at least 154 (no figure for 1 job)",
-        "(by the heads of the configs: published or estimated for 8 V100)",
+        "(published or estimated for 8 V100)",
     ]

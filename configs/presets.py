@@ -1,0 +1,103 @@
+"""The configs of pretraining that come with DenseSSL, by name, and what a config says of itself.
+
+A file of ``pretrain/`` is one config; a file of ``pretrain/sweeps/`` is several that differ in one
+option: its SWEEP has a pattern of their ``name``, the option's ``key``, and its ``values``, each by
+what stands for ``{}`` in the name. ABOUT, in any config, is a ``description`` and the ``cost`` of
+the run. Neither section is an option, and none is inherited.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from densessl.core.errors import InputError, unknown
+from densessl.core.files import read_text
+
+FOLDER = Path(__file__).with_name("pretrain")
+ABOUT, SWEEP = "ABOUT", "SWEEP"
+TELLS, COST = ("description", "cost"), ("v100", "hours", "source")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A config by name; of a sweep, with its value of the option ``key``."""
+
+    name: str
+    file: Path
+    key: str = ""
+    value: Any = None
+
+    def options(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The (nested) options among ``values``, which the file and its bases hold."""
+        found = {key: value for key, value in values.items() if key not in (ABOUT, SWEEP)}
+        if self.key:
+            *groups, leaf = self.key.split(".")
+            inner = found
+            for group in groups:
+                inner[group] = dict(inner.get(group, {}))
+                inner = inner[group]
+            inner[leaf] = self.value
+        elif SWEEP in values:
+            pattern = values[SWEEP]["name"]
+            names = ", ".join(pattern.replace("{}", each) for each in values[SWEEP]["values"])
+            raise InputError(f"{self.file} holds several configs; name one of them: {names}")
+        return found
+
+    def about(self) -> Mapping[str, Any]:
+        """Its ABOUT, with a ``cost`` that may be {}; InputError for keys that nobody reads."""
+        told = _keys(_read(self.file).get(ABOUT), TELLS, f"{ABOUT} of {self.file}")
+        return told | {"cost": _keys(told.get("cost"), COST, f"cost in {ABOUT} of {self.file}")}
+
+    def gpu_hours(self) -> float | None:
+        """The V100-hours of the run; None where it says none."""
+        cost = self.about()["cost"]
+        return gpu_hours(cost, f"cost in {ABOUT} of {self.file}") if cost else None
+
+
+def gpu_hours(cost: Mapping[str, Any], where: str) -> float:
+    """Of ``{v100: how many, hours: each}``, the V100-hours."""
+    try:
+        return float(cost["v100"] * cost["hours"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{where} is {cost}; allowed: {{v100: 8, hours: 12.5}}") from None
+
+
+@cache
+def built_in() -> dict[str, Preset]:
+    """The configs that come with DenseSSL, by name, in order."""
+    found = [Preset(file.stem, file) for file in FOLDER.glob("*.yaml")]
+    for file in FOLDER.glob("sweeps/*.yaml"):
+        sweep = _read(file)[SWEEP]
+        for text, value in sweep["values"].items():
+            found.append(Preset(sweep["name"].replace("{}", text), file, sweep["key"], value))
+    return {each.name: each for each in sorted(found, key=lambda each: each.name)}
+
+
+def find(path: str | os.PathLike) -> Preset:
+    """A config by path, or by the name of a built-in one."""
+    if Path(path).is_file():
+        return Preset(Path(path).stem, Path(path))
+    if str(path) in built_in():
+        return built_in()[str(path)]
+    raise unknown("config (no such file, and no built-in one)", str(path), built_in())
+
+
+def _keys(told: Any, allowed: tuple[str, ...], where: str) -> dict[str, Any]:
+    if not isinstance(told or {}, dict):
+        raise InputError(f"{where} is a group of keys, not '{told}'")
+    for key in told or {}:
+        if key not in allowed:
+            raise unknown("key", key, allowed, where)
+    return told or {}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(read_text(file)) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
