@@ -18,7 +18,7 @@ OUTSIDE = "benchmarks"  # imported as it is called
 FLOOR = {"core", "decoding", "probes", "weight_files"}
 MAY_IMPORT = {
     "core": set(),
-    "configs": set(),
+    "configs": {"core"},
     "decoding": {"core"},
     "probes": {"core", "decoding"},
     "weight_files": {"core"},
