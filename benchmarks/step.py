@@ -135,7 +135,8 @@ def main() -> None:
         alone.run(views), dense.run(views)  # warm-up
         pairs = [(alone.run(views)[0], *dense.run(views)) for _ in range(args.steps)]
         table.add_row(
-            *(preset, " ".join([framework, *overrides])),
+            preset,
+            " ".join([framework, *overrides]),
             f"{statistics.median(a for a, _, _ in pairs):.2f}",
             f"{statistics.median(args.images / d for _, d, _ in pairs):.1f}",
             spread([d / a - 1 for a, d, _ in pairs]),

@@ -16,11 +16,13 @@ from .. import compat
 from .coco_masks import CompressedRuns, runs_fault
 from .inspection import Inspection, Layout, some
 
+# fmt: off
 VOC_CLASSES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
-    *("train", "tvmonitor"),
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
 )  # in the order of the numbers 1 to 20 of VOC's masks
+# fmt: on
 COCO_ABSENT = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # of 1 to 90; the other 80 are its classes
 COCO_CATEGORIES = frozenset(range(1, 91)) - COCO_ABSENT
 PERSON = frozenset({1})

@@ -16,9 +16,14 @@ from .layouts import LAYOUTS
 from .semantic import SemanticLayout, VocSemantic
 
 ABOUT_CLASSES = (  # what Detectron2 knows of a data set, wherever it lies
-    *("thing_classes", "thing_colors", "thing_dataset_id_to_contiguous_id"),
-    *("stuff_classes", "stuff_colors"),
-    *("keypoint_names", "keypoint_flip_map", "keypoint_connection_rules"),
+    "thing_classes",
+    "thing_colors",
+    "thing_dataset_id_to_contiguous_id",
+    "stuff_classes",
+    "stuff_colors",
+    "keypoint_names",
+    "keypoint_flip_map",
+    "keypoint_connection_rules",
 )
 
 

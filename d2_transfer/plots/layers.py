@@ -45,7 +45,9 @@ def layers(records: Sequence[Record], choice: Choice, k: int | None = None) -> P
     if len(told) < len(records):
         logger.warning(
             "%d of %d records are left out: they have no %s by stage",
-            *(len(records) - len(told), len(records), metric),
+            len(records) - len(told),
+            len(records),
+            metric,
         )
     found = of_one_kind(told, choice.protocol, choice.variant)
     k = _usual_k(found) if k is None else k

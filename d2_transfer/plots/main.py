@@ -137,6 +137,6 @@ def _parser(kind: str) -> Parser:
     )
     parser.add_argument("--wide", action="store_true", help="a page wide, not a column")
     parser.add_argument(
-        *("-o", "--output"), default=f"{kind}.png", metavar="FILE", help=".png, .svg or .pdf"
+        "-o", "--output", default=f"{kind}.png", metavar="FILE", help=".png, .svg or .pdf"
     )
     return parser

@@ -77,7 +77,9 @@ def sweep(
     if len(told) < len(records):
         logger.warning(
             "%d of %d records are left out: they do not tell %s of their pretraining",
-            *(len(records) - len(told), len(records), option.key),
+            len(records) - len(told),
+            len(records),
+            option.key,
         )
     found = of_one_kind(told, choice.protocol, choice.variant, usual)
     metric = metrics_of(found, [choice.metric] if choice.metric else [])[0]

@@ -19,23 +19,21 @@ class Layout:
 
     name: str
     of: str  # whose files these are, for people
-    container: tuple[str, ...] = ()  # keys that lead to the dict of tensors
     prefix: str = ""  # of the backbone's names
     method: str | None = None  # the method, where the layout itself tells it
     tell: str = ""  # a name of the container is like this: sets layouts of one prefix apart
+    container: tuple[str, ...] = ("state_dict",)  # keys that lead to the dict of tensors
     copy: str = ""  # prefix under which the container holds the same tensors a second time
     not_backbone: str = r"fc\..+"  # names after the prefix that are known and left behind
     marks: tuple[str, ...] = ()  # top-level keys without which it is not this layout
     author: str = ""  # the value that the top-level key 'author' must have
     names: str = "torchvision"  # whose names follow the prefix: these, or renaming's
     branch: str = ""  # which network that is, where the file holds two: one of BRANCHES
-    other: tuple[str, tuple[str, ...], str] | None = (
-        None  # the other one: branch, container, prefix
-    )
+    other: tuple[str, tuple[str, ...], str] | None = None  # the other: branch, container, prefix
     alike: str = ""  # whose files have these very names, so that only people can tell
 
 
-STATE, MODEL, TEACHER, STUDENT = ("state_dict",), ("model",), ("teacher",), ("student",)
+STATE, MODEL = ("state_dict",), ("model",)
 TRUNK = ("classy_state_dict", "base_model", "model", "trunk")
 LIGHTNING = ("pytorch-lightning_version",)
 NECK = r"encoder_q\.1\."  # the projectors of query encoders that are (ResNet, projectors)
@@ -50,155 +48,221 @@ def _target(prefix: str) -> dict:
     return {"branch": "online", "other": ("target", STATE, prefix)}
 
 
-def _student(prefix: str, container: tuple[str, ...] = STUDENT) -> dict:
-    return {"branch": "teacher", "other": ("student", container, prefix)}
+def _student(prefix: str) -> dict:
+    return {"branch": "teacher", "other": ("student", STATE, prefix)}
+
+
+def _teacher(prefix: str) -> dict:
+    """The teacher, where it and the student are two dicts of the same names."""
+    return {
+        "container": ("teacher",),
+        "branch": "teacher",
+        "other": ("student", ("student",), prefix),
+    }
 
 
 SWAV = {"tell": r"prototypes\..+", "not_backbone": r"(projection_head|prototypes)\..+"}
 RESIM_C4 = {"tell": r"encoder_q\.mocodet_\w+\..+", "not_backbone": r"(fc|mocodet_\w+)\..+"}
+QUERY = {"copy": "encoder_q.0.", **_key("encoder_k.0.")}  # its two names in OpenSelfSup
 LAYOUTS = [  # tried in this order
-    Layout("densessl", "densessl pretrain", ("backbone",), marks=("method", "normalization")),
-    Layout("detectron2", "densessl convert", MODEL, marks=("densessl",), names="detectron2"),
+    Layout(
+        "densessl", "densessl pretrain", container=("backbone",), marks=("method", "normalization")
+    ),
+    Layout(
+        "detectron2", "densessl convert", container=MODEL, marks=("densessl",), names="detectron2"
+    ),
     # FAIR's, Microsoft's and others' own repositories
-    Layout("pixpro", "PixPro", MODEL, "encoder.", "pixpro", **_key("encoder_k.", MODEL)),
-    Layout("vicregl", "VICRegL, training", MODEL, "backbone.", "vicregl", r"maps_projector\..+"),
-    Layout("vicreg", "VICReg, training", MODEL, "backbone.", "vicreg", r"projector\.0\.bias"),
+    Layout("pixpro", "PixPro", "encoder.", "pixpro", container=MODEL, **_key("encoder_k.", MODEL)),
+    Layout("vicregl", "VICRegL, training", "backbone.", "vicregl", r"maps_projector\..+", MODEL),
+    Layout("vicreg", "VICReg, training", "backbone.", "vicreg", r"projector\.0\.bias", MODEL),
     Layout(
-        *("barlow_twins", "Barlow Twins, training", MODEL, "backbone.", "barlow_twins"),
-        tell=r"bn\.running_mean",
+        "barlow_twins",
+        "Barlow Twins, training",
+        "backbone.",
+        "barlow_twins",
+        r"bn\.running_mean",
+        MODEL,
     ),
     Layout(
-        *("setsim", "SetSim", STATE, "encoder_q.0.", "setsim", NECK + r"0\.weight"),
-        **_key("encoder_k.0."),
+        "setsim", "SetSim", "encoder_q.0.", "setsim", NECK + r"0\.weight", **_key("encoder_k.0.")
     ),
     Layout(
-        *("resim_fpn", "ReSim with an FPN", STATE, "encoder_q.", "resim_fpn"),
-        tell=r"encoder_q\.fpn_lateral5\.(0\.)?weight",
+        "resim_fpn",
+        "ReSim with an FPN",
+        "encoder_q.",
+        "resim_fpn",
+        r"encoder_q\.fpn_lateral5\.(0\.)?weight",
+        **_key("encoder_k."),
+    ),
+    Layout("resim_c4", "ReSim-C4", "encoder_q.", "resim_c4", **RESIM_C4, **_key("encoder_k.")),
+    Layout(
+        "moco_v1",
+        "MoCo-v1",
+        "encoder_q.",
+        "moco_v1",
+        r"encoder_q\.fc\.weight",
         **_key("encoder_k."),
     ),
     Layout(
-        *("resim_c4", "ReSim-C4", STATE, "encoder_q.", "resim_c4"),
-        **RESIM_C4,
-        **_key("encoder_k."),
-    ),
-    Layout(
-        *("moco_v1", "MoCo-v1", STATE, "encoder_q.", "moco_v1", r"encoder_q\.fc\.weight"),
-        **_key("encoder_k."),
-    ),
-    Layout(
-        *("moco_v2", "MoCo-v2", STATE, "encoder_q.", "moco_v2"),
+        "moco_v2",
+        "MoCo-v2",
+        "encoder_q.",
+        "moco_v2",
         alike="ReSim-C4's (--from resim_c4)",
         **_key("encoder_k."),
     ),
     Layout(
-        *("moco_v3", "MoCo-v3", STATE, "base_encoder.", "moco_v3"),
+        "moco_v3",
+        "MoCo-v3",
+        "base_encoder.",
+        "moco_v3",
         not_backbone=HEADS,
         **_key("momentum_encoder."),
     ),
     Layout(
-        *("solo_learn_encoder", "solo-learn, older", STATE, "encoder."),
-        marks=LIGHTNING,
+        "solo_learn_encoder",
+        "solo-learn, older",
+        "encoder.",
         tell=r"classifier\.weight",
+        marks=LIGHTNING,
         **_target("momentum_encoder."),
     ),
-    Layout("simsiam", "SimSiam", STATE, "encoder.", "simsiam"),
+    Layout("simsiam", "SimSiam", "encoder.", "simsiam"),
     # OpenSelfSup and MMSelfSup: the query encoder has two names before 1.0
     Layout(
-        *("densecl", "DenseCL, training", STATE, "backbone.", "densecl"),
-        tell=NECK + r"mlp2\.0\.weight",
-        copy="encoder_q.0.",
+        "densecl",
+        "DenseCL, training",
+        "backbone.",
+        "densecl",
+        NECK + r"mlp2\.0\.weight",
         alike="HoughCL's (--method houghcl)",
-        **_key("encoder_k.0."),
+        **QUERY,
     ),
     Layout(
-        *("moco_v2_openselfsup", "OpenSelfSup's MoCo-v2", STATE, "backbone.", "moco_v2"),
-        tell=NECK + r"mlp\.0\.weight",
-        copy="encoder_q.0.",
-        **_key("encoder_k.0."),
+        "moco_v2_openselfsup",
+        "OpenSelfSup's MoCo-v2",
+        "backbone.",
+        "moco_v2",
+        NECK + r"mlp\.0\.weight",
+        **QUERY,
     ),
     Layout(
-        *("byol_openselfsup", "OpenSelfSup's BYOL", STATE, "backbone.", "byol"),
-        tell=r"online_net\.0\.conv1\.weight",
+        "byol_openselfsup",
+        "OpenSelfSup's BYOL",
+        "backbone.",
+        "byol",
+        r"online_net\.0\.conv1\.weight",
         copy="online_net.0.",
         **_target("target_net.0."),
     ),
     Layout(
-        *("densecl_mmselfsup", "MMSelfSup's DenseCL", STATE, "backbone.", "densecl"),
-        tell="queue2",
+        "densecl_mmselfsup",
+        "MMSelfSup's DenseCL",
+        "backbone.",
+        "densecl",
+        "queue2",
         **_key("encoder_k.module.0."),
     ),
     Layout(
-        *("moco_mmselfsup", "MMSelfSup's MoCo", STATE, "backbone.", "moco_v2"),
-        tell=r"encoder_k\.module\.0\.conv1\.weight",
+        "moco_mmselfsup",
+        "MMSelfSup's MoCo",
+        "backbone.",
+        "moco_v2",
+        r"encoder_k\.module\.0\.conv1\.weight",
         **_key("encoder_k.module.0."),
     ),
     Layout(
-        *("byol_mmselfsup", "MMSelfSup's BYOL", STATE, "backbone.", "byol"),
-        tell=r"target_net\.module\.0\.conv1\.weight",
+        "byol_mmselfsup",
+        "MMSelfSup's BYOL",
+        "backbone.",
+        "byol",
+        r"target_net\.module\.0\.conv1\.weight",
         **_target("target_net.module.0."),
     ),
     # Teacher and student side by side
-    Layout("scfs", "SCFS", TEACHER, "backbone.model.", "scfs", **_student("backbone.model.")),
+    Layout("scfs", "SCFS", "backbone.model.", "scfs", **_teacher("backbone.model.")),
     Layout(
-        *("dino_vit", "DINO with a ViT, training", TEACHER, "backbone.", "dino"),
-        tell=r"backbone\.cls_token",
-        **_student("backbone."),
+        "dino_vit",
+        "DINO with a ViT, training",
+        "backbone.",
+        "dino",
+        r"backbone\.cls_token",
+        **_teacher("backbone."),
     ),
-    Layout("dino", "DINO, training", TEACHER, "backbone.", "dino", **_student("backbone.")),
-    Layout("swav", "SwAV, training", STATE, method="swav", **SWAV),
-    Layout("swav_released", "SwAV, released", method="swav", **SWAV),
-    Layout("densecl_released", "DenseCL, released", STATE, method="densecl", author="DenseCL"),
+    Layout("dino", "DINO, training", "backbone.", "dino", **_teacher("backbone.")),
+    Layout("swav", "SwAV, training", method="swav", **SWAV),
+    Layout("swav_released", "SwAV, released", method="swav", container=(), **SWAV),
+    Layout("densecl_released", "DenseCL, released", method="densecl", author="DenseCL"),
     # VISSL
-    Layout("vissl", "VISSL, training", TRUNK, "_feature_blocks."),
-    Layout("vissl_model", "VISSL, a model", ("model_state_dict",), "_feature_blocks."),
-    Layout("vissl_trunk", "VISSL, a trunk", (), "_feature_blocks."),
+    Layout("vissl", "VISSL, training", "_feature_blocks.", container=TRUNK),
+    Layout("vissl_model", "VISSL, a model", "_feature_blocks.", container=("model_state_dict",)),
+    Layout("vissl_trunk", "VISSL, a trunk", "_feature_blocks.", container=()),
     # solo-learn and lightly: modules of Lightning
     Layout(
-        *("solo_learn", "solo-learn", STATE, "backbone."),
-        marks=LIGHTNING,
+        "solo_learn",
+        "solo-learn",
+        "backbone.",
         tell=r"classifier\.weight",
+        marks=LIGHTNING,
         **_target("momentum_backbone."),
     ),
     Layout(
-        *("lightly_moco", "lightly's MoCo", STATE, "query_backbone.", "moco_v2"),
-        tell=r"query_backbone\..+",
+        "lightly_moco",
+        "lightly's MoCo",
+        "query_backbone.",
+        "moco_v2",
+        r"query_backbone\..+",
         **_key("backbone."),
     ),
     Layout(
-        *("lightly_dino", "lightly's DINO", STATE, "teacher_backbone.", "dino"),
-        tell=r"student_backbone\..+",
-        **_student("student_backbone.", STATE),
+        "lightly_dino",
+        "lightly's DINO",
+        "teacher_backbone.",
+        "dino",
+        r"student_backbone\..+",
+        **_student("student_backbone."),
     ),
     Layout(
-        *("lightly_dino_benchmark", "lightly's DINO, benchmark", STATE, "backbone.", "dino"),
-        tell=r"student_backbone\..+",
-        **_student("student_backbone.", STATE),
+        "lightly_dino_benchmark",
+        "lightly's DINO, benchmark",
+        "backbone.",
+        "dino",
+        r"student_backbone\..+",
+        **_student("student_backbone."),
     ),
     Layout(
-        *("lightly_byol_benchmark", "lightly's BYOL, benchmark", STATE, "backbone.", "byol"),
-        tell=r"teacher_backbone\..+",
+        "lightly_byol_benchmark",
+        "lightly's BYOL, benchmark",
+        "backbone.",
+        "byol",
+        r"teacher_backbone\..+",
         **_target("teacher_backbone."),
     ),
     Layout(
-        *("lightly_momentum", "lightly, a momentum method", STATE, "backbone."),
+        "lightly_momentum",
+        "lightly, a momentum method",
+        "backbone.",
         tell=r"backbone_momentum\..+",
         **_key("backbone_momentum."),
     ),
-    Layout("backbone", "lightly, MMSelfSup, mmpretrain and others", STATE, "backbone."),
-    Layout("backbone_bare", "a module with a backbone, its state dict", (), "backbone."),
+    Layout("backbone", "lightly, MMSelfSup, mmpretrain and others", "backbone."),
+    Layout("backbone_bare", "a module with a backbone, its state dict", "backbone.", container=()),
     # A network of its own, in a training file or alone
     Layout(
-        *("state_dict", "torchvision's or timm's names in a training file", STATE),
+        "state_dict",
+        "torchvision's or timm's names in a training file",
         not_backbone=HEADS,
         branch="online",
         other=("ema", ("state_dict_ema",), ""),
     ),
-    Layout("model", "torchvision's or timm's names under 'model'", MODEL, not_backbone=HEADS),
-    Layout("detectron2_model", "Detectron2's zoo and training", MODEL, names="detector"),
+    Layout(
+        "model", "torchvision's or timm's names under 'model'", container=MODEL, not_backbone=HEADS
+    ),
+    Layout("detectron2_model", "Detectron2's zoo and training", container=MODEL, names="detector"),
     # Caffe2's names: Detectron's and Detectron2's zoos, MSRA's R-50.pkl among them
     *(
-        Layout(name, "Detectron's zoos", place, tell="res2_0_branch2a_w", names="caffe2")
-        for name, place in (
+        Layout(name, "Detectron's zoos", "", None, "res2_0_branch2a_w", container, names="caffe2")
+        for name, container in (
             ("caffe2", ()),
             ("caffe2_blobs", ("blobs",)),
             ("caffe2_model", MODEL),
@@ -207,27 +271,31 @@ LAYOUTS = [  # tried in this order
     # transformers: a classifier, a backbone alone, and both in a training file
     *(
         Layout(
-            *(name, "Hugging Face's ResNet", place, prefix),
+            name,
+            "Hugging Face's ResNet",
+            prefix,
             tell=re.escape(prefix) + r"embedder\.embedder\.convolution\.weight",
+            container=container,
             not_backbone=r"(classifier|pooler)\..+",
             names="huggingface",
         )
-        for name, place, prefix in (
+        for name, container, prefix in (
             ("huggingface", (), "resnet."),
             ("huggingface_backbone", (), ""),
             ("huggingface_state_dict", STATE, "resnet."),
         )
     ),
     Layout(
-        *("timm", "timm's ViTs, DINO's released ViTs"),
+        "timm",
+        "timm's ViTs, DINO's released ViTs",
         tell=r"blocks\.0\.attn\.qkv\.weight",
+        container=(),
         not_backbone=HEADS,
     ),
     Layout(
-        *(
-            "torchvision",
-            "torchvision's and timm's models; DINO's, VICReg's, Barlow Twins' released",
-        ),
+        "torchvision",
+        "torchvision's and timm's models; DINO's, VICReg's, Barlow Twins' released",
+        container=(),
         not_backbone=HEADS,
     ),
 ]

@@ -115,7 +115,7 @@ def named(name: str) -> Layout:
     container, prefix = name.split(":", 1)
     keys_to_it = tuple(container.split("/")) if container else ()
     prefix = renaming.without_inserted(prefix)
-    return Layout(name, "named by --from", keys_to_it, prefix, not_backbone=HEADS)
+    return Layout(name, "named by --from", prefix, container=keys_to_it, not_backbone=HEADS)
 
 
 def _held(checkpoint: Any, layout: Layout, forced: bool) -> dict[str, Any] | None:

@@ -32,7 +32,10 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         # Neighbouring samples become neighbouring channels: [B/S, S·C, h, w], without a copy.
         y = F.batch_norm(
             x.reshape(B // S, S * C, h, w),
-            *(mean, var, self.weight.repeat(S), self.bias.repeat(S)),
+            mean,
+            var,
+            weight=self.weight.repeat(S),
+            bias=self.bias.repeat(S),
             training=True,
             momentum=1.0,
             eps=self.eps,

@@ -137,7 +137,7 @@ def _run(stacks, teachers, center, temperatures, pairs, share, shares) -> Tensor
     teachers = [t.detach() for t in teachers]
     with torch.autocast(stacks[0].device.type, enabled=False):
         return _Distillation.apply(
-            *(pairs, temperatures, share, shares, center, len(stacks)), *stacks, *teachers
+            pairs, temperatures, share, shares, center, len(stacks), *stacks, *teachers
         )
 
 

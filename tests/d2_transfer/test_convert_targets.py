@@ -115,7 +115,9 @@ def test_safetensors_keep_the_facts_and_are_the_same_bytes_again(checkpoint, tmp
     report = convert(path, tmp_path / "w.pkl")
     assert report.method == "setsim" and report.pretrain["dataset"] == "imagenet100"
     assert read_weights(tmp_path / "w.pkl")["densessl"]["normalization"]["pixel_mean"] == [
-        *(123.675, 116.28, 103.53),
+        123.675,
+        116.28,
+        103.53,
     ]
 
 

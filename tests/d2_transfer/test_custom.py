@@ -352,7 +352,10 @@ def test_images_in_folders_below_are_found(data):
 
 def made(images=1000, short=480.0, long=640.0, bitmasks=False) -> custom.Custom:
     return custom.Custom(
-        *("a.json", "a", "b.json", "b"),
+        "a.json",
+        "a",
+        "b.json",
+        "b",
         categories=((3, "nut"), (7, "bolt")),
         images=images,
         listed=images,

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import uuid
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,21 @@ from tests.d2_transfer.test_custom import HEIGHT, WIDTH, Data, rle
 compat.setup()  # before any test imports Detectron2
 CASES = Path(__file__).resolve().parents[1] / "cases" / "coco"
 # A detector that trains in seconds, and of which every detection is written.
-TINY = [
-    *("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"),
-    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "4", "MODEL.RPN.POST_NMS_TOPK_TEST", "8"),
-    *("MODEL.ROI_BOX_HEAD.FC_DIM", "32", "MODEL.FPN.OUT_CHANNELS", "32"),
-    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "16", "TEST.PRECISE_BN.NUM_ITER", "1"),
-    *("INPUT.MIN_SIZE_TRAIN", "(72,)", "INPUT.MIN_SIZE_TEST", "72"),
-    *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "SOLVER.IMS_PER_BATCH", "2"),
-    *("SOLVER.MAX_ITER", "2"),
-]
+TINY = {
+    "MODEL.RESNETS.DEPTH": "18",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": "64",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "4",
+    "MODEL.RPN.POST_NMS_TOPK_TEST": "8",
+    "MODEL.ROI_BOX_HEAD.FC_DIM": "32",
+    "MODEL.FPN.OUT_CHANNELS": "32",
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": "16",
+    "TEST.PRECISE_BN.NUM_ITER": "1",
+    "INPUT.MIN_SIZE_TRAIN": "(72,)",
+    "INPUT.MIN_SIZE_TEST": "72",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0",
+    "SOLVER.IMS_PER_BATCH": "2",
+    "SOLVER.MAX_ITER": "2",
+}
 
 
 @pytest.fixture
@@ -289,10 +296,11 @@ def transferred(protocol: str, files: list[Path], out: Path) -> dict:
     places = (files[0], folders[0], files[1], folders[1])
     own = [str(word) for pair in zip(flags, places, strict=True) for word in pair]
     words = ["--protocol", protocol, "--mini", *own]
-    assert main.main(["random", *words, "--trials", "1", "-o", str(out), *TINY]) == 0
+    tiny = list(chain(*TINY.items()))
+    assert main.main(["random", *words, "--trials", "1", "-o", str(out), *tiny]) == 0
     trial = out / "trial_1"
     again = out.with_name(f"{out.name}_again")
-    assert main.main([str(trial), *words, "--eval-only", "-o", str(again), *TINY]) == 0
+    assert main.main([str(trial), *words, "--eval-only", "-o", str(again), *tiny]) == 0
     metrics = json.loads((trial / "result.json").read_text())["metrics"]
     assert json.loads((again / "evaluation.json").read_text())["metrics"] == metrics
     (file,) = trial.glob("**/coco_instances_results.json")

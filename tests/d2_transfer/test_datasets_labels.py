@@ -187,8 +187,16 @@ def spoil_objects(root: Path, fault: str) -> str:
 @pytest.mark.parametrize(
     "fault",
     [
-        *("instanceIds.png", "polygons.json", "labelIds.png", "value", "size"),
-        *("label", "points", "told size", "key", "stray"),
+        "instanceIds.png",
+        "polygons.json",
+        "labelIds.png",
+        "value",
+        "size",
+        "label",
+        "points",
+        "told size",
+        "key",
+        "stray",
     ],
 )
 def test_faults_of_cityscapes_objects_are_named(copy, fault):

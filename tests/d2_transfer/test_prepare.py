@@ -235,8 +235,17 @@ def spoil_voc(root: Path, fault: str) -> str:
 @pytest.mark.parametrize(
     "fault",
     [
-        *("colours", "value", "mask", "list", "image", "sbd list"),
-        *("mat absent", "mat damaged", "mat other", "mat size", "mat value"),
+        "colours",
+        "value",
+        "mask",
+        "list",
+        "image",
+        "sbd list",
+        "mat absent",
+        "mat damaged",
+        "mat other",
+        "mat size",
+        "mat value",
     ],
 )
 def test_faults_of_voc_and_sbd_are_named(bare, fault, capsys):

@@ -1,5 +1,7 @@
 """Config, mapper, model, optimizer and schedule together: a small FCN learns a few pictures."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from densessl.configs import FOLDER
@@ -40,15 +42,22 @@ def pictures(tmp_path_factory):
 def config(*overrides):
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(FOLDER / "transfer" / "voc_semseg_fcn_d8.yaml"))
-    small = [
-        *("MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN"),
-        *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
-        *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32, "MODEL.SEM_SEG_HEAD.AUX_CONVS_DIM", 16),
-        *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 4, "INPUT.SCALE", (80, 72)),
-        *("INPUT.CROP.SIZE", [64, 64], "INPUT.RATIO_RANGE", (0.8, 1.3)),
-        *("SOLVER.MAX_ITER", STEPS, "SOLVER.BASE_LR", 0.3),
-    ]
-    cfg.merge_from_list([*small, *overrides])
+    small = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.RESNETS.NORM": "BN",
+        "MODEL.SEM_SEG_HEAD.NORM": "BN",
+        "MODEL.RESNETS.DEPTH": 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
+        "MODEL.SEM_SEG_HEAD.AUX_CONVS_DIM": 16,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 4,
+        "INPUT.SCALE": (80, 72),
+        "INPUT.CROP.SIZE": [64, 64],
+        "INPUT.RATIO_RANGE": (0.8, 1.3),
+        "SOLVER.MAX_ITER": STEPS,
+        "SOLVER.BASE_LR": 0.3,
+    }
+    cfg.merge_from_list([*chain(*small.items()), *overrides])
     return cfg
 
 

@@ -1,5 +1,7 @@
 """The backbone of output stride 8 and the FCN head against plain networks."""
 
+from itertools import chain
+
 import pytest
 from densessl.configs import FOLDER
 from densessl.d2_transfer import compat
@@ -130,15 +132,16 @@ def test_a_backbone_that_does_not_exist_is_refused(overrides, said):
 # The head ---------------------------------------------------------------------------------------
 
 SHAPES = {"res4": ShapeSpec(channels=12, stride=8), "res5": ShapeSpec(channels=20, stride=8)}
-SMALL = [
-    *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 7, "MODEL.SEM_SEG_HEAD.AUX_CONVS_DIM", 5),
-    *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 4),
-]
+SMALL = {
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 7,
+    "MODEL.SEM_SEG_HEAD.AUX_CONVS_DIM": 5,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 4,
+}
 
 
 def head(*overrides, name="voc_semseg_fcn_d8"):
     torch.manual_seed(0)
-    cfg = config(name, *SMALL, *overrides)
+    cfg = config(name, *chain(*SMALL.items()), *overrides)
     return modeling.FCNHead(cfg, SHAPES).double()
 
 

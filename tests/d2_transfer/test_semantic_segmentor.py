@@ -1,5 +1,7 @@
 """Whole images and sliding windows against plain references; what a batch must not change."""
 
+from itertools import chain
+
 import pytest
 from densessl.configs import FOLDER
 from densessl.d2_transfer import compat
@@ -21,13 +23,17 @@ def build(*overrides):
     """A ResNet-18-D8 with an FCN head, with values for which every pixel matters."""
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(FOLDER / "transfer" / "voc_semseg_fcn_d8.yaml"))
-    small = [
-        *("MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN"),
-        *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
-        *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 8, "MODEL.SEM_SEG_HEAD.AUX_CONVS_DIM", 8),
-        *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", CLASSES),
-    ]
-    cfg.merge_from_list([*small, *overrides])
+    small = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.RESNETS.NORM": "BN",
+        "MODEL.SEM_SEG_HEAD.NORM": "BN",
+        "MODEL.RESNETS.DEPTH": 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 8,
+        "MODEL.SEM_SEG_HEAD.AUX_CONVS_DIM": 8,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": CLASSES,
+    }
+    cfg.merge_from_list([*chain(*small.items()), *overrides])
     torch.manual_seed(0)
     model = build_model(cfg)
     nn.init.normal_(model.sem_seg_head.main.classifier.weight, std=1.0)

@@ -32,10 +32,15 @@ def tiff16(
     body = zlib.compress(body) if deflate else body
     bits = 8 + len(body)  # where the bits of each channel stand
     tags = [
-        *((256, 4, 1, width), (257, 4, 1, height)),
+        (256, 4, 1, width),
+        (257, 4, 1, height),
         (258, 3, channels, bits if channels > 1 else 16),
-        *((259, 3, 1, 8 if deflate else 1), (262, 3, 1, 2 if channels > 1 else 1), (273, 4, 1, 8)),
-        *((274, 3, 1, orientation), (277, 3, 1, channels), (278, 4, 1, height)),
+        (259, 3, 1, 8 if deflate else 1),
+        (262, 3, 1, 2 if channels > 1 else 1),
+        (273, 4, 1, 8),
+        (274, 3, 1, orientation),
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
         (279, 4, 1, len(body)),
     ]
     start = bits + 2 * channels

@@ -29,7 +29,9 @@ IMAGES = 8
 TERMS = ["set", "set>=0.4", "nearest", "cosine>0.7", "cosine>=0.75", "geometry", "geometry<0.5"]
 ONE_TO_ONE = ["sorted", "hungarian"]  # and random, whose draws know nothing of the images
 EXPRESSIONS = [
-    *(*TERMS, *ONE_TO_ONE, "hough"),
+    *TERMS,
+    *ONE_TO_ONE,
+    "hough",
     "set & cosine>0.7 | geometry<0.5 | nearest",
     "(set | hough) & (geometry<2 | sorted)",
 ]

@@ -122,8 +122,14 @@ def spoil_all(images, masks):
 @pytest.mark.parametrize(
     "spoil",
     [
-        *(spoil_missing, spoil_colour, spoil_size, spoil_value),
-        *(spoil_mask, spoil_image, spoil_twice, spoil_all),
+        spoil_missing,
+        spoil_colour,
+        spoil_size,
+        spoil_value,
+        spoil_mask,
+        spoil_image,
+        spoil_twice,
+        spoil_all,
     ],
 )
 def test_what_is_wrong_is_named(folders, spoil):
