@@ -17,7 +17,7 @@ from . import compat, convert, image_range, results
 from .launch import Meeting
 from .limits import check_machine
 from .run import Run, as_dict, differences
-from .stops import StopRequest
+from .stops import stoppable
 from .summary import metric_table
 from .trained import FINAL, measure
 from .trials import detectron2_log, register, versions
@@ -168,7 +168,7 @@ def evaluate(run: Run, known: Origin) -> None:
     cfg.merge_from_file(str(run.folder / "config.yaml"), allow_unsafe=False)
     cfg.freeze()
     started = results.now()
-    with StopRequest(), detectron2_log(run.folder / "detectron2.txt", main):
+    with stoppable(), detectron2_log(run.folder / "detectron2.txt", main):
         metrics = measure(cfg, run.weights.file)
     if main:
         write(run, known, cfg, metrics, started)

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from densessl.core import waiting
 from densessl.core.board import Board
 from densessl.core.errors import StoppedEarly
 from densessl.core.lines import Lines, failed
@@ -13,7 +14,6 @@ from densessl.core.progress import Bar
 
 from . import compat
 from .sampling import seed_of
-from .stops import StopRequest
 
 compat.setup()
 import torch  # noqa: E402
@@ -102,8 +102,8 @@ class StopWhenAsked(HookBase):
     @staticmethod
     def _anyone_asked() -> bool:
         if comm.get_world_size() == 1:
-            return StopRequest.asked()
-        return any(comm.all_gather(StopRequest.asked()))
+            return waiting.asked()
+        return any(comm.all_gather(waiting.asked()))
 
 
 class RunMetrics(EventWriter):

@@ -6,14 +6,14 @@ import re
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from densessl.core import errors
+from densessl.core.stops import handled
 
 from . import compat
 
@@ -205,7 +205,13 @@ class Meeting:
         )
         context = multiprocessing.spawn(_worker, arguments, nprocs=processes, join=False)
         stops: list[int] = []
-        restore = _pass_on_signals(context.pids(), stops)
+        with _pass_on_signals(context.pids(), stops):
+            self._join(context, said, stops)
+
+    def _join(self, context, said, stops: list[int]) -> None:
+        """Wait for the children of :meth:`run`, and raise what ended them."""
+        import torch.multiprocessing as multiprocessing
+
         try:
             while not context.join(timeout=HEAR if self.machines.count > 1 else None):
                 self._hear(context.pids())
@@ -232,8 +238,6 @@ class Meeting:
                     "stopped; the same command goes on from what is saved"
                 ) from None
             raise
-        finally:
-            restore()
 
     def _tell(self, message: str) -> None:
         """Let the other machines know that this one's processes have ended with an error."""
@@ -299,8 +303,8 @@ def _leave_together(store, processes: int) -> None:
         time.sleep(0.02)
 
 
-def _pass_on_signals(children: list[int], seen: list[int]) -> Callable[[], None]:
-    """Send SIGTERM and SIGINT on to ``children`` and note them; returns what undoes it."""
+def _pass_on_signals(children: list[int], seen: list[int]) -> AbstractContextManager[None]:
+    """The block in which SIGTERM and SIGINT are sent on to ``children`` and noted."""
 
     def handle(number, frame):
         seen.append(number)
@@ -308,12 +312,4 @@ def _pass_on_signals(children: list[int], seen: list[int]) -> Callable[[], None]
             with suppress(ProcessLookupError):  # it has ended already
                 os.kill(child, number)
 
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None  # only the main thread may set handlers
-    old = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore():
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-    return restore
+    return handled(handle, (signal.SIGTERM, signal.SIGINT))

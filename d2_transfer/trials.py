@@ -28,7 +28,7 @@ from .run import (
     check_trials,
     finished,
 )
-from .stops import StopRequest
+from .stops import stoppable
 from .summary import summary
 from .trained import final_model, is_whole, keep_model_only, measure
 
@@ -160,7 +160,7 @@ def run_trial(run: Run, trial: int) -> None:
     cfg.merge_from_file(str(folder / "config.yaml"), allow_unsafe=False)
     cfg.freeze()
     started = results.now()
-    with StopRequest(), detectron2_log(folder / "log.txt", main):
+    with stoppable(), detectron2_log(folder / "log.txt", main):
         seed_all_rng(cfg.SEED + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         model = final_model(folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
 from densessl.core.progress import duration
+from densessl.core.stops import handled
 
 from .board import Board
 from .graph import Finished, Job, in_order
@@ -191,18 +192,12 @@ def last_lines(log: Path, start: int) -> list[str]:
 def _stops():
     """A list that grows by one signal number at every Ctrl-C, SIGTERM or closed terminal."""
     received: list[int] = []
-    handled = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants us to live on
-        handled[signal.SIGHUP] = signal.SIGTERM
-    before = {
-        number: signal.signal(number, lambda got, _: received.append(handled[got]))
-        for number in handled
-    }
-    try:
+
+    def note(number: int, frame) -> None:
+        received.append(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    with handled(note, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ class Stops:
     """Hands the first stop on to the command, and remembers what kind it was.
 
     ``number`` is the cluster's signal for "save and come back", whose stop has ``seconds`` before
-    the command is killed. It outweighs a SIGTERM, which may come before it.
+    the command is killed. It outweighs a SIGTERM, which may come before it. Unlike
+    :class:`densessl.core.stops.Stops` it is about another process, and lasts as long as this one.
     """
 
     def __init__(self, number: int, seconds: float):

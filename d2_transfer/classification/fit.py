@@ -9,12 +9,11 @@ import torch
 import torch.distributed as dist
 from fvcore.common.config import CfgNode
 
-from densessl.core import files
+from densessl.core import files, waiting
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
 from densessl.core.lines import Lines
 from densessl.core.progress import Bar
 
-from ..stops import StopRequest
 from ..trials import cut_back
 from .accuracy import Counts, likeliest
 from .images import Images
@@ -226,7 +225,7 @@ class Fit:
 
     def _stop_if_asked(self) -> None:
         """Save and leave once any process was asked to stop; the last step goes on."""
-        if not any_process(StopRequest.asked(), self.device) or self.step >= self.schedule.steps:
+        if not any_process(waiting.asked(), self.device) or self.step >= self.schedule.steps:
             return
         self._save()
         raise StoppedEarly(

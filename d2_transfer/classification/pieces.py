@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densessl.core import files
+from densessl.core import files, waiting
 from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.core.progress import Bar
 
-from ..stops import StopRequest
 from .processes import any_process, barrier, rank, world
 
 SPARE = 200e6  # bytes that stay free
@@ -82,7 +81,7 @@ class Pieces:
                 if rank() < len(share):
                     self._compute_piece(share[rank()])
                 bar.advance()
-                if any_process(StopRequest.asked(), self.device) and number + 1 < rounds:
+                if any_process(waiting.asked(), self.device) and number + 1 < rounds:
                     raise StoppedEarly(
                         f"stopped after {number + 1} of {rounds} pieces of features, saved; the "
                         "same command resumes"

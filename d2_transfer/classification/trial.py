@@ -13,7 +13,7 @@ from densessl.core import files, log
 
 from .. import evaluate_only, results, trained, trials
 from ..run import Run, as_dict
-from ..stops import StopRequest
+from ..stops import stoppable
 from ..trained import FINAL
 from . import controls, knn_trial, search
 from .accuracy import Counts, flat_metrics
@@ -40,7 +40,7 @@ def run_trial(run: Run, trial: int) -> None:
     folder = run.trial_folder(trial)
     cfg, device = begun(C, run, folder)
     started = results.now()
-    with StopRequest(), written_once(rank()):
+    with stoppable(), written_once(rank()):
         train, test = read(cfg, Path(run.data))
         train = training_images(cfg, train, Path(run.data))
         if rank() == 0:
@@ -73,7 +73,7 @@ def evaluate_trained(run: Run, known: evaluate_only.Origin) -> None:
     """
     cfg, device = begun(C, run, run.folder)
     started = results.now()
-    with StopRequest(), written_once(rank()):
+    with stoppable(), written_once(rank()):
         train, test = read(cfg, Path(run.data))
         classes, linear = len(train.classes), cfg.TASK == "linear"
         model = _probe(cfg, train) if linear else _classifier(cfg, classes, configured(cfg))

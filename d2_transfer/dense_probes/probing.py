@@ -11,13 +11,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from densessl import probes
+from densessl.core import waiting
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.progress import Bar
 
 from ..classification import controls
 from ..classification.networks import build_backbone, stages_of
 from ..classification.processes import any_process, from_first, rank, total, world
-from ..stops import StopRequest
 from .data import Split
 from .features import DenseFeatures, Draw, Levels
 from .loading import Samples
@@ -211,7 +211,7 @@ def evaluate(
                         kept.keep(number, classes, labels)
             bar.advance()
             if share is not rounds[-1]:
-                _stop(any_process(StopRequest.asked(), device))
+                _stop(any_process(waiting.asked(), device))
     for confusion in counted:
         confusion.counts = total(confusion.counts.to(device)).cpu()
     return counted
@@ -231,7 +231,7 @@ def _metrics(confusion: probes.Confusion, split: Split) -> dict[str, float]:
 
 def _stop_alone() -> None:
     """Within what one process does: the others wait for it, and cannot stop with it."""
-    _stop(StopRequest.asked() and world() == 1)
+    _stop(waiting.asked() and world() == 1)
 
 
 def _stop(asked: bool) -> None:

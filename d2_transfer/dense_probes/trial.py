@@ -13,7 +13,7 @@ from ..classification.networks import check_size, network_of, stages_of
 from ..classification.processes import barrier, rank
 from ..classification.trial import begun, written_once
 from ..run import Run
-from ..stops import StopRequest
+from ..stops import stoppable
 from ..weights import Weights
 from .config import C
 from .data import read
@@ -41,7 +41,7 @@ def run_trial(run: Run, trial: int) -> None:
     """
     cfg, device = begun(C, run, run.trial_folder(trial))
     started = results.now()
-    with StopRequest(), written_once(rank()):
+    with stoppable(), written_once(rank()):
         train, test = read(cfg, run.data)
         logger.info(
             "%d training images (%s) and %d test images (%s) of %d classes",

@@ -3,11 +3,11 @@
 import contextlib
 import io
 
+from densessl.core import waiting
 from densessl.core.errors import StoppedEarly
 from densessl.core.progress import Bar
 
 from .. import compat
-from ..stops import StopRequest
 
 compat.setup()
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators  # noqa: E402
@@ -28,7 +28,7 @@ class Progress(DatasetEvaluator):
     def process(self, inputs, outputs):
         if self.bar:
             self.bar.advance(len(inputs))
-        if StopRequest.asked() and comm.get_world_size() == 1:  # others would wait for this one
+        if waiting.asked() and comm.get_world_size() == 1:  # others would wait for this one
             self.close()
             raise StoppedEarly("stopped in the evaluation; the same command evaluates again")
 

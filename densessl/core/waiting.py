@@ -57,6 +57,11 @@ def ask() -> None:
         _current.interrupt()
 
 
+def asked() -> bool:
+    """Whether a stop was asked for since :func:`forget`."""
+    return _asked
+
+
 def forget() -> None:
     """From here on no stop was asked for."""
     global _asked

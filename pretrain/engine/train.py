@@ -13,6 +13,7 @@ from densessl.core import files, log, waiting
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.loader import GRACE
 from densessl.core.progress import Bar
+from densessl.core.stops import Stops
 
 from .. import config
 from ..contradictions import too_large_views
@@ -40,7 +41,6 @@ from .order import BatchOrder, global_batch, step_seed
 from .placement import check_compiler, check_disk, distribute
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
 from .step import Stepper
-from .stops import Stops
 from .unreadable import Unreadable, gathered
 from .watch import Watch
 
@@ -68,7 +68,7 @@ def train(
         resume.check_writable(folder)
         log.setup(rank=distributed.rank())
         run = Run(cfg, folder, device, change)
-        with Stops(distributed.is_main()) as stops:
+        with Stops(speaks=distributed.is_main()) as stops:
             if run.is_new():
                 if change:
                     raise InputError(

@@ -4,12 +4,12 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 from pathlib import Path
 
 from densessl.core import log
-from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.errors import InputError
 from densessl.core.parser import Parser
+from densessl.core.stops import unfinished
 
 MOST_SCENES = 999_999  # numbers of the two splits stay apart
 SIZES = (64, 1024)  # a figure of 1/16 needs its 4 pixels; larger adds no detail
@@ -76,27 +76,11 @@ def main(argv: list[str]) -> int:
             )
     else:
         logger.info("going on with the unfinished set in %s", root)
-    _write(dataset, root, request, options.workers)
+    with unfinished(f"the set in '{root}'"):
+        dataset.write(root, request, options.workers)
     print(
         f"{root}: {options.train} training and {options.val} validation scenes of "
         f"{options.size} px as VOC, COCO, Cityscapes, ADE20K and ImageNet folders\n"
         f"for Detectron2: export DETECTRON2_DATASETS={shlex.quote(str(root.absolute()))}"
     )
     return 0
-
-
-def _write(dataset, root: Path, request, workers: int) -> None:
-    """Write the set; Ctrl-C and SIGTERM leave an unfinished one that the same command ends."""
-
-    def stop(*_) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        dataset.write(root, request, workers)
-    except KeyboardInterrupt:
-        raise StoppedEarly(
-            f"stopped; the set in '{root}' is unfinished, the same command goes on"
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -15,8 +15,9 @@ from densessl.d2_transfer.classification.loading import Order, TrainingCrops
 from densessl.d2_transfer.classification.models import Classifier, LinearProbe
 from densessl.d2_transfer.classification.networks import build_backbone
 from densessl.d2_transfer.classification.settings import Schedule, Setting, configured
-from densessl.d2_transfer.stops import StopRequest
+from densessl.d2_transfer.stops import stoppable
 
+from densessl.core import waiting
 from densessl.core.errors import InputError, StoppedEarly
 
 SMALL = [
@@ -56,7 +57,7 @@ class StopsAfter(Fit):
         if self.step + 1 == self.last:
             if self.kill:
                 raise KeyboardInterrupt
-            StopRequest._asked = True
+            waiting.ask()
         return loss
 
 
@@ -70,7 +71,7 @@ def fit_of(cfg, objects, folder, rates=(0.1,), last=0, kill=False, setting=None)
 
 
 def run(fit):
-    with StopRequest():
+    with stoppable():
         return fit.run()
 
 
@@ -214,7 +215,7 @@ def searching(cfg, objects, folder):
         built.append(setting)
         return make(cfg, setting=setting)
 
-    with StopRequest():
+    with stoppable():
         return *search.choose(cfg, objects[0], folder, build), built
 
 

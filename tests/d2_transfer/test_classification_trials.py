@@ -13,9 +13,9 @@ from densessl.d2_transfer.classification import features, fit
 from densessl.d2_transfer.classification.data import read
 from densessl.d2_transfer.classification.loading import EvaluationCrops
 from densessl.d2_transfer.classification.networks import build_backbone
-from densessl.d2_transfer.stops import StopRequest
 
 import densessl
+from densessl.core import waiting
 from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 
 SMALL = ["INPUT.SIZE", "16", "INPUT.RESIZE", "16", "MODEL.BACKBONE", "resnet18"]
@@ -114,7 +114,7 @@ def test_stopped_extraction_goes_on_with_the_missing_pieces(tmp_path, scenes, mo
     def stop(self, first):
         compute(self, first)
         if first:
-            StopRequest._asked = True
+            waiting.ask()
 
     monkeypatch.setattr(features.Features, "_compute_piece", stop)
     with pytest.raises(StoppedEarly, match="2 of 4 pieces"):
@@ -207,7 +207,7 @@ def test_a_stopped_trial_is_known_as_begun_and_goes_on_bit_for_bit(
 
     run, cfg = again(tmp_path)
     asked = iter([False, True])
-    monkeypatch.setattr(StopRequest, "asked", classmethod(lambda cls: next(asked)))
+    monkeypatch.setattr(waiting, "asked", lambda: next(asked))
     with pytest.raises(StoppedEarly, match="stopped at step 2 of 5"):
         finish(run, cfg)
     monkeypatch.undo()
@@ -313,7 +313,7 @@ def test_a_trial_is_not_resumed_on_other_training_images(tmp_path, scenes, monke
     overrides = ["SOLVER.BASE_LR", "0.02", "TEST.EVAL_PERIOD", "0.5"]
     run, cfg = begin(tmp_path / "out", copy, "linear", *overrides, steps=5)
     asked = iter([False, True])
-    monkeypatch.setattr(StopRequest, "asked", classmethod(lambda cls: next(asked)))
+    monkeypatch.setattr(waiting, "asked", lambda: next(asked))
     with pytest.raises(StoppedEarly, match="stopped at step 2 of 5"):
         finish(run, cfg)
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from densessl.d2_transfer import compat, datasets, main
 from densessl.d2_transfer.datasets import cityscapes_objects, custom
 from densessl.d2_transfer.protocols import PROTOCOLS, room
 from densessl.d2_transfer.resolve import resolve
-from densessl.d2_transfer.stops import StopRequest
+from densessl.d2_transfer.stops import stoppable
 from PIL import Image
 
 from densessl.core.errors import InputError
@@ -313,7 +313,7 @@ def test_cityscapes_objects_are_those_of_detectron2s_own_reader(scenes, monkeypa
     from detectron2.data.datasets.cityscapes import load_cityscapes_instances
 
     monkeypatch.setattr(cityscapes_objects, "FEW", few)
-    with StopRequest():
+    with stoppable():
         found = cityscapes_objects.read(scenes, "val")
     assert not multiprocessing.active_children()
     folders = [str(scenes / "cityscapes" / kind / "val") for kind in ("leftImg8bit", "gtFine")]

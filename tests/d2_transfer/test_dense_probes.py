@@ -12,13 +12,13 @@ from densessl.d2_transfer import dense_probes, results, trials
 from densessl.d2_transfer.classification.networks import build_backbone
 from densessl.d2_transfer.dense_probes import features, loading, predictions
 from densessl.d2_transfer.dense_probes.data import read
-from densessl.d2_transfer.stops import StopRequest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment, minimize
 from torchvision.models import resnet
 
 import densessl
 from densessl import probes
+from densessl.core import waiting
 from densessl.core.errors import InputError, StoppedEarly
 
 LEVELS = ["FEATURES.LEVELS", "('res3', 'res4')"]
@@ -245,7 +245,7 @@ def test_stopped_extraction_resumes_with_the_missing_pieces(tmp_path, scenes, mo
     def stop(self, first):
         compute(self, first)
         if first == 1:
-            StopRequest._asked = True
+            waiting.ask()
 
     run, cfg = begin(tmp_path, scenes, "knn_semseg")
     with monkeypatch.context() as patched:

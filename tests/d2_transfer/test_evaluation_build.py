@@ -14,8 +14,9 @@ from densessl.d2_transfer.evaluation.build import (
     SemanticEvaluator,
 )
 from densessl.d2_transfer.evaluation.progress import Progress, Quiet
-from densessl.d2_transfer.stops import StopRequest
+from densessl.d2_transfer.stops import stoppable
 
+from densessl.core import waiting
 from densessl.core.errors import InputError, StoppedEarly
 
 compat.setup()
@@ -74,17 +75,17 @@ def test_a_stop_is_answered_at_the_next_image(monkeypatch):
     progress.reset()
     progress.process([{}], [{}])
     assert progress.bar.done == 1
-    monkeypatch.setattr(StopRequest, "_asked", True)
+    monkeypatch.setattr(waiting, "_asked", True)
     with pytest.raises(StoppedEarly, match="evaluates again"):
         progress.process([{}], [{}])
     assert progress.bar is None
 
 
 def test_a_stop_is_forgotten_with_the_work_that_it_ended():
-    with StopRequest():
+    with stoppable():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert StopRequest.asked()
-    assert not StopRequest.asked()
+        assert waiting.asked()
+    assert not waiting.asked()
 
 
 def test_what_an_evaluator_prints_is_not_seen(capsys):

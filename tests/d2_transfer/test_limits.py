@@ -81,12 +81,12 @@ def test_a_read_that_never_returns_is_named(pipe, tmp_path, workers):
 
 def test_a_stop_ends_the_wait_after_a_while(pipe, tmp_path, monkeypatch):
     from densessl.d2_transfer import sampling
-    from densessl.d2_transfer.stops import StopRequest
+    from densessl.d2_transfer.stops import stoppable
 
     monkeypatch.setattr(sampling, "GRACE", 0.3)
     (tmp_path / "image.jpg").write_bytes(b"")
     entry = {"file_name": str(tmp_path / "image.jpg"), "pipe": pipe}
-    with StopRequest():
+    with stoppable():
         batches = iter(training_loader([entry], wait_for, BatchOrder(1, 1, 0), 1, 0.0))
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted):

@@ -1,15 +1,13 @@
 """``densessl prepare NAME``: write the label images that a data set lacks for Detectron2."""
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from densessl.core import log
-from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly, unknown
+from densessl.core.errors import EnvironmentLacks, InputError, unknown
 from densessl.core.parser import Parser
+from densessl.core.stops import unfinished
 
 NAMES = {
     "voc_aug": "VOC2012's and SBD's masks as class numbers, with lists, in a new folder voc_aug",
@@ -50,7 +48,7 @@ def main(argv: list[str]) -> int:
     plans = {"voc_aug": voc_aug.plan, "cityscapes": cityscapes.plan, "ade20k": ade20k.plan}
     plan = plans[args.name](root, args.sbd and args.sbd.expanduser().absolute())
     work.check_disk(plan)
-    with _stoppable(args.name):
+    with unfinished(args.name):
         try:
             outcome = work.run(plan, args.workers)
         except OSError as error:
@@ -79,22 +77,6 @@ def _check_arguments(args) -> Path:
             f"the folder {root} is not there (from {named_by}); name it with --data DIR"
         )
     return root
-
-
-@contextmanager
-def _stoppable(name: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM leave whole files, and the same command goes on."""
-
-    def stop(*_) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise StoppedEarly(f"stopped; {name} is unfinished, the same command goes on") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _message(outcome) -> str:

@@ -7,7 +7,10 @@ import sys
 import textwrap
 
 import pytest
-from densessl.pretrain.engine.stops import Stops
+
+from densessl.core import waiting
+from densessl.core.errors import StoppedEarly
+from densessl.core.stops import Stops, unfinished
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"])
@@ -35,7 +38,7 @@ def test_polite_signals_may_come_again():
 def test_a_second_ctrl_c_ends_the_process_at_once():
     program = """
         import os, signal
-        from densessl.pretrain.engine.stops import Stops
+        from densessl.core.stops import Stops
         with Stops() as stops:
             os.kill(os.getpid(), signal.SIGINT)
             print("asked", stops.requested.name, flush=True)
@@ -57,3 +60,21 @@ def test_nohup_stays_nohup():
             assert stops.requested is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("first", ["SIGTERM", "SIGINT"])
+def test_a_second_ctrl_c_may_unwind_instead(first):
+    with pytest.raises(KeyboardInterrupt), Stops((signal.SIGINT, signal.SIGTERM), unwinds=True):
+        for _ in range(2 if first == "SIGTERM" else 1):
+            os.kill(os.getpid(), getattr(signal, first))
+        assert waiting.asked()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not waiting.asked()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_what_is_unfinished_stops_early_and_the_handlers_come_back(name):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedEarly, match="the set is unfinished"), unfinished("the set"):
+        os.kill(os.getpid(), getattr(signal, name))
+    assert signal.getsignal(signal.SIGTERM) == before

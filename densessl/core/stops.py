@@ -1,0 +1,87 @@
+"""Signals that ask for a stop: what a handler does while a block runs, and what it did before."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+
+from . import waiting
+from .errors import StoppedEarly
+
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)  # USR2: preemption
+SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it, and a killed process cannot bring it back
+Handler = Callable[[int, FrameType | None], object]
+
+
+@contextmanager
+def handled(handler: Handler, numbers: Iterable[int]) -> Iterator[None]:
+    """Give the signals ``numbers`` to ``handler`` in this block.
+
+    An ignored SIGHUP (nohup) stays ignored. Outside the main thread signals cannot be caught, and
+    none are.
+    """
+    before: dict[int, object] = {}
+    try:
+        for number in numbers:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            try:
+                before[number] = signal.signal(number, handler)
+            except ValueError:  # not in the main thread
+                break
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class Stops:
+    """While entered, the first of the signals sets :attr:`requested` and :func:`waiting.asked`, and
+    ends a wait (:mod:`densessl.core.waiting`) if the process is in one.
+
+    A second Ctrl-C ends the process at once: SIGINT has its default action again, which needs no
+    Python to run. With ``unwinds`` it raises KeyboardInterrupt instead, also after a SIGTERM. Other
+    signals may come again: a cluster may send one to every process and to its parent. On a terminal
+    it says so if it ``speaks`` (one process of a run should).
+    """
+
+    def __init__(
+        self, numbers: Iterable[int] = ALL, *, speaks: bool = False, unwinds: bool = False
+    ):
+        self.numbers, self.speaks, self.unwinds = numbers, speaks, unwinds
+        self.requested: signal.Signals | None = None
+        self._handled: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> "Stops":
+        waiting.forget()
+        self._handled = handled(self._handle, self.numbers)
+        self._handled.__enter__()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._handled.__exit__(None, None, None)
+        waiting.forget()  # else an evaluation of one's own afterwards would stop at once
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = self.requested or signal.Signals(number)
+        if self.unwinds:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        elif number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            # os.write, since the log may be in use below this handler.
+            if self.speaks and sys.stderr.isatty():
+                message = b"\nstopping after this step; Ctrl-C again to quit at once\n"
+                os.write(sys.stderr.fileno(), SHOW_CURSOR + message)
+        waiting.ask()
+
+
+@contextmanager
+def unfinished(what: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end this block with StoppedEarly: ``what`` is unfinished."""
+    try:
+        with handled(signal.default_int_handler, [signal.SIGTERM]):
+            yield
+    except KeyboardInterrupt:
+        raise StoppedEarly(f"stopped; {what} is unfinished, the same command goes on") from None
