@@ -11,7 +11,7 @@ from pathlib import Path
 from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
 from densessl.core.lines import Lines
-from densessl.core.lock import locked
+from densessl.core.lock import in_use, locked
 from densessl.core.progress import duration
 
 from . import compat, datasets, image_range, results
@@ -103,9 +103,8 @@ def _held(run: Run, trial: int) -> Iterator[None]:
     if not run.machines.first:
         yield
         return
-    folder = run.trial_folder(trial)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, f"trial {trial} in {run.folder}", "-o"):
+    file = run.trial_folder(trial) / ".lock"
+    with locked(file, in_use(f"trial {trial} in {run.folder}", "-o")):
         yield
 
 

@@ -1,6 +1,5 @@
 """A graph of jobs, run on this machine; what is finished is not run again."""
 
-import fcntl
 import logging
 import os
 import shlex
@@ -14,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
+from densessl.core.errors import DenseSSLError, StoppedEarly
+from densessl.core.lock import is_held, locked
 from densessl.core.progress import duration
 from densessl.core.stops import handled
 
@@ -73,8 +73,14 @@ def run_local(
             return True
         return False
 
+    def busy(who: str) -> str:
+        return (
+            f"another run is busy in {folder} (or a job that it left behind); wait for its end, or "
+            "take another folder"
+        )
+
     with (
-        _alone_in(folder) as lock,
+        locked(folder / ".lock", busy, inherited=True) as lock,  # by every job that we start
         Board([job.name for job in waiting]) as board,
         _stops() as stops,
         ThreadPoolExecutor(at_once) as pool,
@@ -200,28 +206,6 @@ def _stops():
         yield received
 
 
-@contextmanager
-def _alone_in(folder: Path):
-    """A lock on the folder, held by us and by every job that we start; yields its descriptor."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another run is busy in {folder} (or a job that it left behind); wait for its "
-                "end, or take another folder"
-            ) from None
-        yield stream.fileno()
-
-
 def is_busy(folder: Path) -> bool:
     """Whether a run (or a job that it left behind) holds the folder."""
-    try:
-        with open(folder / ".lock") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_held(folder / ".lock")

@@ -1,17 +1,20 @@
-"""One job, one run: a file that names who runs it, taken over when that one is gone."""
+"""One job, one run: a file that names who runs it, taken over when that one is gone.
 
-import fcntl
+In place of a lock of the file system alone, which the nodes of a cluster may not share.
+"""
+
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, InputError
 from densessl.core.files import write_json
+from densessl.core.lock import locked
 
 from .queue import read_queue
 
@@ -69,8 +72,7 @@ def held(file: Path, slurm_job: str, *, wait: float = WAIT) -> Iterator[None]:
 
 def _take(file: Path, me: Owner) -> Owner | None:
     """Take the lock; the other one where it is held."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with alone(file.with_name(f".{file.name}.guard")):
+    with locked(file.with_name(f".{file.name}.guard"), busy=None):
         other = _read(file)
         if other is not None and other != me and not other.is_gone(me.slurm_job):
             return other
@@ -93,20 +95,3 @@ def _began(process: int) -> int:
         return 0
     state, *_ = after = text.rpartition(")")[2].split()
     return 0 if state in "ZX" else int(after[19])
-
-
-@contextmanager
-def alone(file: Path, busy: Callable[[], str] | None = None) -> Iterator[None]:
-    """Hold a lock of the file system; wait for it, or InputError where ``busy()`` says why.
-
-    File systems without locks are used without.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError:
-            raise InputError(busy()) from None
-        except OSError:
-            pass
-        yield

@@ -18,8 +18,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
+from densessl.core.lock import locked
 
-from . import commands, lock, state
+from . import commands, state
 from .batch import Batch
 from .graph import Finished, Job, in_order
 from .queue import Queued, read_queue
@@ -56,7 +57,7 @@ def submit(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> 
     jobs = _absolute(in_order(jobs), cluster.chdir)
     _check(jobs, cluster)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock.alone(folder / "cluster" / ".lock", lambda: f"{folder}: another submission is busy"):
+    with locked(folder / "cluster" / ".lock", lambda _: f"{folder}: another submission is busy"):
         finished = Finished(jobs, folder)
         active = _active(jobs, folder, finished)
         state.write_graph(folder, jobs, cluster.as_dict())
@@ -87,7 +88,7 @@ def submit_again(
     for job in in_order(jobs):
         if again.intersection(job.before):
             again.add(job.name)
-    with lock.alone(folder / "cluster" / ".lock"):
+    with locked(folder / "cluster" / ".lock", busy=None):
         left = _left(in_order(jobs), Finished(jobs, folder))
         todo = [job for job in in_order(jobs) if job.name in again & left]
         waiting = (state.read_submission(folder, job.name) for job in todo if job.name != name)

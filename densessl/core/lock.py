@@ -1,36 +1,57 @@
-"""One folder, one run: a second process is turned away instead of writing into the first's."""
+"""Files that one process at a time holds: a second one is turned away, or waits."""
 
 import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
 
 
 @contextmanager
-def locked(folder: Path, name: str, instead: str) -> Iterator[None]:
-    """Hold ``folder``, which exists; InputError (``name`` is in use, or take ``instead``) when
-    another process holds it.
+def locked(
+    file: Path, busy: Callable[[str], str] | None, *, inherited: bool = False
+) -> Iterator[int]:
+    """Hold the lock ``file``, made where it is missing; its descriptor.
 
-    The kernel gives the lock back when the process ends, however it ends. It is a record lock,
-    which child processes do not inherit, so a killed run can be started again at once. File
-    systems without locks are used without.
+    Where another process holds it, InputError with the message ``busy(who)``; without ``busy``
+    wait for it. The kernel gives the lock back when the process ends, however it ends. It is a
+    record lock, which child processes do not inherit, so a killed run can be started again at once;
+    one that is ``inherited`` is held also by processes that are handed the descriptor. File systems
+    without locks are used without.
     """
-    with open(folder / ".lock", "a+", encoding="utf-8") as stream:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = fcntl.flock if inherited else fcntl.lockf
+    with open(file, "a+b", buffering=0) as stream:
         try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
+            if busy and error.errno in (errno.EACCES, errno.EAGAIN):
                 stream.seek(0)
-                raise InputError(
-                    f"{name} is in use by another run ({stream.read().strip()}); wait for it, or "
-                    f"give another {instead}"
-                ) from None
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        stream.flush()
-        yield
+                raise InputError(busy(stream.read().decode(errors="replace").strip())) from None
+        with suppress(OSError):  # a full disk; it is for messages alone
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield stream.fileno()
+
+
+def in_use(name: str, instead: str) -> Callable[[str], str]:
+    """The message that ``name`` is in use, and to take another ``instead``."""
+    return lambda who: (
+        f"{name} is in use by another run ({who}); wait for it, or give another {instead}"
+    )
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process holds the ``inherited`` lock ``file``."""
+    try:
+        with open(file) as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 from densessl.core import files, log, waiting
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.loader import GRACE
+from densessl.core.lock import in_use, locked
 from densessl.core.progress import Bar
 from densessl.core.stops import Stops
 
@@ -34,7 +35,6 @@ from .checkpoint import Checkpoints, damage, remove, save_checked
 from .facts import data_facts, start_facts
 from .image_range import range_of_run, require_contrast
 from .loading import Loading, check_machine, late, options_of
-from .lock import locked
 from .logs import Logs
 from .nonfinite import Patience
 from .order import BatchOrder, global_batch, step_seed
@@ -79,7 +79,8 @@ def train(
                     run.build(None)  # a run that is refused makes no folder
             resume.writable(folder)
             log.setup(folder, distributed.rank())
-            with locked(folder):
+            alone = locked(folder / ".lock", in_use(f"OUTPUT_DIR {folder}", "OUTPUT_DIR"))
+            with alone if run.main else nullcontext():
                 with waiting.wait():
                     steps_left = run.prepare()
                 if steps_left:

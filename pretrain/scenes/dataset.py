@@ -4,20 +4,19 @@ While a set is being written, ``.unfinished`` in its folder holds what was asked
 of each finished chunk; ``densessl_scenes.json`` comes last and says that the set is whole.
 """
 
-import fcntl
 import json
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from densessl.core import files
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.lock import locked
 from densessl.core.progress import Bar
 
 from . import ade20k, cityscapes, coco, store, voc
@@ -106,20 +105,8 @@ def check_disk(root: Path, request: Request) -> None:
 
 def write(root: Path, request: Request, workers: int) -> None:
     """Write the set, or what is missing of an unfinished one."""
-    with alone(root):
+    with locked(root / UNFINISHED / "lock", lambda _: f"another process is writing to '{root}'"):
         _write(root, request, workers)
-
-
-@contextmanager
-def alone(root: Path):
-    """InputError while another process writes to ``root``."""
-    (root / UNFINISHED).mkdir(parents=True, exist_ok=True)
-    with open(root / UNFINISHED / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process is writing to '{root}'") from None
-        yield
 
 
 def _write(root: Path, request: Request, workers: int) -> None:

@@ -141,7 +141,7 @@ def test_a_trial_that_another_process_is_busy_with_is_refused(tmp_path, scenes):
     holder = f"""
 from pathlib import Path
 from densessl.core.lock import locked
-with locked(Path({str(tmp_path / "trial_1")!r}), "x", "y"):
+with locked(Path({str(tmp_path / "trial_1" / ".lock")!r}), str):
     print("held", flush=True)
     input()
 """
