@@ -1,7 +1,5 @@
 """What a trial does around its steps: progress, seeds, stops, metrics."""
 
-import json
-import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +7,8 @@ from pathlib import Path
 from densessl.core import waiting
 from densessl.core.board import Board
 from densessl.core.errors import StoppedEarly
-from densessl.core.lines import Lines, failed
+from densessl.core.lines import failed
+from densessl.core.metrics import Metrics
 from densessl.core.progress import Bar
 
 from . import compat
@@ -110,7 +109,7 @@ class RunMetrics(EventWriter):
     """One JSON object a line, of all trials together: the run's metrics.jsonl."""
 
     def __init__(self, path: str | os.PathLike, trial: int):
-        self.lines, self.trial = Lines(path), trial
+        self.lines, self.trial = Metrics(path), trial
         self._last = -1
 
     def write(self):
@@ -120,8 +119,7 @@ class RunMetrics(EventWriter):
         latest = {name: value for name, (value, at) in storage.latest().items() if at > self._last}
         self._last = storage.iter
         if latest:
-            line = {"trial": self.trial, "iteration": storage.iter + 1, **latest}
-            self.lines.write(json.dumps({k: _plain(v) for k, v in line.items()}))
+            self.lines.log({"trial": self.trial, "iteration": storage.iter + 1, **latest})
 
     def close(self):
         self.lines.close()
@@ -162,9 +160,3 @@ class Forgiving(EventWriter):
     def close(self):
         with suppress(OSError):
             self.writer.close()
-
-
-def _plain(value):
-    if isinstance(value, int):
-        return value
-    return float(value) if math.isfinite(value) else None  # JSON has neither NaN nor infinity

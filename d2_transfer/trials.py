@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
-from densessl.core.lines import Lines
 from densessl.core.lock import in_use, locked
+from densessl.core.metrics import Metrics
 from densessl.core.progress import duration
 
 from . import compat, datasets, image_range, results
@@ -184,7 +183,7 @@ def _train(run: Run, cfg, trial: int) -> dict[str, float]:
     trainer = Trainer(cfg, trial, run.lines)
     trainer.resume_or_load(resume=True)
     if comm.is_main_process():
-        cut_back(run.lines, trial, trainer.start_iter)
+        cut_back(Metrics(run.lines), trial, trainer.start_iter)
     try:
         return flat_metrics(trainer.train())
     except FloatingPointError as error:
@@ -205,10 +204,9 @@ def _evaluate(run: Run, cfg, trial: int, model: Path) -> dict[str, float]:
         logger.info("trial %d is trained already: it is evaluated", trial)
     metrics = measure(cfg, model, "remove it, and the trial begins anew")
     if main:
-        cut_back(run.lines, trial, cfg.SOLVER.MAX_ITER)
-        told = {name: value if value == value else None for name, value in metrics.items()}
-        line = {"trial": trial, "iteration": cfg.SOLVER.MAX_ITER + 1, **told}
-        Lines(run.lines).write(json.dumps(line))
+        lines = Metrics(run.lines)
+        cut_back(lines, trial, cfg.SOLVER.MAX_ITER)
+        lines.log({"trial": trial, "iteration": cfg.SOLVER.MAX_ITER + 1, **metrics})
     return metrics
 
 
@@ -276,16 +274,6 @@ def detectron2_log(file: Path, main: bool) -> Iterator[None]:
         handler.close()
 
 
-def cut_back(lines: Path, trial: int, steps: int) -> None:
+def cut_back(lines: Metrics, trial: int, steps: int) -> None:
     """Forget what a killed trial logged after the checkpoint that it goes on from."""
-    if not lines.is_file():
-        return
-    kept = []
-    for line in lines.read_text().splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:  # cut short by the kill
-            continue
-        if values.get("trial") != trial or values.get("iteration", 0) <= steps:
-            kept.append(line + "\n")
-    files.write_text(lines, "".join(kept))
+    lines.cut_back(lambda line: line.get("trial") != trial or line.get("iteration", 0) <= steps)

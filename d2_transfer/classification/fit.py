@@ -1,7 +1,6 @@
 """One training, with evaluations, from wherever its checkpoint stands; bit for bit on the CPU."""
 
 import contextlib
-import json
 import math
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from fvcore.common.config import CfgNode
 
 from densessl.core import files, waiting
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
-from densessl.core.lines import Lines
+from densessl.core.metrics import Metrics
 from densessl.core.progress import Bar
 
 from ..trials import cut_back
@@ -74,12 +73,8 @@ class Fit:
         title: str,
     ):
         self.cfg, self.model, self.setting, self.train, self.test = cfg, model, setting, train, test
-        self.checkpoint, self.lines, self.trial, self.title = (
-            folder / FILE,
-            Lines(lines),
-            trial,
-            title,
-        )
+        self.checkpoint, self.lines = folder / FILE, Metrics(lines)
+        self.trial, self.title = trial, title
         self.device = next(model.parameters()).device
         self.schedule = Schedule(cfg, len(train), setting)
         self.groups = model.parameter_groups()
@@ -110,7 +105,7 @@ class Fit:
         self.model.distribute(self.device)
         steps = self.schedule.steps
         if rank() == 0:
-            cut_back(self.lines.path, self.trial, self.step)
+            cut_back(self.lines, self.trial, self.step)
         bar = Bar(self.title, steps, self.step) if rank() == 0 else contextlib.nullcontext()
         with bar as shown, self._batches() as batches:
             for images, labels in batches:
@@ -239,5 +234,4 @@ class Fit:
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         if rank() == 0:
-            line = {"trial": self.trial, "iteration": step, **values}
-            self.lines.write(json.dumps(line))
+            self.lines.log({"trial": self.trial, "iteration": step, **values})

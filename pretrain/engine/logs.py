@@ -4,16 +4,14 @@ All but the time fields of a line are a function of the run, so the file of a re
 that of an uninterrupted one.
 """
 
-import json
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from densessl.core.board import Board
-from densessl.core.lines import Lines
+from densessl.core.metrics import Metrics
 
 from . import distributed
 
@@ -66,8 +64,9 @@ class Logs:
         self._lines = self._board = None
         if distributed.is_main():
             path = Path(folder) / "metrics.jsonl"
-            cut_back(path, start)
-            self._lines = Lines(path)
+            self._lines = Metrics(path)
+            # A run from step 0 on also measures again what was before it.
+            self._lines.cut_back(lambda line: 0 < start >= line["iteration"])
             folder = Path(folder) / "tensorboard"
             self._board = Board(folder, start)
 
@@ -161,31 +160,10 @@ class Logs:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._lines:
-            self._lines.write(json.dumps(line, allow_nan=False))
+            self._lines.log(line)
         if self._board:
             values = {name: value for name, value in line.items() if name != "iteration"}
             self._board.write(line["iteration"], values)
-
-
-def cut_back(path: Path, start: int) -> None:
-    """Drop the lines beyond ``start`` steps from a metrics file, and a line cut off mid-word.
-
-    A run from step 0 on also measures again what was before it.
-    """
-    if not path.exists():
-        return
-    end, whole = 0, True
-    for text in path.read_bytes().splitlines(keepends=True):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            break  # a kill hit this line while it was written
-        if line["iteration"] > start or not start:
-            break
-        end, whole = end + len(text), text.endswith(b"\n")
-    os.truncate(path, end)  # which needs no room on the disk
-    if not whole:
-        Lines(path).write("")
 
 
 def gpu_memory_gib() -> float | None:

@@ -22,6 +22,7 @@ from densessl.d2_transfer.summary import summary, table
 
 from densessl.core import files
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.metrics import Metrics
 
 compat.setup()  # before any test imports Detectron2
 ROOT = Path(__file__).resolve().parents[2]
@@ -817,7 +818,7 @@ def test_what_a_killed_trial_logged_beyond_its_checkpoint_is_forgotten(tmp_path)
     lines = tmp_path / "metrics.jsonl"
     rows = [{"trial": t, "iteration": i} for t in (1, 2) for i in (20, 40)]
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"trial": 2, "iter')
-    trials.cut_back(lines, trial=2, steps=20)
+    trials.cut_back(Metrics(lines), trial=2, steps=20)
     assert [json.loads(line) for line in lines.read_text().splitlines()] == rows[:3]
 
 

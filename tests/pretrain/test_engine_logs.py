@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from densessl.pretrain.engine.logs import TIME_FIELDS, Logs, Meter, cut_back
+from densessl.pretrain.engine.logs import TIME_FIELDS, Logs, Meter
 
 
 def write(folder, first, last, state=None, period=3):
@@ -62,17 +62,6 @@ def test_a_line_is_json_whatever_the_values(tmp_path):
         {"iteration": 1, "epoch": 1.0, "lr": 0.1, "loss": 2.0},
         {"iteration": 2, "epoch": 2.0, "lr": 0.1},
     ]
-
-
-def test_cut_back_drops_torn_and_later_lines(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"iteration": 2}\n{"iteration": 4}\n{"iteration": 6}\n{"itera')
-    cut_back(path, 4)
-    assert path.read_text() == '{"iteration": 2}\n{"iteration": 4}\n'
-    cut_back(path, 0)
-    assert path.read_text() == ""
-    cut_back(tmp_path / "none", 3)
-    assert not (tmp_path / "none").exists()
 
 
 def test_tensorboard_has_the_same_numbers(tmp_path):
