@@ -4,25 +4,17 @@ An image is read whole, decoded and hashed in one go: to read it again for its h
 than to hash those that turn out to have no copy.
 """
 
+import functools
 import hashlib
 import io
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from densessl.core import waiting
-from densessl.core.errors import EnvironmentLacks
+from densessl.core import pool, waiting
 from densessl.core.progress import Bar
 from densessl.core.waiting import TIMEOUT
 from densessl.decoding import Range, UnreadableImage, decode, find_range, opened, reasons
@@ -34,7 +26,6 @@ SMALL = 32  # pixels; a shorter side leaves nothing to crop
 FLAT = 16  # levels of 255: an image whose channels all span fewer is nearly one colour
 EDGES = (0, 32, 64, 128, 192, 224, 256, 320, 384, 512, 768, 1024, 2048)  # of the histogram
 CHUNK = 32  # images a process takes at a time
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Found(NamedTuple):
@@ -76,13 +67,18 @@ def inspect_all(source: ImageSource, workers: int, bounds: Range | None = None) 
 
     ``bounds``: the range of values that are not of 8 bits; None takes each image's own.
     """
-    chunks = [
-        range(first, min(first + CHUNK, len(source))) for first in range(0, len(source), CHUNK)
-    ]
-    workers = min(workers, len(chunks))
+    count = len(source)
+    chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+    work = functools.partial(_inspect_some, source, bounds)
+    processes = min(workers, len(chunks))
     results = []
-    work = _in_processes if workers > 1 else _here
-    with work(source, bounds, chunks, workers) as ready, Bar("images", len(source)) as bar:
+    # Forked processes share the names; they start before the progress bar and its thread.
+    with (
+        pool.results(
+            work, chunks, processes, forked=True, at_once=True, option="--workers"
+        ) as ready,
+        Bar("images", count) as bar,
+    ):
         unreadable = 0
         for chunk in ready:
             results += chunk
@@ -91,67 +87,7 @@ def inspect_all(source: ImageSource, workers: int, bounds: Range | None = None) 
     return results
 
 
-@contextmanager
-def _here(
-    source: ImageSource, bounds: Range | None, chunks: list[range], workers: int
-) -> Iterator[Iterator[list[Found]]]:
-    yield ([inspect_image(source, index, bounds) for index in chunk] for chunk in chunks)
-
-
-@contextmanager
-def _in_processes(
-    source: ImageSource, bounds: Range | None, chunks: list[range], workers: int
-) -> Iterator[Iterator[list[Found]]]:
-    """The chunks' results, by processes that end with this one, however it ends."""
-    # Forked processes share the names; they start before the progress bar and its thread.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    others = multiprocessing.active_children()
-    pool = ProcessPoolExecutor(workers, context, _start, (source, bounds))
-    end = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until processes know theirs
-        ready = pool.map(_work, chunks)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        yield ready
-    except BrokenProcessPool:
-        raise EnvironmentLacks(
-            "a process that decodes images was killed, perhaps for want of memory; with fewer at "
-            f"a time: --workers {max(1, workers // 2)}"
-        ) from None
-    except BaseException:
-        for process in multiprocessing.active_children():
-            if process not in others:  # it may hang in a read
-                process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        signal.signal(signal.SIGTERM, end)
-
-
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
-
-
-_of_this_process: tuple[ImageSource, Range | None]  # of a worker; sent once, not with every chunk
-
-
-def _start(source: ImageSource, bounds: Range | None) -> None:
-    global _of_this_process
-    _of_this_process = source, bounds
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent leaves nobody who waits for work."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _work(chunk: range) -> list[Found]:
-    source, bounds = _of_this_process
+def _inspect_some(source: ImageSource, bounds: Range | None, chunk: range) -> list[Found]:
     return [inspect_image(source, index, bounds) for index in chunk]
 
 

@@ -7,11 +7,11 @@ the order of the disk.
 
 import functools
 import os
-import sys
 from pathlib import Path
 
+from densessl.core import pool
+
 from .. import compat
-from . import processes
 from .cityscapes import frames
 
 KINDS = ("instanceIds.png", "labelIds.png", "polygons.json")  # the order of that reader's files
@@ -31,8 +31,7 @@ def read(root: Path, split: str) -> list[dict]:
     ]
     read_one = functools.partial(_cityscapes_files_to_dict, from_json=True, to_polygons=True)
     workers = 1 if len(files) <= FEW else max((os.cpu_count() or 1) // get_world_size(), 1)
-    start = "fork" if sys.platform == "linux" else "spawn"
-    with processes.results(read_one, files, workers, start) as records:
+    with pool.results(read_one, files, workers, forked=True) as records:
         found = list(records)
     for record in found:
         for each in record["annotations"]:

@@ -4,17 +4,13 @@ While a set is being written, ``.unfinished`` in its folder holds what was asked
 of each finished chunk; ``densessl_scenes.json`` comes last and says that the set is whole.
 """
 
+import functools
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from densessl.core import files
+from densessl.core import files, pool
 from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.core.lock import locked
 from densessl.core.progress import Bar
@@ -115,82 +111,30 @@ def _write(root: Path, request: Request, workers: int) -> None:
     todo = [chunk for chunk in chunks if not _record_path(root, chunk).exists()]
     left = sum(stop - first for _, first, stop in todo)
     total = request.train + request.val
-    with Bar("scenes", total, start=total - left) as bar:
-        if workers == 1:
-            for chunk in todo:
-                write_chunk(root, request, chunk)
-                bar.advance(chunk[2] - chunk[1])
-        else:
-            _write_in_processes(root, request, todo, workers, bar)
+    work = functools.partial(write_chunk, root, request)
+    processes = min(workers, len(todo))
+    with (
+        Bar("scenes", total, start=total - left) as bar,
+        pool.results(work, todo, processes, at_once=True, option="--workers") as written,
+    ):
+        try:
+            for scenes in written:
+                bar.advance(scenes)
+        except OSError as error:
+            raise EnvironmentLacks(f"the set cannot be written: {error}") from None
     _finish(root, request, chunks)
-
-
-def _write_in_processes(root: Path, request: Request, todo: list, workers: int, bar: Bar) -> None:
-    """Every process writes its share of the chunks and says over a pipe how far it is."""
-    context = multiprocessing.get_context("spawn")  # the same everywhere, and safe with threads
-    running: dict[Connection, multiprocessing.Process] = {}
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is ours to handle
-    try:
-        for rank in range(min(workers, len(todo))):
-            here, there = context.Pipe(duplex=False)
-            share = todo[rank::workers]
-            process = context.Process(target=_work, args=(there, root, request, share), daemon=True)
-            process.start()
-            there.close()
-            running[here] = process
-        signal.signal(signal.SIGINT, interrupt)
-        _listen(running, bar)
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        for process in running.values():
-            process.terminate()
-            process.join()
-
-
-def _listen(running: dict[Connection, multiprocessing.Process], bar: Bar) -> None:
-    """Count what the processes have written until each has ended; stop where one fails."""
-    while running:
-        for pipe in wait(list(running)):
-            try:
-                said = pipe.recv()
-            except EOFError:
-                process = running.pop(pipe)
-                process.join()
-                if process.exitcode:
-                    raise RuntimeError(
-                        f"a process that writes scenes ended with code {process.exitcode}"
-                    ) from None
-                continue
-            if isinstance(said, str):
-                raise EnvironmentLacks(f"the set cannot be written: {said}")
-            bar.advance(said)
-
-
-def _work(pipe: Connection, root: Path, request: Request, share: list) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        for chunk in share:
-            write_chunk(root, request, chunk)
-            pipe.send(chunk[2] - chunk[1])
-    except OSError as error:
-        pipe.send(str(error))
-
-
-def _end_with_parent() -> None:
-    """A killed parent leaves nobody who writes to its set."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _record_path(root: Path, chunk: tuple[str, int, int]) -> Path:
     return root / UNFINISHED / f"{chunk[0]}_{chunk[1]:07d}.json"
 
 
-def write_chunk(root: Path, request: Request, chunk: tuple[str, int, int]) -> None:
-    """Write every file of some scenes, and then the record that they are there."""
+def write_chunk(root: Path, request: Request, chunk: tuple[str, int, int]) -> int:
+    """Write every file of some scenes, and then the record that they are there; their number."""
     split, first, stop = chunk
     records = [write_scene(root, request, split, index) for index in range(first, stop)]
     files.write_text(_record_path(root, chunk), json.dumps(records, separators=(",", ":")))
+    return len(records)
 
 
 def write_scene(root: Path, request: Request, split: str, index: int) -> dict:

@@ -188,8 +188,19 @@ def test_a_stopped_set_is_marked_unfinished_and_goes_on(tmp_path, whole, name):
 def test_two_runs_do_not_write_one_set(tmp_path):
     root = tmp_path / "set"
     request = dataset.Request(24, 4, 64, 5)
-    with dataset.alone(root), pytest.raises(InputError, match="another process"):
-        dataset.write(root, request, workers=1)
+    holder = f"""
+from pathlib import Path
+from densessl.core.lock import locked
+with locked(Path({str(root / dataset.UNFINISHED / "lock")!r}), str):
+    print("held", flush=True)
+    input()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holder], cwd=REPOSITORY, **pipes) as other:
+        other.stdout.readline()
+        with pytest.raises(InputError, match="another process"):
+            dataset.write(root, request, workers=1)
+        other.communicate(b"\n")
 
 
 def test_a_failing_process_is_reported(tmp_path, monkeypatch):
@@ -198,8 +209,9 @@ def test_a_failing_process_is_reported(tmp_path, monkeypatch):
     (root / dataset.UNFINISHED).mkdir(parents=True)
     request = dataset.Request(24, 4, 64, 5)
     (root / "coco").write_text("in the way")
-    with pytest.raises(EnvironmentLacks, match="cannot be written"):
-        dataset.write(root, request, workers=2)
+    for workers in (1, 2):
+        with pytest.raises(EnvironmentLacks, match="cannot be written"):
+            dataset.write(root, request, workers=workers)
     assert not (root / dataset.MARK).exists()
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from densessl.core import files
+from densessl.core import files, pool
 from densessl.core.errors import EnvironmentLacks
 from densessl.core.progress import Bar
 from densessl.probes import label_images
 from densessl.probes.label_images import BadLabels
 
-from .. import processes
 from .plan import Item, Plan
 
 CHUNK = 16  # label images between two counts; a stop waits for those that have begun
@@ -63,7 +62,7 @@ def run(plan: Plan, workers: int) -> Outcome:
     total = Outcome()
     chunks = [plan.items[n : n + CHUNK] for n in range(0, len(plan.items), CHUNK)]
     work = functools.partial(write_chunk, plan.labels)
-    results = processes.results(work, chunks, min(workers, len(chunks)) or 1)
+    results = pool.results(work, chunks, min(workers, len(chunks)), option="--workers")
     with Bar("labels", len(plan.items)) as bar, results as outcomes:
         for outcome in outcomes:
             total.add(outcome)
