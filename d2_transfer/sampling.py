@@ -75,22 +75,15 @@ class BatchOrder(Sampler[list[Draw]]):
                 done += 1
 
 
-class Unreadable(str):
-    """What is wrong with a sample: raised where the batch arrives, not in a worker, whose errors
-    come with a traceback for a message."""
-
-
-def mapped(mapper: Callable[[dict], dict], entry: dict) -> dict | Unreadable:
-    """``mapper(entry)``, or what keeps it from being read."""
+def mapped(mapper: Callable[[dict], dict], entry: dict) -> dict:
+    """``mapper(entry)``; InputError where it cannot be read."""
     try:
         for key in ("file_name", "sem_seg_file_name"):
             if key in entry:
                 require_file(entry[key])
         return mapper(entry)
-    except InputError as error:
-        return Unreadable(error)
     except (OSError, SyntaxError) as error:  # Pillow raises either for damaged files
-        return Unreadable(f"{entry.get('file_name')} cannot be read: {error}")
+        raise InputError(f"{entry.get('file_name')} cannot be read: {error}") from None
 
 
 class TrainingImages(Dataset):
@@ -107,7 +100,7 @@ class TrainingImages(Dataset):
         """The file of an image, for messages."""
         return str(self.dicts[index].get("file_name", index))
 
-    def __getitem__(self, draw: Draw) -> dict | Unreadable:
+    def __getitem__(self, draw: Draw) -> dict:
         position, index = draw
         seed = seed_of(self.seed, position)
         np.random.seed(seed)  # noqa: NPY002  (what Detectron2's augmentations draw from)
@@ -131,7 +124,7 @@ class TestImages(Dataset):
         """The file of an image, for messages."""
         return str(self.dicts[index].get("file_name", index))
 
-    def __getitem__(self, index: int) -> dict | Unreadable:
+    def __getitem__(self, index: int) -> dict:
         reading(index)
         return mapped(self.mapper, self.dicts[index])
 
@@ -147,15 +140,7 @@ class Images(Loader):
         super().__init__(dataset, list, dataset.name, options, **order)
 
     def __iter__(self) -> Iterator[list[dict]]:
-        return self._readable(super().__iter__())
-
-    @staticmethod
-    def _readable(batches: Iterator[list]) -> Iterator[list[dict]]:
-        for batch in batches:
-            for each in batch:
-                if isinstance(each, Unreadable):
-                    raise InputError(str(each))
-            yield batch
+        yield from super().__iter__()  # begun with the first batch: a trial may be refused before
 
 
 def training_loader(

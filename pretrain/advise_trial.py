@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from fvcore.common.config import CfgNode
 
+from densessl.core.loader import Loader
+
 from .engine import distributed
 from .engine.build import build_model
 from .engine.image_range import range_of_run
-from .engine.loading import Loading, options_of
+from .engine.loading import options_of
 from .engine.order import BatchOrder
 from .engine.schedules import scaled_lr
 from .engine.step import Stepper
@@ -64,16 +66,17 @@ def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECO
     order = BatchOrder(len(source), images, cfg.SEED, 0, MOST_STEPS + 2)
     dataset = build_dataset(cfg, source, range_of_run(cfg, source, None, device))
     pin = device.type == "cuda"
-    with Loading(dataset, order, collate, source.path, options_of(cfg), pin=pin) as loading:
+    loader = Loader(dataset, collate, source.path, options_of(cfg), pin, batch_sampler=order)
+    with iter(loader) as batches:
         method.before_step(0)
         half = max(images // 2, 2)
         step(collate([dataset[0, index % len(source)] for index in range(half)]))
         before = _peak(device)
-        step(loading.next())
+        step(next(batches))
         memory = _peak(device)
         began, done = _now(device), 0
         while done < MOST_STEPS and (not done or _now(device) - began < seconds):
-            step(loading.next())
+            step(next(batches))
             done += 1
         took = _now(device) - began
     return Trial(

@@ -10,13 +10,14 @@ from fvcore.common.config import CfgNode
 
 from densessl.core import files, waiting
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
+from densessl.core.loader import Batches
 from densessl.core.metrics import Metrics
 from densessl.core.progress import Bar
 
 from ..trials import cut_back
 from .accuracy import Counts, likeliest
 from .images import Images
-from .loading import STEP_STREAM, Batches, Order, evaluation_batches, seed_of, training_batches
+from .loading import STEP_STREAM, Order, evaluation_batches, seed_of, training_batches
 from .models import Model, loss_of
 from .processes import any_process, barrier, rank, world
 from .settings import Schedule, Setting

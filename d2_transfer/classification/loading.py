@@ -4,7 +4,6 @@ A resumed trial has the very batches of one that was not stopped, whatever the n
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision import transforms as T
 
-from densessl.core.errors import InputError
-from densessl.core.loader import GRACE, Loader, Options
+from densessl.core.loader import GRACE, Batches, Loader, Options
 from densessl.core.reading import reading
 
 from .images import Images
@@ -74,7 +72,7 @@ class TrainingCrops(Dataset):
         crop = T.RandomResizedCrop(cfg.INPUT.SIZE, scale=scale)
         self.transform = T.Compose([crop, T.RandomHorizontalFlip(), T.PILToTensor()])
 
-    def __getitem__(self, draw: Draw) -> "tuple[Tensor, int] | Unreadable":
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
         position, index = draw
         torch.manual_seed(seed_of(CROP_STREAM, self.seed, position))
         return _sample(self, self.transform, index)
@@ -89,11 +87,8 @@ class EvaluationCrops(Dataset):
         resize = T.Resize(cfg.INPUT.RESIZE, interpolation=how)
         self.transform = T.Compose([resize, T.CenterCrop(cfg.INPUT.SIZE), T.PILToTensor()])
 
-    def __getitem__(self, index: int) -> "tuple[Tensor, int] | Unreadable":
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return _sample(self, self.transform, index)
-
-
-Batches = AbstractContextManager[Iterator[tuple[Tensor, Tensor]]]
 
 
 def training_batches(images: Images, cfg: CfgNode, order: Order) -> Batches:
@@ -115,11 +110,8 @@ def in_order(indices: Sequence[int], size: int) -> list[Sequence[int]]:
     return [indices[first : first + size] for first in range(0, len(indices), size)]
 
 
-@contextmanager
-def batches_of(
-    dataset: Dataset, sampler, cfg: CfgNode, path: Callable[[int], str]
-) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Pairs of tensors, stacked, from a dataset that gives them or :class:`Unreadable`.
+def batches_of(dataset: Dataset, sampler, cfg: CfgNode, path: Callable[[int], str]) -> Batches:
+    """Pairs of tensors, stacked, from a dataset that gives them.
 
     ``path`` names the file of a number. A context manager, whose end ends the loader processes.
     """
@@ -132,8 +124,7 @@ def batches_of(
         pin=cfg.MODEL.DEVICE == "cuda",
         batch_sampler=sampler,
     )
-    with iter(loader) as batches:
-        yield _readable(batches)
+    return iter(loader)
 
 
 def options_of(cfg: CfgNode, workers: int) -> Options:
@@ -141,30 +132,12 @@ def options_of(cfg: CfgNode, workers: int) -> Options:
     return Options(workers, cfg.DATALOADER.TIMEOUT, GRACE, "DATALOADER", "NUM_WORKERS")
 
 
-class Unreadable(str):
-    """What is wrong with an image: raised where the batch arrives, not in a worker, whose errors
-    come with a traceback for a message."""
-
-
-def _sample(dataset, transform: Callable, index: int) -> tuple[Tensor, int] | Unreadable:
+def _sample(dataset, transform: Callable, index: int) -> tuple[Tensor, int]:
     reading(index)
-    try:
-        image = dataset.images.open(index)
-    except InputError as error:
-        return Unreadable(error)
+    image = dataset.images.open(index)
     return transform(image), torch.tensor(int(dataset.images.labels[index]))
 
 
-def _collate(samples: list) -> tuple[Tensor, Tensor] | Unreadable:
-    for sample in samples:
-        if isinstance(sample, Unreadable):
-            return sample
+def _collate(samples: list) -> tuple[Tensor, Tensor]:
     images, labels = zip(*samples, strict=True)
     return torch.stack(images), torch.stack(labels)
-
-
-def _readable(batches: Iterator) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in batches:
-        if isinstance(batch, Unreadable):
-            raise InputError(str(batch))
-        yield batch

@@ -6,11 +6,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms as T
 
-from densessl.core.errors import InputError
 from densessl.core.reading import reading
 from densessl.probes import cell_counts
 
-from ..classification.loading import Unreadable
 from .data import Split
 
 
@@ -26,15 +24,11 @@ class Samples(Dataset):
         how = T.InterpolationMode(cfg.INPUT.INTERPOLATION)
         self.transform = T.Compose([T.Resize(cfg.INPUT.SIZE, interpolation=how), T.PILToTensor()])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | Unreadable:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         reading(index)
-        try:
-            image = self.transform(self.split.open(index))
-            counts = torch.empty(0)
-            if self.grid is not None:
-                labels = self.split.labels_of(index)
-                counts = cell_counts(labels, len(self.split.classes), self.grid)
-                counts = counts.flatten(0, 1).int()
-        except InputError as error:
-            return Unreadable(error)
-        return image, counts
+        image = self.transform(self.split.open(index))
+        if self.grid is None:
+            return image, torch.empty(0)
+        labels = self.split.labels_of(index)
+        counts = cell_counts(labels, len(self.split.classes), self.grid)
+        return image, counts.flatten(0, 1).int()

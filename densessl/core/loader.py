@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,13 +21,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from . import limits, reading, waiting
+from . import limits, reading, stops, waiting
 from .errors import DenseSSLError, EnvironmentLacks
 from .names import one_line
 from .waiting import TIMEOUT
 
 FORK = sys.platform == "linux"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 GRACE = 5.0  # seconds that a batch may still take after a signal, where it is worth that
 
 
@@ -87,7 +87,7 @@ class Loader(DataLoader):
         return Batches(self)
 
     def _start_worker(self, worker: int) -> None:
-        for number in SIGNALS:
+        for number in stops.ALL:
             signal.signal(number, signal.SIG_IGN)
         sys.excepthook = _print_unless_hung_up
         if self.reports:
@@ -95,8 +95,9 @@ class Loader(DataLoader):
 
 
 class Batches:
-    """The batches of a :class:`Loader`; :meth:`close` ends its workers.
+    """The batches of a :class:`Loader`; :meth:`close`, or the end of its block, ends its workers.
 
+    :attr:`waited` is how many seconds the last batch took.
     Raises what a worker raised, InputError and the like as they were; EnvironmentLacks when shared
     memory, file handles or the time of a wait run out; Interrupted when a signal ends a wait.
     """
@@ -106,6 +107,7 @@ class Batches:
     def __init__(self, loader: Loader):
         self.loader, self.options = loader, loader.options
         self._inner: Iterator | None = None
+        self.waited = 0.0
         before = set(multiprocessing.active_children())
         if FORK or not self.options.workers:
             self.reports = loader.reports = reading.Reports(self.options.workers)
@@ -135,6 +137,7 @@ class Batches:
         return self
 
     def __next__(self) -> Any:
+        began = time.perf_counter()
         try:
             with waiting.wait(self.options.timeout, self._late, self.options.grace):
                 batch = next(self._inner)
@@ -147,6 +150,8 @@ class Batches:
             if explained is error:
                 raise
             raise explained from None
+        finally:
+            self.waited = time.perf_counter() - began
 
     def close(self, at_once: bool = False) -> None:
         """End the workers, ``at_once`` or when each has ended its batch."""

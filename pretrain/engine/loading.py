@@ -1,58 +1,17 @@
-"""Batches from loader processes, from any step on, with the time spent waiting for them."""
+"""What DATA says about loader processes, and whether this machine can have them."""
 
 import os
-import time
-from collections.abc import Callable
-from typing import Any
 
 from fvcore.common.config import CfgNode
-from torch.utils.data import Dataset
 
 from densessl.core import limits
 from densessl.core.errors import EnvironmentLacks
-from densessl.core.loader import GRACE, Loader, Options
+from densessl.core.loader import GRACE, Options
 from densessl.core.names import one_line
 
 from . import distributed
-from .order import BatchOrder
 
 TENSORS = 8  # of a Batch
-
-
-class Loading:
-    """The batches of ``order`` over ``dataset``; use it as a context manager.
-
-    One set of loader processes serves the whole run, over the borders of epochs. :attr:`waited`
-    is how many seconds the last :meth:`next` took. Leaving it raises EnvironmentLacks when a
-    loader process had died. ``name(index)`` is an image's, for messages.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        order: BatchOrder,
-        collate: Callable[[list], Any],
-        name: Callable[[int], str],
-        options: Options,
-        pin: bool,
-    ):
-        self.loader = Loader(dataset, collate, name, options, pin, batch_sampler=order)
-        self.waited = 0.0
-
-    def __enter__(self) -> "Loading":
-        self._batches = iter(self.loader)
-        return self
-
-    def __exit__(self, kind, error, traceback) -> None:
-        self._batches.__exit__(kind, error, traceback)
-
-    def next(self) -> Any:
-        """The batch of the next step. Raises as :class:`densessl.core.loader.Batches` does."""
-        began = time.perf_counter()
-        try:
-            return next(self._batches)
-        finally:
-            self.waited = time.perf_counter() - began
 
 
 def options_of(cfg: CfgNode) -> Options:

@@ -1,8 +1,7 @@
 """The backbone as those see it who look on while it trains: a copy in evaluation mode."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from fvcore.common.config import CfgNode
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from densessl import probes
-from densessl.core.loader import GRACE, Loader, Options
+from densessl.core.loader import GRACE, Batches, Loader, Options
 
 from ..backbones import build_backbone
 from ..views import NORMALIZATION
@@ -50,10 +49,9 @@ class OnlineBackbone:
         """Give batch norm the statistics of these images; False where there is no batch norm."""
         return probes.take_statistics(self._module, batches, self.levels)
 
-    @contextmanager
     def batches(
         self, images: Dataset, numbers: Sequence[int], name: Callable[[int], str], data: CfgNode
-    ) -> Iterator[Iterator]:
+    ) -> Batches:
         """What ``images`` gives of these numbers, in batches; the end ends the loader processes.
 
         ``name(number)`` is that of an image, for messages; ``data`` the options ``DATA``.
@@ -67,8 +65,7 @@ class OnlineBackbone:
             pin=self.device.type == "cuda",
             batch_sampler=[numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)],
         )
-        with iter(loader) as batches:
-            yield batches
+        return iter(loader)
 
     def _normalised(self, images: Tensor) -> Tensor:
         mean, std = (

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 
 from densessl.core import files, log, waiting
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
-from densessl.core.loader import GRACE
+from densessl.core.loader import GRACE, Loader
 from densessl.core.lock import in_use, locked
 from densessl.core.progress import Bar
 from densessl.core.stops import Stops
@@ -34,7 +34,7 @@ from .build import build_model
 from .checkpoint import Checkpoints, damage, remove, save_checked
 from .facts import data_facts, start_facts
 from .image_range import range_of_run, require_contrast
-from .loading import Loading, check_machine, late, options_of
+from .loading import check_machine, late, options_of
 from .logs import Logs
 from .nonfinite import Patience
 from .order import BatchOrder, global_batch, step_seed
@@ -354,24 +354,24 @@ class Run:
             *(self.facts["images"], cfg.SOLVER.BATCH_SIZE, cfg.SEED, self.iteration, self.total),
             *(distributed.rank(), distributed.world_size()),
         )
-        loading = Loading(
+        loader = Loader(
             self.dataset,
-            order,
             collate,
             self.source.path,
             options_of(cfg),
             pin=self.device.type == "cuda",
+            batch_sampler=order,
         )
         progress = Bar("pretrain", self.total, self.iteration) if self.main else nullcontext()
-        with loading, progress as bar:
+        with iter(loader) as batches, progress as bar:
             while self.iteration < self.total:
                 try:
-                    batch = loading.next()
+                    batch = next(batches)
                 except Interrupted:
                     if distributed.world_size() > 1:
                         raise  # the others are in the middle of a step
                     raise self.stopped() from None
-                loss = self.one_step(batch, loading.waited)
+                loss = self.one_step(batch, batches.waited)
                 if bar:
                     bar.advance(note=f"loss {loss:.4f}")
                 if after_step:

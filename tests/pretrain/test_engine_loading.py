@@ -7,11 +7,10 @@ import time
 
 import pytest
 import torch
-from densessl.pretrain.engine.loading import Loading
 from densessl.pretrain.engine.order import BatchOrder
 
 from densessl.core.errors import EnvironmentLacks, InputError
-from densessl.core.loader import Options
+from densessl.core.loader import Loader, Options
 
 
 class Squares(torch.utils.data.Dataset):
@@ -28,7 +27,8 @@ class Squares(torch.utils.data.Dataset):
 
 def loading(workers, forbidden=None, first=0):
     order = BatchOrder(images=10, batch_size=4, seed=0, first=first, last=6)
-    return Loading(Squares(forbidden), order, torch.stack, str, Options(workers), pin=False), order
+    options = Options(workers)
+    return iter(Loader(Squares(forbidden), torch.stack, str, options, batch_sampler=order)), order
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -37,7 +37,7 @@ def test_batches_come_in_order_from_any_step(workers, first):
     opened, order = loading(workers, first=first)
     with opened as batches:
         for keys in order:
-            assert batches.next().tolist() == [index**2 for _, index in keys]
+            assert next(batches).tolist() == [index**2 for _, index in keys]
             assert batches.waited >= 0
     assert multiprocessing.active_children() == []
 
@@ -47,7 +47,7 @@ def test_an_error_for_people_comes_through_as_it_was(workers):
     opened, _ = loading(workers, forbidden=7)
     with pytest.raises(InputError) as failed, opened as batches:
         for _ in range(6):
-            batches.next()
+            next(batches)
     assert str(failed.value) == "seven is not to be had"
     assert multiprocessing.active_children() == []  # though the traceback is still there
 
@@ -56,8 +56,8 @@ def test_workers_outlive_signals_to_the_group_and_their_death_is_explained():
     opened, order = loading(2)
     with pytest.raises(EnvironmentLacks, match="a loader process died"), opened as batches:
         workers = multiprocessing.active_children()
-        batches.next()  # they have started, then
-        batches.next()
+        next(batches)  # they have started, then
+        next(batches)
         for worker in workers:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
                 os.kill(worker.pid, number)
