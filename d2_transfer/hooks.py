@@ -9,10 +9,10 @@ from densessl.core.board import Board
 from densessl.core.errors import StoppedEarly
 from densessl.core.lines import failed
 from densessl.core.metrics import Metrics
+from densessl.core.order import seed_of
 from densessl.core.progress import Bar
 
 from . import compat
-from .sampling import seed_of
 
 compat.setup()
 import torch  # noqa: E402

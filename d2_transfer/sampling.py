@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from densessl.core.errors import InputError
 from densessl.core.files import require_file
 from densessl.core.loader import GRACE, Loader, Options
+from densessl.core.order import Draw, seed_of
 from densessl.core.reading import reading
 from densessl.core.waiting import TIMEOUT
 
@@ -24,13 +25,6 @@ compat.setup()
 from detectron2.data import DatasetFromList  # noqa: E402
 from detectron2.data.samplers import InferenceSampler  # noqa: E402
 
-Draw = tuple[int, int]  # position in the stream of samples, index of the image
-
-
-def seed_of(*numbers: int) -> int:
-    """A seed of 32 bits that any of the numbers changes altogether."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
 
 def shuffled(size: int, seed: int) -> Iterator[int]:
     """Detectron2's endless stream: one shuffle of all images after the other."""
@@ -39,12 +33,13 @@ def shuffled(size: int, seed: int) -> Iterator[int]:
         yield from torch.randperm(size, generator=generator).tolist()
 
 
-class BatchOrder(Sampler[list[Draw]]):
+class BatchOrder:
     """The batches of one rank, for ever, from batch number ``first`` on.
 
     ``wide``: of each image whether it is wider than high. A batch holds images of one kind, as with
     Detectron2's ASPECT_RATIO_GROUPING; None leaves them ungrouped. ``batch``: images of this rank.
-    The ranks deal the one shuffled stream out among themselves.
+    The ranks deal the one shuffled stream out among themselves. Not densessl.core's order, whose
+    batches are not Detectron2's: they have no groups, and a group's batches must be counted.
     """
 
     def __init__(

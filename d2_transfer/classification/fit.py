@@ -12,12 +12,13 @@ from densessl.core import files, waiting
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
 from densessl.core.loader import Batches
 from densessl.core.metrics import Metrics
+from densessl.core.order import seed_of
 from densessl.core.progress import Bar
 
 from ..trials import cut_back
 from .accuracy import Counts, likeliest
 from .images import Images
-from .loading import STEP_STREAM, Order, evaluation_batches, seed_of, training_batches
+from .loading import STEP_STREAM, Order, evaluation_batches, training_batches
 from .models import Model, loss_of
 from .processes import any_process, barrier, rank, world
 from .settings import Schedule, Setting
@@ -128,8 +129,13 @@ class Fit:
 
     def _batches(self) -> Batches:
         order = Order(
-            *(len(self.train), self.cfg.SOLVER.IMS_PER_BATCH, self.cfg.SEED),
-            *(self.step, self.schedule.steps, rank(), world()),
+            images=len(self.train),
+            batch_size=self.cfg.SOLVER.IMS_PER_BATCH,
+            seed=self.cfg.SEED,
+            first=self.step,
+            last=self.schedule.steps,
+            rank=rank(),
+            world=world(),
         )
         return training_batches(self.train, self.cfg, order)
 

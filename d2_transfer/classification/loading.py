@@ -3,60 +3,23 @@
 A resumed trial has the very batches of one that was not stopped, whatever the number of workers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision import transforms as T
 
 from densessl.core.loader import GRACE, Batches, Loader, Options
+from densessl.core.order import BatchOrder, Draw, seed_of
 from densessl.core.reading import reading
 
 from .images import Images
 
 ORDER_STREAM, CROP_STREAM, STEP_STREAM = 0x0C1A, 0xC409, 0x57E2  # of one seed, kept apart
-Draw = tuple[int, int]  # position in the stream of samples, number of the image
-
-
-def seed_of(*numbers: int) -> int:
-    """A seed of 32 bits that any of the numbers changes altogether."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-class Order(Sampler[list[Draw]]):
-    """The batches of one process from step ``first`` up to ``last``.
-
-    The stream of samples is one permutation of all images after the other, a function of the seed
-    and the epoch; a step takes the next ``batch`` of it, of which process ``rank`` of ``world``
-    takes every ``world``-th. So batches are always full, and any step can be entered at once.
-    """
-
-    def __init__(
-        self, images: int, batch: int, seed: int, first: int, last: int, rank: int, world: int
-    ):
-        self.images, self.batch, self.seed = images, batch, seed
-        self.first, self.last, self.rank, self.world = first, last, rank, world
-
-    def __len__(self) -> int:
-        return max(self.last - self.first, 0)
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        epochs: dict[int, np.ndarray] = {}
-        for step in range(self.first, self.last):
-            batch = []
-            for position in range(
-                step * self.batch + self.rank, (step + 1) * self.batch, self.world
-            ):
-                epoch, place = divmod(position, self.images)
-                if epoch not in epochs:
-                    epochs = {k: v for k, v in epochs.items() if k == epoch - 1}
-                    rng = np.random.default_rng((ORDER_STREAM, self.seed, epoch))
-                    epochs[epoch] = rng.permutation(self.images)
-                batch.append((position, int(epochs[epoch][place])))
-            yield batch
+Order = functools.partial(BatchOrder, stream=ORDER_STREAM)
 
 
 class TrainingCrops(Dataset):
@@ -91,7 +54,7 @@ class EvaluationCrops(Dataset):
         return _sample(self, self.transform, index)
 
 
-def training_batches(images: Images, cfg: CfgNode, order: Order) -> Batches:
+def training_batches(images: Images, cfg: CfgNode, order: BatchOrder) -> Batches:
     """Images uint8 ``[B, 3, S, S]`` and labels ``[B]`` of one step after the other.
 
     A context manager, whose end ends the loader processes.

@@ -8,8 +8,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from densessl import probes
+from densessl.core.order import seed_of
 
-from ..classification.loading import batches_of, in_order, seed_of
+from ..classification.loading import batches_of, in_order
 from ..classification.networks import Backbone
 from ..classification.pieces import Pieces
 from .data import Split

@@ -351,8 +351,13 @@ class Run:
         if self.iteration == 0:
             self.logs.begin(self.watch.start(self.method))
         order = BatchOrder(
-            *(self.facts["images"], cfg.SOLVER.BATCH_SIZE, cfg.SEED, self.iteration, self.total),
-            *(distributed.rank(), distributed.world_size()),
+            images=self.facts["images"],
+            batch_size=cfg.SOLVER.BATCH_SIZE,
+            seed=cfg.SEED,
+            first=self.iteration,
+            last=self.total,
+            rank=distributed.rank(),
+            world=distributed.world_size(),
         )
         loader = Loader(
             self.dataset,
@@ -458,4 +463,4 @@ class Run:
         """The files of the global batch of a step."""
         images, size = self.facts["images"], self.cfg.SOLVER.BATCH_SIZE
         batch = global_batch(self.cfg.SEED, step, images, size)
-        return [self.source.name(int(index)) for index in batch]
+        return [self.source.name(index) for index in batch]

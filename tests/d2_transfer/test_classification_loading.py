@@ -31,7 +31,7 @@ def objects(scenes):
 
 
 def test_the_stream_holds_every_image_once_an_epoch():
-    order = Order(images=10, batch=4, seed=3, first=0, last=10, rank=0, world=1)
+    order = Order(images=10, batch_size=4, seed=3, first=0, last=10, rank=0, world=1)
     stream = list(itertools.chain.from_iterable(order))
     assert [position for position, _ in stream] == list(range(40)) and len(order) == 10
     epochs = [[index for _, index in stream[at : at + 10]] for at in range(0, 40, 10)]

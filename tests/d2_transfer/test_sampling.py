@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from densessl.d2_transfer import compat
-from densessl.d2_transfer.sampling import BatchOrder, seed_of, training_loader, wide_images
+from densessl.d2_transfer.sampling import BatchOrder, training_loader, wide_images
+
+from densessl.core.order import seed_of
 
 compat.setup()
 

@@ -11,12 +11,13 @@ from densessl.pretrain import config
 from densessl.pretrain.advise_model import Images, Machine
 from densessl.pretrain.advise_rules import advise, own_keys, run_steps
 from densessl.pretrain.contradictions import contradictions, horizon, too_large_views
-from densessl.pretrain.engine.order import epoch_order
+from densessl.pretrain.engine.order import STREAM
 from densessl.pretrain.views import collate
 from PIL import Image
 from torch.utils.data import get_worker_info
 
 import densessl
+from densessl.core.order import epoch_order
 
 NUMBERS = (4, 30, 1000, 10_000, 1_281_167)
 MACHINES = (Machine(0, cores=2), Machine(1), Machine(6, 80e9))
@@ -101,7 +102,7 @@ def test_what_a_config_says_of_its_own_length_gives_way():
 def test_how_many_queries_meet_their_own_older_key(queue, images):
     """Counted over the epochs' real orders, the newest ``queue`` images before each one."""
     epochs = 300
-    orders = [epoch_order(0, epoch, images) for epoch in range(epochs)]
+    orders = [epoch_order(STREAM, 0, epoch, images) for epoch in range(epochs)]
     seen = {}
     met = 0
     for place, image in enumerate(np.concatenate(orders).tolist()):

@@ -1,7 +1,9 @@
 """The order of samples: a function of the seed and the epoch, whatever runs it."""
 
 import numpy as np
-from densessl.pretrain.engine.order import BatchOrder, epoch_order, global_batch, step_seed
+from densessl.pretrain.engine.order import STREAM, BatchOrder, global_batch, step_seed
+
+from densessl.core.order import epoch_order
 
 
 def test_an_epoch_visits_each_image_at_most_once_and_drops_the_rest():
@@ -14,10 +16,10 @@ def test_an_epoch_visits_each_image_at_most_once_and_drops_the_rest():
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = [tuple(epoch_order(seed, epoch, 50)) for seed in (0, 1) for epoch in (0, 1, 2)]
+    orders = [tuple(epoch_order(STREAM, seed, epoch, 50)) for seed in (0, 1) for epoch in (0, 1, 2)]
     assert len(set(orders)) == 6
     assert all(sorted(order) == list(range(50)) for order in orders)
-    assert tuple(epoch_order(1, 2, 50)) == orders[-1]
+    assert tuple(epoch_order(STREAM, 1, 2, 50)) == orders[-1]
 
 
 def test_entering_at_any_step_gives_the_same_batches():
@@ -32,14 +34,14 @@ def test_processes_share_the_global_batch_by_turns():
     for step, batch in enumerate(whole):
         for rank in range(4):
             assert ranks[rank][step] == batch[rank::4]
-        assert [index for _, index in batch] == global_batch(3, step, 25, 8).tolist()
+        assert [index for _, index in batch] == global_batch(3, step, 25, 8)
 
 
 def test_orders_stay_what_they_were():
     # A run that an earlier version began must go on in the same order.
-    assert epoch_order(0, 0, 8).tolist() == [3, 0, 5, 1, 6, 4, 2, 7]
-    assert epoch_order(7, 3, 8).tolist() == [2, 3, 7, 4, 6, 5, 1, 0]
-    assert epoch_order(0, 0, 8).dtype == np.int64
+    assert epoch_order(STREAM, 0, 0, 8).tolist() == [3, 0, 5, 1, 6, 4, 2, 7]
+    assert epoch_order(STREAM, 7, 3, 8).tolist() == [2, 3, 7, 4, 6, 5, 1, 0]
+    assert epoch_order(STREAM, 0, 0, 8).dtype == np.int64
 
 
 def test_each_step_and_process_has_a_seed_of_its_own():

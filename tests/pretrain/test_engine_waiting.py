@@ -50,7 +50,7 @@ def hanging():
 
 def image_of_step(step):
     """A picture that the run meets in this step first."""
-    return f"{int(global_batch(0, step, 24, 8)[3]):02d}.jpg"
+    return f"{global_batch(0, step, 24, 8)[3]:02d}.jpg"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
