@@ -4,14 +4,12 @@ import os
 import re
 from pathlib import Path
 
-from densessl.core import files
-from densessl.core.errors import InputError
+from densessl.core import checkpoint, files
 
 from . import compat, convert
 from .weights import fpn_name
 
 compat.setup()
-import torch  # noqa: E402
 from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
 
 
@@ -33,7 +31,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         held |= {key: each.state_dict() for key, each in self.checkpointables.items()}
         target = Path(self.save_dir) / f"{name}.pth"
         with files.told_when_full(target):
-            files.write_atomic(target, lambda stream: torch.save(held, stream))
+            checkpoint.save(target, held)
             files.write_text(Path(self.save_dir) / "last_checkpoint", target.name)
         for older in Path(self.save_dir).glob("model_*.pth"):
             if older != target:
@@ -46,12 +44,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
                 kept = {k: v for k, v in held["model"].items() if fpn_name(k) is None}
                 held = held | {"model": kept}
             return held
-        try:
-            return torch.load(filename, map_location="cpu", weights_only=True)
-        except Exception:  # torch raises a dozen kinds for damaged files
-            raise InputError(
-                f"{filename} is damaged; remove it, and the trial begins anew"
-            ) from None
+        return checkpoint.load(Path(filename), "remove it, and the trial begins anew")
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to go on from, and not only the note of one."""

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from densessl.core import archive, files
+from densessl.core import archive
 from densessl.core.errors import InputError
 
 from . import compat
@@ -52,12 +52,12 @@ def measure(cfg, file: str | os.PathLike, cure: str = "") -> dict[str, float]:
 
 def keep_model_only(folder: str | os.PathLike) -> None:
     """Leave a finished trial's model without the optimizer's state: half the size."""
-    import torch
+    from densessl.core import checkpoint
 
     target = Path(folder) / FINAL
     held = _read(target)
     if held.keys() != {"model"}:
-        files.write_atomic(target, lambda stream: torch.save({"model": held["model"]}, stream))
+        checkpoint.save(target, {"model": held["model"]})
 
 
 def _read(file: str | os.PathLike, cure: str = "") -> dict:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from fvcore.common.config import CfgNode
 
-from densessl.core import files, waiting
+from densessl.core import checkpoint, files, waiting
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
 from densessl.core.loader import Batches
 from densessl.core.metrics import Metrics
@@ -183,12 +183,7 @@ class Fit:
     def _restore(self) -> None:
         if not self.checkpoint.is_file():
             return
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception:  # torch raises a dozen kinds for damaged files
-            raise InputError(
-                f"{self.checkpoint} is damaged; remove it, and the trial begins anew"
-            ) from None
+        state = checkpoint.load(self.checkpoint, "remove it, and the trial begins anew")
         if state["images"][0] != self._images()[0]:
             raise InputError(
                 f"{self.checkpoint} belongs to a trial on other training images; put those back, "
@@ -215,7 +210,7 @@ class Fit:
                 "best": self.best,
             }
             with files.told_when_full(self.checkpoint):
-                files.write_atomic(self.checkpoint, lambda stream: torch.save(state, stream))
+                checkpoint.save(self.checkpoint, state)
                 files.write_text(self.checkpoint.with_name(NOTE), FILE)
         self.saved = self.step
         barrier()

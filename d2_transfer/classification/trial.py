@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from densessl.core import files, log
+from densessl.core import checkpoint, log
 
 from .. import evaluate_only, results, trained, trials
 from ..run import Run, as_dict
@@ -161,7 +161,7 @@ def _fit(
     fit.train_to_the_end()
     if rank() == 0:
         held = {"model": {name: t.cpu() for name, t in model.trained.state_dict().items()}}
-        files.write_atomic(folder / FINAL, lambda stream: torch.save(held, stream))
+        checkpoint.save(folder / FINAL, held)
     return fit, fit.evaluate()
 
 

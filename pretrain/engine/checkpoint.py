@@ -1,19 +1,13 @@
-"""Checkpoints that are whole, or not there, or known to be damaged.
+"""The checkpoints of a run: a kill at any instant leaves those before it as they were."""
 
-A file takes its final name only when all its bytes are on the disk, and its SHA-256 lies beside it
-before that (``sha256sum -c`` reads the sidecar). So a kill at any instant leaves the checkpoints
-before it as they were, and damage that comes later (a truncated copy, a flipped bit) is seen.
-"""
-
-import hashlib
 import logging
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-from densessl.core import files
+from densessl.core.checkpoint import damage, remove, save
 from densessl.core.errors import InputError
 
 logger = logging.getLogger("densessl")
@@ -47,7 +41,7 @@ class Checkpoints:
         Raises EnvironmentLacks when the disk is full; the earlier checkpoints are then untouched.
         """
         path = self.path(step)
-        save_checked(path, state)
+        save(path, state, checked=True)
         self.damaged.discard(path)
         self._prune(step)
         return path
@@ -91,54 +85,3 @@ class Checkpoints:
             for_good = self.keep_every and step % self.keep_every == 0
             if path in self.damaged or not (for_good or (step, path) in good[-self.keep :]):
                 remove(path)
-
-
-def sidecar(path: Path) -> Path:
-    """The file beside ``path`` that holds its SHA-256."""
-    return path.with_name(f"{path.name}.sha256")
-
-
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in words, or None when its bytes are those once written."""
-    try:
-        expected = sidecar(path).read_text().split()[0]
-    except FileNotFoundError:
-        return f"{sidecar(path).name} is missing"
-    except (IndexError, UnicodeDecodeError):
-        return f"{sidecar(path).name} is not a checksum"
-    if path.stat().st_size == 0:
-        return "it is empty"
-    if files.sha256(path) != expected:
-        return "its SHA-256 is not the one written beside it"
-    return None
-
-
-def remove(path: Path) -> None:
-    """Delete a checkpoint, then its sidecar: never a checkpoint without one in between."""
-    path.unlink(missing_ok=True)
-    sidecar(path).unlink(missing_ok=True)
-
-
-def save_checked(path: Path, state: dict[str, Any]) -> None:
-    """``torch.save`` to ``path`` atomically, with its SHA-256 in a sidecar.
-
-    Raises EnvironmentLacks when the disk is full, leaving ``path`` as it was.
-    """
-    with files.told_when_full(path), files.atomic(path) as stream:
-        hashing = _Hashing(stream)
-        torch.save(state, hashing)
-        files.write_text(sidecar(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
-
-
-class _Hashing:
-    """A binary stream that hashes what passes through it; torch.save only ever appends."""
-
-    def __init__(self, stream: BinaryIO):
-        self.stream, self.digest = stream, hashlib.sha256()
-
-    def write(self, data) -> int:
-        self.digest.update(data)
-        return self.stream.write(data)
-
-    def flush(self) -> None:
-        self.stream.flush()

@@ -10,6 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from densessl.core import files, log, waiting
+from densessl.core.checkpoint import damage, remove, save
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.loader import GRACE, Loader
 from densessl.core.lock import in_use, locked
@@ -31,7 +32,7 @@ from ..views import (
 from . import changes, distributed, resume
 from .announce import announce, remarks
 from .build import build_model
-from .checkpoint import Checkpoints, damage, remove, save_checked
+from .checkpoint import Checkpoints
 from .facts import data_facts, start_facts
 from .image_range import range_of_run, require_contrast
 from .loading import check_machine, late, options_of
@@ -169,7 +170,7 @@ class Run:
         if state["iteration"] < state["pretrain"]["steps"]:
             return False
         if self.main and wrong:
-            save_checked(self.final, resume.final_state(state))
+            save(self.final, resume.final_state(state), checked=True)
         logger.info("this run is complete (%d steps): %s", state["iteration"], self.final)
         return True
 
@@ -183,7 +184,7 @@ class Run:
             )
         if self.main and self.final.exists() and state["iteration"] == state["pretrain"]["steps"]:
             aside = self.final.with_name(f"backbone_step_{state['iteration']:08d}.pth")
-            save_checked(aside, resume.final_state(state))
+            save(aside, resume.final_state(state), checked=True)
             remove(self.final)
             logger.info("the weights of the run so far are %s", aside)
 
@@ -336,7 +337,7 @@ class Run:
         if self.main:
             self.checkpoints.save(self.iteration, state)
             if self.iteration == self.total:
-                save_checked(self.final, resume.final_state(state))
+                save(self.final, resume.final_state(state), checked=True)
                 if summary := self.unreadable.summary():
                     logger.warning("%s", summary)
                 logger.info("done: %s", self.final)

@@ -8,8 +8,9 @@ import signal
 
 import pytest
 import torch
-from densessl.pretrain.engine.checkpoint import Checkpoints, sidecar
+from densessl.pretrain.engine.checkpoint import Checkpoints
 
+from densessl.core.checkpoint import sidecar
 from densessl.core.errors import EnvironmentLacks, InputError
 
 
@@ -152,9 +153,7 @@ def write_until_killed(folder, cut):
 
         return counted
 
-    from densessl.pretrain.engine import checkpoint
-
-    from densessl.core import files
+    from densessl.core import checkpoint, files
 
     checkpoint._Hashing.write = moment(checkpoint._Hashing.write)
     files.os.fsync, files.os.replace = moment(os.fsync), moment(os.replace)

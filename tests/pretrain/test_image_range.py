@@ -98,7 +98,9 @@ def test_resuming_takes_the_stored_range_and_no_new_sample(tiny, tmp_path):
 
 
 def test_a_checkpoint_from_before_goes_on_with_the_upper_eight_of_sixteen_bits(tiny, tmp_path):
-    from densessl.pretrain.engine.checkpoint import Checkpoints, save_checked
+    from densessl.pretrain.engine.checkpoint import Checkpoints
+
+    from densessl.core.checkpoint import save
 
     folder = write(tmp_path / "in", KINDS["12 bits"][0])
     cfg = tiny("moco", None, "DATA.PATH", folder, "SOLVER.MAX_STEPS", 2, "CHECKPOINT.STEPS", 1)
@@ -113,7 +115,7 @@ def test_a_checkpoint_from_before_goes_on_with_the_upper_eight_of_sixteen_bits(t
         train(cfg, stop)
     path, state = Checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints").newest()
     del state["range"], state["pretrain"]["range"]
-    save_checked(path, state)
+    save(path, state, checked=True)
     train(cfg)
     assert saved(cfg)["range"] == [0, 65535]
 
