@@ -1,6 +1,7 @@
 """The learning rate of the semantic segmentation protocols."""
 
 from densessl.core.errors import InputError
+from densessl.core.schedules import polynomial
 
 from . import compat
 
@@ -24,8 +25,8 @@ class PolyLR(compat.lr_scheduler_class()):
         super().__init__(optimizer, last_iter)
 
     def get_lr(self) -> list[float]:
-        left = max(1 - self.last_epoch / self.max_iter, 0.0) ** self.power
-        return [(base - self.min_lr) * left + self.min_lr for base in self.base_lrs]
+        share = self.last_epoch / self.max_iter
+        return [polynomial(base, self.min_lr, self.power, share) for base in self.base_lrs]
 
     def state_dict(self) -> dict:
         """Where it stands; the curve itself is the config's, as in Detectron2's LRMultiplier."""

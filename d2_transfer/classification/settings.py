@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 
 from fvcore.common.config import CfgNode
 
+from densessl.core.schedules import cosine, stepped
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -46,11 +48,11 @@ class Schedule:
         """Of the step after ``step`` steps."""
         epoch = self.epoch(step)
         if self.solver.SCHEDULE == "step":
-            return self.peak * self.solver.GAMMA ** sum(e <= epoch for e in self.solver.STEPS)
+            return stepped(self.peak, self.solver.GAMMA, self.solver.STEPS, epoch)
         done = step / self.steps
         if self.solver.PER == "epoch":
             done = min(math.floor(epoch) / max(round(self.epochs), 1), 1.0)
-        return self.peak * 0.5 * (1 + math.cos(math.pi * done))
+        return cosine(self.peak, 0.0, done)
 
     def evaluates(self, step: int) -> bool:
         """Whether an evaluation is due after ``step`` steps: every EVAL_PERIOD, and at the end."""

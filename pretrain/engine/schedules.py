@@ -1,13 +1,8 @@
 """Schedules as pure functions of the step: resuming needs the step number and nothing else."""
 
 from fvcore.common.config import CfgNode
-from fvcore.common.param_scheduler import (
-    ConstantParamScheduler,
-    CosineParamScheduler,
-    LinearParamScheduler,
-    MultiStepParamScheduler,
-    ParamScheduler,
-)
+
+from densessl.core.schedules import cosine, linear, stepped
 
 SCHEDULES = ("cosine", "step", "constant")
 
@@ -36,19 +31,14 @@ def learning_rate(solver: CfgNode, step: int, steps_per_epoch: int) -> float:
     peak = scaled_lr(solver)
     if step < warmup:
         last = max(warmup - 1, 1) if solver.WARMUP_INCLUSIVE else warmup
-        return LinearParamScheduler(peak * solver.WARMUP_FACTOR, peak)(step / last)
+        return linear(peak * solver.WARMUP_FACTOR, peak, step / last)
     moved = step - step % steps_per_epoch if solver.PER == "epoch" else step
     if solver.SCHEDULE == "cosine":
-        scheduler: ParamScheduler = CosineParamScheduler(peak, solver.END_LR)
-        return scheduler(max(moved - warmup, 0) / max(total - warmup, 1))
+        return cosine(peak, solver.END_LR, max(moved - warmup, 0) / max(total - warmup, 1))
     if solver.SCHEDULE == "step":
         marks = [round(epoch * steps_per_epoch) for epoch in solver.STEPS]
-        marks = [mark for mark in marks if 0 < mark < total]
-        values = [peak * solver.GAMMA**n for n in range(len(marks) + 1)]
-        scheduler = MultiStepParamScheduler(values, num_updates=total, milestones=marks)
-        # fvcore adds its epsilon and cuts the share back to a whole step: aim at the step's middle
-        return scheduler((moved + 0.5) / total - ParamScheduler.WHERE_EPSILON)
-    return ConstantParamScheduler(peak)(0.0)
+        return stepped(peak, solver.GAMMA, [mark for mark in marks if mark > 0], moved)
+    return peak
 
 
 def weight_decay(solver: CfgNode, step: int, steps_per_epoch: int) -> float:
@@ -60,8 +50,8 @@ def weight_decay(solver: CfgNode, step: int, steps_per_epoch: int) -> float:
     """
     if solver.END_WEIGHT_DECAY < 0:
         return solver.WEIGHT_DECAY
-    scheduler = CosineParamScheduler(solver.WEIGHT_DECAY, solver.END_WEIGHT_DECAY)
-    return scheduler(step / max(total_steps(solver, steps_per_epoch), 1))
+    share = step / max(total_steps(solver, steps_per_epoch), 1)
+    return cosine(solver.WEIGHT_DECAY, solver.END_WEIGHT_DECAY, share)
 
 
 def teacher_temperature(warm: float, final: float, warmup_epochs: int, epoch: int) -> float:
@@ -72,4 +62,4 @@ def teacher_temperature(warm: float, final: float, warmup_epochs: int, epoch: in
     """
     if epoch >= warmup_epochs:
         return final
-    return LinearParamScheduler(warm, final)(epoch / max(warmup_epochs - 1, 1))
+    return linear(warm, final, epoch / max(warmup_epochs - 1, 1))
