@@ -101,7 +101,8 @@ def own_method(folder: Path) -> None:
     """A method of the user's own, with a neighbour, and a folder of pictures."""
     (folder / "helpers.py").write_text("NAME = 'a neighbour'\n")
     (folder / "mine.py").write_text(
-        "import sys\n\nfrom helpers import NAME\nfrom pretrain.methods.simsiam import SimSiam\n\n\n"
+        "import sys\n\nfrom helpers import NAME\n"
+        "from densessl.pretrain.methods.simsiam import SimSiam\n\n\n"
         "class Mine(SimSiam):\n    def before_step(self, step):\n        import helpers\n\n"
         "        sys.stdout.write(f'{step} {helpers.NAME}\\n')\n"  # whole, among processes
     )

@@ -43,7 +43,8 @@ print(compat.version())
 
 def test_missing_detectron2_says_the_command_that_mends_it():
     code = BLOCKER.format(names=["detectron2"]) + (
-        "from densessl.d2_transfer import compat\nfrom console.errors import EnvironmentLacks\n"
+        "from densessl.core.errors import EnvironmentLacks\n"
+        "from densessl.d2_transfer import compat\n"
         "try:\n    compat.setup()\n"
         "except EnvironmentLacks as error:\n    print(error.exit_code, error)"
     )
