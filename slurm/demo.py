@@ -16,6 +16,7 @@ from densessl.core.parser import Parser
 from densessl.core.progress import duration
 
 from . import data, expansion, pipeline, reproduce
+from .spec import Call
 
 NEEDS = 2e9  # bytes: checkpoints, weights, features and a detector are 1 GB, and some for moving
 
@@ -56,17 +57,19 @@ def main(argv: list[str]) -> int:
     reproduce.run_here(load(folder, args.seed, gpus=min(reproduce.gpus_here(), 1)))
     logging.getLogger("densessl").info(
         "%s: open %s in a browser; the table is %s, the pictures are in %s",
-        *(duration(time.monotonic() - begun), folder / "report.html"),
-        *(folder / "table.md", folder / "pictures"),
+        duration(time.monotonic() - begun),
+        folder / "report.html",
+        folder / "table.md",
+        folder / "pictures",
     )
     return 0
 
 
 def load(folder: Path, seed: int = 0, **changes) -> expansion.Pipeline:
     """The demo's jobs in ``folder``, on the scenes of ``seed``; ``changes`` are fields of
-    :class:`expansion.Call`."""
+    :class:`spec.Call`."""
     scenes = {"seed": seed, **changes.pop("scenes", {})}
-    call = expansion.Call(folder, data.parse([], folder), local=True, scenes=scenes, **changes)
+    call = Call(folder, data.parse([], folder), local=True, scenes=scenes, **changes)
     return expansion.expand(pipeline.read("demo"), call)
 
 

@@ -6,8 +6,8 @@ they have in common. A folder that another config of that name has begun is left
 one's is ``NAME-SUM``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,7 @@ from densessl.core.files import unmade_when_refused
 from .building import Builder
 from .data import Data, check
 from .graph import Finished, Job, in_order
-from .pipeline import Row, Spec
-
-
-@dataclass(frozen=True)
-class Call:
-    """What the call adds to a pipeline file.
-
-    ``weights``: a file by the row's method. ``seeds``: how many pretrainings of every row (None: as
-    the file says). ``trials`` (None: as the file says) and ``mini`` are
-    for all protocols. ``gpus`` of each of ``nodes`` pretrain, of one node fine-tune; 0: the CPU.
-    ``local``: the jobs run here. ``pretrain`` and ``transfer`` are further ``KEY VALUE`` pairs of
-    these verbs, ``scenes`` other numbers of images.
-    """
-
-    folder: Path
-    data: Data
-    weights: Mapping[str, str] = field(default_factory=dict)
-    seeds: int | None = None
-    trials: int | None = None
-    mini: bool = False
-    nodes: int = 1
-    gpus: int = 8
-    local: bool = False
-    pretrain: Sequence[str] = ()
-    transfer: Sequence[str] = ()
-    scenes: Mapping[str, int] = field(default_factory=dict)
+from .spec import Call, Row, Spec
 
 
 @dataclass(frozen=True)
@@ -112,12 +87,7 @@ def expand(spec: Spec, call: Call) -> Pipeline:
     build = Builder(spec, call)
     for row in spec.rows:
         build.add_row(row)
-    for each in spec.jobs:
-        build.add_free(each)
-    if build.results:
-        if spec.plot:
-            build.add_plot()
-        build.add_table()
+    build.add_rest()
     jobs = build.in_turn()
     _check_needs(jobs, spec)
     build.data.check_names(build.reads)

@@ -1,12 +1,11 @@
-"""The language of pipeline files: what a graph of jobs is made of, as YAML.
+"""Pipeline files: the built-in ones by name, and what is read of a file.
 
-``configs/papers/*/*.yaml`` are such files, one for every table of a paper, and so is the demo.
-docs/reproduce.md lists every key; what is wrong with a file is an InputError that names the place.
+``spec.py`` has their language. What is wrong with a file is an InputError that names the path.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -18,21 +17,13 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.files import read_text
 from densessl.core.text import as_written
 
-from .jobs import RANDOM_STARTS
+from .spec import INNER, PAPER, PLOTS, SECTION, STARTS, FreeJob, Protocol, Row, Seeds, Spec
 
 PAPERS = configs.FOLDER / "papers"
-SUPERVISED = "supervised"
-STARTS = (*RANDOM_STARTS, SUPERVISED)
-PLOTS = ("threshold", "layers", "crops")  # of densessl plot, from records
-OURS = ("name", "head")  # fields of Spec that no file says
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of folders and jobs
-INNER = {
-    "scenes": ("train", "val", "size", "seed"),
-    "show": ("image", "size", "seed"),
-    "table": ("baseline", "metric", "format", "output"),
-}
 # Keys of numbers and truths.
 NUMBERS = ("published", "trials", "together", "mini", "scenes", "size", "seed", "seeds")
+ENTRIES = {"rows": Row, "protocols": Protocol, "jobs": FreeJob}  # of the lists in a file
 TYPES = {  # of a field: what YAML gives for it, and how a message calls that
     NoneType: (NoneType, "nothing"),
     str: (str, "text"),
@@ -41,107 +32,6 @@ TYPES = {  # of a field: what YAML gives for it, and how a message calls that
     Mapping: (dict, "a group of keys"),
     tuple: (list | tuple, "a list"),
 }
-
-
-Seeds = None | int | tuple  # how many, or which
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table: a pretrained network, or numbers that are published alone.
-
-    ``method`` is unique in the file. ``pretrain`` names a config, ``options`` are its ``KEY:
-    VALUE``, ``data`` is what it reads (``imagenet/train``), ``start_from`` the config of the
-    pretraining whose weights it starts from. ``start``: random, random_bn or supervised.
-    ``weights``: official, to be named at the call. ``job``: one of the file's own, whose first
-    output are the row's weights. ``transfer`` are options of this row's fine-tunings, ``protocols``
-    those of the file's that it goes through (empty: all). ``name``: of its folders. ``sweep``: an
-    option and a list of its values, each of which becomes a row of its own.
-    ``seeds``: so many pretrainings, or those of these seeds, which are one row of the table.
-    ``trials``: of this row, where it has others than its protocols.
-    """
-
-    method: str
-    pretrain: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    data: str = ""
-    start_from: str = ""
-    start: str = ""
-    weights: str = ""
-    job: str = ""
-    published: bool = False
-    transfer: Mapping[str, Any] = field(default_factory=dict)
-    protocols: tuple[str, ...] = ()
-    name: str = ""
-    sweep: Mapping[str, Any] = field(default_factory=dict)
-    seeds: Seeds = None
-    trials: None | int = None
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What every row is measured with: a protocol of ``densessl transfer --list``.
-
-    ``folder``: below ``transfer/``, made of the name, the variant and the options unless it is
-    said. ``together``: the trials of a row are one job. ``mini``: as ``transfer --mini``.
-    ``own_data``: of custom_det and so on, ``train_json`` and so on.
-    """
-
-    name: str
-    variant: None | str = None
-    trials: int = 5
-    options: Mapping[str, Any] = field(default_factory=dict)
-    folder: None | str = None
-    together: bool = False
-    mini: bool = False
-    own_data: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FreeJob:
-    """Any command: ``run`` is a verb with its arguments, or those of ``module``.
-
-    ``$dir`` stands for the folder of the run and ``$data`` for that of the data sets. With
-    ``seeds`` it is a job for each, ``NAME-seedK``, and ``$seed`` stands for its seed; of such a job
-    another one with that seed needs that one, any other all.
-    """
-
-    name: str
-    run: str
-    module: str = "densessl"
-    needs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    seeds: Seeds = None
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A pipeline file. ``paper`` names the table that the last job renders.
-
-    ``seeds``: of the pretrainings of every row that says none. ``plot``: a figure of ``densessl
-    plot``, one of PLOTS, that is drawn of the trials.
-    """
-
-    name: str
-    head: str
-    rows: tuple[Row, ...] = ()
-    protocols: tuple[Protocol, ...] = ()
-    paper: str = ""
-    data: str = ""
-    mini: bool = False
-    scenes: None | Mapping[str, int] = None
-    show: None | Mapping[str, Any] = None
-    jobs: tuple[FreeJob, ...] = ()
-    table: None | Mapping[str, Any] = None
-    plot: str = ""
-    seeds: Seeds = None
-
-
-def seeds_of(told: Seeds, first: int = 0) -> list[int]:
-    """The seeds that a file or a call tells: so many from ``first`` on, or a list; none: []."""
-    if told is None:
-        return []
-    return list(range(first, first + told)) if isinstance(told, int) else list(told)
 
 
 def built_in() -> dict[str, Path]:
@@ -169,22 +59,26 @@ def find(name: str) -> Path:
 
 
 def read(name: str) -> Spec:
-    """The pipeline file of that name, or at that path; InputError that names the place."""
+    """The pipeline file of that name, or at that path; InputError that names the path."""
     file = find(name)
     known = {path: each for each, path in built_in().items()}
+    return _spec(_values(file), known.get(file, file.stem), str(file))
+
+
+def description(name: str) -> str:
+    """What the pipeline file of that name says it is."""
+    return str(_values(find(name)).get("description", ""))
+
+
+def _values(file: Path) -> dict[str, Any]:
+    """What the file holds, its words as they are written."""
     try:
-        text = read_text(file)
-        values = yaml.safe_load(as_written(text, _is_text))
+        values = yaml.safe_load(as_written(read_text(file), _is_text))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{file} must hold keys (rows, protocols, …), not '{values}'")
-    head = "\n".join(
-        line.removeprefix("#").removeprefix(" ")
-        for line in text.splitlines()
-        if line.startswith("#")
-    )
-    return _spec(values, known.get(file, file.stem), head, str(file))
+    return values
 
 
 def _is_text(keys: tuple[str, ...], written: str) -> bool:
@@ -196,15 +90,13 @@ def _is_text(keys: tuple[str, ...], written: str) -> bool:
     return not {*keys} & {*NUMBERS}
 
 
-def _spec(values: dict, name: str, head: str, file: str) -> Spec:
-    public = [each.name for each in fields(Spec) if each.name not in OURS]
-    for key in values:
-        if key not in public:
-            raise unknown("key", key, public, file)
+def _spec(values: dict, name: str, file: str) -> Spec:
+    _only(values, [*(each.name for each in fields(Spec) if each.name != "name"), "sections"], file)
+    if "sections" in values:
+        values["rows"] = [*_rows_of(values.pop("sections"), "rows" in values, file)]
     if values.get("mini"):
         values.setdefault("scenes", {})
-    inner = {"rows": Row, "protocols": Protocol, "jobs": FreeJob}
-    for key, kind in inner.items():
+    for key, kind in ENTRIES.items():
         entries = values.get(key) or []
         if not isinstance(entries, list):
             raise InputError(f"{key} in {file} is a list of entries, not '{entries}'")
@@ -212,40 +104,62 @@ def _spec(values: dict, name: str, head: str, file: str) -> Spec:
         if kind is Row:
             parts = [row for each in parts for row in _swept(each, file)]
         values[key] = tuple(parts)
-        _unique([getattr(each, "method", "") or each.name for each in parts], key, file)
-    spec = _made(Spec, values | {"name": name, "head": head}, file)
+    spec = _made(Spec, values | {"name": name}, file)
+    _check(spec, file)
+    for row in spec.rows:
+        _check_row(row, spec, file)
+    return spec
+
+
+def _only(group: Mapping, allowed, where: str) -> None:
+    """InputError for a key that is none of these."""
+    for key in group:
+        if key not in allowed:
+            raise unknown("key", key, allowed, where)
+
+
+def _rows_of(sections: Any, beside: bool, file: str) -> Iterator[Any]:
+    """The rows of all sections of a table, in their order."""
+    if beside or not isinstance(sections, list):
+        raise InputError(f"{file} has either rows, or a list of sections with rows in each")
+    for section in sections:
+        where = f"sections in {file}"
+        if not isinstance(section, dict) or not isinstance(section.get("rows"), list):
+            raise InputError(f"an entry of {where} has a list of rows, not '{section}'")
+        _only(section, SECTION, where)
+        yield from section["rows"]
+
+
+def _check(spec: Spec, file: str) -> None:
+    """InputError for what is wrong with the file as a whole."""
+    for key, entries in (("rows", spec.rows), ("jobs", spec.jobs)):
+        names = [each.method if key == "rows" else each.name for each in entries]
+        if double := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"{key} in {file}: '{double[0]}' stands there twice")
     if not (spec.rows and spec.protocols) and not spec.jobs:
         raise InputError(f"{file} has nothing to do: it needs rows and protocols, or jobs")
-    for seeds, where in _all_seeds(spec, file):
-        check_seeds(seeds, where)
+    check_seeds(spec.seeds, file)
+    for row in spec.rows:
+        check_seeds(row.seeds, f"'{row.method}' of rows in {file}")
+    for job in spec.jobs:
+        check_seeds(job.seeds, f"'{job.name}' of jobs in {file}")
     if spec.seeds is not None and not any(row.pretrain for row in spec.rows):
         raise InputError(f"{file} has seeds, but no row is pretrained")
     if spec.plot and spec.plot not in PLOTS:
         raise unknown("plot", spec.plot, PLOTS, file)
-    for row in spec.rows:
-        _check_row(row, spec, file)
-    named = [*((row.name, "rows") for row in spec.rows), *((job.name, "jobs") for job in spec.jobs)]
-    named += [(protocol.folder, "protocols") for protocol in spec.protocols]
-    for each, key in named:
-        if each and not NAME.fullmatch(each):
-            raise InputError(
-                f"'{each}' among {key} in {file} names a folder or a job; allowed are letters, "
-                "digits, '_', '-' and '.'"
-            )
-    for name, allowed in INNER.items():
-        for key in getattr(spec, name) or {}:
-            if key not in allowed:
-                raise unknown("key", key, allowed, f"{name} in {file}")
+    named = {"rows": [row.name for row in spec.rows], "jobs": [job.name for job in spec.jobs]}
+    named["protocols"] = [protocol.folder for protocol in spec.protocols]
+    for key, names in named.items():
+        for name in filter(None, names):
+            if not NAME.fullmatch(name):
+                raise InputError(
+                    f"'{name}' among {key} in {file} names a folder or a job; allowed are letters, "
+                    "digits, '_', '-' and '.'"
+                )
+    for key, allowed in INNER.items():
+        _only(getattr(spec, key) or {}, allowed, f"{key} in {file}")
     if spec.show and "image" not in spec.show:
         raise InputError(f"show in {file} has no 'image'")
-    return spec
-
-
-def _all_seeds(spec: Spec, file: str) -> list[tuple[Seeds, str]]:
-    """What the file says of seeds, and where."""
-    rows = [(row.seeds, f"'{row.method}' of rows in {file}") for row in spec.rows]
-    jobs = [(job.seeds, f"'{job.name}' of jobs in {file}") for job in spec.jobs]
-    return [(spec.seeds, file), *rows, *jobs]
 
 
 def check_seeds(seeds: Seeds, where: str) -> None:
@@ -338,16 +252,13 @@ def _typed(one, value: Any, where: str):
     raise InputError(f"{one.name} in {where} is '{value}'; it must be {said}")
 
 
-def _unique(names: Sequence[str], key: str, file: str) -> None:
-    if double := sorted({name for name in names if names.count(name) > 1 and key != "protocols"}):
-        raise InputError(f"{key} in {file}: '{double[0]}' stands there twice")
-
-
 def _check_row(row: Row, spec: Spec, file: str) -> None:
     where = f"the row '{row.method}' of {file}"
-    kinds = [row.pretrain, row.start, row.weights, row.job, "published" if row.published else ""]
+    kinds = [row.pretrain, row.start, row.weights, row.job, row.published is True]
     if len(list(filter(None, kinds))) != 1:
         raise InputError(f"{where} needs one of: pretrain, start, weights, job, published")
+    if isinstance(row.published, Mapping):
+        _only(row.published, PAPER, f"published of {where}")
     if row.job and row.job not in (known := [job.name for job in spec.jobs if job.outputs]):
         raise unknown("job (with outputs)", row.job, known, where)
     if row.start and row.start not in STARTS:

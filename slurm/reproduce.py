@@ -13,9 +13,10 @@ from densessl.core.parser import Parser
 from densessl.core.progress import duration
 
 from . import cost, data, expansion, flags, pipeline
-from .expansion import Call, Pipeline
+from .expansion import Pipeline
 from .graph import Job, in_order
 from .local import run_local
+from .spec import Call
 
 DESCRIPTION = """\
 Run every job behind a published table: the pretrainings, their proved conversions, the trials, and
@@ -148,13 +149,8 @@ def _to_screen(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def listing() -> str:
-    """A line for each built-in table: its name, and what its head says it is."""
-    lines = []
-    for name in pipeline.built_in():
-        said = pipeline.read(name).head.splitlines()[1:]
-        text = " ".join(line for line in said if not line.startswith("Cost:"))
-        lines.append(f"{name:22s} {text}\n")
-    return "".join(lines)
+    """A line for each built-in table: its name, and what it says it is."""
+    return "".join(f"{name:22s} {pipeline.description(name)}\n" for name in pipeline.built_in())
 
 
 def describe(found: Pipeline) -> str:

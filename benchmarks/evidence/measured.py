@@ -8,7 +8,7 @@ from pathlib import Path
 
 from densessl.d2_transfer import results
 from densessl.slurm import pipeline
-from densessl.slurm.pipeline import Protocol, Row, Spec, seeds_of
+from densessl.slurm.spec import Protocol, Row, Spec, seeds_of
 
 METRIC = "sem_seg/mIoU"
 IMAGE_LEVEL = ("MoCo-v2", "SimSiam")

@@ -1,6 +1,7 @@
-"""The papers' results tables: title, columns, rows of each, from ``papers/<paper>/<table>.yaml``.
+"""The papers' results tables: title, columns, rows of each, from the files of ``configs/papers``.
 
-A layout says what stands where; the numbers are in ``published.csv`` alone.
+A file there says what is run (``densessl reproduce``) and, in ``layout``, ``published`` and
+``columns``, what stands where; the numbers are in ``published.csv`` alone.
 """
 
 import re
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import yaml
 
+from densessl import configs
 from densessl.core.errors import DenseSSLError, InputError, unknown
 
 from . import published
 from .model import Column
 from .published import Published
 
-FOLDER = Path(__file__).with_name("papers")
+FOLDER = configs.FOLDER / "papers"
+NAMES = Path(__file__).with_name("names.yaml")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, faster
 VARIANT_IS_DATA = ("finetune_cls",)  # its variants are not ways to measure one thing
 LENGTH = re.compile(r"_(\d+)ep$")  # ends the names of the configs of pretraining
 
@@ -68,14 +72,24 @@ class Layout:
 @cache
 def names() -> tuple[str, ...]:
     """The names of all tables, ``setsim/table4``, a paper after the other."""
-    found = [f"{file.parent.name}/{file.stem}" for file in FOLDER.glob("*/*.yaml")]
-    return tuple(sorted(found, key=lambda name: re.sub(r"\d+", lambda n: n[0].zfill(3), name)))
+    return tuple(sorted(_files(), key=lambda name: re.sub(r"\d+", lambda n: n[0].zfill(3), name)))
+
+
+@cache
+def _files() -> dict[str, dict]:
+    """What the files of all tables hold that have a ``layout``."""
+    found = {}
+    for file in FOLDER.glob("*/*.yaml"):
+        told = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+        if "layout" in told:
+            found[f"{file.parent.name}/{file.stem}"] = told
+    return found
 
 
 @cache
 def aliases() -> dict[str, dict]:
     """What stands behind the papers' names of ``methods`` and ``data``."""
-    return yaml.safe_load((FOLDER / "names.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(NAMES.read_text(encoding="utf-8"))
 
 
 def known_as(method: str) -> str:
@@ -91,10 +105,10 @@ def find(name: str, variant: str | None = None) -> Layout:
     """
     if name not in names():
         raise unknown("table", name, names(), "--paper")
-    file = FOLDER / f"{name}.yaml"
     try:
-        return _layout(name, yaml.safe_load(file.read_text(encoding="utf-8")), variant)
+        return _layout(name, _files()[name], variant)
     except (KeyError, TypeError, ValueError) as error:
+        file = FOLDER / f"{name}.yaml"
         raise DenseSSLError(f"{file}: {type(error).__name__}: {error}") from error
 
 
@@ -109,14 +123,15 @@ def column_of(number: Published, columns: Sequence[Column]) -> Column | None:
 
 
 def _layout(name: str, told: dict, variant: str | None) -> Layout:
-    where = told["published"]
+    layout = told["layout"]
+    where = layout["published"]
     numbers = [
         number
         for number in published.read()
         if (number.source, number.table) == (where["source"], where["table"])
     ]
-    heads = told.get("facts", {})
-    sections = told["sections"]
+    heads = layout.get("facts", {})
+    sections = told.get("sections") or [{**layout, "title": "", "rows": told["rows"]}]
     rows = [
         _row(row, index, numbers, heads)
         for index, section in enumerate(sections)
@@ -124,40 +139,41 @@ def _layout(name: str, told: dict, variant: str | None) -> Layout:
     ]
     return Layout(
         name=name,
-        title=told["title"],
-        cite=told["cite"],
-        first=told["first"],
+        title=layout["title"],
+        cite=layout["cite"],
+        first=layout["first"],
         facts=tuple(heads.items()),
-        columns=_columns(told["columns"], name, variant),
+        columns=_columns(told["protocols"], name, variant),
         sections=tuple(section["title"] for section in sections),
         baselines=tuple(section.get("baseline", "") for section in sections),
         rows=tuple(rows),
-        notes=tuple(told.get("notes", ())),
-        decimals=told.get("decimals", 1),
+        notes=tuple(layout.get("notes", ())),
+        decimals=layout.get("decimals", 1),
     )
 
 
-def _columns(groups: list[dict], name: str, variant: str | None) -> tuple[Column, ...]:
+def _columns(measured: list[dict], name: str, variant: str | None) -> tuple[Column, ...]:
     from ..protocols import PROTOCOLS
 
     columns, taken = [], False
-    for group in groups:
-        protocol = PROTOCOLS[group["protocol"]]
-        own = group.get("variant", "")
+    for each in measured:
+        protocol = PROTOCOLS[each["name"]]
+        own = each.get("variant") or protocol.variants[0]
         if variant in protocol.variants and protocol.name not in VARIANT_IS_DATA:
             own, taken = variant, True
-        for head, metric in group["metrics"].items():
-            columns.append(
-                Column(
-                    key=" ".join(filter(None, (protocol.name, own, metric))),
-                    head=head,
-                    group=group["group"],
-                    protocol=protocol.name,
-                    variant=own,
-                    metric=metric,
-                    options=tuple(group.get("options", {}).items()),
-                )
+        columns += [
+            Column(
+                key=" ".join(filter(None, (protocol.name, own, metric))),
+                head=head,
+                group=group,
+                protocol=protocol.name,
+                variant=own,
+                metric=metric,
+                options=tuple(each.get("requires", each.get("options", {})).items()),
             )
+            for group, metrics in each["columns"].items()
+            for head, metric in metrics.items()
+        ]
     if variant is not None and not taken:
         protocols = {column.protocol for column in columns} - set(VARIANT_IS_DATA)
         known = {v for protocol in protocols for v in PROTOCOLS[protocol].variants if v}
@@ -168,29 +184,28 @@ def _columns(groups: list[dict], name: str, variant: str | None) -> tuple[Column
 
 
 def _row(told: dict, section: int, numbers: list[Published], heads: dict[str, str]) -> PaperRow:
-    condition = tuple(tuple(each.split("=")) for each in told.get("condition", "").split())
-    asked = {name: told[name] for name in ("method", "epochs") if name in told}
-    asked |= {"dataset": told["data"]} if "data" in told else {}
-    asked |= {"condition": condition} if condition else {}
+    paper = {"method": told["method"], **told.get("published", {})}
+    condition = tuple(tuple(each.split("=")) for each in paper.get("condition", "").split())
+    asked = {"method": paper["method"], "epochs": paper.get("epochs")}
+    asked |= {"dataset": paper.get("data"), "condition": condition}
     found = tuple(
         number
         for number in numbers
-        if all(getattr(number, name) == value for name, value in asked.items())
+        if all(getattr(number, name) == value for name, value in asked.items() if value)
     )
-    data = told.get("data") or next((number.dataset for number in found), "")
-    epochs = told.get("epochs") or next((number.epochs for number in found), None)
-    config = told.get("config", ())
-    told_facts = dict(condition or next((number.condition for number in found), ()))
-    told_facts |= {"data": "" if data == "none" else data, "epochs": str(epochs or "")}
+    data = paper.get("data") or next((number.dataset for number in found), "")
+    epochs = paper.get("epochs") or next((number.epochs for number in found), None)
+    facts = dict(condition or next((number.condition for number in found), ()))
+    facts |= {"data": "" if data == "none" else data, "epochs": str(epochs or "")}
     return PaperRow(
-        label=told.get("label", told["method"]),
-        method=told["method"],
-        known_as=known_as(told["method"]),
+        label=paper.get("label", paper["method"]),
+        method=paper["method"],
+        known_as=known_as(paper["method"]),
         data=data,
         epochs=epochs,
-        configs=(config,) if isinstance(config, str) else tuple(config),
-        options=tuple(told.get("options", {}).items()),
-        facts=tuple((head, told_facts.get(fact, "")) for head, fact in heads.items()),
+        configs=tuple(filter(None, (told.get("pretrain"), *paper.get("also", ())))),
+        options=tuple(paper.get("options", told.get("transfer", {})).items()),
+        facts=tuple((head, facts.get(fact, "")) for head, fact in heads.items()),
         section=section,
         numbers=found,
     )

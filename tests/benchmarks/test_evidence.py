@@ -10,7 +10,7 @@ import pytest
 import torch
 from densessl.d2_transfer import results
 from densessl.slurm import data, expansion, pipeline
-from densessl.slurm.pipeline import seeds_of
+from densessl.slurm.spec import seeds_of
 from PIL import Image
 
 from benchmarks.evidence import __main__ as command

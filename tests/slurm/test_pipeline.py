@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from densessl.pretrain import config as pretraining
 from densessl.slurm import data, expansion, pipeline, reproduce
-from densessl.slurm.building import VARIABLE
+from densessl.slurm.file_jobs import VARIABLE
 from densessl.slurm.graph import in_order
 from densessl.slurm.local import run_local
 
@@ -17,7 +17,7 @@ from densessl.core.errors import InputError
 BASE = configs.FOLDER / "pretrain" / "moco_v2_r50_in100_200ep.yaml"
 FILE = """\
 # densessl reproduce mine.yaml
-# What it is.
+description: What it is.
 data: imagenet/train
 rows:
   - {method: Random, start: random}
@@ -96,6 +96,10 @@ def by_name(found):
         ("data: imagenet/train\n", "data: a\nseeds: [-1]\n", r"seeds in .*mine.yaml is '\[-1\]'"),
         ("protocols:", "jobs: [{name: j, run: doctor, seeds: 2}]\nprotocols:", "'j' .*no .seed in"),
         ("trials: 2", "folder: ../elsewhere", "'../elsewhere' among protocols"),
+        ("protocols:", "layout: {titel: T}\nprotocols:", "'titel' in layout.*mean 'title'"),
+        ("start: random", "start: random, published: {epoch: 2}", "'epoch' in published.*'Random'"),
+        ("rows:", "sections:", "an entry of sections in .* has a list of rows"),
+        ("rows:", "sections: []\nrows:", "either rows, or a list of sections"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, config, old, new, message):
@@ -109,7 +113,21 @@ def test_a_file_may_be_in_any_form_of_unicode(tmp_path, config, form):
     (tmp_path / "one.yaml").write_text(FILE)
     (tmp_path / "two.yaml").write_text(FILE, encoding=form)
     one, two = (pipeline.read(str(tmp_path / f"{name}.yaml")) for name in ("one", "two"))
-    assert one.rows == two.rows and one.protocols == two.protocols and one.head == two.head
+    assert one.rows == two.rows and one.protocols == two.protocols
+    assert one.description == two.description
+
+
+def test_the_rows_of_sections_are_rows(tmp_path, config):
+    head, _, rest = FILE.partition("rows:\n")
+    rows, _, protocols = rest.partition("protocols:\n")
+    first, *others = rows.splitlines(keepends=True)
+    parts = [
+        f"  - title: {name}\n    rows:\n" + "".join(f"    {row}" for row in rows)
+        for name, rows in (("One", [first]), ("Two", others))
+    ]
+    text = f"{head}sections:\n{''.join(parts)}protocols:\n{protocols}"
+    sections, plain = expanded(tmp_path, text), expanded(tmp_path)
+    assert (sections.spec, sections.jobs) == (plain.spec, plain.jobs)
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
@@ -442,7 +460,7 @@ def test_the_example_of_the_docs_and_every_key_that_they_name(tmp_path, config):
     for kind in (pipeline.Spec, pipeline.Row, pipeline.Protocol, pipeline.FreeJob):
         for each in fields(kind):
             name = "from" if each.name == "start_from" else each.name
-            assert name in ("name", "head") or f"`{name}" in table, name
+            assert name == "name" or f"`{name}" in table, name
 
 
 # ------------------------------------------------------------------------------ the data
