@@ -13,11 +13,12 @@ from rich.text import Text
 from densessl.core import log, waiting
 from densessl.core.errors import InputError
 from densessl.core.files import write_text
+from densessl.core.limits import cores
 from densessl.core.parser import Parser
 from densessl.core.waiting import TIMEOUT
 from densessl.decoding import UnreadableImage, opened, reasons
 
-from .images_argument import add_images, cores, data_of, require_writable, show, source_of
+from .images_argument import add_images, data_of, require_writable, show, source_of
 
 if TYPE_CHECKING:
     from .advise_model import Advice, Images, Machine

@@ -11,12 +11,13 @@ from rich.text import Text
 from densessl.core import log
 from densessl.core.errors import InputError
 from densessl.core.files import write_json
+from densessl.core.limits import cores
 from densessl.core.names import readable
 from densessl.core.parser import Parser
 from densessl.core.units import byte_size
 from densessl.decoding import find_range, parse, sample, told, told_left_out
 
-from .images_argument import add_images, cores, require_writable, show, source_of
+from .images_argument import add_images, require_writable, show, source_of
 
 BAR = 30  # columns of the longest bar
 NAMED = 5  # files that the terminal names; the JSON has all

@@ -1,6 +1,5 @@
 """What verbs that are asked about images share: their arguments, and how they print a report."""
 
-import os
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -72,8 +71,3 @@ def require_writable(file: Path, endings: tuple[str, ...]) -> None:
         raise InputError(
             f"--output {file}: cannot make its folder: {error.filename}: {error.strerror}"
         ) from None
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

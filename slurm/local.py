@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, StoppedEarly
+from densessl.core.limits import cores
 from densessl.core.lock import is_held, locked
 from densessl.core.progress import duration
 from densessl.core.stops import handled
@@ -113,7 +114,7 @@ def _threads(at_once: int) -> dict[str, str]:
     """What shares the processor among jobs side by side, as variables of their environment."""
     if at_once == 1:
         return {}
-    each = max(len(os.sched_getaffinity(0)) // at_once, 1)
+    each = max(cores() // at_once, 1)
     return {"OMP_NUM_THREADS": str(each), "OMP_WAIT_POLICY": "PASSIVE"}
 
 

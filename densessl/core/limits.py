@@ -1,4 +1,4 @@
-"""What the operating system grants loader processes: shared memory and file handles."""
+"""What the operating system grants: cores, and to loader processes shared memory and handles."""
 
 import os
 import resource
@@ -11,6 +11,11 @@ PREFETCH = 2  # batches that each loader process has ready, as PyTorch's default
 PER_WORKER = 4  # handles of this process for each loader process: pipes and its end
 SPARE = 16  # handles for files, sockets and libraries
 AMPLE = 512  # more than that is not worth asking for
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_loading(

@@ -1,13 +1,13 @@
 """``densessl scenes DIR``: write the procedural data set in the layouts of the real ones."""
 
 import logging
-import os
 import shlex
 import shutil
 from pathlib import Path
 
 from densessl.core import log
 from densessl.core.errors import InputError
+from densessl.core.limits import cores
 from densessl.core.parser import Parser
 from densessl.core.stops import unfinished
 
@@ -28,13 +28,9 @@ def parser() -> Parser:
     options.add_argument("--size", type=int, default=128, metavar="S", help="side in pixels")
     options.add_argument("--seed", type=int, default=0, metavar="K", help="decides every byte")
     options.add_argument(
-        "--workers", type=int, default=_cores(), help="processes; any number gives the same set"
+        "--workers", type=int, default=cores(), help="processes; any number gives the same set"
     )
     return options
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check(options) -> None:

@@ -1,11 +1,11 @@
 """``densessl prepare NAME``: write the label images that a data set lacks for Detectron2."""
 
-import os
 import sys
 from pathlib import Path
 
 from densessl.core import log
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
+from densessl.core.limits import cores
 from densessl.core.parser import Parser
 from densessl.core.stops import unfinished
 
@@ -29,12 +29,8 @@ def parser() -> Parser:
     options.add_argument(
         "--sbd", metavar="DIR", type=Path, help="voc_aug: SBD, or a folder SegmentationClassAug"
     )
-    options.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes")
+    options.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes")
     return options
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(argv: list[str]) -> int:
