@@ -15,7 +15,8 @@ from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, StoppedEarly
 from densessl.core.limits import cores
-from densessl.core.lock import is_held, locked
+from densessl.core.lines import tail
+from densessl.core.lock import locked
 from densessl.core.progress import duration
 from densessl.core.stops import handled
 
@@ -158,7 +159,7 @@ def _run(
         stops.append(signal.SIGTERM)  # for those beside it, too
         ended("stopped")
         return None
-    last = last_lines(log, start)[-TAIL:]
+    last = tail(log, start)[-TAIL:]
     ended("failed", "\n".join(last))
     why = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
     return JobFailed(
@@ -172,7 +173,7 @@ def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]
     """Wait for the child, show its last line, and hand on every stop that comes in."""
     handed_on = 0
     while child.poll() is None:
-        board.show(job.name, next(iter(last_lines(log, start)[-1:]), ""))
+        board.show(job.name, next(iter(tail(log, start)[-1:]), ""))
         for number in stops[handed_on:]:
             if handed_on < 2:
                 child.send_signal(number)
@@ -186,15 +187,6 @@ def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]
     return child.returncode
 
 
-def last_lines(log: Path, start: int) -> list[str]:
-    """The last lines, at most 16 KiB, that the log has from ``start`` on."""
-    with open(log, "rb") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        stream.seek(max(start, end - (1 << 14)))
-        text = stream.read().decode(errors="replace")
-    return [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
-
-
 @contextmanager
 def _stops():
     """A list that grows by one signal number at every Ctrl-C, SIGTERM or closed terminal."""
@@ -205,8 +197,3 @@ def _stops():
 
     with handled(note, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
         yield received
-
-
-def is_busy(folder: Path) -> bool:
-    """Whether a run (or a job that it left behind) holds the folder."""
-    return is_held(folder / ".lock")

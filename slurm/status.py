@@ -1,7 +1,6 @@
 """``densessl status DIR``: what became of the jobs of a folder."""
 
 import json
-import os
 import re
 import sys
 import time
@@ -16,13 +15,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from densessl.core.lines import tail
+from densessl.core.lock import is_held
 from densessl.core.parser import Parser
 from densessl.core.progress import duration
 
 from . import state as folder_state
 from .board import STAMP
 from .graph import Finished, Job, in_order
-from .local import is_busy
 from .queue import Queued, read_queue
 
 PERIOD = 5  # seconds between two looks of --watch
@@ -117,7 +117,7 @@ def _row(
         row.state = "requeued" if said and said.state == "requeued" else "queued"
         row.says = _why(queued)
     elif said and said.state == "running" and not said.slurm_job:  # on this machine
-        row.state = "running" if is_busy(folder) else "stopped"
+        row.state = "running" if is_held(folder / ".lock") else "stopped"
         _read_progress(row, job, folder, said)
     elif said and said.state == "running":
         row.state = "running" if queued or queue is None else "lost"
@@ -153,7 +153,7 @@ def _read_progress(row: Row, job: Job, folder: Path, said: folder_state.State) -
         if found := STEP.search(line):
             row.step, row.total, row.left = int(found[1]), int(found[2]), found[3]
             break
-    row.says = STAMP.sub("", lines[-1]) if lines else ""
+    row.says = STAMP.sub("", lines[-1].strip()) if lines else ""
     for output in job.outputs:
         for line in reversed(tail(output.parent / "metrics.jsonl")):
             try:
@@ -161,18 +161,6 @@ def _read_progress(row: Row, job: Job, folder: Path, said: folder_state.State) -
             except (ValueError, AttributeError):  # the first of the tail may be cut
                 continue
             return
-
-
-def tail(path: Path, size: int = 1 << 14) -> list[str]:
-    """The last lines of a file, at most 16 KiB of them; none where there is no file."""
-    try:
-        with open(path, "rb") as stream:
-            end = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, end - size))
-            text = stream.read().decode(errors="replace")
-    except OSError:
-        return []
-    return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
 
 
 def _last(text: str) -> str:

@@ -25,11 +25,12 @@ from pathlib import Path
 from densessl.core import names
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.files import write_json
+from densessl.core.lines import tail
 from densessl.core.progress import duration
 
 from . import lock, requeue
 from .graph import Finished, Job
-from .local import TAIL, last_lines
+from .local import TAIL
 from .state import State, is_cancelled, now, read_state, read_submission, write_state
 from .stops import Stops
 
@@ -275,7 +276,7 @@ class _Run:
     def _fail(self, code: int, why: str, start: int, settled: bool = False) -> int:
         """Write the failure, unless another process's came first; the exit code."""
         code = (128 - code if code < 0 else code) or 1
-        lines = [why, *last_lines(self.log, start)[-TAIL:]]
+        lines = [why, *tail(self.log, start)[-TAIL:]]
         told = read_state(self.folder, self.task.name) if self.rank else None  # by the first
         state = replace(told or self.state, state="failed", code=code, error="\n".join(lines))
         self._say(f"failed: {why}")

@@ -87,6 +87,18 @@ class Lines(Growing):
         self.add(f"{line}\n".encode("utf-8", names.ERRORS))
 
 
+def tail(path: str | os.PathLike, start: int = 0) -> list[str]:
+    """The last lines, at most 16 KiB, that a file has from ``start`` on; none without a file."""
+    try:
+        with open(path, "rb") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(start, end - (1 << 14)))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+
+
 def failed(path: str | os.PathLike, error: OSError) -> None:
     """Warn that ``path`` cannot be written, if no other file of this process waits already."""
     first = not _waiting
