@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from fvcore.common.config import CfgNode
 
+from densessl.core import distributed
 from densessl.core.loader import Loader
 
-from .engine import distributed
 from .engine.build import build_model
 from .engine.image_range import range_of_run
 from .engine.loading import options_of

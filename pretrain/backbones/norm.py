@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine import distributed
+from densessl.core import distributed
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):

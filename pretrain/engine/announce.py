@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from densessl.core import distributed
 from densessl.decoding import told_left_out
 
 from .. import config
 from ..contradictions import contradictions
 from ..methods.base import Method
 from ..views import ImageSource
-from . import distributed
 from .schedules import scaled_lr
 
 logger = logging.getLogger("densessl")

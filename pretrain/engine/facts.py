@@ -9,12 +9,11 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from densessl.core import files
+from densessl.core import distributed, files
 from densessl.weight_files.recognise import from_file
 
 from .. import config
 from ..views import ImageSource
-from . import distributed
 from .resume import FREE
 
 ONLINE = ("KNN.", "PROBE.")  # begin the options of what only looks on

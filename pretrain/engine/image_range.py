@@ -8,13 +8,12 @@ from typing import Any, BinaryIO
 import torch
 from fvcore.common.config import CfgNode
 
-from densessl.core import waiting
+from densessl.core import distributed, waiting
 from densessl.core.errors import InputError
 from densessl.decoding import Range, find_range, parse, sample, told
 
 from ..views import ImageSource
 from ..views.dataset import Batch
-from . import distributed
 from .loading import late
 
 BEFORE = (0.0, 65535.0)  # what runs had that know of no range: the upper eight of 16 bits

@@ -4,12 +4,10 @@ import os
 
 from fvcore.common.config import CfgNode
 
-from densessl.core import limits
+from densessl.core import distributed, limits
 from densessl.core.errors import EnvironmentLacks
 from densessl.core.loader import GRACE, Options
 from densessl.core.names import one_line
-
-from . import distributed
 
 TENSORS = 8  # of a Batch
 

@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from densessl.core import distributed
 from densessl.core.board import Board
 from densessl.core.metrics import Metrics
-
-from . import distributed
 
 logger = logging.getLogger("densessl")
 

@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import functional as T
 
-from densessl.core import knn
+from densessl.core import distributed, knn
 from densessl.core.errors import InputError
 from densessl.core.files import walk
 from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Range, UnreadableImage, decode, is_image
 
-from . import distributed
 from .online_measure import OnlineMeasure
 
 UNREADABLE = -1  # the label of an image that cannot be read; it is left out

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as T
 
+from densessl.core import distributed
 from densessl.core.errors import InputError
 from densessl.core.reading import reading
 from densessl.decoding import Range
@@ -28,7 +29,6 @@ from densessl.probes import (
     upsampled,
 )
 
-from . import distributed
 from .online_measure import OnlineMeasure
 
 HELD_OUT = 4  # every such image is for validation, where no others are named

@@ -9,10 +9,9 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from densessl.core import distributed
 from densessl.core.errors import EnvironmentLacks
 from densessl.core.files import standing
-
-from . import distributed
 
 
 def check_compiler(cfg: CfgNode, device: torch.device) -> None:

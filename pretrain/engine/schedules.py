@@ -52,14 +52,3 @@ def weight_decay(solver: CfgNode, step: int, steps_per_epoch: int) -> float:
         return solver.WEIGHT_DECAY
     share = step / max(total_steps(solver, steps_per_epoch), 1)
     return cosine(solver.WEIGHT_DECAY, solver.END_WEIGHT_DECAY, share)
-
-
-def teacher_temperature(warm: float, final: float, warmup_epochs: int, epoch: int) -> float:
-    """The teacher's temperature in ``epoch`` (from 0), in equal steps from ``warm`` to ``final``.
-
-    The last of the ``warmup_epochs`` is at ``final`` already, as are all after it.
-    Source: DINO, main_dino.py (teacher_temp_schedule).
-    """
-    if epoch >= warmup_epochs:
-        return final
-    return linear(warm, final, epoch / max(warmup_epochs - 1, 1))

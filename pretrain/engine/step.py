@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import distributed
+from densessl.core import distributed
+
 from .gradients import clip_each_
 
 AMP = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}

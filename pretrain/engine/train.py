@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from densessl.core import files, log, waiting
+from densessl.core import distributed, files, log, waiting
 from densessl.core.checkpoint import damage, remove, save
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.loader import GRACE, Loader
@@ -29,7 +29,7 @@ from ..views import (
     build_source,
     collate,
 )
-from . import changes, distributed, resume
+from . import changes, resume
 from .announce import announce, remarks
 from .build import build_model
 from .checkpoint import Checkpoints

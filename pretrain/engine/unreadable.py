@@ -12,11 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densessl.core import files, lines
+from densessl.core import distributed, files, lines
 from densessl.core.errors import InputError
 from densessl.core.names import one_line, to_line
-
-from . import distributed
 
 logger = logging.getLogger("densessl")
 

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from densessl.core import distributed
 from densessl.decoding import Range
 
 from ..contradictions import FAR, over_rule
 from ..methods.base import Method
-from . import distributed
 from .collapse import Collapse
 from .online_knn import OnlineKNN
 from .online_probe import OnlineProbe

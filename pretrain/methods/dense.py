@@ -5,9 +5,10 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from densessl.core import distributed
+
 from ..correspondence import Pair
 from ..correspondence.expression import parse
-from ..engine import distributed
 from ..losses import info_nce, set_info_nce
 from ..views import View
 from .base import LEVEL, feature_std

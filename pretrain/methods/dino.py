@@ -5,18 +5,17 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from densessl.core import distributed
 from densessl.core.errors import InputError
+from densessl.core.schedules import linear
 
 from ..backbones import SyncBatchNorm
-from ..engine import distributed
-from ..engine.momentum import cosine_momentum
-from ..engine.schedules import teacher_temperature
 from ..losses import distillation, next_center, paired_distillation
 from ..precision import full_precision
 from ..views import View
 from .base import feature_std, new_backbone
 from .heads import unit
-from .momentum import MomentumMethod, momentum_copy
+from .momentum import MomentumMethod, cosine_momentum, momentum_copy
 from .signs import image_signs
 
 Levels = dict[str, Tensor]
@@ -147,6 +146,17 @@ class DINO(MomentumMethod):
 
     def ddp_ignored(self) -> list[str]:
         return [name for name, _ in self.named_buffers() if name.startswith("center")]
+
+
+def teacher_temperature(warm: float, final: float, warmup_epochs: int, epoch: int) -> float:
+    """The teacher's temperature in ``epoch`` (from 0), in equal steps from ``warm`` to ``final``.
+
+    The last of the ``warmup_epochs`` is at ``final`` already, as are all after it.
+    Source: DINO, main_dino.py (teacher_temp_schedule).
+    """
+    if epoch >= warmup_epochs:
+        return final
+    return linear(warm, final, epoch / max(warmup_epochs - 1, 1))
 
 
 def pooled(levels: Levels) -> Tensor:

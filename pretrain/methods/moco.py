@@ -5,7 +5,8 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from ..engine import distributed
+from densessl.core import distributed
+
 from ..losses import info_nce
 from ..views import View
 from .base import LEVEL, feature_std, new_backbone

@@ -5,12 +5,11 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from ..correspondence import geometric
-from ..engine.momentum import cosine_momentum
 from ..losses import negative_cosine, propagated_consistency
 from ..views import View
 from .base import LEVEL, feature_std, new_backbone
 from .heads import MLP, unit
-from .momentum import MomentumMethod, momentum_copy
+from .momentum import MomentumMethod, cosine_momentum, momentum_copy
 from .signs import image_signs, position_signs
 
 

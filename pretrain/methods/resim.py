@@ -4,11 +4,11 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from densessl.core import distributed
 from densessl.core.errors import InputError
 
 from ..backbones import FPN
 from ..correspondence import windows
-from ..engine import distributed
 from ..losses import cell_negatives, info_nce, prroi_pool, region_info_nce
 from ..views import View
 from .base import LEVEL, feature_std

@@ -4,7 +4,8 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from ..engine import distributed
+from densessl.core import distributed
+
 from ..losses import nt_xent
 from ..views import View
 from .base import LEVEL, Method, feature_std, new_backbone

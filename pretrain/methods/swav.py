@@ -4,7 +4,8 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from ..engine import distributed
+from densessl.core import distributed
+
 from ..losses import sinkhorn, swapped_prediction
 from ..precision import full_precision
 from ..views import View

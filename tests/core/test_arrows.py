@@ -32,6 +32,9 @@ MAY_NOT_IMPORT = {  # within pretrain/
     "correspondence": METHODS_AND_ABOVE,
     "losses": METHODS_AND_ABOVE,
     "views": METHODS_AND_ABOVE,
+    "backbones": METHODS_AND_ABOVE,
+    "methods": {"engine", "show"},
+    "engine": {"show"},
 }
 
 

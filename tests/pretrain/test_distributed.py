@@ -14,11 +14,12 @@ import torch
 import torch.multiprocessing as mp
 from densessl.pretrain import config
 from densessl.pretrain.backbones import SyncBatchNorm
-from densessl.pretrain.engine import distributed
 from densessl.pretrain.methods import build_method
 from densessl.pretrain.views import View
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from densessl.core import distributed
 
 IMAGES = 8
 SIDE = 48  # pixels: 2 x 2 positions of layer4

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from densessl.pretrain import config
-from densessl.pretrain.engine.momentum import cosine_momentum
 from densessl.pretrain.engine.schedules import (
     learning_rate,
     scaled_lr,
-    teacher_temperature,
     total_steps,
     weight_decay,
 )
 from densessl.pretrain.methods.dense import weighted
+from densessl.pretrain.methods.dino import teacher_temperature
+from densessl.pretrain.methods.momentum import cosine_momentum
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schedules"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain.engine.schedules import teacher_temperature
 from densessl.pretrain.losses import distillation, next_center, paired_distillation
+from densessl.pretrain.methods.dino import teacher_temperature
 
 from densessl.core.errors import InputError
 

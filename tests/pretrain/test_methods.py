@@ -8,10 +8,10 @@ import pytest
 import torch
 from densessl.pretrain import config
 from densessl.pretrain.correspondence import Pair, nearest, one_hot, salient, set_to_set
-from densessl.pretrain.engine.momentum import ema_update_
 from densessl.pretrain.engine.optimizers import build_optimizer
 from densessl.pretrain.methods import METHODS, build_method
 from densessl.pretrain.methods.heads import DenseProjector, Projector, Queue
+from densessl.pretrain.methods.momentum import ema_update_
 from densessl.pretrain.views import View
 from torch import nn
 

@@ -13,12 +13,12 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from densessl.pretrain import config
 from densessl.pretrain.backbones import build_backbone
-from densessl.pretrain.engine import distributed
 from densessl.pretrain.engine.online_probe import OnlineProbe
 from densessl.pretrain.engine.train import Run, train
 from PIL import Image
 from torchvision import transforms as T
 
+from densessl.core import distributed
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.probes import cell_counts, linear_probe
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from densessl.core.errors import EnvironmentLacks, InputError
+from .errors import EnvironmentLacks, InputError
 
 
 def setup(device: str = "auto", init_method: str = "env://", timeout: float = 1800) -> torch.device:
