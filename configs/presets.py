@@ -20,7 +20,7 @@ from densessl.core.files import read_text
 
 FOLDER = Path(__file__).with_name("pretrain")
 ABOUT, SWEEP = "ABOUT", "SWEEP"
-TELLS, COST = ("description", "cost"), ("v100", "hours", "source")
+SECTION, COST = ("description", "cost"), ("v100", "hours", "source")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class Preset:
 
     def about(self) -> Mapping[str, Any]:
         """Its ABOUT, with a ``cost`` that may be {}; InputError for keys that nobody reads."""
-        told = _keys(_read(self.file).get(ABOUT), TELLS, f"{ABOUT} of {self.file}")
-        return told | {"cost": _keys(told.get("cost"), COST, f"cost in {ABOUT} of {self.file}")}
+        where = f"{ABOUT} of {self.file}"
+        section = _keys(_read(self.file).get(ABOUT), SECTION, where)
+        return section | {"cost": _keys(section.get("cost"), COST, f"cost in {where}")}
 
     def gpu_hours(self) -> float | None:
         """The V100-hours of the run; None where it says none."""
@@ -87,13 +88,13 @@ def find(path: str | os.PathLike) -> Preset:
     raise unknown("config (no such file, and no built-in one)", str(path), built_in())
 
 
-def _keys(told: Any, allowed: tuple[str, ...], where: str) -> dict[str, Any]:
-    if not isinstance(told or {}, dict):
-        raise InputError(f"{where} is a group of keys, not '{told}'")
-    for key in told or {}:
+def _keys(section: Any, allowed: tuple[str, ...], where: str) -> dict[str, Any]:
+    if not isinstance(section or {}, dict):
+        raise InputError(f"{where} is a group of keys, not '{section}'")
+    for key in section or {}:
         if key not in allowed:
             raise unknown("key", key, allowed, where)
-    return told or {}
+    return section or {}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -87,11 +87,13 @@ class Builder:
         for free in self.spec.jobs:
             for seed in seeds_of(free.seeds) or [None]:
                 self._add_free(free, seed)
+        trials = tuple(self.jobs["transfer"])
+        if self.results and self.spec.plot:
+            plot = file_jobs.plot(self.spec, self.folder, self.results, trials, self.mini)
+            self._add("plot", plot)
         if self.results:
-            how = (self.spec, self.folder, self.results, tuple(self.jobs["transfer"]), self.mini)
-            if self.spec.plot:
-                self._add("plot", file_jobs.plot(*how))
-            self._add("table", file_jobs.table(*how))
+            table = file_jobs.table(self.spec, self.folder, self.results, trials, self.mini)
+            self._add("table", table)
 
     def in_turn(self) -> tuple[Job, ...]:
         """All jobs: those of the first seed of every row, of the second, …, then what is of none.

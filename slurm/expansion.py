@@ -55,8 +55,8 @@ class Pipeline:
                 for link in links:
                     link.unlink()
                 raise
-        for place in self.results:  # the table names them, also those of failed trials
-            place.mkdir(parents=True, exist_ok=True)
+        for folder in self.results:  # the table names them, also those of failed trials
+            folder.mkdir(parents=True, exist_ok=True)
 
     def is_done(self) -> Callable[[str], bool]:
         """Which jobs are finished."""

@@ -248,8 +248,8 @@ def _typed(one, value: Any, where: str):
         types, _ = TYPES[kind]
         if isinstance(value, types) and not (kind is int and isinstance(value, bool)):
             return tuple(value) if kind is tuple else value
-    said = " or ".join(TYPES[kind][1] for kind in kinds if kind is not NoneType)
-    raise InputError(f"{one.name} in {where} is '{value}'; it must be {said}")
+    allowed = " or ".join(TYPES[kind][1] for kind in kinds if kind is not NoneType)
+    raise InputError(f"{one.name} in {where} is '{value}'; it must be {allowed}")
 
 
 def _check_row(row: Row, spec: Spec, file: str) -> None:

@@ -152,8 +152,8 @@ class Call:
     scenes: Mapping[str, int] = field(default_factory=dict)
 
 
-def seeds_of(told: Seeds, first: int = 0) -> list[int]:
-    """The seeds that a file or a call tells: so many from ``first`` on, or a list; none: []."""
-    if told is None:
+def seeds_of(seeds: Seeds, first: int = 0) -> list[int]:
+    """The seeds that a file or a call names: so many from ``first`` on, or a list; none: []."""
+    if seeds is None:
         return []
-    return list(range(first, first + told)) if isinstance(told, int) else list(told)
+    return list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)

@@ -23,11 +23,11 @@ def build(layout: Layout, records: Sequence[Record] = ()) -> tuple[Table, Placed
     """
     placed = place(layout, records)
     rows: list[Row] = []
-    for index, told in enumerate(layout.rows):
-        numbers = _published(layout, told)
+    for index, paper_row in enumerate(layout.rows):
+        numbers = _published(layout, paper_row)
         models = by_recipe(placed.rows.get(index, []))
         remark = placed.remarks.get(index, "")
-        rows += _rows(layout, told, numbers, models, remark)
+        rows += _rows(layout, paper_row, numbers, models, remark)
     sections, baselines = list(layout.sections), list(layout.baselines)
     if placed.others:
         rows += _others(layout, placed)
@@ -51,10 +51,10 @@ def build(layout: Layout, records: Sequence[Record] = ()) -> tuple[Table, Placed
     return table, placed
 
 
-def _published(layout: Layout, told: PaperRow) -> dict[str, PublishedCell]:
+def _published(layout: Layout, paper_row: PaperRow) -> dict[str, PublishedCell]:
     """The row's published numbers by column key."""
     cells = {}
-    for number in told.numbers:
+    for number in paper_row.numbers:
         if column := column_of(number, layout.columns):
             notes = number.notes
             if number.suspect:
@@ -68,28 +68,28 @@ def _published(layout: Layout, told: PaperRow) -> dict[str, PublishedCell]:
 
 def _rows(
     layout: Layout,
-    told: PaperRow,
+    paper_row: PaperRow,
     numbers: dict[str, PublishedCell],
     models: list[list[Record]],
     remark: str,
 ) -> list[Row]:
     """The paper's row: alone, or once for each of our models."""
-    facts = dict(told.facts)
-    epochs = str(told.epochs or "")
-    shown = {"facts": facts, "section": told.section, "published": numbers}
+    facts = dict(paper_row.facts)
+    epochs = str(paper_row.epochs or "")
+    shown = {"facts": facts, "section": paper_row.section, "published": numbers}
     if not models:
-        row = Row(told.label, told.method, told.data, epochs, **shown)
+        row = Row(paper_row.label, paper_row.method, paper_row.data, epochs, **shown)
         return [row] if numbers else []
-    comparable = _comparable(layout, told)
+    comparable = _comparable(layout, paper_row)
     rows = []
     for nth, trials in enumerate(models):
         which = f" [{experiments.which(trials)}]" if len(models) > 1 else ""
         row = Row(
-            told.label + which,
+            paper_row.label + which,
             trials[0].method,
-            told.data,
+            paper_row.data,
             epochs,
-            published_as=told.label,
+            published_as=paper_row.label,
             repeats=nth > 0,
             notes=(remark,) if remark else (),
             **shown,
@@ -101,10 +101,10 @@ def _rows(
     return rows
 
 
-def _comparable(layout: Layout, told: PaperRow) -> set[str]:
+def _comparable(layout: Layout, paper_row: PaperRow) -> set[str]:
     """The columns whose published number was measured as the column is, and is no suspect."""
     keys = set()
-    for number in told.numbers:
+    for number in paper_row.numbers:
         column = column_of(number, layout.columns)
         if column is None or number.suspect or math.isnan(number.value):
             continue

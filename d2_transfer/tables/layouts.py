@@ -80,9 +80,9 @@ def _files() -> dict[str, dict]:
     """What the files of all tables hold that have a ``layout``."""
     found = {}
     for file in FOLDER.glob("*/*.yaml"):
-        told = yaml.load(file.read_text(encoding="utf-8"), LOADER)
-        if "layout" in told:
-            found[f"{file.parent.name}/{file.stem}"] = told
+        table = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+        if "layout" in table:
+            found[f"{file.parent.name}/{file.stem}"] = table
     return found
 
 
@@ -122,8 +122,8 @@ def column_of(number: Published, columns: Sequence[Column]) -> Column | None:
     return None
 
 
-def _layout(name: str, told: dict, variant: str | None) -> Layout:
-    layout = told["layout"]
+def _layout(name: str, table: dict, variant: str | None) -> Layout:
+    layout = table["layout"]
     where = layout["published"]
     numbers = [
         number
@@ -131,7 +131,7 @@ def _layout(name: str, told: dict, variant: str | None) -> Layout:
         if (number.source, number.table) == (where["source"], where["table"])
     ]
     heads = layout.get("facts", {})
-    sections = told.get("sections") or [{**layout, "title": "", "rows": told["rows"]}]
+    sections = table.get("sections") or [{**layout, "title": "", "rows": table["rows"]}]
     rows = [
         _row(row, index, numbers, heads)
         for index, section in enumerate(sections)
@@ -143,7 +143,7 @@ def _layout(name: str, told: dict, variant: str | None) -> Layout:
         cite=layout["cite"],
         first=layout["first"],
         facts=tuple(heads.items()),
-        columns=_columns(told["protocols"], name, variant),
+        columns=_columns(table["protocols"], name, variant),
         sections=tuple(section["title"] for section in sections),
         baselines=tuple(section.get("baseline", "") for section in sections),
         rows=tuple(rows),
@@ -183,8 +183,8 @@ def _columns(measured: list[dict], name: str, variant: str | None) -> tuple[Colu
     return tuple(columns)
 
 
-def _row(told: dict, section: int, numbers: list[Published], heads: dict[str, str]) -> PaperRow:
-    paper = {"method": told["method"], **told.get("published", {})}
+def _row(row: dict, section: int, numbers: list[Published], heads: dict[str, str]) -> PaperRow:
+    paper = {"method": row["method"], **row.get("published", {})}
     condition = tuple(tuple(each.split("=")) for each in paper.get("condition", "").split())
     asked = {"method": paper["method"], "epochs": paper.get("epochs")}
     asked |= {"dataset": paper.get("data"), "condition": condition}
@@ -203,8 +203,8 @@ def _row(told: dict, section: int, numbers: list[Published], heads: dict[str, st
         known_as=known_as(paper["method"]),
         data=data,
         epochs=epochs,
-        configs=tuple(filter(None, (told.get("pretrain"), *paper.get("also", ())))),
-        options=tuple(paper.get("options", told.get("transfer", {})).items()),
+        configs=tuple(filter(None, (row.get("pretrain"), *paper.get("also", ())))),
+        options=tuple(paper.get("options", row.get("transfer", {})).items()),
         facts=tuple((head, facts.get(fact, "")) for head, fact in heads.items()),
         section=section,
         numbers=found,

@@ -100,10 +100,10 @@ def _collect(dirs: list[str]) -> list[Record]:
     for error in skipped:
         logger.warning("skipped: %s", error)
     if not records:
-        places = ", ".join(str(Path(place)) for place in dirs)
+        folders = ", ".join(str(Path(folder)) for folder in dirs)
         but = f" ({len(skipped)} files of that name are no records)" if skipped else ""
         raise InputError(
-            f"no trial_<k>/result.json in or below {places}{but}. Trials make them: "
+            f"no trial_<k>/result.json in or below {folders}{but}. Trials make them: "
             "densessl transfer WEIGHTS --protocol voc_det_c4 --trials 5 -o DIR"
         )
     return records
@@ -113,18 +113,18 @@ def _labelled(records: list[Record], labels: list[str]) -> list[Record]:
     """The records with what ``--label DIR=NAME`` calls the trials below DIR."""
     named = {}
     for label in labels:
-        place, equals, name = label.rpartition("=")
-        if not equals or not place or not name:
+        folder, equals, name = label.rpartition("=")
+        if not equals or not folder or not name:
             raise InputError(f"--label is '{label}'; allowed: DIR=NAME")
-        named[Path(place).resolve()] = name
+        named[Path(folder).resolve()] = name
     unused = set(named)
     for index, record in enumerate(records):
-        for place in named:
-            if record.folder.resolve().is_relative_to(place):
-                records[index] = replace(record, method=named[place])
-                unused.discard(place)
-    for place in sorted(unused):
-        logger.warning("--label: there is no record below %s", place)
+        for folder in named:
+            if record.folder.resolve().is_relative_to(folder):
+                records[index] = replace(record, method=named[folder])
+                unused.discard(folder)
+    for folder in sorted(unused):
+        logger.warning("--label: there is no record below %s", folder)
     return records
 
 

@@ -72,8 +72,8 @@ def config_names(facts: dict) -> list[str]:
 
     Empty for a run of other options; such a run is no row of a paper.
     """
-    told = facts.get("config_name") or []
-    return [str(name) for name in (told if isinstance(told, list) else [told])]
+    names = facts.get("config_name") or []
+    return [str(name) for name in (names if isinstance(names, list) else [names])]
 
 
 def columns_of(layout: Layout, record: Record) -> list[Column]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from densessl.core.errors import DenseSSLError, unknown
 
 FILE = Path(__file__).with_name("published.csv")
+# fmt: off
 COLUMNS = (
-    *("source", "table", "method", "pretrain_dataset", "pretrain_epochs", "protocol", "variant"),
-    *("data", "condition", "metric", "value", "delta_vs_baseline", "suspect", "note"),
+    "source", "table", "method", "pretrain_dataset", "pretrain_epochs", "protocol", "variant",
+    "data", "condition", "metric", "value", "delta_vs_baseline", "suspect", "note",
 )
+# fmt: on
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,8 @@ def test_a_row_with_seeds_is_a_pretraining_for_each_and_one_row_of_the_table(tmp
         name
         for seed in (1, 2)
         for name in (
-            *(f"pretrain-mine_moco-seed{seed}", f"convert-mine_moco-seed{seed}"),
+            f"pretrain-mine_moco-seed{seed}",
+            f"convert-mine_moco-seed{seed}",
             *(f"transfer-voc_det_c4-mine_moco-seed{seed}-{k}" for k in (1, 2)),
         )
     ]
@@ -173,7 +174,8 @@ def test_a_row_with_seeds_is_a_pretraining_for_each_and_one_row_of_the_table(tmp
     assert given == jobs == by_name(expanded(tmp_path, f"seeds: 3\n{FILE}"))
     listed = by_name(expanded(tmp_path, FILE.replace("CONFIG}", "CONFIG, seeds: [7, 0]}")))
     assert [name for name in listed if name.startswith("pretrain")] == [
-        *("pretrain-mine_moco-seed7", "pretrain-mine_moco"),
+        "pretrain-mine_moco-seed7",
+        "pretrain-mine_moco",
     ]
     with pytest.raises(InputError, match="it has seeds and SEED 4"):
         expanded(tmp_path, told, pretrain=("SEED", "4"))
@@ -277,8 +279,11 @@ def test_a_sweep_is_a_row_for_each_value(tmp_path, config):
     assert f"pretrain-{row}-local_crops_9" in jobs
     rows = [row.method for row in pipeline.read(str(tmp_path / "mine.yaml")).rows]
     assert rows[2:7] == [
-        *("MoCo-v2, MOCO.TEMPERATURE 0.1", "MoCo-v2, MOCO.TEMPERATURE 0.2"),
-        *("DINO, 4 crops", "DINO, 8 crops", "DINO, 9 crops"),
+        "MoCo-v2, MOCO.TEMPERATURE 0.1",
+        "MoCo-v2, MOCO.TEMPERATURE 0.2",
+        "DINO, 4 crops",
+        "DINO, 8 crops",
+        "DINO, 9 crops",
     ]
     assert [*jobs][-2:] == ["plot-mine", "table-mine"]
 
@@ -286,9 +291,12 @@ def test_a_sweep_is_a_row_for_each_value(tmp_path, config):
 def test_the_jobs_come_in_the_order_pretraining_conversion_trials_table(tmp_path, config):
     found = expanded(tmp_path)
     assert [job.name for job in found.jobs] == [
-        *("pretrain-mine_moco", "convert-mine_moco"),
-        *("transfer-voc_det_c4-random-1", "transfer-voc_det_c4-random-2"),
-        *("transfer-voc_det_c4-mine_moco-1", "transfer-voc_det_c4-mine_moco-2"),
+        "pretrain-mine_moco",
+        "convert-mine_moco",
+        "transfer-voc_det_c4-random-1",
+        "transfer-voc_det_c4-random-2",
+        "transfer-voc_det_c4-mine_moco-1",
+        "transfer-voc_det_c4-mine_moco-2",
         "table-mine",
     ]
     assert [row.method for row in found.left_out] == ["Supervised", "Their own", "Numbers alone"]
@@ -388,7 +396,8 @@ def test_in_miniature_everything_is_small_and_on_scenes(tmp_path):
     pretrain = jobs["pretrain-resim_fpn_r50_in1k_200ep_scenes"]
     assert pretrain.needs == ("scenes",)
     assert pretrain.argv[2:5] == (
-        *("resim_fpn_r50_in1k_200ep_scenes", "DATA.PATH"),
+        "resim_fpn_r50_in1k_200ep_scenes",
+        "DATA.PATH",
         f"{scenes}/imagenet/train",
     )
     kept = pretrain.argv[5:-2]  # what Detectron2's heads expect

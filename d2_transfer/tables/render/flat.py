@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from ..model import Cell, Column, Row, Table
 from .sheet import clean
 
+# fmt: off
 HEADS = (
-    *("table", "section", "row", "kind", "method", "data", "epochs"),
-    *("protocol", "variant", "metric", "mean", "std", "n", "low_95", "high_95", "over_baseline"),
-    *("published", "published_over_baseline", "suspect", "published_variants"),
-    *("ours_minus_published", "published_within", "notes"),
+    "table", "section", "row", "kind", "method", "data", "epochs",
+    "protocol", "variant", "metric", "mean", "std", "n", "low_95", "high_95", "over_baseline",
+    "published", "published_over_baseline", "suspect", "published_variants",
+    "ours_minus_published", "published_within", "notes",
 )
+# fmt: on
 # Where a row is of several pretrainings, or was tested against a start without pretraining.
 LEVELS = ("fine_tunings", "std_fine_tuning", "control", "p_control", "p_control_holm")
 FORMULA = re.compile("[=+@＝＋－＠-]")  # begins what a spreadsheet would run
