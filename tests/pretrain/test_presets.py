@@ -38,6 +38,13 @@ def test_a_config_of_a_sweep_is_its_base_with_one_other_value(name):
     assert presets.find(name).gpu_hours() == presets.find(f"{base}_r50_in100_200ep").gpu_hours()
 
 
+def test_a_sweep_may_set_more_than_its_base():
+    for strategy in ("random", "sort", "hungarian", "set2set"):
+        cfg = config.load(f"setsim_{strategy}_r50_in100_200ep")
+        assert strategy == cfg.SETSIM.STRATEGY and not cfg.SETSIM.NEAREST
+        assert cfg.MOCO.SYMMETRIC and cfg.SOLVER.EPOCHS == 200
+
+
 def test_windows_are_a_sweep_on_a_preset():
     for size, stride in ((16, 16), (48, 16), (48, 32), (64, 48)):
         cfg = config.load(f"resim_c4_w{size}s{stride}_r50_in100_200ep")
