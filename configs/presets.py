@@ -80,14 +80,11 @@ def built_in() -> dict[str, Preset]:
 
 
 def find(path: str | os.PathLike) -> Preset:
-    """A config by path, or by the name of a built-in one (``pretrain/NAME.yaml``: also of a sweep)."""
-    file = Path(path)
-    if file.is_file():
-        return Preset(file.stem, file)
-    ours = file.suffix == ".yaml" and file.parent.resolve() == FOLDER.resolve()
-    name = file.stem if ours else str(path)
-    if name in built_in():
-        return built_in()[name]
+    """A config by path, or by the name of a built-in one."""
+    if Path(path).is_file():
+        return Preset(Path(path).stem, Path(path))
+    if str(path) in built_in():
+        return built_in()[str(path)]
     raise unknown("config (no such file, and no built-in one)", str(path), built_in())
 
 

@@ -5,16 +5,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, InputError
 
-from . import datasets, image_range, own_data, protocols
+from . import image_range, own_data, protocols
 from .datasets import custom
 from .launch import Machines
 from .protocols import Protocol
-from .resolve import check_model, describe, describe_scaling, resolve
+from .resolve import describe_scaling, resolve
 from .run import log_name
 from .trained import FINAL
 
@@ -44,96 +43,54 @@ def transfer(args) -> int:
     machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
     job = Job(protocol, variant, machines, *_devices(args.gpus))
     with files.unmade_when_refused(args.output_dir):
-        if room := protocols.room(protocol.name):
-            return _measure(args, job, room)
-        return _detect(args, job)
+        return _transfer(args, job)
 
 
-def _detect(args, job: Job) -> int:
-    """Detection and segmentation, with Detectron2."""
-    own = own_data.of(args.protocol, args)
-    cfg = resolve(
-        args.protocol,
-        job.variant,
-        gpus=job.processes,
-        mini=args.mini,
-        overrides=args.overrides,
-        keep_batch=args.keep_batch,
-        cuda=job.cuda,
-        custom=own,
-    )
-    used = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    data = own or datasets.check(used, args.data, stand_in=args.mini)
-    from . import evaluate_only, trials, weights
-    from .evaluation import build_evaluator
-
-    logger = _begin(args, job)
-    find = evaluate_only.trained if args.eval_only else weights.prepare
-    run = _run(args, job, cfg, data, find)
-    _say(logger, args, job, run.weights.method)
-    cfg = image_range.settle(
-        cfg,
-        image_range.of_trial(run.weights.file) if args.eval_only else run.weights.bounds,
-        lambda: [] if args.eval_only else image_range.training_pictures(cfg, data),
-        says=job.machines.first,
-    )
-    if not job.cuda:
-        plain = job.processes == 1
-        norm = "BN, whose statistics in one process are SyncBN's" if plain else "naiveSyncBN"
-        logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
-    trials.register(run)
-    check_model(cfg)
-    for name in cfg.DATASETS.TEST:  # what an evaluator lacks is said before the training
-        build_evaluator(name, "", images=0, oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS)
-    _accepted(args, job)
-    if args.eval_only:
-        return evaluate_only.run(run, cfg, args.seed)
-    if job.machines.first:
-        if own:
-            logger.info(custom.describe(own))
-        logger.info(describe(cfg, job.processes))
-        if not args.mini and not args.keep_batch:
-            source = resolve(args.protocol, job.variant, custom=own)
-            ours = resolve(args.protocol, job.variant, gpus=job.processes, custom=own)
-            if scaled := describe_scaling(source, ours, job.processes):
-                logger.info(scaled)
-    return _trials(args, logger, run, cfg)
-
-
-def _measure(args, job: Job, room: ModuleType) -> int:
-    """Classification and dense probes: what needs no Detectron2 model."""
-    evaluates = getattr(room, "evaluate_trained", None)
-    if args.eval_only and (evaluates is None or args.protocol == "knn"):
+def _transfer(args, job: Job) -> int:
+    protocol, evaluates = job.protocol, args.eval_only
+    if evaluates and not protocol.parameters:
         raise InputError(
-            f"--eval-only is for trained models; {args.protocol} trains nothing that is "
+            f"--eval-only is for trained models; {protocol.name} trains nothing that is "
             "kept: leave it out"
         )
-    own = own_data.of(args.protocol, args)
-    more = {"custom": own} if own else {}
-    cfg = room.resolve(
-        args.protocol, job.variant, job.processes, args.mini, args.overrides, job.cuda, **more
-    )
-    data = room.check_data(cfg, own or args.data, args.mini)
+    own = own_data.of(protocol, args)
+    how = {"mini": args.mini, "overrides": args.overrides, "cuda": job.cuda, "custom": own}
+    how["keep_batch"] = args.keep_batch
+    cfg = resolve(args.protocol, job.variant, job.processes, **how)
+    room = protocol.room
+    data = room.check_data(cfg, own or args.data, args.mini, evaluates)
     from . import evaluate_only
 
     logger = _begin(args, job)
-    find = evaluate_only.trained if args.eval_only else room.prepare
-    run = _run(args, job, cfg, data, find)
+    run = _run(args, job, cfg, data, evaluate_only.trained if evaluates else room.prepare)
     _say(logger, args, job, run.weights.method)
     cfg = image_range.settle(
         cfg,
-        image_range.of_trial(run.weights.file) if args.eval_only else run.weights.bounds,
-        lambda: [] if args.eval_only else room.training_files(cfg, data),
+        image_range.of_trial(run.weights.file) if evaluates else run.weights.bounds,
+        lambda: [] if evaluates else room.training_files(cfg, data),
         says=job.machines.first,
     )
-    if args.eval_only:
-        cfg = room.with_start_of(cfg, run.weights.file)
-        _accepted(args, job)
-        return evaluate_only.run(run, cfg, args.seed, evaluates)
+    cfg = room.ready(cfg, run, evaluates)
     _accepted(args, job)
+    if evaluates:
+        return evaluate_only.run(run, cfg, args.seed, room.evaluate_trained)
     if job.machines.first:
+        if isinstance(own, custom.Custom):
+            logger.info(custom.describe(own))
         logger.info(room.describe(cfg, job.processes))
+        if scaled := _scaling(args, job, own):
+            logger.info(scaled)
     return _trials(args, logger, run, cfg, room.run_trial)
+
+
+def _scaling(args, job: Job, own) -> str:
+    """What Detectron2's rule changed for so many GPUs, in a line; empty where nothing was."""
+    if job.protocol.family != protocols.DETECTION or args.mini or args.keep_batch:
+        return ""
+    source, ours = (
+        resolve(args.protocol, job.variant, gpus, custom=own) for gpus in (None, job.processes)
+    )
+    return describe_scaling(source, ours, job.processes)
 
 
 def _begin(args, job: Job):
@@ -174,7 +131,7 @@ def _run(args, job: Job, cfg, data, find: Callable):
     )
 
 
-def _trials(args, logger, run, cfg, work: Callable | None = None) -> int:
+def _trials(args, logger, run, cfg, work: Callable) -> int:
     from . import summary, trials
 
     records, failed = trials.run_trials(run, cfg, args.trials, args.seed, work)

@@ -10,7 +10,8 @@ import yaml
 from densessl.core.errors import InputError
 from densessl.core.files import write_atomic
 
-from . import own_data
+from . import flags, own_data
+from .protocols import PROTOCOLS
 from .trained import FINAL
 
 DETECTOR = "GeneralizedRCNN"
@@ -74,7 +75,8 @@ def register(trial_dir: str | os.PathLike, args) -> None:
     from .evaluate_only import origin
 
     config = config_of(trial_dir)
-    if own := own_data.of(origin(Path(trial_dir) / FINAL).protocol, args):
+    known = PROTOCOLS.get(origin(Path(trial_dir) / FINAL).protocol or "")
+    if own := known and own_data.of(known, args):
         classes = config["MODEL"]["ROI_HEADS"]["NUM_CLASSES"]
         if own.num_classes != classes:
             raise InputError(
@@ -206,12 +208,11 @@ def main(argv: list[str]) -> int:
     """Write the picture of one trial's detections."""
     from densessl.core.parser import Parser
 
-    parser = Parser(prog="python -m d2_transfer.pictures", description=main.__doc__)
+    parser = Parser(prog="python -m densessl.d2_transfer.pictures", description=main.__doc__)
     parser.add_argument("trial", metavar="TRIAL_DIR")
     parser.add_argument("-o", "--output", required=True, metavar="PNG")
     parser.add_argument("-n", type=int, default=6, help="how many images")
-    parser.add_argument("--data", metavar="DIR", help="the data sets; else DETECTRON2_DATASETS")
-    own_data.add_flags(parser)
+    flags.add(parser, ("data", *flags.OWN))
     args = parser.parse_args(argv)
     register(args.trial, args)
     detections(args.trial, args.output, args.n)

@@ -1,16 +1,20 @@
-"""The protocols: a config file a variant, data sets and metrics each."""
+"""The protocols: of each its configs, data sets and metrics, what trains it, and what it takes.
 
-from collections.abc import Sequence
+The command line, the checks, ``doctor``, SLURM's jobs and the documents read them here. Nothing of
+it imports torch.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
+
+from densessl.configs import FOLDER
 
 from densessl.core.errors import InputError, unknown
 
-from . import classification, dense_probes
-from .classification import table as of_classification
-from .dense_probes import table as of_dense_probes
-
-SCHEDULES = {"1x": "90k iterations", "2x": "180k iterations"}
+DETECTION, CLASSIFICATION, DENSE = "detection", "classification", "dense_probes"
 
 
 @dataclass(frozen=True)
@@ -18,158 +22,243 @@ class Protocol:
     """What a paper's row of numbers was measured with.
 
     ``configs``: variant → file below ``configs/transfer``; where there is but one way, its variant
-    is the empty string, and the first is the default. ``evaluator``: Detectron2's
-    ``evaluator_type``. ``metrics``: those of the papers' tables. ``parameters``: millions, of the
-    largest variant.
+    is the empty string, and the first is the default. ``metrics``: those of the papers' tables.
+    ``datasets``: by the names that :data:`datasets.LAYOUTS` has, whose metadata name the evaluator.
+    ``parameters``: millions that a trained model keeps, of the largest variant; 0: none is kept.
+    ``family``: the module that checks, trains and evaluates. ``frozen``: the network is not
+    trained, so that ``random_bn`` is a control of it. ``stand_in``: the variant that scenes have
+    data for, where the others have none. ``needs``, ``takes``: flags that name the user's own data.
     """
 
     name: str
     title: str
-    configs: dict[str, str]
+    configs: Mapping[str, str]
     metrics: tuple[str, ...]
     datasets: tuple[str, ...]
     parameters: float
+    family: str = DETECTION
+    frozen: bool = False
+    stand_in: str | None = None
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
 
     @property
     def variants(self) -> tuple[str, ...]:
         return tuple(self.configs)
 
+    @property
+    def room(self) -> ModuleType:
+        """The module with the family's ``check_data``, ``prepare``, ``run_trial`` and so on."""
+        return room(self.family)
+
+    @property
+    def suffix(self) -> str:
+        """Of the weights file that it starts from: Detectron2's, or torchvision's and timm's."""
+        return ".pkl" if self.family == DETECTION else ".pth"
+
+    def file(self, variant: str) -> Path:
+        """The config of a variant."""
+        return FOLDER / "transfer" / self.configs[variant]
+
 
 BOX = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 MASK = ("segm/AP", "segm/AP50", "segm/AP75")
 KEYPOINT = ("keypoints/AP", "keypoints/AP50", "keypoints/AP75")
+ACCURACY = ("cls/top1", "cls/top5", "cls/mean_class")
+IOU = ("sem_seg/mIoU",)
 VOC = ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test")
 COCO = ("coco_2017_train", "coco_2017_val")
 COCO_KEYPOINTS = ("keypoints_coco_2017_train", "keypoints_coco_2017_val")
+CITYSCAPES = ("cityscapes_fine_instance_seg_train", "cityscapes_fine_instance_seg_val")
+IMAGENET = ("imagenet/train", "imagenet/val")
+OWN = ("custom_train", "custom_val")
+SMALL = ("cifar10", "cifar100", "cub200", "cars", "aircraft", "pets", "folder", "voc_objects")
+LABELLED = {  # images with label images: training, test
+    "voc": ("voc_2012_aug_semseg_train", "voc_2012_semseg_val"),
+    "cityscapes": ("cityscapes_fine_sem_seg_train", "cityscapes_fine_sem_seg_val"),
+    "ade20k": ("ade20k_sem_seg_train", "ade20k_sem_seg_val"),
+    "camvid": ("camvid_sem_seg_train", "camvid_sem_seg_test"),
+    "cocostuff27": ("coco_stuff27_train", "coco_stuff27_val"),
+    "cocostuff15": ("coco_stuff15_train", "coco_stuff15_val"),
+    "cocothings12": ("coco_things12_train", "coco_things12_val"),
+}
+PROBES = {  # what is measured of frozen features of positions
+    "linear_semseg": "a linear layer on frozen features of positions (batch norm before it)",
+    "knn_semseg": "nearest labelled positions on frozen features, k 30, temperature 0.02",
+    "overcluster": "clusters of frozen features of positions, matched to the classes",
+}
+OWN_PROBES = {"linear": "linear_semseg", "knn": "knn_semseg", "overcluster": "overcluster"}
+COCO_FILES = ("train_json", "train_images", "val_json", "val_images")
+MASK_FILES = ("train_images", "train_masks", "val_images", "val_masks")
+MASK_OPTIONS = ("classes", "ignore", "image_suffix", "mask_suffix")
+VIT_B = 86.0  # millions of parameters, the most of all backbones
+
+
+def _protocol(
+    name: str,
+    title: str,
+    metrics: tuple[str, ...],
+    datasets: tuple[str, ...],
+    parameters: float,
+    variants: Sequence[str] = (),
+    **more,
+) -> Protocol:
+    """One whose configs are called as it is, with the variant behind where it has some."""
+    configs = {variant: f"{name}_{variant}.yaml" for variant in variants} or {"": f"{name}.yaml"}
+    return Protocol(name, title, configs, metrics, datasets, parameters, **more)
+
+
+def _coco(kind: str, title: str, *args, **more) -> list[Protocol]:
+    """Both schedules of a protocol on COCO."""
+    return [
+        _protocol(f"coco_{kind}_{schedule}", f"COCO {title}, {steps} iterations", *args, **more)
+        for schedule, steps in (("1x", "90k"), ("2x", "180k"))
+    ]
+
+
+def _classification(*args, **more) -> Protocol:
+    return _protocol(*args, family=CLASSIFICATION, **more)
+
+
+def _probe(name: str, title: str, datasets: tuple[str, ...], variants, **more) -> Protocol:
+    metrics = ("sem_seg/mIoU", "sem_seg/pACC")
+    more |= {"family": DENSE, "frozen": True}
+    return _protocol(name, title, metrics, datasets, 0.0, variants, **more)
+
+
+C4 = "VOC07+12 detection, Faster R-CNN R50-C4"
+MASK_RCNN = "detection and instance segmentation, Mask R-CNN"
 FPN_VARIANTS = ("moco2fc", "4conv1fc", "resim_released")
-
-
-def _of_variants(name: str, variants: Sequence[str]) -> dict[str, str]:
-    return {variant: f"{name}_{variant}.yaml" for variant in variants}
-
-
-_WITH_DETECTRON2 = (
-    Protocol(
-        name="voc_det_c4",
-        title="VOC07+12 detection, Faster R-CNN R50-C4, 24k iterations",
-        configs={"": "voc_det_c4.yaml"},
-        metrics=BOX,
-        datasets=VOC,
-        parameters=33.0,
+FCN_VARIANTS = ("fcn_d8", "moco_fcn")
+_ALL = (
+    _protocol("voc_det_c4", f"{C4}, 24k iterations", BOX, VOC, 33.0),
+    _protocol(
+        "voc_det_c4_frozen",
+        f"{C4}, pretrained layers frozen, 24k iterations",
+        BOX,
+        VOC,
+        33.0,
+        ("res5_trainable", "res5_frozen"),
+    ),
+    *_coco("mask_c4", f"{MASK_RCNN} R50-C4", BOX + MASK, COCO, 36.0),
+    *_coco("mask_fpn", f"{MASK_RCNN} R50-FPN", BOX + MASK, COCO, 47.0, FPN_VARIANTS),
+    *_coco(
+        "keypoint_fpn",
+        "person keypoints, Keypoint R-CNN R50-FPN",
+        KEYPOINT + BOX,
+        COCO_KEYPOINTS,
+        60.0,
+    ),
+    _protocol(
+        "cityscapes_inst",
+        "Cityscapes instance segmentation, Mask R-CNN R50-FPN, 24k iterations",
+        MASK[:2],
+        CITYSCAPES,
+        45.0,
+    ),
+    _protocol(
+        "voc_semseg",
+        "VOC12 semantic segmentation, FCN-R50, 20k iterations (moco_fcn: 30k)",
+        IOU,
+        LABELLED["voc"],
+        49.5,
+        FCN_VARIANTS,
+    ),
+    _protocol(
+        "cityscapes_semseg",
+        "Cityscapes semantic segmentation, FCN-R50, 40k iterations (moco_fcn: 90k)",
+        IOU,
+        LABELLED["cityscapes"],
+        49.5,
+        FCN_VARIANTS,
+    ),
+    _protocol(
+        "ade20k_semseg",
+        "ADE20K semantic segmentation, FCN-R50, 80k iterations",
+        IOU,
+        LABELLED["ade20k"],
+        49.6,
+        ("fcn_d8",),
+    ),
+    _protocol(
+        "custom_det",
+        "your own boxes in COCO's format, Faster R-CNN R50-FPN (see docs/data.md)",
+        BOX,
+        OWN,
+        44.0,
+        needs=COCO_FILES,
+    ),
+    _protocol(
+        "custom_mask",
+        "your own masks in COCO's format, Mask R-CNN R50-FPN (see docs/data.md)",
+        BOX + MASK,
+        OWN,
+        47.0,
+        needs=COCO_FILES,
     ),
     Protocol(
-        name="voc_det_c4_frozen",
-        title="VOC07+12 detection, Faster R-CNN R50-C4, pretrained layers frozen, 24k iterations",
-        configs=_of_variants("voc_det_c4_frozen", ("res5_trainable", "res5_frozen")),
-        metrics=BOX,
-        datasets=VOC,
-        parameters=33.0,
+        name="knn",
+        title="ImageNet k-NN on frozen features, k 10, 20, 100, 200, temperature 0.07",
+        configs={"last": "knn.yaml", "stages": "knn_stages.yaml"},
+        metrics=("knn/top1", "knn/top5"),
+        datasets=IMAGENET,
+        parameters=0.0,
+        family=CLASSIFICATION,
+        frozen=True,
+    ),
+    _classification(
+        "linear",
+        "ImageNet linear classifier on frozen features, 100 epochs",
+        ("linear/top1", "linear/top5"),
+        IMAGENET,
+        17.0,  # eight classifiers of 1000 classes on 2048 channels
+        ("dino", "moco"),
+        frozen=True,
     ),
     *(
-        Protocol(
-            name=f"coco_mask_c4_{schedule}",
-            title=f"COCO detection and instance segmentation, Mask R-CNN R50-C4, {iterations}",
-            configs={"": f"coco_mask_c4_{schedule}.yaml"},
-            metrics=BOX + MASK,
-            datasets=COCO,
-            parameters=36.0,
+        _classification(
+            f"semisup_{share}pct",
+            f"ImageNet fine-tuning with {share} % of the labels",
+            ACCURACY,
+            IMAGENET,
+            VIT_B,
         )
-        for schedule, iterations in SCHEDULES.items()
+        for share in (1, 10)
+    ),
+    _classification(
+        "finetune_cls",
+        "fine-tuning on a small data set, 20k steps, rate and decay chosen on a part",
+        ACCURACY,
+        SMALL,
+        VIT_B,
+        SMALL,
+        stand_in="voc_objects",
     ),
     *(
-        Protocol(
-            name=f"coco_mask_fpn_{schedule}",
-            title=f"COCO detection and instance segmentation, Mask R-CNN R50-FPN, {iterations}",
-            configs=_of_variants(f"coco_mask_fpn_{schedule}", FPN_VARIANTS),
-            metrics=BOX + MASK,
-            datasets=COCO,
-            parameters=47.0,
-        )
-        for schedule, iterations in SCHEDULES.items()
+        _probe(name, title, tuple(each for pair in LABELLED.values() for each in pair), LABELLED)
+        for name, title in PROBES.items()
     ),
-    *(
-        Protocol(
-            name=f"coco_keypoint_fpn_{schedule}",
-            title=f"COCO person keypoints, Keypoint R-CNN R50-FPN, {iterations}",
-            configs={"": f"coco_keypoint_fpn_{schedule}.yaml"},
-            metrics=KEYPOINT + BOX,
-            datasets=COCO_KEYPOINTS,
-            parameters=60.0,
-        )
-        for schedule, iterations in SCHEDULES.items()
-    ),
-    Protocol(
-        name="cityscapes_inst",
-        title="Cityscapes instance segmentation, Mask R-CNN R50-FPN, 24k iterations",
-        configs={"": "cityscapes_inst.yaml"},
-        metrics=MASK[:2],
-        datasets=(
-            "cityscapes_fine_instance_seg_train",
-            "cityscapes_fine_instance_seg_val",
-        ),
-        parameters=45.0,
-    ),
-    Protocol(
-        name="voc_semseg",
-        title="VOC12 semantic segmentation, FCN-R50, 20k iterations (moco_fcn: 30k)",
-        configs=_of_variants("voc_semseg", ("fcn_d8", "moco_fcn")),
-        metrics=("sem_seg/mIoU",),
-        datasets=("voc_2012_aug_semseg_train", "voc_2012_semseg_val"),
-        parameters=49.5,
-    ),
-    Protocol(
-        name="cityscapes_semseg",
-        title="Cityscapes semantic segmentation, FCN-R50, 40k iterations (moco_fcn: 90k)",
-        configs=_of_variants("cityscapes_semseg", ("fcn_d8", "moco_fcn")),
-        metrics=("sem_seg/mIoU",),
-        datasets=("cityscapes_fine_sem_seg_train", "cityscapes_fine_sem_seg_val"),
-        parameters=49.5,
-    ),
-    Protocol(
-        name="ade20k_semseg",
-        title="ADE20K semantic segmentation, FCN-R50, 80k iterations",
-        configs=_of_variants("ade20k_semseg", ("fcn_d8",)),
-        metrics=("sem_seg/mIoU",),
-        datasets=("ade20k_sem_seg_train", "ade20k_sem_seg_val"),
-        parameters=49.6,
-    ),
-    Protocol(
-        name="custom_det",
-        title="your own boxes in COCO's format, Faster R-CNN R50-FPN (see docs/data.md)",
-        configs={"": "custom_det.yaml"},
-        metrics=BOX,
-        datasets=("custom_train", "custom_val"),
-        parameters=44.0,
-    ),
-    Protocol(
-        name="custom_mask",
-        title="your own masks in COCO's format, Mask R-CNN R50-FPN (see docs/data.md)",
-        configs={"": "custom_mask.yaml"},
-        metrics=BOX + MASK,
-        datasets=("custom_train", "custom_val"),
-        parameters=47.0,
+    _probe(
+        "custom_semseg",
+        "your own images and label images, the same three probes (see docs/data.md)",
+        OWN,
+        OWN_PROBES,
+        needs=MASK_FILES,
+        takes=MASK_OPTIONS,
     ),
 )
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        *_WITH_DETECTRON2,
-        *of_classification.protocols(),
-        *of_dense_probes.protocols(),
-    )
-}
-ROOMS = (classification, dense_probes)
+PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
-def room(protocol: str) -> ModuleType | None:
-    """The room with a protocol's own ``resolve``, ``check_data``, ``run_trial`` and so on; None for
-    those that Detectron2 trains."""
-    return next((each for each in ROOMS if protocol in each.NAMES), None)
+def room(family: str) -> ModuleType:
+    """The module of a family."""
+    return importlib.import_module(f".{family}", __package__)
 
 
-def room_of(cfg) -> ModuleType | None:
-    """The same for a protocol's config, which tells it by its TASK."""
-    return next((each for each in ROOMS if cfg.get("TASK") in each.TASKS), None)
+def family_of(cfg) -> str:
+    """The family of a protocol's config, which tells it by its TASK."""
+    task = cfg.get("TASK")
+    return DETECTION if task is None else DENSE if task in PROBES else CLASSIFICATION
 
 
 def find(name: str, variant: str | None = None) -> tuple[Protocol, str]:

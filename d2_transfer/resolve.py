@@ -1,8 +1,10 @@
-"""A protocol's complete Detectron2 config: its file, the machine, the user's own options."""
+"""A protocol's complete config: its file, the machine, the user's own options."""
 
+import importlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from densessl.configs import FOLDER
+from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError, unknown
 from densessl.core.overrides import pairs
@@ -12,7 +14,11 @@ from . import compat, image_range
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
 from .miniature import shrink
-from .protocols import find, room
+from .option_rules import with_decimals
+from .protocols import DETECTION, Protocol, find
+
+if TYPE_CHECKING:
+    from .dense_probes.own import OwnData
 
 KINDS = {
     **{bool: "True or False", int: "a whole number", float: "a number"},
@@ -31,26 +37,28 @@ NORMS = (
 def resolve(
     protocol: str,
     variant: str | None = None,
-    weights: str = "",
     gpus: int | None = None,
     mini: bool = False,
     overrides: Sequence[str] = (),
-    keep_batch: bool = False,
     cuda: bool = True,
-    custom: Custom | None = None,
+    custom: "Custom | OwnData | None" = None,
+    keep_batch: bool = False,
 ):
-    """The protocol's complete Detectron2 config, frozen.
+    """The protocol's complete config, frozen.
 
-    ``gpus`` processes train it (None: as many as its source used): with fewer, the images a step
-    and the learning rate shrink and the schedule stretches in proportion (Detectron2's own rule),
-    unless ``keep_batch`` leaves them. ``cuda`` False: for the CPU. ``custom``: the user's data, for
-    the protocols of that name. ``overrides``: KEY VALUE …, applied last, and they win. Raises
-    InputError for unknown keys (naming the nearest) and values that do not fit.
+    ``gpus`` processes work on it (None: as many as its source used). Where Detectron2 trains with
+    fewer, the images a step and the learning rate shrink and the schedule stretches in proportion
+    (its own rule), unless ``keep_batch`` leaves them; elsewhere their number changes only how the
+    images are shared. ``cuda`` False: for the CPU. ``custom``: the user's data, for the protocols
+    of that name. ``overrides``: KEY VALUE …, applied last, and they win. Raises InputError for
+    unknown names and keys (naming the nearest) and values that do not fit.
     """
-    compat.setup()
     found, variant = find(protocol, variant)
+    if found.family != DETECTION:
+        return _plain(found, variant, gpus or 1, mini, overrides, cuda, custom)
+    compat.setup()
     cfg = compat.get_cfg()
-    cfg.merge_from_file(str(FOLDER / "transfer" / found.configs[variant]))
+    cfg.merge_from_file(str(found.file(variant)))
     if custom is not None:
         custom_data.apply(custom, cfg)
     full = cfg.clone()
@@ -60,11 +68,31 @@ def resolve(
     if not cuda:
         _for_cpu(cfg, gpus)
     shrink_rest = shrink(cfg, full) if mini else None
-    cfg.MODEL.WEIGHTS = weights
     named = override(cfg, overrides)
     if shrink_rest:
         shrink_rest(named)
     _check(cfg, gpus, cuda)
+    cfg.freeze()
+    return cfg
+
+
+def _plain(
+    found: Protocol, variant: str, gpus: int, mini: bool, overrides, cuda: bool, custom
+) -> CfgNode:
+    """As :func:`resolve`, of a protocol without Detectron2, whose family has a ``config``."""
+    options = importlib.import_module(f".{found.family}.config", __package__)
+    cfg = options.C.clone()
+    cfg.merge_from_file(str(found.file(variant)))
+    if custom is not None:
+        cfg.DATASETS.CUSTOM = " ".join(custom.sha256)
+    if not cuda:
+        cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cpu", False
+        if "NORM" in cfg.MODEL:
+            cfg.MODEL.NORM = "BN"  # of each process
+    if mini:
+        options.shrink(cfg)
+    override(cfg, with_decimals(cfg, overrides))
+    options.check(cfg, gpus, cuda)
     cfg.freeze()
     return cfg
 
@@ -81,8 +109,8 @@ def check_words(
     It says in a moment what :func:`resolve` would say once torch and Detectron2 are imported.
     """
     found, variant = find(protocol, variant)
-    if own := room(protocol):
-        own.resolve(protocol, variant, gpus or 1, mini, overrides)
+    if found.family != DETECTION:
+        resolve(protocol, variant, gpus, mini, overrides)
     elif compat.is_installed("detectron2"):
         override(compat.default_options(), overrides)
 

@@ -11,6 +11,7 @@ from densessl.core.errors import InputError
 from densessl.weight_files import images
 
 from . import convert
+from .protocols import PROTOCOLS
 
 logger = logging.getLogger("densessl")
 RANDOM = "random"
@@ -20,10 +21,10 @@ SUPERVISED = "supervised"
 
 def refuse_random_bn(why: str) -> InputError:
     """The error of a protocol that has no use for that control."""
+    frozen = ", ".join(name for name, each in PROTOCOLS.items() if each.frozen)
     return InputError(
         f"the weights are '{RANDOM_BN}', a control of protocols that freeze the network "
-        f"(knn, linear, linear_semseg, knn_semseg, overcluster, custom_semseg); {why}: take "
-        f"'{RANDOM}'"
+        f"({frozen}); {why}: take '{RANDOM}'"
     )
 
 

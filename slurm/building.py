@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from densessl.d2_transfer import own_data
+from densessl.d2_transfer import flags
+from densessl.d2_transfer.protocols import DETECTION, find
 from densessl.d2_transfer.tables import layouts
 
 from densessl.core.errors import InputError
@@ -26,7 +27,6 @@ from .spec import Call, FreeJob, Protocol, Row, Spec, seeds_of
 
 TWIN = "_scenes"
 STAND_IN = "imagenet/train"  # of the scenes, for whatever a pretraining reads
-MINI_VARIANT = {"finetune_cls": "voc_objects"}  # what scenes have
 
 
 class Builder:
@@ -200,14 +200,15 @@ class Builder:
     def _measure(self, row: Row, protocol: Protocol, start: str, needs: tuple, key: str) -> None:
         """The trials of a row under a protocol."""
         mini = self.mini or protocol.mini
-        variant = MINI_VARIANT.get(protocol.name, protocol.variant) if mini else protocol.variant
+        stand_in = find(protocol.name)[0].stand_in  # what scenes have
+        variant = stand_in or protocol.variant if mini else protocol.variant
         options = {**protocol.options, **row.transfer}
         if mini:
             options.pop("DATASETS.CLASSES", None)  # scenes have classes of their own
         words = [*as_words(options), *self.call.transfer]
         gpus = min(self.call.gpus, 1) if mini else self.call.gpus
         own_paths = dict(protocol.own_data)
-        for name in own_data.PLACES:
+        for name in flags.PATHS:
             if name in own_paths:
                 own_paths[name] = str(Path(expand(own_paths[name])).absolute())
         own = making.read_own(own_paths, protocol.name)
@@ -255,9 +256,7 @@ class Builder:
 
     def _classifies(self) -> bool:
         """Whether no protocol needs Detectron2's weights."""
-        from densessl.d2_transfer.protocols import room
-
-        return all(room(protocol.name) for protocol in self.spec.protocols)
+        return all(find(each.name)[0].family != DETECTION for each in self.spec.protocols)
 
     def _add(self, kind: str, job: Job) -> str:
         there = [jobs[job.name] for jobs in self.jobs.values() if job.name in jobs]

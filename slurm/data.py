@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from densessl.d2_transfer.protocols import DENSE, DETECTION, family_of, room
+
 from densessl.core.errors import InputError, unknown
 
 LINKS = "data"  # in the folder of a run: a link to each data set that was named by itself
@@ -95,12 +97,10 @@ def parse(words: Sequence[str], folder: Path) -> Data:
 
 def folders_of(cfg) -> tuple[str, ...]:
     """The folders that a protocol's config reads, below that of the data sets."""
-    from densessl.d2_transfer import dense_probes, protocols
-
-    room = protocols.room_of(cfg)
-    if room is dense_probes:
+    family = family_of(cfg)
+    if family == DENSE:
         return _folders_of_all((cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
-    if room is None:
+    if family == DETECTION:
         return _folders_of_all((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     from densessl.d2_transfer.classification.small_sets import SETS
 
@@ -112,13 +112,13 @@ def folders_of(cfg) -> tuple[str, ...]:
 
 def check(cfgs: Iterable, home: Path) -> None:
     """What ``densessl transfer`` checks of its data, for all the protocols; InputError."""
-    from densessl.d2_transfer import datasets, protocols
+    from densessl.d2_transfer import datasets
 
-    cfgs = list(cfgs)
-    for cfg in cfgs:
-        if room := protocols.room_of(cfg):
-            room.check_data(cfg, home)
-    detection = [cfg.DATASETS for cfg in cfgs if protocols.room_of(cfg) is None]
+    families = [(cfg, family_of(cfg)) for cfg in cfgs]
+    for cfg, family in families:
+        if family != DETECTION:
+            room(family).check_data(cfg, home)
+    detection = [cfg.DATASETS for cfg, family in families if family == DETECTION]
     names = dict.fromkeys(name for sets in detection for name in (*sets.TRAIN, *sets.TEST))
     datasets.check(names, home)
 

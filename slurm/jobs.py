@@ -12,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from densessl import configs
+from densessl.d2_transfer import flags
+from densessl.d2_transfer.protocols import DETECTION, find
+
 from densessl.core.errors import InputError
 from densessl.core.files import sha256
 
@@ -155,15 +157,10 @@ def transfer_jobs(
     told = resolved(protocol, variant, options, nodes, gpus, mini, keep_batch, own)
     if str(weights) == RANDOM_BN:
         _check_control(protocol, told.cfg)
-    words = ["--protocol", protocol, *(["--variant", told.variant] if told.variant else [])]
-    words += ["--gpus", str(gpus)] if gpus else []
-    words += ["--mini"] if mini else []
-    words += ["--keep-batch"] if keep_batch else []
-    words += ["--data", str(data)] if data else []
-    for key, value in (own_data or {}).items():
-        words += ["--" + key.replace("_", "-"), str(value)]
-    words += ["--seed", str(seed)] if seed != 1 else []
-    words += ["-o", str(folder), *map(str, options)]
+    given = {"protocol": protocol, "variant": told.variant or None, "gpus": gpus or None}
+    given |= {"mini": mini, "keep_batch": keep_batch, "data": data, **(own_data or {})}
+    words = flags.given_words({**given, "seed": seed, "output_dir": folder})
+    words += map(str, options)
     content = ["transfer", protocol, told.variant, told.sum]
     if str(weights) in RANDOM_STARTS:
         content.append(str(weights))
@@ -226,20 +223,13 @@ def _resolve(
     keep_batch: bool,
     custom: Any = None,
 ) -> Resolved:
-    from densessl.d2_transfer import protocols, resolve
+    from densessl.d2_transfer.resolve import resolve
 
-    found, variant = protocols.find(protocol, variant)
-    if room := protocols.room(protocol):
-        if keep_batch:
-            raise InputError(f"--keep-batch is for detection and segmentation, not for {protocol}")
-        more = {"custom": custom} if custom is not None else {}
-        cfg = room.resolve(protocol, variant, processes, mini, options, cuda, **more)
-    else:
-        how = {"gpus": processes, "cuda": cuda, "mini": mini, "keep_batch": keep_batch}
-        cfg = resolve.resolve(protocol, variant, overrides=options, custom=custom, **how)
-    return Resolved(
-        cfg, variant, configs.FOLDER / "transfer" / found.configs[variant], transfer_sum(cfg)
-    )
+    found, variant = find(protocol, variant)
+    if keep_batch and found.family != DETECTION:
+        raise InputError(f"--keep-batch is for detection and segmentation, not for {protocol}")
+    cfg = resolve(protocol, variant, processes, mini, options, cuda, custom, keep_batch)
+    return Resolved(cfg, variant, found.file(variant), transfer_sum(cfg))
 
 
 _resolve_once = lru_cache(maxsize=None)(_resolve)  # a table asks for the same one for every row
@@ -283,16 +273,15 @@ def read_own(own_data: Mapping[str, str] | None, protocol: str):
         return None
     from densessl.d2_transfer import own_data as files
 
-    return files.read(protocol, own_data)
+    return files.read(find(protocol)[0], own_data)
 
 
 def _check_control(protocol: str, cfg: Any) -> None:
     """InputError for a protocol that settles batch norm by itself."""
-    from densessl.d2_transfer import protocols
     from densessl.d2_transfer.classification.weights import check_control
     from densessl.d2_transfer.weights import refuse_random_bn
 
-    if protocols.room(protocol) is None:
+    if find(protocol)[0].family == DETECTION:
         raise refuse_random_bn(f"{protocol} settles batch norm by itself")
     check_control(cfg)
 

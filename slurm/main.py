@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from densessl.d2_transfer import flags as of_transfer
 from densessl.d2_transfer import own_data
+from densessl.d2_transfer.protocols import find
 
 from densessl.core import log
 from densessl.core.errors import InputError, nearest
@@ -111,16 +113,8 @@ def transfer(argv: list[str]) -> int:
     """
     parser = Parser(prog="densessl submit transfer", description=transfer.__doc__)
     parser.add_argument("weights", metavar="WEIGHTS", help="a checkpoint, 'random' or 'random_bn'")
-    parser.add_argument("--protocol", required=True, metavar="NAME", help="of transfer --list")
-    parser.add_argument("--variant", metavar="NAME", help="where the protocol has several")
-    parser.add_argument("--trials", type=int, default=5, metavar="K", help="how many")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the first trial")
-    parser.add_argument("-o", "--output-dir", required=True, metavar="DIR", help="of the trials")
-    parser.add_argument("--data", metavar="DIR", help="of the data sets")
-    parser.add_argument("--mini", action="store_true", help="the protocol in miniature")
-    parser.add_argument("--keep-batch", action="store_true", help="as densessl transfer")
+    of_transfer.add(parser, of_transfer.OF_JOBS, required=("protocol", "output_dir"))
     parser.add_argument("--method", metavar="NAME", help="of a checkpoint that cannot tell it")
-    own_data.add_flags(parser)
     flags.add(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="options by name")
     args = parser.parse_intermixed_args(argv)
@@ -129,8 +123,8 @@ def transfer(argv: list[str]) -> int:
     from densessl.d2_transfer.resolve import check_words
 
     check_words(args.protocol, args.variant, args.overrides, args.mini, args.gpus * args.nodes)
-    own = own_data.given(args.protocol, args)
-    own |= {name: str(Path(own[name]).absolute()) for name in own_data.PLACES if name in own}
+    own = own_data.given(find(args.protocol)[0], args)
+    own |= {name: str(Path(own[name]).absolute()) for name in of_transfer.PATHS if name in own}
     folder = Path(args.output_dir).absolute()
     weights, work = _converted(args, folder)
     trials = jobs.transfer_jobs(
@@ -161,8 +155,6 @@ def transfer(argv: list[str]) -> int:
 
 def _converted(args, folder: Path) -> tuple[str | Path, list[Job]]:
     """What the trials start from, and the job that makes it, if one must."""
-    from densessl.d2_transfer import protocols
-
     if args.weights in jobs.RANDOM_STARTS:
         return args.weights, []
     if args.weights.startswith(jobs.SUPERVISED):
@@ -171,8 +163,7 @@ def _converted(args, folder: Path) -> tuple[str | Path, list[Job]]:
     given = Path(args.weights).absolute()
     if given.suffix == ".pkl":  # converted already
         return given, []
-    suffix = ".pth" if protocols.room(args.protocol) else ".pkl"
-    output = folder / f"weights{suffix}"
+    output = folder / f"weights{find(args.protocol)[0].suffix}"
     return output, [jobs.convert_job(given, output, method=args.method)]
 
 

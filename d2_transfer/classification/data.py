@@ -12,7 +12,7 @@ from densessl.core.errors import InputError
 from densessl.decoding import parse
 
 from ..datasets.checks import advice, root_folder
-from .configuration import combinations
+from .config import combinations
 from .folders import SEEDED, labelled, read_folders, remark_on_list
 from .images import Images, draw_of_each_class
 from .small_sets import SETS, read_small
@@ -24,12 +24,17 @@ HELD_OUT_STREAM = 0x4E1D  # keeps this generator apart from others of the same s
 logger = logging.getLogger("densessl")
 
 
-def check_data(cfg: CfgNode, data: str | os.PathLike | None = None, stand_in: bool = False) -> Path:
+def check_data(
+    cfg: CfgNode,
+    data: str | os.PathLike | None = None,
+    stand_in: bool = False,
+    evaluates: bool = False,
+) -> Path:
     """The folder that holds the data sets; InputError with what is missing, and where it must be.
 
     Looks at all file names and at the list of labelled images, and opens an image of each split; a
     number of images that is not the real data set's, or not the protocol's, is a warning, but for a
-    ``stand_in`` (``--mini``).
+    ``stand_in`` (``--mini``). A model that is trained (``evaluates``) needs the same.
     """
     root, named_by = root_folder(data)
     try:

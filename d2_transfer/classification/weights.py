@@ -11,6 +11,7 @@ from densessl.core import files
 from densessl.core.errors import InputError
 
 from .. import convert
+from ..run import Run
 from ..weights import (
     RANDOM,
     RANDOM_BN,
@@ -73,6 +74,11 @@ def prepare(
         facts["method"],
         facts.get("pretrain") or {},
     )
+
+
+def ready(cfg: CfgNode, run: Run, evaluates: bool) -> CfgNode:
+    """The config; of a trained model with the start that it was trained from."""
+    return with_start_of(cfg, run.weights.file) if evaluates else cfg
 
 
 def with_start_of(cfg: CfgNode, model: str | os.PathLike) -> CfgNode:

@@ -2,28 +2,14 @@
 
 from densessl.core.lazy import lazily
 
-from .table import NAMES, OWN, TASKS
-
-__all__ = [
-    "NAMES",
-    "OWN",
-    "TASKS",
-    "check_data",
-    "describe",
-    "prepare",
-    "read_own",
-    "resolve",
-    "run_trial",
-    "training_files",
-]
-
 _HOME = {
     "check_data": "data",
-    "describe": "configuration",
+    "describe": "config",
     "prepare": "trial",
     "read_own": "own",
-    "resolve": "configuration",
+    "ready": "trial",
+    "resolve": ".resolve",
     "run_trial": "trial",
     "training_files": "data",
 }
-__getattr__ = lazily(__name__, _HOME)  # a list of protocols needs no torch
+__getattr__ = lazily(__name__, _HOME)

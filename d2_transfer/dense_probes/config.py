@@ -6,6 +6,7 @@ Names that Detectron2 and classification have mean here what they mean there.
 from fractions import Fraction
 from functools import partial
 
+from densessl.configs import FOLDER
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
@@ -13,7 +14,9 @@ from densessl.decoding import MAX_PIXELS
 
 from ..classification.config import BACKBONES
 from ..option_rules import Rules, add, check_device, check_values
-from .table import TASKS
+from ..protocols import PROBES
+
+MINI = FOLDER / "transfer" / "mini_dense_probes.yaml"
 
 C = CfgNode()
 C.TASK = ""  # linear_semseg, knn_semseg, overcluster: what a trial does
@@ -71,7 +74,7 @@ C.TEST.IMS_PER_BATCH = 32  # images of a forward pass, of each process
 C.TEST.PREDICTIONS = 0  # test images whose predictions are kept as pictures; not of overcluster
 
 CHOICES = {
-    "TASK": tuple(TASKS),
+    "TASK": tuple(PROBES),
     "MODEL.BACKBONE": ("auto", *BACKBONES),
     "INPUT.INTERPOLATION": ("bilinear", "bicubic"),
 }
@@ -86,8 +89,8 @@ _rule("above 0", lambda v: v > 0, "KNN.TEMPERATURE")
 _rule("16 or more", lambda v: v >= 16, "INPUT.SIZE")
 
 
-def check(cfg: CfgNode, cuda: bool) -> None:
-    """InputError for the first value that cannot be, before any work."""
+def check(cfg: CfgNode, gpus: int, cuda: bool) -> None:
+    """InputError for the first value that cannot be, before any work; any ``gpus`` can share it."""
     check_values(cfg, CHOICES, RULES)
     size = cfg.INPUT.SIZE
     if len(size) != 2 or not all(isinstance(edge, int) for edge in size):
@@ -113,3 +116,24 @@ def _check_shares(shares) -> None:
             f"KNN.SHARES is {tuple(shares)}; allowed: shares of the training images above 0 and at "
             "most 1, such as ('1/8', '1/1')"
         )
+
+
+def shrink(cfg: CfgNode) -> None:
+    """``--mini``: lay ``mini_dense_probes.yaml`` over ``cfg``."""
+    cfg.merge_from_file(str(MINI))
+
+
+def describe(cfg: CfgNode, processes: int) -> str:
+    """One line on what is done."""
+    where = f"{processes} process{'es' if processes > 1 else ''} on {cfg.MODEL.DEVICE}"
+    height, width = cfg.INPUT.SIZE
+    most = f"at most {cfg.FEATURES.POSITIONS} positions"
+    text = f"{where}, {width}×{height} px, levels {', '.join(cfg.FEATURES.LEVELS)}, {most}"
+    if cfg.TASK == "linear_semseg":
+        norm = "with" if cfg.LINEAR.BATCH_NORM else "without"
+        return f"{text}, {norm} batch norm, L2 {cfg.LINEAR.L2:g}"
+    if cfg.TASK == "knn_semseg":
+        shares = ", ".join(map(str, cfg.KNN.SHARES))
+        return f"{text}, k {cfg.KNN.K}, temperature {cfg.KNN.TEMPERATURE:g}, images {shares}"
+    more = "".join(f", {count}" for count in cfg.CLUSTERS.COUNTS)
+    return f"{text}, clusters: as many as classes{more}; {cfg.CLUSTERS.STARTS} starts"

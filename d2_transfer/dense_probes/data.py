@@ -85,11 +85,15 @@ class Split:
 
 
 def check_data(
-    cfg: CfgNode, data: str | os.PathLike | OwnData | None = None, stand_in: bool = False
+    cfg: CfgNode,
+    data: str | os.PathLike | OwnData | None = None,
+    stand_in: bool = False,
+    evaluates: bool = False,
 ) -> Path | OwnData:
     """The folder that holds the data sets, or the user's own data; InputError with what is missing.
 
     As :func:`densessl.d2_transfer.datasets.check`; own data were checked when they were read.
+    No probe keeps a model that could be evaluated alone (``evaluates``).
     """
     if isinstance(data, OwnData):
         for option in ("TRAIN_LIST", "TEST_LIST"):

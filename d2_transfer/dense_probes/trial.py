@@ -33,6 +33,11 @@ def _check(cfg: CfgNode, facts: dict | None) -> None:
     stages_of(name, cfg.FEATURES.LEVELS, "FEATURES.LEVELS")
 
 
+def ready(cfg: CfgNode, run: Run, evaluates: bool) -> CfgNode:
+    """The config as it is: what else may be wrong with it, the weights tell."""
+    return cfg
+
+
 def run_trial(run: Run, trial: int) -> None:
     """Measure one trial in this process (one of ``run.gpus``), and write its record.
 

@@ -6,9 +6,7 @@ from typing import Any
 
 from densessl.core.progress import duration
 
-from .. import dense_probes
-from ..dense_probes.table import OWN_TASKS
-from ..protocols import PROTOCOLS
+from ..protocols import OWN_PROBES, PROBES, PROTOCOLS
 from ..results import Record
 from ..tables.experiments import difference
 from ..tables.render import html
@@ -32,7 +30,7 @@ from .study_words import Said
 MINIATURE = (
     "These are miniatures: they show that the way works, and say nothing about methods or images."
 )
-FROZEN = (*dense_probes.NAMES, "knn", "linear")
+FROZEN = tuple(name for name, each in PROTOCOLS.items() if each.frozen)
 FROZEN_SAYS = (
     "The networks stay frozen, so this is what their features are worth as they are; fine-tuning "
     "all of a network may give another answer."
@@ -120,8 +118,8 @@ def _measured(protocol: Protocol) -> str:
     """How every start is measured, and what the metric is."""
     name, known = study_words.name(protocol.metric), PROTOCOLS.get(protocol.name)
     title = known.title if known else ""
-    if protocol.name == dense_probes.OWN:
-        title = dense_probes.TASKS.get(OWN_TASKS.get(protocol.variant, ""), title)
+    if protocol.name == "custom_semseg":
+        title = PROBES.get(OWN_PROBES.get(protocol.variant, ""), title)
     about = study_words.METRICS.get(name)
     lines = [f"Measured by: {title}."] if title else []
     lines += [f"{name} is the {about}; in per cent, more is better."] if about else []

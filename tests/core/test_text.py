@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from densessl.d2_transfer.classification import configuration
+from densessl.d2_transfer.resolve import resolve
 from densessl.pretrain import config
 from densessl.slurm import pipeline
 
@@ -45,7 +45,7 @@ def test_what_is_no_text_has_its_type_as_before():
 
 def test_the_options_of_a_protocol_do_so_too():
     words = ["DATASETS.LIST", "2026_11_28", "DATASETS.TRAIN", "1.10", "SOLVER.AMP.ENABLED", "false"]
-    cfg = configuration.resolve("linear", overrides=words)
+    cfg = resolve("linear", overrides=words)
     assert (cfg.DATASETS.LIST, cfg.DATASETS.TRAIN) == ("2026_11_28", "1.10")
     assert cfg.SOLVER.AMP.ENABLED is False
 

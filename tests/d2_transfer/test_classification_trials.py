@@ -13,6 +13,7 @@ from densessl.d2_transfer.classification import features, fit
 from densessl.d2_transfer.classification.data import read
 from densessl.d2_transfer.classification.loading import EvaluationCrops
 from densessl.d2_transfer.classification.networks import build_backbone
+from densessl.d2_transfer.protocols import PROTOCOLS
 
 import densessl
 from densessl.core import waiting
@@ -25,7 +26,7 @@ def begin(folder, data, protocol, *overrides, variant=None, named="random", gpus
     """A run and its config, as ``densessl transfer --mini`` makes them."""
     words = [*SMALL, "SOLVER.MAX_ITER", str(steps), *overrides]
     cfg = classification.resolve(protocol, variant, gpus, mini=True, overrides=words, cuda=False)
-    row = next(row for row in classification.PROTOCOLS if row.name == protocol)
+    row = PROTOCOLS[protocol]
     run = trials.Run(
         folder=folder,
         protocol=protocol,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from densessl.d2_transfer import compat, datasets, main
 from densessl.d2_transfer.datasets import cityscapes_objects, custom
-from densessl.d2_transfer.protocols import PROTOCOLS, room
+from densessl.d2_transfer.protocols import DETECTION, PROTOCOLS
 from densessl.d2_transfer.resolve import resolve
 from densessl.d2_transfer.stops import stoppable
 from PIL import Image
@@ -21,7 +21,7 @@ compat.setup()  # before any test imports Detectron2
 EVERY = [  # of the protocols with Detectron2
     name
     for protocol in PROTOCOLS.values()
-    if room(protocol.name) is None
+    if protocol.family == DETECTION
     for name in protocol.datasets
 ]
 COARSE = [name for name in datasets.LAYOUTS if name.startswith(("coco_stuff", "coco_things"))]
@@ -46,13 +46,8 @@ CASES = [
 @pytest.mark.parametrize("name, variant", CASES)
 def test_a_message_promises_a_stand_in_where_scenes_hold_one(scenes, tmp_path, name, variant):
     """Of every protocol and variant: what is said of missing data, against what scenes hold."""
-    if own := room(name):
-        cfg = own.resolve(name, variant, mini=True, cuda=False)
-        check = functools.partial(own.check_data, cfg, stand_in=True)
-    else:
-        cfg = resolve(name, variant, gpus=1, mini=True, cuda=False)
-        sets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-        check = functools.partial(datasets.check, sets, stand_in=True)
+    cfg = resolve(name, variant, gpus=1, mini=True, cuda=False)
+    check = functools.partial(PROTOCOLS[name].room.check_data, cfg, stand_in=True)
     with pytest.raises(InputError) as caught:
         check(data=tmp_path)
     try:

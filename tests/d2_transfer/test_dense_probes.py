@@ -12,6 +12,7 @@ from densessl.d2_transfer import dense_probes, results, trials
 from densessl.d2_transfer.classification.networks import build_backbone
 from densessl.d2_transfer.dense_probes import features, loading, predictions
 from densessl.d2_transfer.dense_probes.data import read
+from densessl.d2_transfer.protocols import PROBES
 from PIL import Image
 from scipy.optimize import linear_sum_assignment, minimize
 from torchvision.models import resnet
@@ -370,7 +371,7 @@ def test_two_processes_do_what_one_does(tmp_path, scenes, weights, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     large = ["INPUT.SIZE", "(256, 256)", "FEATURES.LEVELS", "('all',)", "FEATURES.POSITIONS", "600"]
     large += ["LINEAR.L2", "0.3", "CLUSTERS.COUNTS", "()"]
-    for protocol in dense_probes.TASKS:
+    for protocol in PROBES:
         found = []
         for gpus in (1, 2):
             folder = tmp_path / f"{protocol}{gpus}"

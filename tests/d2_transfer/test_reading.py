@@ -281,9 +281,8 @@ def test_new_options_at_their_defaults_do_not_make_another_experiment():
 @pytest.mark.parametrize("protocol", ["voc_det_c4", "knn"])
 @pytest.mark.parametrize("value", ["9,3", "dark", "1,2,3"])
 def test_a_wrong_range_is_refused(protocol, value):
-    make = classification.resolve if protocol == "knn" else resolve
     with pytest.raises(InputError, match="INPUT.RANGE is .*allowed: auto"):
-        make(protocol, gpus=1, mini=True, overrides=["INPUT.RANGE", value], cuda=False)
+        resolve(protocol, gpus=1, mini=True, overrides=["INPUT.RANGE", value], cuda=False)
 
 
 def labelled(folder, values_of):

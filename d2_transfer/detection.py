@@ -1,0 +1,47 @@
+"""Detection and segmentation, which Detectron2 trains: what a family of protocols does, as
+``classification`` and ``dense_probes`` do it."""
+
+import logging
+import os
+from pathlib import Path
+
+from . import datasets
+from .datasets.custom import Custom
+from .evaluate_only import evaluate as evaluate_trained
+from .evaluation import build_evaluator
+from .image_range import training_pictures as training_files
+from .resolve import check_model, describe
+from .run import Run
+from .trials import register, run_trial
+from .weights import prepare
+
+logger = logging.getLogger("densessl")
+__all__ = ["check_data", "describe", "evaluate_trained", "prepare", "ready", "run_trial"]
+__all__ += ["training_files"]
+
+
+def check_data(
+    cfg,
+    data: str | os.PathLike | Custom | None = None,
+    stand_in: bool = False,
+    evaluates: bool = False,
+) -> Path | Custom:
+    """The folder that holds the data sets, or the user's own data, which were checked when they
+    were read; InputError with what is missing. ``evaluates``: the test sets alone."""
+    if isinstance(data, Custom):
+        return data
+    used = cfg.DATASETS.TEST if evaluates else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    return datasets.check(used, data, stand_in=stand_in)
+
+
+def ready(cfg, run: Run, evaluates: bool):
+    """The config, once its model can be built and its evaluators are there; InputError."""
+    if cfg.MODEL.DEVICE == "cpu":
+        plain = run.processes == 1
+        norm = "BN, whose statistics in one process are SyncBN's" if plain else "naiveSyncBN"
+        logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
+    register(run)
+    check_model(cfg)
+    for name in cfg.DATASETS.TEST:  # what an evaluator lacks is said before the training
+        build_evaluator(name, "", images=0, oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS)
+    return cfg

@@ -1,0 +1,135 @@
+"""The flags of ``densessl transfer``, each declared once: the command line, ``submit transfer``,
+commands of jobs and the checks of what is given come from it."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from densessl.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Flag:
+    """``name`` with underscores, as argparse has it; without a ``metavar`` it takes no value.
+
+    ``spelled``: where that is not ``--name``. ``least``: of a number. ``own``: it names the user's
+    own data; ``path``: a file or folder of them. ``job``: ``submit transfer`` takes it, too.
+    """
+
+    name: str
+    help: str
+    metavar: str | None = None
+    kind: type | None = None
+    default: Any = None
+    spelled: tuple[str, ...] = ()
+    least: int | None = None
+    own: bool = False
+    path: bool = False
+    job: bool = True
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.spelled or ("--" + self.name.replace("_", "-"),)
+
+
+def _own(name: str, metavar: str, text: str, kind: type | None = None) -> Flag:
+    return Flag(name, text, metavar, kind, own=True, path=metavar in ("FILE", "DIR"))
+
+
+def _of_split(name: str) -> tuple[Flag, ...]:
+    return (
+        _own(f"{name}_json", "FILE", f"custom_*: {name} annotations"),
+        _own(f"{name}_images", "DIR", f"custom_*: {name} images"),
+        _own(f"{name}_masks", "DIR", f"custom_semseg: {name} labels"),
+    )
+
+
+ALL = (
+    Flag("protocol", "one of --list", "NAME"),
+    Flag("variant", "where a protocol has two; see --list", "NAME"),
+    Flag("trials", "how many fine-tunings", "K", int, 5, least=1),
+    Flag("trial", "only this one of them; others may run meanwhile", "K", int, job=False),
+    Flag("seed", "of the first trial; the next have +1", "SEED", int, 1, least=0),
+    Flag("output_dir", "where everything is written", "DIR", spelled=("-o", "--output-dir")),
+    Flag("data", "the data sets; else DETECTRON2_DATASETS", "DIR"),
+    Flag(
+        "gpus",
+        "processes on this machine; else every GPU there is",
+        "N",
+        int,
+        spelled=("--gpus", "--num-gpus"),
+        least=1,
+        job=False,  # of a job it is the cluster's
+    ),
+    Flag(
+        "keep_batch",
+        "on fewer GPUs the source's images a step, instead of a smaller batch and learning "
+        "rate and a longer schedule",
+    ),
+    Flag("num_machines", "that share DIR", "M", int, 1, least=1, job=False),
+    Flag("machine_rank", "0 to M-1", "R", int, 0, job=False),
+    Flag("dist_url", "tcp://HOST:PORT of machine 0", "URL", job=False),
+    Flag("eval_only", "evaluate WEIGHTS, a trial's model_final.pth, and train nothing", job=False),
+    *_of_split("train"),
+    *_of_split("val"),
+    _own("classes", "FILE", "custom_semseg: their names, one a line"),
+    _own(
+        "ignore",
+        "N",
+        "custom_semseg: the value of pixels without a class (255); 0: classes count from 1",
+        int,
+    ),
+    _own("image_suffix", "END", "custom_semseg: image files are NAME + END"),
+    _own("mask_suffix", "END", "custom_semseg: mask files are NAME + END"),
+    Flag("mini", "a miniature for two cores and scenes"),
+    Flag("list", "print the protocols", job=False),
+    Flag(
+        "print_config",
+        "print the complete config as YAML (for the source's GPUs unless --gpus says others)",
+        job=False,
+    ),
+)
+BY_NAME = {flag.name: flag for flag in ALL}
+OWN = tuple(flag.name for flag in ALL if flag.own)
+OF_JOBS = tuple(flag.name for flag in ALL if flag.job)
+PATHS = tuple(flag.name for flag in ALL if flag.path)
+
+
+def add(
+    parser: ArgumentParser, names: Collection[str] | None = None, required: Collection[str] = ()
+) -> None:
+    """Add them to a verb's parser: all, or those of ``names``."""
+    for flag in ALL if names is None else map(BY_NAME.__getitem__, names):
+        more: dict[str, Any] = {"action": "store_true"}
+        if flag.metavar:
+            more = {"metavar": flag.metavar, "type": flag.kind, "default": flag.default}
+            more |= {"required": flag.name in required}
+        parser.add_argument(*flag.words, help=flag.help, **more)
+
+
+def check(args: Namespace, *names: str) -> None:
+    """InputError for a number below its least; of all flags unless some are named."""
+    for flag in ALL:
+        if flag.least is not None and flag.name in (names or BY_NAME):
+            value = getattr(args, flag.name)
+            if value is not None and value < flag.least:
+                least = f"{flag.least} or more"
+                raise InputError(f"{shown(flag.name)} is {value}; allowed: {least}")
+
+
+def given_words(values: Mapping[str, Any]) -> list[str]:
+    """Those of ``values`` (by name) that are not the default, as words of a command."""
+    words: list[str] = []
+    for name, value in values.items():
+        flag = BY_NAME[name]
+        if flag.metavar is None:
+            words += [shown(name)] if value else []
+        elif value is not None and value != flag.default:
+            words += [shown(name), str(value)]
+    return words
+
+
+def shown(name: str) -> str:
+    """How a flag is written in messages and in commands."""
+    return BY_NAME[name].words[0]
