@@ -80,11 +80,14 @@ def built_in() -> dict[str, Preset]:
 
 
 def find(path: str | os.PathLike) -> Preset:
-    """A config by path, or by the name of a built-in one."""
-    if Path(path).is_file():
-        return Preset(Path(path).stem, Path(path))
-    if str(path) in built_in():
-        return built_in()[str(path)]
+    """A config by path, or by the name (or former path) of a built-in one."""
+    file = Path(path)
+    if file.is_file():
+        return Preset(file.stem, file)
+    ours = file.suffix == ".yaml" and file.parent.resolve() == FOLDER.resolve()
+    name = file.stem if ours else str(path)
+    if name in built_in():
+        return built_in()[name]
     raise unknown("config (no such file, and no built-in one)", str(path), built_in())
 
 

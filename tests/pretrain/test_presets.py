@@ -38,6 +38,20 @@ def test_a_config_of_a_sweep_is_its_base_with_one_other_value(name):
     assert presets.find(name).gpu_hours() == presets.find(f"{base}_r50_in100_200ep").gpu_hours()
 
 
+def test_the_path_that_a_config_of_a_sweep_had_still_finds_it():
+    name = "setsim_threshold03_r50_in100_200ep"
+    assert presets.find(presets.FOLDER / f"{name}.yaml") == presets.find(name)
+    with pytest.raises(InputError, match=f"Did you mean '{name}'"):
+        presets.find(f"{name}.yaml")
+
+
+def test_a_sweep_may_set_more_than_its_base():
+    for strategy in ("random", "sort", "hungarian", "set2set"):
+        cfg = config.load(f"setsim_{strategy}_r50_in100_200ep")
+        assert strategy == cfg.SETSIM.STRATEGY and not cfg.SETSIM.NEAREST
+        assert cfg.MOCO.SYMMETRIC and cfg.SOLVER.EPOCHS == 200
+
+
 def test_windows_are_a_sweep_on_a_preset():
     for size, stride in ((16, 16), (48, 16), (48, 32), (64, 48)):
         cfg = config.load(f"resim_c4_w{size}s{stride}_r50_in100_200ep")
