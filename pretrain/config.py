@@ -16,12 +16,13 @@ from fvcore.common.config import CfgNode
 
 from densessl import configs, decoding
 from densessl.core.errors import InputError, unknown
+from densessl.core.external import FORM, MARK
 from densessl.core.files import read_text
 from densessl.core.home import expand
 from densessl.core.overrides import pairs
 from densessl.core.text import TRUTH, as_written
 
-from .options import ABOVE_ZERO, CHOICES, METHODS, PATCH, PATHS, RANGES, STRIDE, C
+from .options import ABOVE_ZERO, CHOICES, METHODS, OWN, PATCH, PATHS, RANGES, STRIDE, C
 
 TWIN = "_scenes"
 FREE = "METHOD.OPTIONS."  # begins the names of options of any type
@@ -98,8 +99,9 @@ def check(cfg: CfgNode, world: int = 1) -> None:
     check_method(cfg.METHOD.NAME)
     options = flat(cfg)
     for name, allowed in CHOICES.items():
-        if options[name] not in allowed:
-            raise unknown("value", options[name], allowed, where=name)
+        own = [FORM] if name in OWN else []
+        if options[name] not in allowed and not (own and MARK in options[name]):
+            raise unknown("value", options[name], [*allowed, *own], where=name)
     for name, (least, most) in RANGES.items():
         value = options[name]
         if not (math.isfinite(value) and least <= value and (most is None or value <= most)):
@@ -164,7 +166,7 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
     """
     check(cfg, world)
     from .methods import find_method
-    from .views import RECIPES, build_recipes
+    from .views import RECIPES, build_recipes, find_recipe
 
     method = find_method(cfg.METHOD.NAME)
     build_recipes(cfg.VIEWS)
@@ -181,7 +183,7 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
             f"VIEWS.LOCAL_CROPS is {cfg.VIEWS.LOCAL_CROPS}, but {cfg.METHOD.NAME} takes two views "
             "an image; it must be 0"
         )
-    if method.same_flip and not RECIPES[cfg.VIEWS.RECIPE][1].flip_of_first:
+    if method.same_flip and not find_recipe(cfg.VIEWS.RECIPE)[1].flip_of_first:
         fitting = [name for name, recipe in RECIPES.items() if recipe[1].flip_of_first]
         raise InputError(
             f"VIEWS.RECIPE is {cfg.VIEWS.RECIPE}, but {cfg.METHOD.NAME} needs one flip for both "

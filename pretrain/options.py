@@ -22,7 +22,7 @@ C.DATA.TIMEOUT = 120.0  # seconds that a batch may take before the run stops; 0:
 C.DATA.MAX_UNREADABLE = 0.05  # share of images that may be unreadable before the run stops
 
 C.VIEWS = CfgNode()
-C.VIEWS.RECIPE = "moco_v2"  # the augmentations: a name in pretrain/views/recipes.py
+C.VIEWS.RECIPE = "moco_v2"  # the augmentations: of views/recipes.py, or path/to/file.py:Name
 C.VIEWS.SIZE = 224  # side of a global view in pixels
 C.VIEWS.SCALE = ()  # area of a global crop over that of the image; () is the recipe's
 C.VIEWS.LOCAL_CROPS = 0  # local views an image beside the two global ones (multi-crop)
@@ -30,7 +30,7 @@ C.VIEWS.LOCAL_SIZE = 96  # side of a local view in pixels
 C.VIEWS.LOCAL_SCALE = (0.05, 0.14)  # area of a local crop over that of the image
 
 C.BACKBONE = CfgNode()
-C.BACKBONE.NAME = "resnet50"  # resnet18, 50, 101; vit_tiny, vit_small, vit_base (patches of 16)
+C.BACKBONE.NAME = "resnet50"  # resnet18, 50, 101; vit_tiny, _small, _base; path/to/file.py:Name
 C.BACKBONE.WEIGHTS = ""  # start from its backbone: any file that densessl convert takes
 C.BACKBONE.NORM = "split"  # split: one process acts as several GPUs; BN: per process; SyncBN
 C.BACKBONE.GROUP_SIZE = 32  # split: images a normalisation group (MoCo: 32 a GPU)
@@ -265,6 +265,7 @@ CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
     "AMP": ("off", "fp16", "bf16"),
 }
+OWN = ("VIEWS.RECIPE", "BACKBONE.NAME")  # of these also path/to/file.py:Name
 RANGES = {  # at least, at most (None: no limit)
     "SEED": (0, None),
     "DATA.WORKERS": (0, None),

@@ -22,6 +22,13 @@ def is_ours(checkpoint: dict) -> bool:
     return isinstance(checkpoint.get("normalization"), dict) or bool(ours(checkpoint))
 
 
+def own_backbone(checkpoint: Any) -> str:
+    """``path/to/file.py:Name`` of the network in a run of ours that is the user's own, else ''."""
+    config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
+    found = re.search(r"^BACKBONE:\n(?: .*\n)*? +NAME: (\S+\.py:\w+)$", str(config), re.MULTILINE)
+    return found[1] if found else ""
+
+
 def method(checkpoint: dict, facts: dict[str, Any], layout: Layout) -> str:
     """The method's name: the file's own word, else its layout's, else 'unknown'."""
     told = checkpoint.get("method")

@@ -93,6 +93,11 @@ def recognise(
     """
     if name != "auto" and ":" not in name and name not in BY_NAME:
         raise unknown("layout", name, ["auto", *BY_NAME], "--from")
+    if own := facts_of.own_backbone(checkpoint):
+        raise InputError(
+            f"{where}: its backbone is your own ({own}); ResNets and ViTs alone can be converted. "
+            "torch.load(FILE, weights_only=True)['backbone'] has its tensors"
+        )
     checkpoint, found = renaming.unwrapped(checkpoint), origin.of(checkpoint, where)
     if isinstance(checkpoint, dict) and not facts_of.is_ours(checkpoint):
         found.refuse_variants(where)

@@ -1,10 +1,13 @@
 """Backbones by name."""
 
+from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import nn
 
-from densessl.core.errors import unknown
+from densessl.core.errors import InputError, unknown
+from densessl.core.external import MARK, load_object
 
 from ..options import CHOICES
 from .norm import SplitBatchNorm2d, SyncBatchNorm
@@ -12,6 +15,7 @@ from .resnet import RESNETS, ResNet
 from .vit import VITS, build_vit
 
 BACKBONES = (*RESNETS, *VITS)
+SIDE = 64  # pixels of the image that one's own backbone is tried with
 assert CHOICES["BACKBONE.NAME"] == BACKBONES
 
 
@@ -26,17 +30,58 @@ def build_backbone(
 
     ``norm`` of a ResNet is ``"split"`` (:class:`SplitBatchNorm2d`), ``"BN"`` (per process) or
     ``"SyncBN"``; ``drop_path`` is for a ViT. The state dict has torchvision's (timm's) names
-    without the classifier. Raises InputError for unknown names.
+    without the classifier. ``path/to/file.py:Name`` is called with the norm (of channels a module)
+    and returns a module of one's own, as docs/methods.md says. Raises InputError for unknown names.
     """
     norms = {
         "split": partial(SplitBatchNorm2d, group_size=group_size),
         "BN": nn.BatchNorm2d,
         "SyncBN": SyncBatchNorm,
     }
-    if name not in BACKBONES:
-        raise unknown("backbone", name, BACKBONES, where="BACKBONE.NAME")
     if norm not in norms:
         raise unknown("norm", norm, norms, where="BACKBONE.NORM")
+    if MARK in name:
+        return _own(name, norms[norm])
+    if name not in BACKBONES:
+        raise unknown("backbone", name, BACKBONES, where="BACKBONE.NAME")
     if name in VITS:
         return build_vit(name, drop_path)
     return ResNet(RESNETS[name](norm_layer=norms[norm], zero_init_residual=zero_init_residual))
+
+
+class _Levels(dict):
+    """A backbone's channels by level; one that it lacks is the user's mistake."""
+
+    def __missing__(self, level: str):
+        raise InputError(
+            f"BACKBONE.NAME: your backbone has no level '{level}', which this method takes; it has "
+            f"{', '.join(self)}"
+        )
+
+
+def _own(name: str, norm: Callable[[int], nn.Module]) -> nn.Module:
+    """A backbone out of a user's file, once it has shown that it gives what it says it gives."""
+    where = f"BACKBONE.NAME: {name}"
+    if name.startswith("vit"):
+        raise InputError(f"{where} looks like one of our ViTs; write ./{name}")
+    made = load_object(name, "backbone", "BACKBONE.NAME")
+    try:
+        backbone = made(norm)
+        training = backbone.training
+        with torch.no_grad():
+            levels = backbone.eval()(torch.zeros(1, 3, SIDE, SIDE))
+        backbone.train(training)
+        found = {level: tuple(each.shape[:2]) for level, each in levels.items()}
+        told = {level: (1, channels) for level, channels in backbone.channels.items()}
+    except Exception as error:  # whatever a user's own code raises
+        raise InputError(
+            f"{where}(norm) makes no backbone: {type(error).__name__}: {error}"
+        ) from error
+    if "layer4" not in told or any(found.get(level) != shape for level, shape in told.items()):
+        shapes = {level: tuple(each.shape) for level, each in levels.items()}
+        raise InputError(
+            f"{where} has the channels {dict(backbone.channels)}, and its levels the shapes "
+            f"{shapes}; allowed: a level 'layer4' at least, and each [B, channels, h, w]"
+        )
+    backbone.channels = _Levels(backbone.channels)
+    return backbone

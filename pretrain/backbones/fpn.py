@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .resnet import LEVELS
+
 
 class FPN(nn.Module):
     """Lateral 1×1 convolutions, the top-down path, and 3×3 output convolutions.
@@ -20,8 +22,7 @@ class FPN(nn.Module):
 
     def __init__(self, channels: dict[str, int], outputs: list[str], dim: int, norm: str = ""):
         super().__init__()
-        names = sorted(channels)
-        self.levels = names[names.index(min(outputs)) :]
+        self.levels = [level for level in LEVELS if level >= min(outputs)]
         self.outputs = sorted(outputs)
         for level in self.levels:
             setattr(self, f"fpn_lateral{_number(level)}", _conv(channels[level], dim, 1, norm))

@@ -17,8 +17,8 @@ import torch
 
 from densessl.core import errors
 from densessl.core.errors import InputError
+from densessl.core.external import failure, load_object
 
-from ..external import failure, load_object
 from .attention import set_to_set
 from .geometry import geometric
 from .hough import best, confidence_of

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 from densessl.core import distributed, files, log, waiting
 from densessl.core.checkpoint import damage, remove, save
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
+from densessl.core.external import loaded
 from densessl.core.loader import GRACE, Loader
 from densessl.core.lock import in_use, locked
 from densessl.core.progress import Bar
@@ -19,7 +20,6 @@ from densessl.core.stops import Stops
 
 from .. import config
 from ..contradictions import too_large_views
-from ..external import loaded
 from ..methods.base import starting_weights
 from ..views import (
     NORMALIZATION,
@@ -221,7 +221,9 @@ class Run:
             cfg.BACKBONE.WEIGHTS = ""
         self.method, self.optimizer = build_model(cfg, self.device)
         self.method.steps, self.method.steps_per_epoch = self.total, self.epoch
-        self.facts["own_files"] = loaded(f"{cfg.METHOD.NAME} {cfg.DENSE.CORRESPONDENCE}")
+        self.facts["own_files"] = loaded(
+            f"{cfg.METHOD.NAME} {cfg.DENSE.CORRESPONDENCE} {cfg.BACKBONE.NAME} {cfg.VIEWS.RECIPE}"
+        )
         model = distribute(self.method, self.device)
         self.stepper = Stepper(
             *(self.method, model, self.optimizer, self.device, cfg.AMP, cfg.SOLVER.CLIP_EACH)

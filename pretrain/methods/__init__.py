@@ -3,9 +3,9 @@
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
+from densessl.core.external import load_object
 
 from .. import config
-from ..external import load_object
 from ..options import METHODS as NAMES
 from .base import Method
 from .byol import BYOL

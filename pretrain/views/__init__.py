@@ -9,7 +9,7 @@ from .dataset import (
     build_dataset,
     collate,
 )
-from .recipes import RECIPES, Recipe, ViewRecipe, build_recipes
+from .recipes import RECIPES, Recipe, ViewRecipe, build_recipes, find_recipe
 from .sources import ImageSource, build_source
 from .view import View
 
@@ -28,4 +28,5 @@ __all__ = [
     "build_recipes",
     "build_source",
     "collate",
+    "find_recipe",
 ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
+from densessl.core.external import MARK, load_object
 
 from ..config import crop_scale
 from ..options import CHOICES
@@ -77,12 +78,28 @@ RECIPES: dict[str, Recipe] = {  # of the two global views; a third one is for lo
 assert tuple(RECIPES) == CHOICES["VIEWS.RECIPE"]
 
 
+def find_recipe(name: str) -> Recipe:
+    """A recipe by its name, or your own by ``path/to/file.py:Name``: a :class:`ViewRecipe` for all
+    views, or a tuple of two or three, as :data:`RECIPES` has them. InputError for anything else."""
+    if MARK not in name:
+        return RECIPES[name]
+    found = load_object(name, "recipe", "VIEWS.RECIPE")
+    recipe = (found, found) if isinstance(found, ViewRecipe) else found
+    views = isinstance(recipe, tuple) and all(isinstance(each, ViewRecipe) for each in recipe)
+    if not views or len(recipe) not in (2, 3):
+        raise InputError(
+            f"VIEWS.RECIPE: {name} is '{found}'; it must be a ViewRecipe, or a tuple of two or "
+            "three: of the first view, of the second, and of local ones"
+        )
+    return recipe
+
+
 def build_recipes(views: CfgNode) -> tuple[Recipe, Recipe]:
     """The recipes of the global and of the local views that ``cfg.VIEWS`` asks for.
 
     Raises InputError for crop scales that are no range within (0, 1].
     """
-    recipe = RECIPES[views.RECIPE]
+    recipe = find_recipe(views.RECIPE)
     global_views, local = recipe[:2], recipe[-1]
     if views.SCALE:
         scale = crop_scale(views.SCALE, "VIEWS.SCALE")

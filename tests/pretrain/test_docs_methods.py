@@ -5,8 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from densessl.pretrain import config
+from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods import METHODS
+
+import densessl
+from densessl.core.errors import InputError
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOCUMENT, flags=re.DOTALL))
@@ -32,7 +38,7 @@ def test_every_method_has_its_row():
 
 
 def test_the_examples_are_short():
-    assert FILES.keys() == {"mine.py", "mutual.py"}
+    assert FILES.keys() == {"mine.py", "mutual.py", "small.py", "weak.py"}
     assert all(len(text.splitlines()) <= 40 for text in FILES.values())
 
 
@@ -59,3 +65,47 @@ def test_the_method_of_ones_own_trains_with_its_own_option(folder, tiny):
     few_pairs = run(tiny, "mutual.py:Mutual", "METHOD.OPTIONS.LEAST", 0.99999)
     assert all_pairs[0]["stat/positives_per_query"] == 1  # mutual neighbours are one to one
     assert few_pairs[0]["stat/queries"] < all_pairs[0]["stat/queries"]
+
+
+OWN = ("BACKBONE.NAME", "small.py:Small", "VIEWS.RECIPE", "weak.py:WEAK_AND_STRONG")
+
+
+def test_the_backbone_and_the_augmentations_of_ones_own_train(folder, tiny, capsys):
+    plain = run(tiny, "densecl", *OWN[:2])
+    lines = run(tiny, "densecl", *OWN, "OUTPUT_DIR", str(folder / "out"))
+    assert len(lines) == 3 and lines[0]["loss"] != plain[0]["loss"]  # other views
+    checkpoint = folder / "out" / "backbone_final.pth"
+    held = torch.load(checkpoint, weights_only=True)
+    assert held["backbone"].keys() == build_backbone("small.py:Small").state_dict().keys()
+    assert {"small.py", "weak.py"} <= held["pretrain"]["own_files"].keys()
+    assert densessl.main(["convert", str(checkpoint), "-o", "out.pkl"]) == 2
+    assert "small.py:Small" in capsys.readouterr().err and not Path("out.pkl").exists()
+
+
+def test_a_level_that_ones_own_backbone_lacks_is_named(folder, tiny):
+    with pytest.raises(InputError, match="'layer1'"):
+        run(tiny, "vader", *OWN[:2])
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ("return nn.Conv2d(3, 8, 32, 32)", "AttributeError"),
+        ("raise ValueError('no')", "ValueError: no"),
+        ("net = Small(norm); net.channels = {'layer4': 64}; return net", "64"),
+        ("net = Small(norm); net.channels = {'layer3': 64}; return net", "layer4"),
+    ],
+)
+def test_what_is_no_backbone_is_refused(folder, body, message):
+    (folder / "wrong.py").write_text(
+        f"from small import Small\nfrom torch import nn\ndef make(norm):\n    {body}\n"
+    )
+    with pytest.raises(InputError, match=rf"BACKBONE\.NAME.*wrong\.py:make.*{message}"):
+        build_backbone("wrong.py:make")
+
+
+@pytest.mark.parametrize("value", ["3", "()", "(WEAK,)", "(WEAK, 'moco_v2')"])
+def test_what_is_no_recipe_is_refused(folder, tiny, value):
+    (folder / "wrong.py").write_text(f"from weak import WEAK\nNOT = {value}\n")
+    with pytest.raises(InputError, match=r"VIEWS\.RECIPE: wrong\.py:NOT"):
+        config.validate(tiny("moco", None, "VIEWS.RECIPE", "wrong.py:NOT"))

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from densessl.pretrain.external import load_object
 
 from densessl.core.errors import InputError
+from densessl.core.external import load_object
 
 
 @pytest.fixture

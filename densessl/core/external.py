@@ -1,4 +1,4 @@
-"""A user's own method or correspondence: an object out of a Python file, found by its path."""
+"""A user's own method, backbone, protocol …: an object out of a Python file, found by its path."""
 
 import hashlib
 import importlib.util
@@ -8,8 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from densessl.core.errors import InputError, unknown
+from .errors import InputError, unknown
 
+MARK = ".py:"  # in a name that is none of ours
+FORM = "path/to/file.py:Name"
 LOADED: dict[str, str] = {}  # name of each file that was read -> digest of its path and content
 
 
@@ -21,7 +23,7 @@ def loaded(text: str) -> dict[str, str]:
 def load_object(text: str, what: str, where: str) -> Any:
     """The object ``Name`` of ``text``, which is ``path/to/file.py:Name``.
 
-    ``what`` (a method, a correspondence) and ``where`` (the option) are for messages. The path is
+    ``what`` (a method, a backbone) and ``where`` (the option) are for messages. The path is
     relative to the working folder; ``~`` is the home folder. The file becomes a module under a
     private name, once for each content: it cannot be imported by others. What lies beside it can be
     imported by it, unless something installed or a part of DenseSSL has that name. Raises
@@ -30,7 +32,7 @@ def load_object(text: str, what: str, where: str) -> Any:
     """
     place, separator, name = text.rpartition(":")
     if not (separator and place.endswith(".py") and name.isidentifier()):
-        raise InputError(f"{where}: '{text}' is no {what}; it must be path/to/file.py:Name")
+        raise InputError(f"{where}: '{text}' is no {what}; it must be {FORM}")
     path = Path(place).expanduser()
     if not path.is_file():
         raise InputError(
