@@ -11,8 +11,7 @@ from densessl.core.errors import InputError, run_module
 from densessl.core.files import write_text
 
 from .document import render
-from .measured import read
-from .words import TITLES
+from .measured import TITLES, read
 
 
 def main(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ from string import Template
 from densessl.d2_transfer.compare.words import points
 from densessl.d2_transfer.tables.t_test import p_value
 
-from . import given_away, signs
+from . import given_away
 from .contrasts import (
     Contrast,
     corrected,
@@ -18,8 +18,19 @@ from .contrasts import (
     prediction_interval,
 )
 from .contrasts import between as difference
-from .measured import CONTROLS, DENSE, IMAGE_LEVEL, METHODS, OUTSIDE, Measured
-from .words import NOT_MEASURED, PROBES, TITLES
+from .measured import (
+    CONTROLS,
+    DENSE,
+    IMAGE_LEVEL,
+    METHODS,
+    NOT_MEASURED,
+    OUTSIDE,
+    PROBES,
+    TITLES,
+    Measured,
+    pretrainings,
+    signs,
+)
 
 PAGE = Path(__file__).with_name("page.md")
 YES, NO, UNSEEN = "yes", "no", "not to be seen at this size"
@@ -150,7 +161,7 @@ def _of_set(name: str, measured: Measured, answers: Answers, folder: Path) -> st
         )
     if measured.shortcuts:
         parts.append("### Does the question make sense here?\n\n" + given_away.sentences(measured))
-    if runs := signs.of_rows(measured.spec, folder):
+    if runs := pretrainings(measured.spec, folder):
         parts.append("### Signs of life\n\n" + _signs(runs))
     parts.append("### mIoU\n\n" + _numbers(measured))
     parts.append("### Against the random starts\n\n" + _controls(measured))
@@ -164,7 +175,7 @@ def _signs(runs: Mapping[str, Sequence]) -> str:
     heads = ("method", "accuracy of images", "of positions", "warned of collapse")
     return "\n".join(
         [
-            *_table(heads, signs.rows(runs), left=1),
+            *_table(heads, signs(runs), left=1),
             "",
             "At the end of pretraining, in per cent: how often the other view of an image is the "
             "most similar one of its batch, and the match of a position more similar than the "

@@ -3,12 +3,10 @@
 from densessl.weight_files.reading import read_checkpoint
 
 from .conversion import convert
-from .detector import check_detector_config
 from .prove import ProofFailed, Stage, prove
-from .prove_timm import prove_timm
-from .prove_vit import prove_vit
+from .prove_timm import prove_timm, prove_vit
 from .report import Report
-from .weights import read_weights
+from .weights import check_detector_config, read_weights
 
 __all__ = [
     "ProofFailed",

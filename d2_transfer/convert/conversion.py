@@ -14,8 +14,7 @@ from densessl.weight_files.recognise import Source, from_file
 
 from . import weights
 from .prove import Stage, prove
-from .prove_timm import prove_timm
-from .prove_vit import prove_vit
+from .prove_timm import prove_timm, prove_vit
 from .report import Report
 
 TARGETS = {  # the first ending is the one that messages name

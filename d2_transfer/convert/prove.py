@@ -60,23 +60,29 @@ def prove(
     names = keys.detectron2_names(facts["depth"])
     wanted = {names[name]: tensor for name, tensor in reference.items()} | (fpn or {})
     wrong = tensors_that_differ(wanted, written)
-    image = torch.randint(0, 256, INPUT, generator=torch.Generator().manual_seed(SEED))
+    image = any_image(INPUT)
     if fpn:
         image = image[:, :, :96, :64]  # an FPN wants multiples of 32
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
-        stages = [compare("input", expected, got)]
         ours = torchvision_stages(reference, facts["depth"], expected, stride_in_1x1)
         theirs = _detectron2_stages(written, facts, expected)
         if fpn:
             theirs |= _detectron2_fpn(written, facts, expected)
             ours |= _fpn(fpn, ours)
-    stages += [compare(name, value, theirs[name]) for name, value in ours.items()]
-    return settled(stages, wrong)
+    return compared({"input": expected, **ours}, {"input": got, **theirs}, wrong)
 
 
-def settled(stages: list[Stage], wrong: list[str]) -> list[Stage]:
+def any_image(shape: tuple[int, ...]):
+    """Whole numbers of 0–255, always the same ones."""
+    import torch
+
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(SEED))
+
+
+def compared(ours: dict[str, Any], theirs: dict[str, Any], wrong: list[str]) -> list[Stage]:
     """The stages, if all are equal and no tensor is ``wrong``; else ProofFailed names them."""
+    stages = [_compare(name, value, theirs[name]) for name, value in ours.items()]
     unequal = [
         f"{s.name}: largest difference {s.difference:.3g} at magnitude {s.magnitude:.3g}"
         for s in stages
@@ -90,7 +96,7 @@ def settled(stages: list[Stage], wrong: list[str]) -> list[Stage]:
     return stages
 
 
-def compare(name: str, ours, theirs) -> Stage:
+def _compare(name: str, ours, theirs) -> Stage:
     if ours.shape != theirs.shape:
         raise ProofFailed(f"{name}: shape {tuple(theirs.shape)} instead of {tuple(ours.shape)}")
     magnitude, difference = ours.abs().max().item(), (ours - theirs).abs().max().item()
@@ -139,10 +145,15 @@ def torchvision_stages(state, depth: int, image, stride_in_1x1: bool) -> dict[st
         network = getattr(resnet, f"resnet{depth}")()
     network.fc = torch.nn.Identity()
     network.load_state_dict(state, assign=True)  # strict
+    return resnet_stages(network, network.relu, image, stride_in_1x1)
+
+
+def resnet_stages(network, activation, image, stride_in_1x1: bool) -> dict[str, Any]:
+    """The outputs of torchvision's or timm's ResNet, by the names of STAGES."""
     if stride_in_1x1:
         stride_as_caffe(network)
     network.eval()
-    x = network.maxpool(network.relu(network.bn1(network.conv1(image))))
+    x = network.maxpool(activation(network.bn1(network.conv1(image))))
     outputs = {"stem": x}
     for name, layer in zip(STAGES[1:], LAYERS, strict=True):
         x = outputs[name] = getattr(network, layer)(x)
@@ -154,6 +165,14 @@ def stride_as_caffe(network) -> None:
     for layer in LAYERS[1:]:
         first = getattr(network, layer)[0]
         first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
+
+
+def load(network, tensors: dict[str, Any], title: str) -> None:
+    """Give a network on the meta device exactly these tensors; else ProofFailed."""
+    try:
+        network.load_state_dict(tensors, assign=True)  # strict
+    except RuntimeError as error:
+        raise ProofFailed(f"{title} does not take the tensors: {error}") from None
 
 
 def _detectron2_config(facts: dict[str, Any]):
@@ -177,10 +196,7 @@ def _detectron2_stages(written, facts: dict[str, Any], image) -> dict[str, Any]:
     with torch.device("meta"):
         network = build_resnet_backbone(_detectron2_config(facts), ShapeSpec(channels=3))
     tensors = {n: torch.as_tensor(a) for n, a in written.items() if not n.startswith("backbone.")}
-    try:
-        network.load_state_dict(tensors, assign=True)  # strict
-    except RuntimeError as error:
-        raise ProofFailed(f"Detectron2's ResNet does not take the tensors: {error}") from None
+    load(network, tensors, "Detectron2's ResNet")
     return network.eval()(image)
 
 

@@ -1,6 +1,8 @@
-"""The proof for ResNets that go to timm: timm's network with the file's tensors, torchvision's own.
+"""The proofs that run timm's networks: of ResNets that go to timm, and of vision transformers.
 
-Two implementations of one network: see ``prove``.
+The file's own tensors run in the library that the file is for; against it stands torchvision's (for
+a ViT that goes to torchvision: timm's) network with the source's tensors. Two implementations, so
+that a file is never compared with itself: see ``prove``.
 """
 
 import importlib
@@ -8,22 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 from densessl.core.errors import EnvironmentLacks
+from densessl.weight_files import vit
 
 from .prove import (
     INPUT,
-    LAYERS,
-    SEED,
-    STAGES,
-    ProofFailed,
     Stage,
-    compare,
+    any_image,
+    compared,
+    load,
     normalised,
     normalised_by_detectron2,
-    settled,
-    stride_as_caffe,
+    resnet_stages,
     tensors_that_differ,
     torchvision_stages,
 )
+
+VIT_STAGES = ("tokens", "block4", "block8", "block12", "cls")  # tokens: positions are in
 
 
 def prove_timm(
@@ -42,14 +44,12 @@ def prove_timm(
     import torch
 
     wrong = tensors_that_differ(reference, written)
-    image = torch.randint(0, 256, INPUT, generator=torch.Generator().manual_seed(SEED))
+    image = any_image(INPUT)
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
         ours = torchvision_stages(reference, facts["depth"], expected, stride_in_1x1)
         theirs = _timms_stages(written, facts, expected)
-    stages = [compare("input", expected, got)]
-    stages += [compare(name, ours[name], theirs[name]) for name in STAGES]
-    return settled(stages, wrong)
+    return compared({"input": expected, **ours}, {"input": got, **theirs}, wrong)
 
 
 def timms(name: str) -> Callable[..., Any]:
@@ -73,15 +73,67 @@ def _timms_stages(state: dict[str, Any], facts: dict[str, Any], image) -> dict[s
     build = timms(f"resnet.{facts['network']}")
     with torch.device("meta"):  # no time for initial weights
         network = build(num_classes=0)
-    try:
-        network.load_state_dict(state, assign=True)  # strict
-    except RuntimeError as error:
-        raise ProofFailed(f"timm's ResNet does not take the tensors: {error}") from None
-    if facts["stride_in_1x1"]:
-        stride_as_caffe(network)
-    network.eval()
-    x = network.maxpool(network.act1(network.bn1(network.conv1(image))))
-    outputs = {"stem": x}
-    for name, layer in zip(STAGES[1:], LAYERS, strict=True):
-        x = outputs[name] = getattr(network, layer)(x)
+    load(network, state, "timm's ResNet")
+    return resnet_stages(network, network.act1, image, facts["stride_in_1x1"])
+
+
+def prove_vit(
+    reference: dict[str, Any],
+    normalization: dict[str, Any],
+    written: dict[str, Any],
+    facts: dict[str, Any],
+    target: str,
+) -> list[Stage]:
+    """Run both networks in float32 evaluation mode at 224 px and compare every stage.
+
+    ``reference``: timm names -> tensors, with ``normalization`` as in ``prove``; ``written``: the
+    names of ``target`` ("timm" or "torchvision") -> tensors of the written file, with its
+    ``facts``. Raises ProofFailed naming what differs; EnvironmentLacks where timm is not installed.
+    """
+    import torch
+
+    network = facts["network"]
+    names = vit.torchvision_names(network)
+    renamed = {names[name]: tensor for name, tensor in reference.items()}
+    wrong = tensors_that_differ(reference if target == "timm" else renamed, written)
+    image = any_image((1, 3, vit.IMAGE, vit.IMAGE))
+    expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
+    with torch.no_grad():
+        if target == "timm":
+            ours = _torchvisions_vit_stages(renamed, network, expected)
+            theirs = _timms_vit_stages(written, network, expected)
+        else:
+            ours = _timms_vit_stages(reference, network, expected)
+            theirs = _torchvisions_vit_stages(written, network, expected)
+    return compared({"input": expected, **ours}, {"input": got, **theirs}, wrong)
+
+
+def _timms_vit_stages(state: dict[str, Any], network: str, image) -> dict[str, Any]:
+    import torch
+
+    build = timms(f"vision_transformer.{vit.SIZES[network].timm}")
+    with torch.device("meta"):  # no time for initial weights
+        model = build(num_classes=0)
+    load(model, state, "timm's ViT")
+    return _vit_stages(model, model.pos_drop, model.blocks, image)
+
+
+def _torchvisions_vit_stages(state: dict[str, Any], network: str, image) -> dict[str, Any]:
+    import torch
+    from torchvision.models import VisionTransformer
+
+    with torch.device("meta"):
+        model = VisionTransformer(**vit.SIZES[network].torchvision)
+    model.heads = torch.nn.Identity()
+    load(model, state, "torchvision's ViT")
+    return _vit_stages(model, model.encoder.dropout, model.encoder.layers, image)
+
+
+def _vit_stages(model, embedded, blocks, image) -> dict[str, Any]:
+    """The outputs of these modules in one pass, and the model's own: the class token."""
+    outputs = {}
+    modules = (embedded, blocks[3], blocks[7], blocks[11])
+    for name, module in zip(VIT_STAGES, modules, strict=False):
+        module.register_forward_hook(lambda _, __, out, name=name: outputs.update({name: out}))
+    outputs["cls"] = model.eval()(image)
     return outputs

@@ -16,8 +16,7 @@ from densessl.core.errors import InputError
 from densessl.decoding import sample
 
 from .coco_content import Id, ordered
-from .custom_faults import shown
-from .custom_found import Annotations
+from .custom_found import Annotations, shown
 from .custom_reading import read as read_annotations
 from .inspection import some
 

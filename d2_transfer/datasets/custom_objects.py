@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 from .coco_content import LEAST_NUMBERS, Id, is_area, is_crowd
 from .coco_masks import CompressedRuns, polygons_fault, runs_fault
-from .custom_faults import Boxes, Faults, shown
-from .custom_found import Annotations, Size
+from .custom_found import Annotations, Boxes, Faults, Size, shown
 
 NOTICES = {  # what is taken although the format has it otherwise, by the reason
     "no iscrowd": "without iscrowd: taken as 0, no crowd",

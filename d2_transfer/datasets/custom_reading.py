@@ -17,8 +17,7 @@ from densessl.probes.label_images import BadLabels
 
 from .coco_content import Id, no_garbage_collection, ordered
 from .coco_masks import finite
-from .custom_faults import Faults, shown
-from .custom_found import Annotations
+from .custom_found import Annotations, Faults, shown
 from .custom_objects import Objects
 from .inspection import Inspection, some, spread
 

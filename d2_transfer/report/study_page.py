@@ -15,7 +15,6 @@ from . import (
     study_labels,
     study_numbers,
     study_pictures,
-    study_plot,
     study_steps,
     study_tables,
     study_words,
@@ -56,7 +55,7 @@ def page(study: Study) -> str:
     arm = study_numbers.leading(study)
     random, given = (study_numbers.against(study, kind) for kind in (RANDOM, GIVEN))
     outcomes = study_numbers.outcomes(random, arm) if arm else []
-    plot = study_plot.draw(study)
+    plot = study_pictures.draw(study)
     classes = study_tables.classes(study, arm, outcomes)
     values = {
         "title": f"Is pretraining on {_images(study)} worth it?",

@@ -1,6 +1,7 @@
-"""Validation images with their true classes and what two starts predicted, as trials kept them."""
+"""A study's pictures: its metric over labels, and images with what two starts predicted."""
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,17 @@ from PIL import Image
 from densessl.probes import label_images
 
 from ..dense_probes.predictions import FOLDER, INDEX, name
+from ..plots import drawing
+from ..plots.model import Panel, Plot, line_of
+from ..plots.style import DASHES, MARKERS
+from . import study_words
 from .one_file import inlined
-from .study_data import Share, Study
+from .study_data import RANDOM, Share, Study
 
 MOST = 4  # images
 PIXELS = 2**21  # of a picture; ours have far fewer
+APART = 0.0075  # of the axis: so much apart stand two starts' points at one number of images
+MOST_ARMS = len(DASHES) * len(MARKERS)  # in the plot
 
 
 @dataclass(frozen=True)
@@ -118,3 +125,29 @@ def _colours(path: Path) -> dict[int, str]:
 def _inlined(path: Path) -> str:
     kind = "image/png" if path.suffix == ".png" else "image/jpeg"
     return inlined(kind, path.read_bytes())
+
+
+def draw(study: Study, protocol: int = 0) -> str | None:
+    """A line a start, bars of one standard deviation between its networks; None without values."""
+    arms = [arm for arm in study.arms if study.measured(arm.name, protocol)][:MOST_ARMS]
+    if not arms:
+        return None
+    counts = [share.images for share in study.shares]
+    apart = (max(counts) / min(counts)) ** APART
+    lines = []
+    for nth, arm in enumerate(arms):
+        shift = apart ** (nth - (len(arms) - 1) / 2)
+        points = {
+            share.images * shift: [*map(statistics.fmean, units)]
+            for share in study.shares
+            if (units := study.units(arm.name, share, protocol))
+        }
+        lines.append(line_of(arm.name, points, "std"))
+    lines.sort(key=lambda line: line.label in {arm.name for arm in study.of(RANDOM)})
+    ticks = {float(s.images): f"{s.images}\n({s.text})" for s in study.shares}
+    metric = study_words.name(study.protocols[protocol].metric)
+    panel = Panel("labelled images", f"{metric} (%)", lines, log=ticks)
+    notes = []
+    if any(line.low for line in lines):
+        notes = ["bars: ± standard deviation between pretrainings, or random networks (n of each)"]
+    return drawing.svg(Plot([panel], notes))

@@ -5,8 +5,7 @@ business: they are read exactly as they are.
 """
 
 from .decoder import MAX_PIXELS, Picture, UnreadableImage, decode, require_decodable, size_of
-from .files import SUFFIXES, is_image, told_left_out
-from .opening import opened, reasons, unlimited
+from .files import SUFFIXES, is_image, opened, reasons, told_left_out, unlimited
 from .ranges import Found, Range, find_range, parse, sample, told
 
 __all__ = [

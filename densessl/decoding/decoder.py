@@ -7,7 +7,7 @@ from PIL import Image
 
 from . import depth
 from .depth import Range
-from .opening import File, UnreadableImage, opened
+from .files import File, UnreadableImage, opened
 from .ranges import Seen
 
 MAX_PIXELS = 178_956_970  # the size from which Pillow itself refuses to read

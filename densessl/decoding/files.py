@@ -1,9 +1,18 @@
-"""Which files are images, by their names."""
+"""Image files: which they are, and opened without Pillow's limit; the reason where that fails."""
 
+import errno
+import os
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
 
-from PIL import features
+from PIL import Image, UnidentifiedImageError, features
+
+from densessl.core.errors import DenseSSLError
+from densessl.core.files import require_file
 
 NAMED = 5  # suffixes in a message
 
@@ -40,3 +49,76 @@ def told_left_out(left_out: Mapping[str, int]) -> str:
     more = ", …" if len(counted) > NAMED else ""
     what = "other file is" if total == 1 else "other files are"
     return f"{total:,} {what} left out, by suffix: {shown}{more}"
+
+
+File = str | os.PathLike | BinaryIO
+
+# Errors of the machine, not of the file: who takes them for unreadable images gives other results
+# on another day.
+MACHINE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+
+
+class UnreadableImage(ValueError):
+    """A file cannot be read as an image; the message is the reason, without the file's name."""
+
+
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Pillow without its limit of pixels: ours is that of :func:`densessl.decoding.decode`."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def opened(file: File) -> Iterator[Image.Image]:
+    """The image in a file (a path, or a stream of its bytes), of any size, not yet decoded.
+
+    What is raised inside becomes UnreadableImage, as by :func:`reasons`.
+    """
+    with reasons(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF data
+        if isinstance(file, str | os.PathLike):
+            require_file(file)
+        with unlimited(), Image.open(file) as image:
+            yield image
+
+
+@contextmanager
+def reasons(file: File | None = None) -> Iterator[None]:
+    """What is raised inside, of whatever kind, becomes UnreadableImage with the reason.
+
+    Errors of the machine (too many open files, no memory, a mount that is gone) are raised as they
+    are. ``file``: what is read, to tell an empty one.
+    """
+    try:
+        yield
+    except (DenseSSLError, MemoryError, UnreadableImage):
+        raise
+    except Exception as error:  # a damaged file makes Pillow's plugins raise nearly any kind
+        if getattr(error, "errno", None) in MACHINE_ERRORS:
+            raise
+        raise UnreadableImage(_reason(error, file)) from None
+
+
+def _reason(error: Exception, file: File | None) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or str(error)
+    if _bytes_of(file) == 0:
+        return "empty (0 bytes)"
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a format that Pillow reads"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _bytes_of(file: File | None) -> int | None:
+    if file is None:
+        return None
+    try:
+        if isinstance(file, str | os.PathLike):
+            return Path(file).stat().st_size
+        return file.seek(0, os.SEEK_END)
+    except (OSError, ValueError):
+        return None

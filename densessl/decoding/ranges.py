@@ -10,8 +10,7 @@ import numpy as np
 from densessl.core.errors import InputError
 
 from .depth import Range, is_deep, read_values
-from .files import may_be_deep
-from .opening import File, UnreadableImage, opened
+from .files import File, UnreadableImage, may_be_deep, opened
 
 AUTO = "auto"
 BETWEEN = re.compile(r"\s+to\s+|[,:;\s]+")  # the two numbers of a range

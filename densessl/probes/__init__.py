@@ -14,7 +14,7 @@ _HOME = {
     "agreed": "pairs",
     "cell_counts": "cells",
     "kmeans": "clusters",
-    "join_levels": "levels",
+    "join_levels": "cells",
     "knn_segment": "retrieval",
     "linear_probe": "linear",
     "majority": "cells",
@@ -25,7 +25,7 @@ _HOME = {
     "shares": "cells",
     "subset": "retrieval",
     "take_statistics": "batch_norm",
-    "upsampled": "levels",
+    "upsampled": "cells",
 }
 __all__ = list(_HOME)
 __getattr__ = lazily(__name__, _HOME)  # label images need no torch

@@ -1,6 +1,9 @@
-"""The pixels of a label image that belong to each position of a feature map."""
+"""Feature maps and label images at one grid of positions."""
+
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = 255
@@ -37,3 +40,17 @@ def majority(counts: Tensor) -> Tensor:
     """The most frequent class of each cell, long ``[…]``: of equal ones the lowest; 255 without
     any pixel that counts."""
     return counts.argmax(-1).masked_fill(counts.sum(-1) == 0, IGNORED)
+
+
+def join_levels(maps: Sequence[Tensor]) -> Tensor:
+    """Maps ``[B, Cᵢ, hᵢ, wᵢ]`` one after the other, ``[B, ΣCᵢ, h, w]`` in float32; the coarser ones
+    are upsampled to the grid (h, w) of the finest."""
+    grid = max(tuple(each.shape[2:]) for each in maps)
+    return torch.cat([upsampled(each.float(), grid) for each in maps], 1)
+
+
+def upsampled(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """``[B, C, H, W]``, bilinear; a position stands for its cell (align_corners off)."""
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

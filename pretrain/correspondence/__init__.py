@@ -12,15 +12,12 @@ and the same as text, for a configuration, is :func:`pretrain.correspondence.exp
 """
 
 from .attention import attention, salient, set_to_set
-from .crops import crop_in_view
 from .expression import Expression, parse
-from .geometry import geometric, geometric_from_coordinates
+from .geometry import crop_in_view, geometric, geometric_from_coordinates, shared_points
 from .hough import best, hough_confidence, mirrored, vote
 from .pair import Pair
 from .pixels import hungarian, random_pairs, sorted_pairs
-from .points import shared_points
-from .search import feature_search, soft_attention
-from .similarity import cosine, nearest, one_hot
+from .similarity import cosine, feature_search, nearest, one_hot, soft_attention
 from .windows import windows
 
 __all__ = [

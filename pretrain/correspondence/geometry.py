@@ -1,4 +1,4 @@
-"""Correspondence from the known geometry of two crops (PixPro eq. 1, SetSim's Geo).
+"""What the known geometry of two crops gives: positions (PixPro eq. 1), points, boxes.
 
 A view's feature grid divides its crop into h x w cells. Query cell i and key cell j belong
 together when their centres, in the source image, are closer than ``threshold`` times the diagonal
@@ -95,3 +95,47 @@ def coordinates(view: "View", frame: str) -> torch.Tensor:
         last = (view.size - 1).clamp_min(1).to(crop.dtype)  # a one-pixel side is all at 0
         crop = torch.cat((crop[:, :2], crop[:, 2:] - 1), dim=1) / torch.cat((last, last), dim=1)
     return torch.where(view.flip[:, None].bool(), crop[:, [2, 1, 0, 3]], crop)
+
+
+@torch.no_grad()
+def crop_in_view(inner: "View", outer: "View") -> tuple[torch.Tensor, torch.Tensor]:
+    """The crop of ``inner`` in pixels of ``outer``, as far as that shows it.
+
+    Returns boxes ``[B, 4]`` (x1, y1, x2, y2, within the outer view, upright whatever the flips) and
+    the share ``[B]`` of the crop's area that lies in them. Source: SCFS section 4.4 (RoI-crop).
+    """
+    frame = coordinates(outer, "pixels")  # x1 > x2 where it is flipped
+    start, span = frame[:, :2], frame[:, 2:] - frame[:, :2]
+    height, width = outer.image.shape[2:]
+    pixels = torch.tensor([width, height], device=frame.device, dtype=frame.dtype)
+    corners = (inner.box.view(-1, 2, 2) - start[:, None]) / span[:, None] * pixels  # [B, 2, 2]
+    corners = corners.sort(1).values
+    shown = torch.minimum(corners.clamp_min(0), pixels)
+    share = (shown[:, 1] - shown[:, 0]).prod(1) / (corners[:, 1] - corners[:, 0]).prod(1)
+    return shown.flatten(1), share
+
+
+@torch.no_grad()
+def shared_points(
+    query_view: "View", key_view: "View", uniform: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Points of the area that both views show, in the coordinates of each.
+
+    ``uniform [B, P, 2]`` are numbers in [0, 1): where the points lie in the intersection of the two
+    crops. Returns the query's and the key's points ``[B, P, 2]`` as (x, y) from -1 (left or upper
+    edge of the view) to 1, flips taken into account, and bool ``[B]``: whether the crops overlap.
+    Where they do not, the points are spread over each view by themselves. Source: VADeR section 3.
+    """
+    q, k = query_view.box, key_view.box
+    low = torch.maximum(q[:, :2], k[:, :2])
+    high = torch.minimum(q[:, 2:], k[:, 2:])
+    valid = (high > low).all(1)
+    place = low[:, None] + uniform * (high - low)[:, None]  # [B, P, 2] in source pixels
+    points = []
+    for view in (query_view, key_view):
+        x1, y1, x2, y2 = coordinates(view, "pixels")[:, :, None].unbind(1)  # x1 > x2: flipped
+        relative = torch.stack(
+            ((place[..., 0] - x1) / (x2 - x1), (place[..., 1] - y1) / (y2 - y1)), dim=2
+        )
+        points.append(2 * torch.where(valid[:, None, None], relative, uniform) - 1)
+    return points[0], points[1], valid

@@ -5,9 +5,15 @@ state, and without a wait for the device on CUDA. The contrastive losses and ``p
 take unit vectors, which the caller makes; a function that normalises by itself says so.
 """
 
-from .contrastive import dense_info_nce, info_nce, set_info_nce
+from .contrastive import (
+    cell_negatives,
+    dense_info_nce,
+    info_nce,
+    nt_xent,
+    region_info_nce,
+    set_info_nce,
+)
 from .distillation import distillation, next_center, paired_distillation
-from .nt_xent import nt_xent
 from .propagation import (
     pixel_consistency,
     pixel_propagation,
@@ -15,7 +21,6 @@ from .propagation import (
 )
 from .prroi import prroi_pool
 from .queue import queue_logsumexp
-from .region import cell_negatives, region_info_nce
 from .similarity import negative_cosine, set_cosine
 from .swav import sinkhorn, swapped_prediction
 

@@ -2,16 +2,22 @@
 
 The training scenes are shared between the two years' trainval lists. The validation scenes are in
 both years: as VOC2007's test list, and as the val list of VOC2012's segmentation.
+
+As with the real ones, SBD (``benchmark_RELEASE/dataset``) holds masks without void of every
+training image and of some that VOC evaluates on; ``voc_aug`` is what ``densessl prepare voc_aug``
+makes of SBD and VOC2012, so that the protocol can run at once.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from scipy.io import savemat
 
 from densessl.core import files
 
-from . import store, voc_segmentation
+from . import store
 from .generate import Instance, Scene
 from .labels import LABELS
 
@@ -55,7 +61,7 @@ def write_image(root: Path, split: str, number: int, scene: Scene, jpeg: Path) -
         store.save_png(folder / "SegmentationObject" / f"{name}.png", by_object, PALETTE)
         if year == "VOC2012":
             exact = class_numbers(scene)
-            voc_segmentation.write_labels(root, split, number, name, exact, by_class)
+            _write_other_labels(root, split, number, name, exact, by_class)
 
 
 def class_numbers(scene: Scene) -> np.ndarray:
@@ -129,4 +135,64 @@ def write_lists(root: Path, train: list[int], val: list[int]) -> None:
             for split, listed in lists.items():
                 text = "".join(f"{name}\n" for name in listed)
                 files.write_text(root / year / "ImageSets" / task / f"{split}.txt", text)
-    voc_segmentation.write_lists(root, held["VOC2012"], unseen["VOC2012"])
+    _write_other_lists(root, held["VOC2012"], unseen["VOC2012"])
+
+
+SBD = Path("benchmark_RELEASE", "dataset")
+AUGMENTED = Path("voc_aug")
+HEADER = b"MATLAB 5.0 MAT-file, DenseSSL scenes"
+HEADER_BYTES = 116  # of text, before what a reader looks at
+
+
+def has_voc_mask(number: int) -> bool:
+    """Whether VOC2012's segmentation list for training has this training scene: every other one."""
+    return number % 4 == 2
+
+
+def is_in_sbd(split: str, number: int) -> bool:
+    """Whether SBD has a scene: all of VOC2012's training, a quarter of its validation."""
+    return split == "train" or number % 4 == 1
+
+
+def _write_other_labels(
+    root: Path, split: str, number: int, name: str, exact: np.ndarray, with_void: np.ndarray
+) -> None:
+    """Write SBD's mask and the augmented set's of a scene of VOC2012: class numbers [S, S]."""
+    if is_in_sbd(split, number):
+        path = root / SBD / "cls" / f"{name}.mat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(mat(exact))
+    voc_has_it = split == "val" or has_voc_mask(number)
+    labels = with_void if voc_has_it else exact
+    store.save_png(root / AUGMENTED / "labels" / f"{name}.png", labels)
+
+
+def mat(labels: np.ndarray) -> bytes:
+    """SBD's file of a mask: a MATLAB struct ``GTcls`` with the field ``Segmentation``."""
+    present = np.setdiff1d(labels, 0).astype(np.uint8)[:, None]
+    stream = io.BytesIO()
+    struct = {"Segmentation": labels, "CategoriesPresent": present}
+    savemat(stream, {"GTcls": struct}, do_compression=True)
+    return HEADER.ljust(HEADER_BYTES) + stream.getvalue()[HEADER_BYTES:]  # theirs tells the time
+
+
+def _write_other_lists(root: Path, train: dict[int, str], val: dict[int, str]) -> None:
+    """Write the lists of VOC2012's segmentation, of SBD and of the augmented set.
+
+    ``train``, ``val``: the scenes of VOC2012, number to name.
+    """
+    names, unseen = list(train.values()), list(val.values())
+    segmented = [name for number, name in train.items() if has_voc_mask(number)]
+    evaluated = [name for number, name in val.items() if is_in_sbd("val", number)]
+    segmentation = Path("VOC2012", "ImageSets", "Segmentation")
+    lists = {
+        segmentation / "train.txt": segmented,
+        segmentation / "val.txt": unseen,
+        segmentation / "trainval.txt": segmented + unseen,
+        SBD / "train.txt": names[::2],
+        SBD / "val.txt": names[1::2] + evaluated,
+        AUGMENTED / "train_aug.txt": names,
+        AUGMENTED / "val.txt": unseen,
+    }
+    for path, listed in lists.items():
+        files.write_text(root / path, "".join(f"{name}\n" for name in listed))

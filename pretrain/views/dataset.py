@@ -15,10 +15,9 @@ from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
 
 from . import colour
-from .crop import crop, random_box
 from .recipes import Recipe, build_recipes
 from .sources import ImageSource
-from .view import View
+from .view import View, crop, random_box
 
 NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]
 # Keep the generators apart from each other and from those of order and permutations.

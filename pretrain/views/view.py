@@ -1,9 +1,14 @@
-"""A view: an augmented crop whose place in the source image is known."""
+"""A view: an augmented crop whose place in the source image is known; and how it is drawn."""
 
+import math
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+
+from densessl.decoding import unlimited
 
 
 @dataclass
@@ -24,3 +29,44 @@ class View:
         """The same view on another device."""
         parts = (getattr(self, field.name) for field in fields(self))
         return View(*(part.to(device, non_blocking=non_blocking) for part in parts))
+
+
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2: pixel edges of the source image
+
+
+def random_box(
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Box:
+    """A random crop of an image, distributed as torchvision's RandomResizedCrop.
+
+    Ten tries with an area uniform in ``scale`` and an aspect ratio log-uniform in ``ratio``; then
+    the largest centred crop whose ratio is allowed.
+    """
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            return x, y, x + w, y + h
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = max(1, min(height, round(width / ratio[0])))
+    elif width / height > ratio[1]:
+        w = max(1, min(width, round(height * ratio[1])))
+    x, y = (width - w) // 2, (height - h) // 2
+    return x, y, x + w, y + h
+
+
+def crop(image: Image.Image, box: Box, flip: bool, size: int, bicubic: bool = False) -> Tensor:
+    """The crop at ``size`` × ``size`` pixels (antialiased), uint8 ``[3, size, size]``."""
+    kind = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    with unlimited():
+        view = image.crop(box).resize((size, size), kind)
+    if flip:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return torch.from_numpy(np.array(view)).permute(2, 0, 1).contiguous()

@@ -7,7 +7,7 @@ import timm
 import torch
 import torchvision
 from densessl.d2_transfer.convert import ProofFailed, convert, prove_vit
-from densessl.d2_transfer.convert.prove_vit import STAGES
+from densessl.d2_transfer.convert.prove_timm import VIT_STAGES as STAGES
 
 import densessl
 from densessl.core.errors import EnvironmentLacks, InputError

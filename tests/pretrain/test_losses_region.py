@@ -134,7 +134,7 @@ def test_all_rows_masked_give_what_picked_rows_give(monkeypatch, some):
     valid = valid & some
     picked = region_info_nce(query, key, valid, negatives, 0.2)
     (expected,) = torch.autograd.grad(picked, query)
-    monkeypatch.setattr("densessl.pretrain.losses.region.counting", lambda counts, *rows: rows)
+    monkeypatch.setattr("densessl.pretrain.losses.contrastive.counting", lambda counts, *rows: rows)
     loss = region_info_nce(query, key, valid, negatives, 0.2)
     torch.testing.assert_close(loss, picked, atol=1e-12, rtol=0)
     torch.testing.assert_close(torch.autograd.grad(loss, query)[0], expected, atol=1e-12, rtol=0)

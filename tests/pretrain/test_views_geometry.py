@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision
 from densessl.pretrain.views import RECIPES, ViewDataset, build_source, collate
-from densessl.pretrain.views.crop import crop, random_box
+from densessl.pretrain.views.view import crop, random_box
 from PIL import Image
 
 from densessl.decoding import decode
