@@ -6,6 +6,7 @@ from pathlib import Path
 
 from densessl.core import waiting
 from densessl.core.board import Board
+from densessl.core.distributed import from_first
 from densessl.core.errors import StoppedEarly
 from densessl.core.lines import failed
 from densessl.core.metrics import Metrics
@@ -16,7 +17,6 @@ from . import compat
 
 compat.setup()
 import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
 from detectron2.engine import HookBase, hooks  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 from detectron2.utils.events import EventWriter, get_event_storage  # noqa: E402
@@ -67,10 +67,9 @@ class AfterPreciseBN(HookBase):
         if step != self.trainer.max_iter and not (self.period > 0 and step % self.period == 0):
             return
         self.precise_bn._data_iter = None
-        if comm.get_world_size() > 1:
-            for module in get_bn_modules(self.trainer.model):
-                for buffer in module.buffers():
-                    dist.broadcast(buffer, 0)
+        for module in get_bn_modules(self.trainer.model):
+            for buffer in module.buffers():
+                from_first(buffer)
 
 
 class SaveBeforeEvaluation(HookBase):
@@ -90,19 +89,15 @@ class StopWhenAsked(HookBase):
     """Save and leave at the next step once any rank was asked to stop; the last step goes on."""
 
     def after_step(self):
-        if self.trainer.iter + 1 >= self.trainer.max_iter or not self._anyone_asked():
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            return
+        if not any(comm.all_gather(waiting.asked())):  # on the CPU: a GPU need not wait for it
             return
         done = self.trainer.iter + 1
         self.trainer.checkpointer.save(f"model_{self.trainer.iter:07d}")
         raise StoppedEarly(
             f"stopped at step {done} of {self.trainer.max_iter}, saved; the same command goes on"
         )
-
-    @staticmethod
-    def _anyone_asked() -> bool:
-        if comm.get_world_size() == 1:
-            return waiting.asked()
-        return any(comm.all_gather(waiting.asked()))
 
 
 class RunMetrics(EventWriter):

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from densessl.core.distributed import all_reduce_sum
 from densessl.core.knn.search import largest
-
-from .processes import total
 
 TOP = 5
 
@@ -35,7 +34,7 @@ class Counts:
 
     def gathered(self) -> "Counts":
         """The same object with the counts of all processes."""
-        self.hits, self.images = total(self.hits), total(self.images)
+        self.hits, self.images = all_reduce_sum(self.hits), all_reduce_sum(self.images)
         return self
 
     def top1(self, classifier: int = 0) -> float:

@@ -14,11 +14,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from densessl import probes
+from densessl.core.distributed import from_first, rank
 
 from ..weights import RANDOM_BN
 from .loading import batches_of
 from .networks import Backbone
-from .processes import from_first, rank
 
 IMAGES, BATCH = 1024, 32  # at most, drawn by the seed; of a forward pass
 STREAM = 0xB43A  # keeps this generator apart from others of the same seed

@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from fvcore.common.config import CfgNode
 
 from densessl.core import checkpoint, files, waiting
+from densessl.core.distributed import any_rank, barrier, from_first, rank, world_size
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
 from densessl.core.loader import Batches
 from densessl.core.metrics import Metrics
@@ -20,7 +20,6 @@ from .accuracy import Counts, likeliest
 from .images import Images
 from .loading import STEP_STREAM, Order, evaluation_batches, training_batches
 from .models import Model, loss_of
-from .processes import any_process, barrier, rank, world
 from .settings import Schedule, Setting
 
 FILE = "checkpoint.pth"
@@ -43,11 +42,10 @@ def evaluate(model: Model, test: Images, cfg: CfgNode) -> Counts:
     """The accuracy of ``model`` on all ``test`` images, which the processes share."""
     device = next(model.parameters()).device
     model.eval()
-    if world() > 1:  # as DDP does before its next step: each process has its own statistics
-        for buffer in model.trained.buffers():
-            dist.broadcast(buffer, 0)
+    for buffer in model.trained.buffers():  # as DDP does before its next step: each has its own
+        from_first(buffer)
     counts = Counts(model.classifiers, len(test.classes), device)
-    with evaluation_batches(test, range(rank(), len(test), world()), cfg) as batches:
+    with evaluation_batches(test, range(rank(), len(test), world_size()), cfg) as batches:
         for images, labels in batches:
             logits = model(images.to(device, non_blocking=True))
             counts.add(likeliest(logits), labels.to(device))
@@ -135,7 +133,7 @@ class Fit:
             first=self.step,
             last=self.schedule.steps,
             rank=rank(),
-            world=world(),
+            world=world_size(),
         )
         return training_batches(self.train, self.cfg, order)
 
@@ -155,7 +153,7 @@ class Fit:
         if (self.step + 1) % LOG_PERIOD and self.step + 1 != self.schedule.steps:
             return None
         loss = losses[0].item()
-        if any_process(not math.isfinite(loss), self.device):  # nobody waits for one that left
+        if any_rank(not math.isfinite(loss)):  # nobody waits for one that left
             raise Diverged(
                 f"{self.title} stopped at step {self.step + 1}: the loss is {loss} with "
                 f"{self.setting}; a lower SOLVER.BASE_LR may train"
@@ -222,7 +220,7 @@ class Fit:
 
     def _stop_if_asked(self) -> None:
         """Save and leave once any process was asked to stop; the last step goes on."""
-        if not any_process(waiting.asked(), self.device) or self.step >= self.schedule.steps:
+        if not any_rank(waiting.asked()) or self.step >= self.schedule.steps:
             return
         self._save()
         raise StoppedEarly(

@@ -6,6 +6,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from densessl.core import knn
+from densessl.core.distributed import rank, world_size
 
 from . import controls
 from .accuracy import Counts
@@ -13,7 +14,6 @@ from .features import Features
 from .images import Images
 from .loading import EvaluationCrops
 from .networks import build_backbone, stages_of
-from .processes import rank, world
 
 
 def evaluate(
@@ -52,7 +52,7 @@ def _accuracies(
     cfg: CfgNode, database: Features, queries: Features, stage: str, device: torch.device
 ) -> dict[int, Counts]:
     """For each k the counts over all test images, of which each process takes its share."""
-    mine = torch.arange(rank(), len(queries.images), world())
+    mine = torch.arange(rank(), len(queries.images), world_size())
     rows = knn.unit(torch.cat(list(queries.pieces(stage)))[mine].to(device))
     parts = (knn.unit(part.to(device)) for part in database.pieces(stage))
     labels = torch.from_numpy(database.images.labels).to(device)

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from densessl.core.distributed import world_size
+
 from .. import compat
 from .networks import Backbone
-from .processes import world
 from .settings import Setting
 
 INIT_STD = 0.01  # of a classifier's weights; its bias starts at 0 (MoCo, DINO)
@@ -27,7 +28,7 @@ class Model(nn.Module):
 
     def distribute(self, device: torch.device) -> None:
         """Average gradients over the processes from now on."""
-        if world() > 1:
+        if world_size() > 1:
             ids = [device.index] if device.type == "cuda" else None
             wrapped = nn.parallel.DistributedDataParallel(self.trained, ids)
             if ids is None:
@@ -99,7 +100,7 @@ class Classifier(Model):
         network: nn.Module = Network(backbone, classes)
         if cfg.MODEL.CHANNELS_LAST:
             network = network.to(memory_format=torch.channels_last)
-        if cfg.MODEL.NORM == "SyncBN" and world() > 1:
+        if cfg.MODEL.NORM == "SyncBN" and world_size() > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.trained = network
         self.head_factor = setting.head_lr_factor

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from densessl.core import files, waiting
+from densessl.core.distributed import any_rank, barrier, rank, world_size
 from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.core.progress import Bar
-
-from .processes import any_process, barrier, rank, world
 
 SPARE = 200e6  # bytes that stay free
 
@@ -74,14 +73,14 @@ class Pieces:
             self._check_disk(len(todo))
             if held := len(pieces) - len(todo):
                 logger.info("%s: %d of %d pieces are in %s", title, held, len(pieces), self.folder)
-        rounds = -(-len(todo) // world())
+        rounds = -(-len(todo) // world_size())
         with Bar(title, rounds) as bar:
             for number in range(rounds):
-                share = todo[number * world() : (number + 1) * world()]
+                share = todo[number * world_size() : (number + 1) * world_size()]
                 if rank() < len(share):
                     self._compute_piece(share[rank()])
                 bar.advance()
-                if any_process(waiting.asked(), self.device) and number + 1 < rounds:
+                if any_rank(waiting.asked()) and number + 1 < rounds:
                     raise StoppedEarly(
                         f"stopped after {number + 1} of {rounds} pieces of features, saved; the "
                         "same command resumes"

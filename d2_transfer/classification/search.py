@@ -10,12 +10,12 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from densessl.core import files
+from densessl.core.distributed import barrier, rank
 
 from .data import hold_out
 from .fit import Diverged, Fit, forget
 from .images import Images
 from .models import Model
-from .processes import barrier, rank
 from .settings import Setting, configured
 
 CHOICE = "choice.json"

@@ -10,6 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from densessl.core import checkpoint, log
+from densessl.core.distributed import barrier, rank, world_size
 
 from .. import evaluate_only, results, trained, trials
 from ..run import Run, as_dict
@@ -24,7 +25,6 @@ from .images import Images
 from .loading import EvaluationCrops
 from .models import Classifier, LinearProbe, Model
 from .networks import build_backbone
-from .processes import barrier, rank, world
 from .settings import Setting, configured
 
 logger = logging.getLogger("densessl")
@@ -88,7 +88,7 @@ def evaluate_trained(run: Run, known: evaluate_only.Origin) -> None:
 
 def begun(options: CfgNode, run: Run, folder: Path) -> tuple[CfgNode, torch.device]:
     """This process's config, ``options`` with what ``folder`` holds, and its device."""
-    if world() > 1:  # this is a process of its own
+    if world_size() > 1:  # this is a process of its own
         log.setup(run.folder, rank(), run.log)
     cfg = options.clone()
     cfg.merge_from_file(str(folder / "config.yaml"))

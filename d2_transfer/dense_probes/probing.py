@@ -12,12 +12,12 @@ from torch import Tensor
 
 from densessl import probes
 from densessl.core import waiting
+from densessl.core.distributed import all_reduce_sum, any_rank, from_first, rank, world_size
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.progress import Bar
 
 from ..classification import controls
 from ..classification.networks import build_backbone, stages_of
-from ..classification.processes import any_process, from_first, rank, total, world
 from .data import Split
 from .features import DenseFeatures, Draw, Levels
 from .loading import Samples
@@ -193,7 +193,7 @@ def evaluate(
     split, levels, device = queries.split, queries.levels, queries.device
     counted = [probes.Confusion(len(split.classes)) for _ in predictors]
     firsts = list(queries.firsts)
-    rounds = [firsts[n : n + world()] for n in range(0, len(firsts), world())]
+    rounds = [firsts[n : n + world_size()] for n in range(0, len(firsts), world_size())]
     with Bar("evaluation", len(rounds)) as bar:
         for share in rounds:
             first = share[rank()] if rank() < len(share) else None
@@ -211,9 +211,9 @@ def evaluate(
                         kept.keep(number, classes, labels)
             bar.advance()
             if share is not rounds[-1]:
-                _stop(any_process(waiting.asked(), device))
+                _stop(any_rank(waiting.asked()))
     for confusion in counted:
-        confusion.counts = total(confusion.counts.to(device)).cpu()
+        confusion.counts = all_reduce_sum(confusion.counts.to(device)).cpu()
     return counted
 
 
@@ -231,7 +231,7 @@ def _metrics(confusion: probes.Confusion, split: Split) -> dict[str, float]:
 
 def _stop_alone() -> None:
     """Within what one process does: the others wait for it, and cannot stop with it."""
-    _stop(waiting.asked() and world() == 1)
+    _stop(waiting.asked() and world_size() == 1)
 
 
 def _stop(asked: bool) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from densessl.core.distributed import barrier, rank
+
 from .. import results, trials
 from ..classification import weights
 from ..classification.networks import check_size, network_of, stages_of
-from ..classification.processes import barrier, rank
 from ..classification.trial import begun, written_once
 from ..run import Run
 from ..stops import stoppable

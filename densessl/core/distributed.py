@@ -145,6 +145,12 @@ def any_rank(flag: bool) -> bool:
     return bool(vote.item())
 
 
+def from_first(x: Tensor) -> None:
+    """Overwrite ``x`` with that of process 0."""
+    if world_size() > 1:
+        dist.broadcast(x, 0)
+
+
 @torch.no_grad()
 def shuffle(x: Tensor, permutation: Tensor) -> Tensor:
     """This process's samples of the globally permuted batch (ShuffleBN, MoCo section 3.3).
