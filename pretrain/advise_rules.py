@@ -10,8 +10,6 @@ from .advise_model import Advice, Choice, Images, Machine
 from .contradictions import LEAST_VIEW, horizon, momentum_option, option_of, starts
 from .engine.schedules import scaled_lr, total_steps
 from .methods import find_method
-from .methods.moco import MoCo
-from .methods.swav import SwAV
 from .options import STRIDE
 
 FEWEST = 4  # images; of fewer no two batches differ
@@ -181,11 +179,9 @@ def _power(*most: int) -> int:
 def _queue(advice: Advice, images: Images) -> None:
     cfg = advice.cfg
     batch = cfg.SOLVER.BATCH_SIZE
-    if issubclass(find_method(cfg.METHOD.NAME), MoCo):
-        option, published = "MOCO.QUEUE", cfg.MOCO.QUEUE
-    elif issubclass(find_method(cfg.METHOD.NAME), SwAV) and cfg.SWAV.QUEUE:
-        option, published = "SWAV.QUEUE", cfg.SWAV.QUEUE
-    else:
+    option = find_method(cfg.METHOD.NAME).queue_option
+    published = option_of(cfg, option) if option else 0
+    if not published:
         return
     most = min(images.number // QUEUE_SHARE, published)
     queue = published if published <= most else batch * max(most // batch, 1)
@@ -277,9 +273,9 @@ def _rate(advice: Advice) -> None:
 def _starts(advice: Advice, images: Images, steps: int) -> None:
     """Warm-ups, and what rests at first: a tenth of the run at most."""
     epoch = max(images.number // advice.cfg.SOLVER.BATCH_SIZE, 1)
-    for option, in_epochs in starts(advice.cfg):
+    for option, unit in starts(advice.cfg):
         length = option_of(advice.cfg, option)
-        most = steps / START_SHARE / (epoch if in_epochs else 1)
+        most = steps / START_SHARE / (epoch if unit == "epochs" else 1)
         if length <= most:
             continue
         shorter = round(most, 2) if isinstance(length, float) else int(most)

@@ -1,4 +1,4 @@
-"""Reading, checking and printing the options of ``densessl pretrain`` (options.py has them all).
+"""Reading, checking and printing the options of ``densessl pretrain`` (options.py assembles them).
 
 A config file names only what differs (``_BASE_: other.yaml`` inherits); ``KEY VALUE`` pairs on the
 command line come last. ``NAME_scenes`` is the twin of a built-in config, small enough for a CPU.
@@ -22,7 +22,18 @@ from densessl.core.home import expand
 from densessl.core.overrides import pairs
 from densessl.core.text import TRUTH, as_written
 
-from .options import ABOVE_ZERO, CHOICES, METHODS, OWN, PATCH, PATHS, RANGES, STRIDE, C
+from .options import (
+    ABOVE_ZERO,
+    CHOICES,
+    METHODS,
+    OWN,
+    PATCH,
+    PATHS,
+    RANGES,
+    STRIDE,
+    TWIN_AT_MOST,
+    C,
+)
 
 TWIN = "_scenes"
 FREE = "METHOD.OPTIONS."  # begins the names of options of any type
@@ -48,7 +59,9 @@ def load(path: str | os.PathLike = "", overrides: list[str] | None = None) -> Cf
     if twin:
         vit = cfg.BACKBONE.NAME.startswith("vit")
         _merge_file(cfg, find(configs.FOLDER / "scenes_twin.yaml"))
-        cfg.SWAV.QUEUE = min(cfg.SWAV.QUEUE, 32)
+        for name, most in TWIN_AT_MOST.items():
+            group, option = name.split(".")
+            cfg[group][option] = min(cfg[group][option], most)
         cfg.BACKBONE.NAME = "vit_tiny" if vit else cfg.BACKBONE.NAME
     words = pairs(overrides or [])
     for key, value in zip(words[::2], words[1::2], strict=True):
@@ -194,9 +207,12 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
 
 def _validate_vit(cfg: CfgNode, method: type) -> None:
     if not method.takes_vit:
+        from .methods import METHODS
+
+        fitting = " and ".join(name for name, each in METHODS.items() if each.takes_vit)
         raise InputError(
             f"BACKBONE.NAME is {cfg.BACKBONE.NAME}, but {cfg.METHOD.NAME} needs a ResNet's levels; "
-            "a ViT goes with dino and scfs"
+            f"a ViT goes with {fitting}"
         )
     local = cfg.VIEWS.LOCAL_SIZE if cfg.VIEWS.LOCAL_CROPS else PATCH
     for name, size in (("SIZE", cfg.VIEWS.SIZE), ("LOCAL_SIZE", local)):

@@ -8,24 +8,12 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from .engine.schedules import total_steps
-from .methods import Method, find_method
-from .methods.byol import BYOL
-from .methods.dino import DINO
-from .methods.moco import MoCo
-from .methods.pixpro import PixPro
-from .methods.swav import SwAV
+from .methods import find_method
 
 RULE = 256  # images at which the rates of all built-in configs are meant
 FAR = 2  # times the rate of the linear rule, or one such part of it
 LEAST_VIEW = 64  # pixels; 2 x 2 positions of a ResNet's last level, which smaller views lack
-MOMENTA = ((MoCo, "MOCO.MOMENTUM"), (BYOL, "BYOL.MOMENTUM"))
-MOMENTA += ((PixPro, "PIXPRO.MOMENTUM"), (DINO, "DINO.MOMENTUM"))
-STARTS = (  # what rests, or grows, at the start of a run: of which methods, and if in epochs
-    (Method, "SOLVER.WARMUP_EPOCHS", True),
-    (Method, "DENSE.WARMUP_STEPS", False),
-    (SwAV, "SWAV.FREEZE_STEPS", False),
-    (DINO, "DINO.FREEZE_LAST_LAYER", True),
-)
+STARTS = (("SOLVER.WARMUP_EPOCHS", "epochs"), ("DENSE.WARMUP_STEPS", "steps"))  # of any method
 
 
 def contradictions(cfg: CfgNode, images: int) -> list[str]:
@@ -58,11 +46,10 @@ def contradictions(cfg: CfgNode, images: int) -> list[str]:
             f"times that of the linear rule ({solver.BASE_LR:g} at {RULE} images); too high a rate "
             f"collapses the embeddings; REFERENCE_BATCH {RULE} is the rule"
         )
-    for option, in_epochs in starts(cfg):
-        length = option_of(cfg, option) * (epoch if in_epochs else 1)
+    for option, unit in starts(cfg):
+        length = option_of(cfg, option) * (epoch if unit == "epochs" else 1)
         if length and length >= steps:
-            unit = "epochs" if in_epochs else "steps"
-            whole = steps / epoch if in_epochs else steps
+            whole = steps / epoch if unit == "epochs" else steps
             found.append(
                 f"{option} is {option_of(cfg, option):g} {unit}, and the whole run has only "
                 f"{whole:.4g}; a tenth of them would suit"
@@ -87,16 +74,14 @@ def too_large_views(cfg: CfgNode, side: float) -> list[str]:
     ]
 
 
-def starts(cfg: CfgNode) -> list[tuple[str, bool]]:
-    """The options of this method that say how a run starts, and which of them are in epochs."""
-    method = find_method(cfg.METHOD.NAME)
-    return [(option, in_epochs) for kind, option, in_epochs in STARTS if issubclass(method, kind)]
+def starts(cfg: CfgNode) -> list[tuple[str, str]]:
+    """The options of what rests, or grows, at the start of a run, and their units."""
+    return [*STARTS, *find_method(cfg.METHOD.NAME).starts]
 
 
 def momentum_option(cfg: CfgNode) -> str | None:
     """The option that holds the momentum of the method's encoder; None where it has none."""
-    method = find_method(cfg.METHOD.NAME)
-    return next((option for kind, option in MOMENTA if issubclass(method, kind)), None)
+    return find_method(cfg.METHOD.NAME).momentum_option
 
 
 def horizon(momentum: float) -> float:

@@ -1,10 +1,57 @@
 """Every option of ``densessl pretrain``: its default and one line on its meaning.
 
-The defaults are MoCo-v2 on ImageNet as its authors ran it. Below the options: which values they
-may take.
+Those of a method lie at the top of its file in ``methods/``, with what they may be: :data:`METHODS`
+names the files. The defaults are MoCo-v2 on ImageNet as its authors ran it. Below the options:
+which values they may take.
 """
 
+import ast
+from pathlib import Path
+from typing import Any
+
 from fvcore.common.config import CfgNode
+
+METHODS = {  # METHOD.NAME (besides path/to/file.py:Class): the file in methods/, and its class
+    "moco": "moco.MoCo",
+    "simsiam": "simsiam.SimSiam",
+    "byol": "byol.BYOL",
+    "simclr": "simclr.SimCLR",
+    "swav": "swav.SwAV",
+    "setsim": "setsim.SetSim",
+    "setsim_simsiam": "setsim.SetSimSiam",
+    "densecl": "densecl.DenseCL",
+    "houghcl": "houghcl.HoughCL",
+    "pixpro": "pixpro.PixPro",
+    "vader": "vader.VADeR",
+    "resim": "resim.ReSim",
+    "dino": "dino.DINO",
+    "scfs": "scfs.SCFS",
+    "dense": "moco.DenseMoCo",
+    "dense_simsiam": "simsiam.DenseSimSiam",
+}
+
+
+DECLARED = ("OPTIONS", "CHOICES", "RANGES", "ABOVE_ZERO", "TWIN_AT_MOST")
+
+
+def _declarations() -> list[dict[str, Any]]:
+    """What each file of a method declares of its options.
+
+    Read as literals and not imported: options are checked before torch is, which takes seconds.
+    """
+    files = dict.fromkeys(place.split(".")[0] for place in METHODS.values())
+    paths = [Path(__file__).parent / "methods" / f"{file}.py" for file in files]
+    return [
+        {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in DECLARED
+        }
+        for path in paths
+    ]
+
+
+OF_METHODS = _declarations()
 
 C = CfgNode()
 C.OUTPUT_DIR = "output"  # the run's folder; a run found there goes on
@@ -41,125 +88,10 @@ C.METHOD = CfgNode()
 C.METHOD.NAME = "moco"  # a name that docs/methods.md lists, or your own: path/to/file.py:Class
 C.METHOD.OPTIONS = CfgNode()  # what a method of your own takes; any keys
 
-C.MOCO = CfgNode()  # every method with a queue
-C.MOCO.DIM = 128  # projection channels D
-C.MOCO.HIDDEN = 2048  # hidden channels of the projector; 0: one linear layer (MoCo-v1)
-C.MOCO.QUEUE = 65536  # keys in the queue, K
-C.MOCO.MOMENTUM = 0.999  # of the momentum encoder, m
-C.MOCO.TEMPERATURE = 0.2  # τ
-C.MOCO.SHUFFLE = True  # ShuffleBN: permute the key batch before the momentum encoder
-C.MOCO.SYMMETRIC = False  # also view 2 as query against view 1 as key
-C.MOCO.SYMMETRIC_REDUCTION = "mean"  # of the two directions: mean, sum
-C.MOCO.SYMMETRIC_ENQUEUE = "both"  # keys of which direction enter the queue: both, second
-
-C.SIMSIAM = CfgNode()
-C.SIMSIAM.DIM = 2048  # channels of the projections z and of the predictions p
-C.SIMSIAM.HIDDEN = 2048  # hidden channels of the projector
-C.SIMSIAM.PREDICTOR_HIDDEN = 512
-C.SIMSIAM.FIX_PREDICTOR_LR = True  # the predictor's rate stays at its peak
-
-C.BYOL = CfgNode()
-C.BYOL.DIM = 256  # channels of projection and prediction
-C.BYOL.HIDDEN = 4096  # hidden channels of projector and predictor
-C.BYOL.MOMENTUM = 0.996  # of the momentum encoder at the start; rises to 1 by a cosine
-
-C.SIMCLR = CfgNode()
-C.SIMCLR.DIM = 128  # projection channels
-C.SIMCLR.HIDDEN = 2048  # hidden channels of the projector
-C.SIMCLR.TEMPERATURE = 0.1  # τ
-
-C.SWAV = CfgNode()
-C.SWAV.DIM = 128  # projection channels
-C.SWAV.HIDDEN = 2048  # hidden channels of the projector
-C.SWAV.PROTOTYPES = 3000
-C.SWAV.TEMPERATURE = 0.1  # τ
-C.SWAV.EPSILON = 0.05  # of Sinkhorn-Knopp: smoothness of the codes
-C.SWAV.ITERATIONS = 3  # of Sinkhorn-Knopp
-C.SWAV.QUEUE = 0  # projections of earlier steps that help to balance the codes; 0: none
-C.SWAV.QUEUE_START = 15  # epoch from which the queue is filled; it is used once it is full
-C.SWAV.FREEZE_STEPS = 313  # first steps in which the prototypes do not move
-
-C.DINO = CfgNode()  # DINO and SCFS
-C.DINO.PROTOTYPES = 65536  # outputs of the head, K
-C.DINO.HIDDEN = 2048  # hidden channels of the head
-C.DINO.BOTTLENECK = 256  # channels that the last layer compares with its prototypes
-C.DINO.HEAD_BN = False  # batch norm in the head
-C.DINO.NORM_LAST_LAYER = True  # prototypes of length 1
-C.DINO.FREEZE_LAST_LAYER = 1  # epochs in which the last layer rests
-C.DINO.MOMENTUM = 0.996  # of the teacher at the start; rises to 1 by a cosine
-C.DINO.CENTER_MOMENTUM = 0.9
-C.DINO.GLOBAL_PAIRS = True  # each global view against the other (SCFS Table 7: G_d2G_d)
-C.DINO.STUDENT_TEMPERATURE = 0.1
-C.DINO.TEACHER_TEMPERATURE = 0.04  # after its warm-up
-C.DINO.WARMUP_TEACHER_TEMPERATURE = 0.04  # at the start
-C.DINO.WARMUP_TEACHER_EPOCHS = 0  # epochs from the one to the other
-
-C.SCFS = CfgNode()
-C.SCFS.LEVELS = ("layer2", "layer3", "layer4")  # the paper's Res2, Res3, Res4; ViT: block4, 8, 12
-C.SCFS.TARGET = "search"  # of a local crop: search, map (DINO with multi-layer), roi (RoI-crop)
-C.SCFS.SEARCH_VIEWS = "both"  # global views that are searched: both (eq. 9, summed), first (code)
-C.SCFS.LEVEL_WEIGHT = 0.5  # of the terms of a level (code)
-C.SCFS.LEVEL_GLOBAL = True  # also each global view against the other, at every level
-C.SCFS.CENTER_LOCAL = False  # centre the targets of local crops, too
-C.SCFS.DIM = 256  # outputs of a level's head
-
-C.DENSE = CfgNode()  # the dense branch of dense methods
-C.DENSE.WEIGHT = 0.5  # λ: loss = (1 − λ) image + λ dense
-C.DENSE.WARMUP_STEPS = 0  # λ is 0 for so many steps
-C.DENSE.DIM = 128  # channels of the dense projection
-C.DENSE.HIDDEN = 2048  # hidden channels of the dense projector
-C.DENSE.TEMPERATURE = 0.2  # τ of the dense loss
-C.DENSE.CORRESPONDENCE = "set & cosine>0.2 | geometry<0.5 | nearest"  # of dense, dense_simsiam
-
-C.SETSIM = CfgNode()
-C.SETSIM.SET = True  # Set: salient set × salient set (eq. 5)
-C.SETSIM.STRATEGY = "set2set"  # pairs of the sets: set2set, random, sort, hungarian (Table 2)
-C.SETSIM.STATISTIC = "abs_sum"  # attention: abs_sum (eq. 3), square_mean (released code)
-C.SETSIM.THRESHOLD = 0.7  # δ: a position is salient from this attention on
-C.SETSIM.MIN_COSINE = 0.0  # drop set pairs of lower backbone cosine; 0: off (released script: 0.2)
-C.SETSIM.GEOMETRY_THRESHOLD = 0.5  # Geo: distance below which positions match; 0: off
-C.SETSIM.GEOMETRY_FRAME = "pixels"  # pixels: exact crop edges; pixpro: the released frame
-C.SETSIM.NEAREST = True  # NN: add the nearest neighbour (eq. 6–7)
-C.SETSIM.NEAREST_ROWS = "salient"  # which queries get it: salient (eq. 7), valid (has a positive)
-C.SETSIM.REDUCTION = "mean"  # over the queries of an image: mean (released code), sum (eq. 8)
-
-C.HOUGH = CfgNode()  # HoughCL
-C.HOUGH.FEATURES = "projected"  # what votes: projected (the poster), backbone (as in DenseCL)
-C.HOUGH.EXPONENT = 3.0  # d: appearance is max(cosine, 0)^d
-C.HOUGH.SIGMA = 1.0  # of the Gaussian over offsets, in positions
-C.HOUGH.PASSES = 2  # of the Gaussian: 2 (the poster's formula), 1 (hyperpixel flow's code)
-C.HOUGH.UNFLIP = False  # undo the views' flips before voting, so that one shift can explain them
-
-C.PIXPRO = CfgNode()
-C.PIXPRO.DIM = 256  # channels of the projection
-C.PIXPRO.HIDDEN = 4096  # hidden channels of projector and instance predictor
-C.PIXPRO.MOMENTUM = 0.99  # of the momentum encoder at the start; rises to 1 by a cosine
-C.PIXPRO.THRESHOLD = 0.7  # distance, in cell diagonals, below which positions match
-C.PIXPRO.FRAME = "pixpro"  # of the distance: pixpro (official), pixels (exact crop edges)
-C.PIXPRO.EXPONENT = 2.0  # γ: similarity is max(cosine, 0)^γ
-C.PIXPRO.TRANSFORM_LAYERS = 1  # of the propagation's value transform g: 0, 1, 2
-C.PIXPRO.INSTANCE_WEIGHT = 0.0  # of the loss of whole images; 0: no instance branch
-
-C.VADER = CfgNode()  # its FPN has RESIM.FPN_DIM channels
-C.VADER.DIM = 128  # channels of a pixel's embedding
-C.VADER.POINTS = 32  # pairs of points an image
-C.VADER.TEMPERATURE = 0.07  # τ
-
-C.RESIM = CfgNode()
-C.RESIM.LEVELS = "c4"  # regions on: c4 (layer3 and a head), fpn (strides 16 and 8 of an FPN)
-C.RESIM.C4_HEAD = "linear"  # of c4: linear (1×1 convolution), mlp (two), none
-C.RESIM.DIM = 128  # channels of c4's head
-C.RESIM.FPN_DIM = 256  # channels of the FPN
-C.RESIM.FPN_NORM = ""  # of the FPN's convolutions: "" or BN (per process)
-C.RESIM.WINDOW = (48, 32)  # side and stride of the windows at stride 16, in pixels of the view
-C.RESIM.WINDOW_P3 = (32, 24)  # the same at stride 8
-C.RESIM.PLACEMENT = "grid"  # of windows: grid (released code), overlap (the paper's words)
-C.RESIM.INCLUSIVE = False  # a window may end on the right and lower edge of a view
-C.RESIM.NEGATIVES = "cells"  # 3×3 cells of all key maps (released), regions (the paper)
-C.RESIM.GATHER_P3 = False  # negatives at stride 8 from all processes (released: of the own only)
-C.RESIM.ALIGNED = False  # shift regions by half a cell onto the cells' centres (released: not)
-C.RESIM.TEMPERATURE = 0.2  # τ of the regions
-C.RESIM.IMAGE_WEIGHT = 1.0  # λ: loss = regions + λ image
+for _own in OF_METHODS:
+    for _name, _default in _own.get("OPTIONS", {}).items():
+        _group, _option = _name.split(".")
+        C.setdefault(_group, CfgNode())[_option] = _default
 
 C.SOLVER = CfgNode()
 C.SOLVER.OPTIMIZER = "sgd"  # sgd, lars, adamw
@@ -228,10 +160,6 @@ PATHS = (  # options in which '~' is the home folder
 )
 STRIDE = 32  # pixels a position of the last level, in every ResNet
 PATCH = 16  # pixels a position, in every ViT
-METHODS = (  # besides path/to/file.py:Class
-    *("moco", "simsiam", "byol", "simclr", "swav", "setsim", "setsim_simsiam", "densecl"),
-    *("houghcl", "pixpro", "vader", "resim", "dino", "scfs", "dense", "dense_simsiam"),
-)
 CHOICES = {
     "DATA.SOURCE": ("folder", "list", "coco", "shards"),
     "VIEWS.RECIPE": (
@@ -243,22 +171,6 @@ CHOICES = {
         *("vit_tiny", "vit_small", "vit_base"),
     ),
     "BACKBONE.NORM": ("split", "BN", "SyncBN"),
-    "MOCO.SYMMETRIC_REDUCTION": ("mean", "sum"),
-    "MOCO.SYMMETRIC_ENQUEUE": ("both", "second"),
-    "SETSIM.STRATEGY": ("set2set", "random", "sort", "hungarian"),
-    "SETSIM.STATISTIC": ("abs_sum", "square_mean"),
-    "SETSIM.GEOMETRY_FRAME": ("pixels", "pixpro"),
-    "SETSIM.NEAREST_ROWS": ("valid", "salient"),
-    "SETSIM.REDUCTION": ("mean", "sum"),
-    "SCFS.TARGET": ("search", "map", "roi"),
-    "SCFS.SEARCH_VIEWS": ("both", "first"),
-    "HOUGH.FEATURES": ("projected", "backbone"),
-    "PIXPRO.FRAME": ("pixpro", "pixels"),
-    "RESIM.LEVELS": ("c4", "fpn"),
-    "RESIM.C4_HEAD": ("linear", "mlp", "none"),
-    "RESIM.FPN_NORM": ("", "BN"),
-    "RESIM.PLACEMENT": ("grid", "overlap"),
-    "RESIM.NEGATIVES": ("cells", "regions"),
     "SOLVER.OPTIMIZER": ("sgd", "lars", "adamw"),
     "SOLVER.SCHEDULE": ("cosine", "step", "constant"),
     "SOLVER.PER": ("epoch", "step"),
@@ -276,54 +188,8 @@ RANGES = {  # at least, at most (None: no limit)
     "VIEWS.LOCAL_CROPS": (0, None),
     "VIEWS.LOCAL_SIZE": (8, None),
     "BACKBONE.GROUP_SIZE": (2, None),  # the variance of one image is 0
-    "MOCO.DIM": (1, None),
-    "MOCO.HIDDEN": (0, None),
-    "MOCO.QUEUE": (1, None),
-    "MOCO.MOMENTUM": (0, 1),
-    "SIMSIAM.DIM": (1, None),
-    "SIMSIAM.HIDDEN": (1, None),
-    "SIMSIAM.PREDICTOR_HIDDEN": (1, None),
-    "BYOL.DIM": (1, None),
-    "BYOL.HIDDEN": (1, None),
-    "BYOL.MOMENTUM": (0, 1),
-    "SIMCLR.DIM": (1, None),
-    "SIMCLR.HIDDEN": (1, None),
-    "SWAV.DIM": (1, None),
-    "SWAV.HIDDEN": (1, None),
-    "SWAV.PROTOTYPES": (2, None),
-    "SWAV.ITERATIONS": (1, None),
-    "SWAV.QUEUE": (0, None),
-    "SWAV.QUEUE_START": (0, None),
-    "SWAV.FREEZE_STEPS": (0, None),
     "BACKBONE.DROP_PATH": (0, 1),
-    "DINO.PROTOTYPES": (2, None),
-    "DINO.HIDDEN": (1, None),
-    "DINO.BOTTLENECK": (1, None),
-    "DINO.FREEZE_LAST_LAYER": (0, None),
-    "DINO.MOMENTUM": (0, 1),
-    "DINO.CENTER_MOMENTUM": (0, 1),
-    "DINO.WARMUP_TEACHER_EPOCHS": (0, None),
-    "SCFS.LEVEL_WEIGHT": (0, None),
-    "SCFS.DIM": (2, None),
     "SOLVER.CLIP_EACH": (0, None),
-    "DENSE.WEIGHT": (0, 1),
-    "DENSE.WARMUP_STEPS": (0, None),
-    "DENSE.DIM": (1, None),
-    "DENSE.HIDDEN": (0, None),
-    "SETSIM.THRESHOLD": (0, 1),
-    "SETSIM.MIN_COSINE": (-1, 1),
-    "SETSIM.GEOMETRY_THRESHOLD": (0, None),
-    "HOUGH.PASSES": (1, 2),
-    "PIXPRO.DIM": (1, None),
-    "PIXPRO.HIDDEN": (1, None),
-    "PIXPRO.MOMENTUM": (0, 1),
-    "PIXPRO.TRANSFORM_LAYERS": (0, 2),
-    "PIXPRO.INSTANCE_WEIGHT": (0, None),
-    "VADER.DIM": (1, None),
-    "VADER.POINTS": (1, None),
-    "RESIM.DIM": (1, None),
-    "RESIM.FPN_DIM": (1, None),
-    "RESIM.IMAGE_WEIGHT": (0, None),
     "SOLVER.BATCH_SIZE": (2, None),
     "SOLVER.EPOCHS": (1, None),
     "SOLVER.MAX_STEPS": (0, None),
@@ -347,10 +213,10 @@ RANGES = {  # at least, at most (None: no limit)
     "PROBE.MAX_TRAIN": (0, None),
     "PROBE.MAX_VAL": (0, None),
 }
-ABOVE_ZERO = (
-    *("SOLVER.BASE_LR", "SOLVER.LARS_TRUST", "CHECKPOINT.PERIOD"),
-    *("MOCO.TEMPERATURE", "SIMCLR.TEMPERATURE", "SWAV.TEMPERATURE", "SWAV.EPSILON"),
-    *("DINO.STUDENT_TEMPERATURE", "DINO.TEACHER_TEMPERATURE", "DINO.WARMUP_TEACHER_TEMPERATURE"),
-    *("DENSE.TEMPERATURE", "HOUGH.EXPONENT", "HOUGH.SIGMA", "PIXPRO.THRESHOLD", "PIXPRO.EXPONENT"),
-    *("VADER.TEMPERATURE", "RESIM.TEMPERATURE", "SETSIM.THRESHOLD", "KNN.TEMPERATURE"),
-)
+ABOVE_ZERO = ("SOLVER.BASE_LR", "SOLVER.LARS_TRUST", "CHECKPOINT.PERIOD", "KNN.TEMPERATURE")
+TWIN_AT_MOST: dict[str, int] = {}  # in the twin of a config for the scenes
+for _own in OF_METHODS:
+    CHOICES |= _own.get("CHOICES", {})
+    RANGES |= _own.get("RANGES", {})
+    ABOVE_ZERO += _own.get("ABOVE_ZERO", ())
+    TWIN_AT_MOST |= _own.get("TWIN_AT_MOST", {})

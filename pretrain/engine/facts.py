@@ -13,6 +13,7 @@ from densessl.core import distributed, files
 from densessl.weight_files.recognise import from_file
 
 from .. import config
+from ..methods import find_method
 from ..views import ImageSource
 from .resume import FREE
 
@@ -38,7 +39,7 @@ def data_facts(
         "recipe": recipe(cfg),
         "seed": cfg.SEED,
         "local_crops": cfg.VIEWS.LOCAL_CROPS,
-        **({"setsim_threshold": cfg.SETSIM.THRESHOLD} if cfg.METHOD.NAME == "setsim" else {}),
+        **find_method(cfg.METHOD.NAME).facts(cfg),
     }
 
 

@@ -1,48 +1,23 @@
 """Methods: a framework, a correspondence and a loss each."""
 
+from importlib import import_module
+
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
 from densessl.core.external import load_object
 
 from .. import config
-from ..options import METHODS as NAMES
+from ..options import METHODS as HOMES
 from .base import Method
-from .byol import BYOL
-from .dense import DenseMoCo
-from .dense_simsiam import DenseSimSiam
-from .densecl import DenseCL
-from .dino import DINO
-from .houghcl import HoughCL
-from .moco import MoCo
-from .pixpro import PixPro
-from .resim import ReSim
-from .scfs import SCFS
-from .setsim import SetSim, SetSimSiam
-from .simclr import SimCLR
-from .simsiam import SimSiam
-from .swav import SwAV
-from .vader import VADeR
 
-METHODS: dict[str, type[Method]] = {
-    "moco": MoCo,
-    "simsiam": SimSiam,
-    "byol": BYOL,
-    "simclr": SimCLR,
-    "swav": SwAV,
-    "setsim": SetSim,
-    "setsim_simsiam": SetSimSiam,
-    "densecl": DenseCL,
-    "houghcl": HoughCL,
-    "pixpro": PixPro,
-    "vader": VADeR,
-    "resim": ReSim,
-    "dino": DINO,
-    "scfs": SCFS,
-    "dense": DenseMoCo,
-    "dense_simsiam": DenseSimSiam,
-}
-assert tuple(METHODS) == NAMES
+
+def _load(place: str) -> type[Method]:
+    file, name = place.split(".")
+    return getattr(import_module(f".{file}", __name__), name)
+
+
+METHODS: dict[str, type[Method]] = {name: _load(place) for name, place in HOMES.items()}
 
 
 def find_method(name: str) -> type[Method]:

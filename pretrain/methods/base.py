@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -31,12 +32,20 @@ class Method(nn.Module):
     takes_vit: bool = False  # whether its backbone may be a ViT
     same_flip: bool = False  # whether both views of an image must be mirrored, or none
     shuffles: bool = False  # whether keys are shuffled between the groups of batch norm
+    momentum_option: str | None = None  # that holds m of its momentum encoder at the start
+    queue_option: str | None = None  # that holds how many keys its queue keeps
+    starts: tuple[tuple[str, str], ...] = ()  # options of what rests at first, each: in which unit
     steps: int = 1  # of the whole run, and of an epoch: the engine sets them before the first step
     steps_per_epoch: int = 1
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
         """Raise InputError for options that do not go together, before any work is done."""
+
+    @classmethod
+    def facts(cls, cfg: CfgNode) -> dict[str, Any]:
+        """What records and tables show of a run by this method, beside the data and its length."""
+        return {}
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         """Float32 scalars of a step: ``"loss"``, detached terms ``"loss/…"`` and ``"stat/…"``."""

@@ -2,17 +2,28 @@
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..losses import negative_cosine
 from ..views import View
-from .base import LEVEL, feature_std, new_backbone
+from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, unit
-from .momentum import MomentumMethod, cosine_momentum, momentum_copy
+from .momentum import cosine_momentum, momentum_copy, momentum_update_
 from .signs import image_signs
 
+OPTIONS = {
+    "BYOL.DIM": 256,  # channels of projection and prediction
+    "BYOL.HIDDEN": 4096,  # hidden channels of projector and predictor
+    "BYOL.MOMENTUM": 0.996,  # of the momentum encoder at the start; rises to 1 by a cosine
+}
+RANGES = {  # at least, at most (None: no limit)
+    "BYOL.DIM": (1, None),
+    "BYOL.HIDDEN": (1, None),
+    "BYOL.MOMENTUM": (0, 1),
+}
 
-class BYOL(MomentumMethod):
+
+class BYOL(Method):
     """A view predicts the momentum encoder's projection of the other view.
 
     f, g, q     backbone, projector, predictor; momentum copies f', g'
@@ -21,6 +32,8 @@ class BYOL(MomentumMethod):
     L           Σ over both directions of 2 − 2 cos(p_v, z'_w)      (eq. 2)
     m           1 − (1 − m₀)(cos(π k / K) + 1) / 2 after step k of K
     """
+
+    momentum_option = "BYOL.MOMENTUM"
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
@@ -32,14 +45,8 @@ class BYOL(MomentumMethod):
         self.momentum_backbone = momentum_copy(self.backbone)
         self.momentum_projector = momentum_copy(self.projector)
 
-    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [
-            (self.momentum_backbone, self.backbone),
-            (self.momentum_projector, self.projector),
-        ]
-
-    def momentum(self, step: int) -> float:
-        return cosine_momentum(self.options.MOMENTUM, max(step - 1, 0), self.steps)
+    def before_step(self, step: int) -> None:
+        momentum_update_(self, cosine_momentum(self.options.MOMENTUM, max(step - 1, 0), self.steps))
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         p, targets = [], []

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..correspondence import Pair, nearest
 from ..losses import dense_info_nce
-from .dense import DenseMoCo
+from .moco import DenseMoCo
 
 
 class DenseCL(DenseMoCo):
@@ -22,9 +22,6 @@ class DenseCL(DenseMoCo):
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
         """Nothing: DENSE.CORRESPONDENCE is not used."""
-
-    def prepare(self, cfg: CfgNode) -> None:
-        """Nothing: a match needs no preparation."""
 
     def correspond(self, pair: Pair, p_q: Tensor, p_k: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         match = nearest(pair.query, pair.key)

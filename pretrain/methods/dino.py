@@ -13,15 +13,46 @@ from ..backbones import SyncBatchNorm
 from ..losses import distillation, next_center, paired_distillation
 from ..precision import full_precision
 from ..views import View
-from .base import feature_std, new_backbone
+from .base import Method, feature_std, new_backbone
 from .heads import unit
-from .momentum import MomentumMethod, cosine_momentum, momentum_copy
+from .momentum import cosine_momentum, momentum_copy, momentum_update_
 from .signs import image_signs
+
+OPTIONS = {
+    # DINO and SCFS
+    "DINO.PROTOTYPES": 65536,  # outputs of the head, K
+    "DINO.HIDDEN": 2048,  # hidden channels of the head
+    "DINO.BOTTLENECK": 256,  # channels that the last layer compares with its prototypes
+    "DINO.HEAD_BN": False,  # batch norm in the head
+    "DINO.NORM_LAST_LAYER": True,  # prototypes of length 1
+    "DINO.FREEZE_LAST_LAYER": 1,  # epochs in which the last layer rests
+    "DINO.MOMENTUM": 0.996,  # of the teacher at the start; rises to 1 by a cosine
+    "DINO.CENTER_MOMENTUM": 0.9,
+    "DINO.GLOBAL_PAIRS": True,  # each global view against the other (SCFS Table 7: G_d2G_d)
+    "DINO.STUDENT_TEMPERATURE": 0.1,
+    "DINO.TEACHER_TEMPERATURE": 0.04,  # after its warm-up
+    "DINO.WARMUP_TEACHER_TEMPERATURE": 0.04,  # at the start
+    "DINO.WARMUP_TEACHER_EPOCHS": 0,  # epochs from the one to the other
+}
+RANGES = {  # at least, at most (None: no limit)
+    "DINO.PROTOTYPES": (2, None),
+    "DINO.HIDDEN": (1, None),
+    "DINO.BOTTLENECK": (1, None),
+    "DINO.FREEZE_LAST_LAYER": (0, None),
+    "DINO.MOMENTUM": (0, 1),
+    "DINO.CENTER_MOMENTUM": (0, 1),
+    "DINO.WARMUP_TEACHER_EPOCHS": (0, None),
+}
+ABOVE_ZERO = (
+    "DINO.STUDENT_TEMPERATURE",
+    "DINO.TEACHER_TEMPERATURE",
+    "DINO.WARMUP_TEACHER_TEMPERATURE",
+)
 
 Levels = dict[str, Tensor]
 
 
-class DINO(MomentumMethod):
+class DINO(Method):
     """The student predicts, from every view, what the teacher makes of the two global ones.
 
         f, h        student: backbone and head; teacher f', h', their momentum copies
@@ -37,6 +68,8 @@ class DINO(MomentumMethod):
 
     multi_crop = True
     takes_vit = True
+    momentum_option = "DINO.MOMENTUM"
+    starts = (("DINO.FREEZE_LAST_LAYER", "epochs"),)
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
@@ -57,11 +90,8 @@ class DINO(MomentumMethod):
         self.register_buffer("center", torch.zeros(1, self.options.PROTOTYPES))
         self._moving: dict[str, Tensor] = {}  # centres as they will be after the step
 
-    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [(self.momentum_backbone, self.backbone), (self.momentum_head, self.head)]
-
-    def momentum(self, step: int) -> float:
-        return cosine_momentum(self.options.MOMENTUM, max(step - 1, 0), self.steps)
+    def before_step(self, step: int) -> None:
+        momentum_update_(self, cosine_momentum(self.options.MOMENTUM, max(step - 1, 0), self.steps))
 
     def backbone_state(self) -> dict[str, Tensor]:
         """The teacher's backbone: what the authors evaluate."""

@@ -6,6 +6,20 @@ from torch import Tensor
 from ..correspondence import Pair, best, cosine, hough_confidence, mirrored
 from .densecl import DenseCL, match_statistics
 
+OPTIONS = {
+    # HoughCL
+    "HOUGH.FEATURES": "projected",  # what votes: projected (the poster), backbone (as in DenseCL)
+    "HOUGH.EXPONENT": 3.0,  # d: appearance is max(cosine, 0)^d
+    "HOUGH.SIGMA": 1.0,  # of the Gaussian over offsets, in positions
+    "HOUGH.PASSES": 2,  # of the Gaussian: 2 (the poster's formula), 1 (hyperpixel flow's code)
+    "HOUGH.UNFLIP": False,  # undo the views' flips before voting: one shift can explain them
+}
+CHOICES = {"HOUGH.FEATURES": ("projected", "backbone")}
+RANGES = {  # at least, at most (None: no limit)
+    "HOUGH.PASSES": (1, 2)
+}
+ABOVE_ZERO = ("HOUGH.EXPONENT", "HOUGH.SIGMA")
+
 
 class HoughCL(DenseCL):
     """DenseCL whose match is the most confident one under Hough voting.
@@ -26,7 +40,7 @@ class HoughCL(DenseCL):
             query = mirrored(query, pair.query_view.flip)
             key = mirrored(key, pair.key_view.flip)
         confidence = hough_confidence(
-            *(query, key, pair.grid, options.EXPONENT, options.SIGMA, options.PASSES)
+            query, key, pair.grid, options.EXPONENT, options.SIGMA, options.PASSES
         )
         match = best(confidence, cosine(query, key))
         if options.UNFLIP:

@@ -1,33 +1,76 @@
-"""MoCo-v1 and MoCo-v2 (He et al. 2020; Chen et al. 2020)."""
+"""MoCo-v1 and MoCo-v2 (He et al. 2020; Chen et al. 2020), and the same for positions."""
+
+from functools import cached_property
 
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import Tensor
 
 from densessl.core import distributed
 
-from ..losses import info_nce
+from ..correspondence import Pair
+from ..correspondence.expression import Expression, parse
+from ..losses import info_nce, set_info_nce
 from ..views import View
-from .base import LEVEL, feature_std, new_backbone
-from .heads import Projector, Queue, unit
-from .momentum import MomentumMethod, momentum_copy
-from .signs import image_signs
+from .base import LEVEL, Method, feature_std, new_backbone
+from .branch import matching_generator, pair_statistics, weighted
+from .heads import DenseProjector, Projector, Queue, unit
+from .momentum import momentum_copy, momentum_update_
+from .signs import image_signs, position_signs
+
+OPTIONS = {
+    # every method with a queue
+    "MOCO.DIM": 128,  # projection channels D
+    "MOCO.HIDDEN": 2048,  # hidden channels of the projector; 0: one linear layer (MoCo-v1)
+    "MOCO.QUEUE": 65536,  # keys in the queue, K
+    "MOCO.MOMENTUM": 0.999,  # of the momentum encoder, m
+    "MOCO.TEMPERATURE": 0.2,  # τ
+    "MOCO.SHUFFLE": True,  # ShuffleBN: permute the key batch before the momentum encoder
+    "MOCO.SYMMETRIC": False,  # also view 2 as query against view 1 as key
+    "MOCO.SYMMETRIC_REDUCTION": "mean",  # of the two directions: mean, sum
+    "MOCO.SYMMETRIC_ENQUEUE": "both",  # keys of which direction enter the queue: both, second
+    # the dense branch of dense methods
+    "DENSE.WEIGHT": 0.5,  # λ: loss = (1 − λ) image + λ dense
+    "DENSE.WARMUP_STEPS": 0,  # λ is 0 for so many steps
+    "DENSE.DIM": 128,  # channels of the dense projection
+    "DENSE.HIDDEN": 2048,  # hidden channels of the dense projector
+    "DENSE.TEMPERATURE": 0.2,  # τ of the dense loss
+    "DENSE.CORRESPONDENCE": "set & cosine>0.2 | geometry<0.5 | nearest",  # of dense, dense_simsiam
+}
+CHOICES = {
+    "MOCO.SYMMETRIC_REDUCTION": ("mean", "sum"),
+    "MOCO.SYMMETRIC_ENQUEUE": ("both", "second"),
+}
+RANGES = {  # at least, at most (None: no limit)
+    "MOCO.DIM": (1, None),
+    "MOCO.HIDDEN": (0, None),
+    "MOCO.QUEUE": (1, None),
+    "MOCO.MOMENTUM": (0, 1),
+    "DENSE.WEIGHT": (0, 1),
+    "DENSE.WARMUP_STEPS": (0, None),
+    "DENSE.DIM": (1, None),
+    "DENSE.HIDDEN": (0, None),
+}
+ABOVE_ZERO = ("MOCO.TEMPERATURE", "DENSE.TEMPERATURE")
 
 SHUFFLE_STREAM = 0x5A7F  # keeps this generator apart from the others of the same seed
 
 
-class MoCo(MomentumMethod):
+class MoCo(Method):
     """Momentum contrast of whole images.
 
         f, g        backbone and projector; momentum copies f_k, g_k
         q           normalised query g(f(view 1))            [B, D]
         k           normalised key g_k(f_k(view 2))          [B, D]
         L_image     InfoNCE of q with k against the queue    (eq. 1)
+        θ_k         ← m θ_k + (1 − m) θ_q, of f_k and g_k    (eq. 2)
 
     Symmetrised, the second direction swaps the views; both contrast with the queue as it was at the
     start of the step.
     """
+
+    momentum_option, queue_option = "MOCO.MOMENTUM", "MOCO.QUEUE"
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
@@ -40,21 +83,11 @@ class MoCo(MomentumMethod):
         self.momentum_projector = momentum_copy(self.projector)
         self._keys: list[list[Tensor]] = []  # of this step: one list a direction
 
-    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [
-            (self.momentum_backbone, self.backbone),
-            (self.momentum_projector, self.projector),
-        ]
-
-    def momentum(self, step: int) -> float:
-        return self.options.MOMENTUM
-
     def keys_kept(self) -> int:
         return self.options.QUEUE
 
-    def queues(self) -> list[Queue]:
-        """The queues, in the order of the keys of :meth:`direction`."""
-        return [self.queue]
+    def before_step(self, step: int) -> None:
+        momentum_update_(self, self.options.MOMENTUM)
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         first, second = views
@@ -74,7 +107,7 @@ class MoCo(MomentumMethod):
     def direction(
         self, query_view: View, key_view: View, step: int, number: int
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Scalars of one direction (``number`` 0 or 1), and its keys for each queue."""
+        """Scalars of one direction (``number`` 0 or 1), and its keys, queue by queue."""
         q = unit(self.projector(self.backbone(query_view.image)[LEVEL]))
         (k,) = self.encode_keys(key_view.image, step, number)
         k = unit(k)
@@ -107,10 +140,88 @@ class MoCo(MomentumMethod):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         used = self._keys if self.options.SYMMETRIC_ENQUEUE == "both" else self._keys[-1:]
+        queues = [module for module in self.children() if isinstance(module, Queue)]
         for keys in used:
-            for queue, new in zip(self.queues(), keys, strict=True):
+            for queue, new in zip(queues, keys, strict=True):
                 queue.enqueue(distributed.gather(new))
         self._keys = []
 
     def ddp_ignored(self) -> list[str]:
         return [name for name, _ in self.named_buffers() if "queue" in name]
+
+
+class DenseMoCo(MoCo):
+    """MoCo, and the same for positions, with the positives that a correspondence gives.
+
+        z_q, z_k    backbone maps of query and key          [B, C, h, w]
+        p_q, p_k    dense projections, normalised           [B, D, N]
+        c           positives of every query position       [B, N, N]
+        L           (1 − λ) L_image + λ L_dense
+
+    c is the expression ``DENSE.CORRESPONDENCE``, L_dense SetSim's loss (eq. 8, mean over an image's
+    queries). Subclasses take others: :meth:`correspond`, with :meth:`check` of the options that it
+    reads, and :meth:`dense_loss`. The key of the dense queue is the mean of an image's dense
+    projections.
+    """
+
+    dense = True
+
+    @classmethod
+    def check(cls, cfg: CfgNode) -> None:
+        parse(cfg.DENSE.CORRESPONDENCE)
+
+    def __init__(self, cfg: CfgNode):
+        self.check(cfg)
+        super().__init__(cfg)
+        self.dense_projector = DenseProjector(
+            self.backbone.channels[LEVEL], cfg.DENSE.HIDDEN, cfg.DENSE.DIM
+        )
+        self.momentum_dense_projector = momentum_copy(self.dense_projector)
+        self.dense_queue = Queue(cfg.MOCO.QUEUE, cfg.DENSE.DIM)
+        self.prepare(cfg)
+
+    def prepare(self, cfg: CfgNode) -> None:
+        """What a correspondence of one's own needs to be found."""
+
+    @cached_property
+    def expression(self) -> Expression:
+        return parse(self.cfg.DENSE.CORRESPONDENCE)
+
+    def correspond(self, pair: Pair, p_q: Tensor, p_k: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The correspondence c of one direction, and statistics of it.
+
+        ``p_q`` and ``p_k`` are the dense projections ``[B, D, h, w]``. Called without gradient.
+        """
+        c = self.expression(pair)
+        return c, pair_statistics(c)
+
+    def momentum_outputs(self, levels: dict[str, Tensor]) -> list[Tensor]:
+        z = levels[LEVEL]
+        return [self.momentum_projector(z), self.momentum_dense_projector(z), z]
+
+    def direction(
+        self, query_view: View, key_view: View, step: int, number: int
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        z_q = self.backbone(query_view.image)[LEVEL]  # [B, C, h, w]
+        q = unit(self.projector(z_q))  # [B, D]
+        p_q = unit(self.dense_projector(z_q))  # [B, D, h, w]
+        k, p_k, z_k = self.encode_keys(key_view.image, step, number)
+        k = unit(k)
+        pooled = unit(p_k.mean((2, 3)))  # the dense queue's key, [B, D]
+        p_k = unit(p_k)
+
+        generator = matching_generator(self.cfg.SEED, step, number)
+        pair = Pair(z_q.detach(), z_k, query_view, key_view, generator)
+        with torch.no_grad():
+            c, stats = self.correspond(pair, p_q.detach(), p_k)
+        image = info_nce(q, k, self.queue.keys, self.options.TEMPERATURE)
+        dense = self.dense_loss(p_q.flatten(2), p_k.flatten(2), c)
+        losses = weighted(self.cfg, step, image, dense)
+        signs = image_signs(q, k) | position_signs(p_q.flatten(2), p_k.flatten(2), c)
+        return losses | {"stat/feature_std": feature_std(q)} | stats | signs, [k, pooled]
+
+    def dense_loss(self, p_q: Tensor, p_k: Tensor, c: Tensor) -> Tensor:
+        """L_dense of the projections ``[B, D, N]`` with the correspondence c."""
+        return set_info_nce(
+            p_q, p_k, c, self.dense_queue.keys, self.cfg.DENSE.TEMPERATURE, reduction="mean"
+        )

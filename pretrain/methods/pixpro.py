@@ -7,13 +7,33 @@ from torch import Tensor, nn
 from ..correspondence import geometric
 from ..losses import negative_cosine, propagated_consistency
 from ..views import View
-from .base import LEVEL, feature_std, new_backbone
+from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, unit
-from .momentum import MomentumMethod, cosine_momentum, momentum_copy
+from .momentum import cosine_momentum, momentum_copy, momentum_update_
 from .signs import image_signs, position_signs
 
+OPTIONS = {
+    "PIXPRO.DIM": 256,  # channels of the projection
+    "PIXPRO.HIDDEN": 4096,  # hidden channels of projector and instance predictor
+    "PIXPRO.MOMENTUM": 0.99,  # of the momentum encoder at the start; rises to 1 by a cosine
+    "PIXPRO.THRESHOLD": 0.7,  # distance, in cell diagonals, below which positions match
+    "PIXPRO.FRAME": "pixpro",  # of the distance: pixpro (official), pixels (exact crop edges)
+    "PIXPRO.EXPONENT": 2.0,  # γ: similarity is max(cosine, 0)^γ
+    "PIXPRO.TRANSFORM_LAYERS": 1,  # of the propagation's value transform g: 0, 1, 2
+    "PIXPRO.INSTANCE_WEIGHT": 0.0,  # of the loss of whole images; 0: no instance branch
+}
+CHOICES = {"PIXPRO.FRAME": ("pixpro", "pixels")}
+RANGES = {  # at least, at most (None: no limit)
+    "PIXPRO.DIM": (1, None),
+    "PIXPRO.HIDDEN": (1, None),
+    "PIXPRO.MOMENTUM": (0, 1),
+    "PIXPRO.TRANSFORM_LAYERS": (0, 2),
+    "PIXPRO.INSTANCE_WEIGHT": (0, None),
+}
+ABOVE_ZERO = ("PIXPRO.THRESHOLD", "PIXPRO.EXPONENT")
 
-class PixPro(MomentumMethod):
+
+class PixPro(Method):
     """A propagated map predicts the momentum encoder's map where both views show the same place.
 
         f, g        backbone and convolutional projector; momentum copies f', g'
@@ -29,6 +49,7 @@ class PixPro(MomentumMethod):
     """
 
     dense = True
+    momentum_option = "PIXPRO.MOMENTUM"
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
@@ -46,17 +67,8 @@ class PixPro(MomentumMethod):
             self.instance_predictor = MLP(D, hidden, D, dense=True)
             self.momentum_instance_projector = momentum_copy(self.instance_projector)
 
-    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        pairs = [
-            (self.momentum_backbone, self.backbone),
-            (self.momentum_projector, self.projector),
-        ]
-        if self.options.INSTANCE_WEIGHT:
-            pairs.append((self.momentum_instance_projector, self.instance_projector))
-        return pairs
-
-    def momentum(self, step: int) -> float:
-        return cosine_momentum(self.options.MOMENTUM, step, self.steps)
+    def before_step(self, step: int) -> None:
+        momentum_update_(self, cosine_momentum(self.options.MOMENTUM, step, self.steps))
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         maps = [self.backbone(view.image)[LEVEL] for view in views]  # [B, C, h, w]

@@ -12,6 +12,17 @@ from .base import LEVEL, Method, feature_std, new_backbone
 from .heads import MLP, unit
 from .signs import image_signs
 
+OPTIONS = {
+    "SIMCLR.DIM": 128,  # projection channels
+    "SIMCLR.HIDDEN": 2048,  # hidden channels of the projector
+    "SIMCLR.TEMPERATURE": 0.1,  # τ
+}
+RANGES = {  # at least, at most (None: no limit)
+    "SIMCLR.DIM": (1, None),
+    "SIMCLR.HIDDEN": (1, None),
+}
+ABOVE_ZERO = ("SIMCLR.TEMPERATURE",)
+
 
 class SimCLR(Method):
     """Every view against all other views of the batch, on all processes.

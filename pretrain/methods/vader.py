@@ -10,12 +10,24 @@ from ..correspondence import shared_points
 from ..losses import info_nce, region_info_nce
 from ..views import View
 from .base import LEVEL, feature_std
-from .dense import matching_generator, weighted
+from .branch import matching_generator, weighted
 from .heads import Queue, unit
 from .moco import MoCo
 from .momentum import momentum_copy
 from .resim import check_sides
 from .signs import image_signs, pair_signs
+
+OPTIONS = {
+    # its FPN has RESIM.FPN_DIM channels
+    "VADER.DIM": 128,  # channels of a pixel's embedding
+    "VADER.POINTS": 32,  # pairs of points an image
+    "VADER.TEMPERATURE": 0.07,  # τ
+}
+RANGES = {  # at least, at most (None: no limit)
+    "VADER.DIM": (1, None),
+    "VADER.POINTS": (1, None),
+}
+ABOVE_ZERO = ("VADER.TEMPERATURE",)
 
 
 class VADeR(MoCo):
@@ -41,12 +53,6 @@ class VADeR(MoCo):
         self.embedding = PixelEmbedding(self.backbone.channels, cfg.RESIM.FPN_DIM, cfg.VADER.DIM)
         self.momentum_embedding = momentum_copy(self.embedding)
         self.dense_queue = Queue(cfg.MOCO.QUEUE, cfg.VADER.DIM)
-
-    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [*super().momentum_pairs(), (self.momentum_embedding, self.embedding)]
-
-    def queues(self) -> list[Queue]:
-        return [self.queue, self.dense_queue]
 
     def momentum_outputs(self, levels: dict[str, Tensor]) -> list[Tensor]:
         return [self.momentum_projector(levels[LEVEL]), self.momentum_embedding(levels)]

@@ -1,0 +1,38 @@
+"""What dense branches share, whatever the framework."""
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from densessl.core import distributed
+
+MATCHING_STREAM = 0x3A7C  # of random pairs
+
+
+def weighted(cfg: CfgNode, step: int, image: Tensor, dense: Tensor) -> dict[str, Tensor]:
+    """The total (1 − λ) image + λ dense, and its terms; λ is 0 in ``DENSE.WARMUP_STEPS``."""
+    weight = 0.0 if step < cfg.DENSE.WARMUP_STEPS else cfg.DENSE.WEIGHT
+    return {
+        "loss": (1 - weight) * image + weight * dense,
+        "loss/image": image.detach(),
+        "loss/dense": dense.detach(),
+    }
+
+
+def pair_statistics(c: Tensor) -> dict[str, Tensor]:
+    """How many positives a correspondence ``[B, Nq, Nk]`` gives."""
+    some = c > 0
+    rows = some.any(2)
+    return {
+        "stat/positives_per_query": some.sum() / rows.sum().clamp_min(1),
+        "stat/queries": rows.sum() / len(c),
+        "stat/empty_images": (~rows.any(1)).float().mean(),
+    }
+
+
+def matching_generator(seed: int, step: int, direction: int) -> torch.Generator:
+    """The generator of random pairs: a function of seed, step, process and direction."""
+    key = [MATCHING_STREAM, seed, step, distributed.rank(), direction]
+    state = int(np.random.default_rng(key).integers(2**63))
+    return torch.Generator().manual_seed(state)
