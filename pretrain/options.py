@@ -29,8 +29,6 @@ METHODS = {  # METHOD.NAME (besides path/to/file.py:Class): the file in methods/
     "dense": "moco.DenseMoCo",
     "dense_simsiam": "simsiam.DenseSimSiam",
 }
-
-
 DECLARED = ("OPTIONS", "CHOICES", "RANGES", "ABOVE_ZERO", "TWIN_AT_MOST")
 
 
