@@ -127,6 +127,7 @@ def _run(args, job: Job, cfg, data, find: Callable):
         data=data,
         gpus=job.gpus,
         machines=job.machines,
+        metrics=job.protocol.metrics,
         only=args.trial,
     )
 
@@ -136,7 +137,7 @@ def _trials(args, logger, run, cfg, work: Callable) -> int:
 
     records, failed = trials.run_trials(run, cfg, args.trials, args.seed, work)
     if records:
-        print(summary.table(run.protocol, records))
+        print(summary.table(run.metrics, records))
         shown = shlex.join(["densessl", "table", str(run.folder)])
         logger.info("records in %s; a paper-style table: %s", run.folder, shown)
     if failed and args.trial:

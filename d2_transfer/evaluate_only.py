@@ -123,7 +123,7 @@ def run(run: Run, cfg, seed: int, work: Callable | None = None) -> int:
         meeting.run(work or evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
     if run.machines.first:
         held = json.loads((run.folder / FILE).read_text())
-        print(metric_table(run.protocol, held["metrics"]))
+        print(metric_table(run.metrics, held["metrics"]))
         logger.info("all metrics in %s; tables read %s", run.folder / FILE, results.FILE)
     return 0
 

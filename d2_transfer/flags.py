@@ -46,7 +46,7 @@ def _of_split(name: str) -> tuple[Flag, ...]:
 
 
 ALL = (
-    Flag("protocol", "one of --list", "NAME"),
+    Flag("protocol", "one of --list, or path/to/file.py:Name", "NAME"),
     Flag("variant", "where a protocol has two; see --list", "NAME"),
     Flag("trials", "how many fine-tunings", "K", int, 5, least=1),
     Flag("trial", "only this one of them; others may run meanwhile", "K", int, job=False),

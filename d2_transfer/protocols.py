@@ -5,24 +5,29 @@ it imports torch.
 """
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from densessl.configs import FOLDER
 
 from densessl.core.errors import InputError, unknown
+from densessl.core.external import MARK, load_object
 
-DETECTION, CLASSIFICATION, DENSE = "detection", "classification", "dense_probes"
+FAMILIES = (DETECTION, CLASSIFICATION, DENSE) = ("detection", "classification", "dense_probes")
 
 
 @dataclass(frozen=True)
 class Protocol:
     """What a paper's row of numbers was measured with.
 
-    ``configs``: variant → file below ``configs/transfer``; where there is but one way, its variant
-    is the empty string, and the first is the default. ``metrics``: those of the papers' tables.
+    ``configs``: variant → file below ``configs/transfer`` (of your own protocol also a file beside
+    its own); where there is but one way, its variant is the empty string, and the first is the
+    default. ``options``: what every variant has otherwise than its file. ``metrics``: those of the
+    papers' tables.
     ``datasets``: by the names that :data:`datasets.LAYOUTS` has, whose metadata name the evaluator.
     ``parameters``: millions that a trained model keeps, of the largest variant; 0: none is kept.
     ``family``: the module that checks, trains and evaluates. ``frozen``: the network is not
@@ -41,6 +46,7 @@ class Protocol:
     stand_in: str | None = None
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -59,6 +65,11 @@ class Protocol:
     def file(self, variant: str) -> Path:
         """The config of a variant."""
         return FOLDER / "transfer" / self.configs[variant]
+
+    @property
+    def words(self) -> list[str]:
+        """The options as ``KEY VALUE``."""
+        return [word for key, value in self.options.items() for word in (key, str(value))]
 
 
 BOX = ("bbox/AP", "bbox/AP50", "bbox/AP75")
@@ -262,10 +273,11 @@ def family_of(cfg) -> str:
 
 
 def find(name: str, variant: str | None = None) -> tuple[Protocol, str]:
-    """The protocol of that name and its variant (the first unless named); InputError otherwise."""
-    if name not in PROTOCOLS:
+    """The protocol of that name, or your own by ``path/to/file.py:Name``, and its variant (the
+    first unless named); InputError otherwise."""
+    if MARK not in name and name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS, "--protocol")
-    protocol = PROTOCOLS[name]
+    protocol = _own(name) if MARK in name else PROTOCOLS[name]
     if variant is None:
         return protocol, protocol.variants[0]
     if variant not in protocol.configs:
@@ -273,3 +285,38 @@ def find(name: str, variant: str | None = None) -> tuple[Protocol, str]:
             raise InputError(f"--variant is '{variant}', but {name} has no variants")
         raise unknown("variant", variant, protocol.variants, f"--variant of {name}")
     return protocol, variant
+
+
+def _own(named: str) -> Protocol:
+    """The :class:`Protocol` in a user's file, with its configs where they lie."""
+    found = load_object(named, "protocol", "--protocol")
+    if not isinstance(found, Protocol):
+        raise InputError(f"--protocol: {named} is '{found}'; it must be a Protocol")
+    where = f"--protocol {named}"
+    if found.name in PROTOCOLS or not re.fullmatch(r"\w[\w.-]*", found.name):
+        raise InputError(
+            f"{where}: its name is '{found.name}'; allowed: letters, digits, '_', '-' and '.', and "
+            "no name of --list, since records tell protocols by their names"
+        )
+    if found.family not in FAMILIES:
+        raise unknown("family", found.family, FAMILIES, where)
+    folder = Path(named.rpartition(":")[0]).expanduser().absolute().parent
+    files = {variant: folder / file for variant, file in found.configs.items()}
+    configs = {
+        variant: str(file) if file.is_file() else found.configs[variant]
+        for variant, file in files.items()
+    }
+    own = replace(found, configs=configs)
+    for variant in own.variants:
+        if not own.file(variant).is_file():
+            raise InputError(
+                f"{where}: there is no config '{found.configs[variant]}' in {folder}, nor among "
+                f"those of DenseSSL ({FOLDER / 'transfer'})"
+            )
+    return own
+
+
+def anywhere(name: str) -> str:
+    """The name for a process that runs in another folder: your own file by its absolute path."""
+    place, mark, own = name.rpartition(":")
+    return f"{Path(place).expanduser().absolute()}:{own}" if mark else name

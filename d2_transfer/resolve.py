@@ -59,6 +59,7 @@ def resolve(
     compat.setup()
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(found.file(variant)))
+    override(cfg, found.words)
     if custom is not None:
         custom_data.apply(custom, cfg)
     full = cfg.clone()
@@ -83,6 +84,7 @@ def _plain(
     options = importlib.import_module(f".{found.family}.config", __package__)
     cfg = options.C.clone()
     cfg.merge_from_file(str(found.file(variant)))
+    override(cfg, with_decimals(cfg, found.words))
     if custom is not None:
         cfg.DATASETS.CUSTOM = " ".join(custom.sha256)
     if not cuda:

@@ -33,6 +33,7 @@ class Run:
     data: "Path | Custom | OwnData"  # holds the data sets, or describes the user's own
     gpus: int = 1  # of this machine
     machines: Machines = field(default_factory=Machines)
+    metrics: tuple[str, ...] = ()  # the protocol's, which are printed
     only: int | None = None  # the one trial that this process does, while others do the others
 
     @property

@@ -1,8 +1,8 @@
 """What several trials come to, as numbers and as text."""
 
 import statistics
+from collections.abc import Sequence
 
-from .protocols import PROTOCOLS
 from .results import Record
 
 
@@ -24,9 +24,9 @@ def summary(facts: dict, records: list[Record]) -> dict:
     return {**facts, "seeds": [record.seed for record in records], "metrics": metrics}
 
 
-def table(protocol: str, records: list[Record]) -> str:
-    """The protocol's metrics as text: a line a trial, then mean ± standard deviation."""
-    names = [name for name in PROTOCOLS[protocol].metrics if name in records[0].metrics]
+def table(shown: Sequence[str], records: list[Record]) -> str:
+    """The metrics ``shown`` as text: a line a trial, then mean ± standard deviation."""
+    names = [name for name in shown if name in records[0].metrics]
     averages = summary({}, records)["metrics"]
     width = max(14, *(len(name) + 2 for name in names))
     lines = [f"{'':16s}" + "".join(f"{name:>{width}s}" for name in names)]
@@ -51,9 +51,9 @@ def _two_decimals(value: float) -> str:
     return f"{value:.2f}" if value == value else "–"
 
 
-def metric_table(protocol: str, metrics: dict[str, float | None]) -> str:
-    """The protocol's metrics of one evaluation as two lines of text."""
-    names = [name for name in PROTOCOLS[protocol].metrics if name in metrics]
+def metric_table(shown: Sequence[str], metrics: dict[str, float | None]) -> str:
+    """The metrics ``shown`` of one evaluation as two lines of text."""
+    names = [name for name in shown if name in metrics]
     values = [metrics[name] for name in names]
     cells = ["undefined" if value is None else f"{value:.2f}" for value in values]
     width = max(14, *(len(name) + 2 for name in names))

@@ -200,8 +200,9 @@ class Builder:
     def _measure(self, row: Row, protocol: Protocol, start: str, needs: tuple, key: str) -> None:
         """The trials of a row under a protocol."""
         mini = self.mini or protocol.mini
-        stand_in = find(protocol.name)[0].stand_in  # what scenes have
-        variant = stand_in or protocol.variant if mini else protocol.variant
+        known, variant = find(protocol.name)[0], protocol.variant
+        if mini and known.stand_in:
+            variant = known.stand_in  # what scenes have
         options = {**protocol.options, **row.transfer}
         if mini:
             options.pop("DATASETS.CLASSES", None)  # scenes have classes of their own
@@ -220,7 +221,7 @@ class Builder:
             self.configs[found.sum] = found.cfg
         under = protocol.folder
         if under is None:
-            under = "_".join(filter(None, (protocol.name, found.variant)))
+            under = "_".join(filter(None, (known.name, found.variant)))
             for name, value in options.items():
                 under += f"-{_slug(name.split('.')[-1])}_{_slug(value)}"
             under += "-mini" if self.mini else ""

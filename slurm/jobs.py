@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from densessl.d2_transfer import flags
-from densessl.d2_transfer.protocols import DETECTION, find
+from densessl.d2_transfer.protocols import DETECTION, anywhere, find
 
 from densessl.core.errors import InputError
 from densessl.core.files import sha256
@@ -157,16 +157,17 @@ def transfer_jobs(
     told = resolved(protocol, variant, options, nodes, gpus, mini, keep_batch, own)
     if str(weights) == RANDOM_BN:
         _check_control(protocol, told.cfg)
-    given = {"protocol": protocol, "variant": told.variant or None, "gpus": gpus or None}
+    given = {"protocol": anywhere(protocol), "variant": told.variant or None, "gpus": gpus or None}
     given |= {"mini": mini, "keep_batch": keep_batch, "data": data, **(own_data or {})}
     words = flags.given_words({**given, "seed": seed, "output_dir": folder})
     words += map(str, options)
-    content = ["transfer", protocol, told.variant, told.sum]
+    known = find(protocol)[0]
+    content = ["transfer", known.name, told.variant, told.sum]
     if str(weights) in RANDOM_STARTS:
         content.append(str(weights))
     elif not needs:
         content.append(_sum_of_file(str(weights).removeprefix(SUPERVISED)))
-    hours = None if mini else cost.of_fine_tuning(told.file, options, nodes * gpus)
+    hours = None if mini else cost.of_fine_tuning(told.file, [*known.words, *options], nodes * gpus)
     resources = Resources(nodes, gpus, "node", hours and hours * (trials if together else 1))
 
     def job(name: str, output: str, *which: str, **more) -> Job:
