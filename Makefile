@@ -74,9 +74,14 @@ test-processors: $(READY)  ## the fast tests that compute, in an old processor's
 	! grep -qw avx2 /proc/cpuinfo || ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 	  $(subst _THREADS=1,_THREADS=2,$(PYTEST)) -m "not slow" $(NO_KERNELS)
 
+# mypy sees the one package as a wheel has it: links, as setup.py maps the folders.
+TYPED := build/typed/densessl
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@rm -rf $(TYPED) && mkdir -p $(TYPED)
+	@ln -s $(abspath $(wildcard densessl/* pretrain d2_transfer slurm configs)) $(TYPED)
+	cd $(TYPED)/.. && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

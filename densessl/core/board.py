@@ -57,6 +57,7 @@ class Board:
             self._file.close()
 
     def _add(self, **event) -> None:
+        assert self._file is not None
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 

@@ -25,7 +25,7 @@ def save(path: Path, state: Any, *, checked: bool = False) -> None:
             torch.save(state, stream)
             return
         hashing = _Hashing(stream)
-        torch.save(state, hashing)
+        torch.save(state, hashing)  # type: ignore[arg-type]  # it writes and flushes, no more
         files.write_text(sidecar(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
 
 

@@ -58,7 +58,9 @@ def _module(path: Path, place: str) -> ModuleType:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: its neighbours stand in for nothing
-    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, "a .py file has one"
+    module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up here
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
@@ -76,7 +78,7 @@ def failure(error: Exception, path: Path | str) -> tuple[int | str, str]:
         return error.lineno or "?", f"{type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return (lines[-1] if lines else "?"), message
+    return (lines and lines[-1]) or "?", message
 
 
 def _public(module: ModuleType) -> list[str]:

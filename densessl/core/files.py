@@ -130,7 +130,7 @@ def walk(
     over without it.
     """
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=onerror):
+    for place, folders, files in os.walk(os.fspath(folder), followlinks=True, onerror=onerror):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()

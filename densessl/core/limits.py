@@ -72,7 +72,8 @@ def handles() -> tuple[int, int, int]:
     except OSError:
         count = 3
     unlimited = 1 << 30
-    return count, *(unlimited if n == resource.RLIM_INFINITY else n for n in (soft, hard))
+    soft, hard = (unlimited if n == resource.RLIM_INFINITY else n for n in (soft, hard))
+    return count, soft, hard
 
 
 def _check_handles(needed: int, option: str) -> None:

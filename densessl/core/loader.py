@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -83,7 +83,7 @@ class Loader(DataLoader):
         and their number changes nothing but the speed, which the log tells (waiting for data).
         """
 
-    def __iter__(self) -> "Batches":
+    def __iter__(self) -> "Batches":  # type: ignore[override]  # more than an iterator
         return Batches(self)
 
     def _start_worker(self, worker: int) -> None:
@@ -106,14 +106,13 @@ class Batches:
 
     def __init__(self, loader: Loader):
         self.loader, self.options = loader, loader.options
-        self._inner: Iterator | None = None
+        self._inner: Any = None  # PyTorch's iterator
         self.waited = 0.0
         before = set(multiprocessing.active_children())
+        self.reports: reading.Reports | None = None
         if FORK or not self.options.workers:
             self.reports = loader.reports = reading.Reports(self.options.workers)
-        else:
-            self.reports = None
-        if not self.options.workers:
+        if self.reports and not self.options.workers:
             self.reports.take()
         try:
             with waiting.wait(grace=GRACE):

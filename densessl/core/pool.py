@@ -80,7 +80,8 @@ def _begin(function: Callable[[Any], Any]) -> None:
 
 def _end_with_parent() -> None:
     """A killed parent leaves nobody who waits for work."""
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 

@@ -76,8 +76,10 @@ class Bar:
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Iterate over ``items`` behind a :class:`Bar`."""
-    with Bar(description, len(items) if total is None else total) as bar:
+    """Iterate over ``items`` behind a :class:`Bar`; ``total``: theirs, without a length."""
+    if total is None:
+        total = len(items)  # type: ignore[arg-type]
+    with Bar(description, total) as bar:
         for item in items:
             yield item
             bar.advance()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import Any
 
 from . import waiting
 from .errors import StoppedEarly
@@ -22,7 +23,7 @@ def handled(handler: Handler, numbers: Iterable[int]) -> Iterator[None]:
     An ignored SIGHUP (nohup) stays ignored. Outside the main thread signals cannot be caught, and
     none are.
     """
-    before: dict[int, object] = {}
+    before: dict[int, Any] = {}
     try:
         for number in numbers:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
@@ -61,6 +62,7 @@ class Stops:
         return self
 
     def __exit__(self, *exception) -> None:
+        assert self._handled is not None
         self._handled.__exit__(None, None, None)
         waiting.forget()  # else an evaluation of one's own afterwards would stop at once
 

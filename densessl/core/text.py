@@ -32,5 +32,9 @@ def _quote(node: yaml.Node, keys: tuple[str, ...], is_text: Callable) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for each in node.value:
             _quote(each, keys, is_text)
-    elif node.tag.rpartition(":")[2] in OF_YAML and is_text(keys, node.value):
+    elif (
+        isinstance(node, yaml.ScalarNode)
+        and node.tag.rpartition(":")[2] in OF_YAML
+        and is_text(keys, node.value)
+    ):
         node.tag, node.style = STRING, "'"

@@ -5,12 +5,15 @@ the upper eight. The lower eight come from a second reading that takes the two b
 each other's.
 """
 
+import os
 import re
 import sys
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from .files import File
 
 Range = tuple[float, float]  # the values that become 0 and 255
 
@@ -26,7 +29,7 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in MODES or _sixteen_bit_colour(image) is not None
 
 
-def read_values(image: Image.Image, file: str | BinaryIO) -> np.ndarray:
+def read_values(image: Image.Image, file: File) -> np.ndarray:
     """The values of an image of more than 8 bits, as stored: ``[h, w]``, or ``[h, w, 3]`` of RGB.
 
     Integers or float32. ``file``: what the image was opened from; it is read again for colour.
@@ -38,7 +41,7 @@ def read_values(image: Image.Image, file: str | BinaryIO) -> np.ndarray:
             return values.view(np.uint32)  # Pillow takes them for signed
         return values
     high = np.asarray(image.convert("RGB"))
-    if not hasattr(file, "seek"):
+    if isinstance(file, str | os.PathLike):
         with open(file, "rb") as stream:
             low = _lower_bytes(stream)
     else:
@@ -46,15 +49,15 @@ def read_values(image: Image.Image, file: str | BinaryIO) -> np.ndarray:
     return (high.astype(np.uint16) << 8) | low
 
 
-def _lower_bytes(stream: BinaryIO) -> np.ndarray:
+def _lower_bytes(stream: Any) -> np.ndarray:
     stream.seek(0)
     with Image.open(stream) as again:
-        end = _sixteen_bit_colour(again)
+        end = str(_sixteen_bit_colour(again))
         again.tile = [_with_mode(tile, end) for tile in again.tile]
         return np.asarray(again.convert("RGB"))
 
 
-def _sixteen_bit_colour(image: Image.Image) -> str | None:
+def _sixteen_bit_colour(image: Any) -> str | None:
     """The order of bytes (L, B, N) of an opened image with several channels of 16 bits.
 
     None for others, also for CMYK, whose colours are made of the upper bytes.
@@ -72,7 +75,7 @@ def _raw_mode(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else ""
 
 
-def _with_mode(tile: tuple, end: str) -> tuple:
+def _with_mode(tile: Any, end: str) -> Any:
     """The same part of an image with the two bytes of a value exchanged."""
     codec, extents, offset, arguments = tile
     mode = _raw_mode(arguments)

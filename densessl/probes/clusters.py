@@ -191,12 +191,13 @@ def kmeans(
     if not 1 <= clusters <= len(features):
         raise ValueError(f"{clusters} clusters of {len(features)} positions")
     generator = torch.Generator().manual_seed(seed)
-    best = None
+    best: Clustering | None = None
     for _ in range(restarts if initial is None else 1):
         centres = first_centres(features, clusters, generator) if initial is None else initial
         found = _lloyd(features, centres.to(features), spherical, iterations, report)
         if best is None or found.inertia < best.inertia:
             best = found
+    assert best is not None, "restarts"
     return best
 
 

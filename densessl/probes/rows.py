@@ -63,7 +63,7 @@ class Moments:
 
     def __init__(self, rows: Rows):
         self.labelled = rows.labelled
-        total, self.mean, squares = 0.0, None, None
+        total, self.mean, squares = 0.0, torch.zeros(()), torch.zeros(())
         for x, y in rows.blocks():
             x = x.double()
             weights = (y.double().sum(1) if y.ndim == 2 else torch.ones_like(x[:, 0]))[:, None]
@@ -71,7 +71,7 @@ class Moments:
             mean = (weights * x).sum(0) / n
             square = (weights * (x - mean).square()).sum(0)
             mean, square = mean.cpu(), square.cpu()
-            if self.mean is None:
+            if not total:
                 total, self.mean, squares = n, mean, square
                 continue
             apart = mean - self.mean  # Chan et al. 1979: moments of two sets from those of each

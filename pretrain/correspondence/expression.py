@@ -38,6 +38,11 @@ def _sets(pair: Pair, threshold: float = SALIENT) -> tuple[torch.Tensor, torch.T
     return query >= threshold, key >= threshold
 
 
+def _sorted(pair: Pair) -> Weights:
+    (query, key), (query_set, key_set) = pair.attention, _sets(pair)
+    return sorted_pairs(query, key, query_set, key_set)
+
+
 def _nearest(pair: Pair) -> Weights:
     return one_hot(pair.nearest, math.prod(pair.grid))
 
@@ -89,7 +94,7 @@ KINDS = {
         range="positive",
     ),
     "random": Kind("random", lambda pair, *_: random_pairs(*_sets(pair), pair.generator)),
-    "sorted": Kind("sorted", lambda pair, *_: sorted_pairs(*pair.attention, *_sets(pair))),
+    "sorted": Kind("sorted", lambda pair, *_: _sorted(pair)),
     "hungarian": Kind("hungarian", lambda pair, *_: assignment(pair.cosine, *_sets(pair))),
     "hough": Kind("hough", lambda pair, *_: _hough(pair)),
 }
@@ -214,7 +219,7 @@ class _Parser:
     def __init__(self, text: str, where: str):
         self.text, self.where = " ".join(text.split()), where  # one line, for the caret
         found = list(TOKEN.finditer(self.text))
-        self.tokens = [(m.group(1) or m.group(2), m.start(m.lastindex)) for m in found]
+        self.tokens = [(m[1] or m[2], m.start(m.lastindex or 0)) for m in found]
         self.tokens.append(("", len(self.text)))  # the end
         self.at = 0
         self.functions: dict[str, UserTerm] = {}

@@ -23,11 +23,11 @@ def random_pairs(
     bijection between them are uniform. The numbers are drawn on the CPU, so that a (CPU)
     ``generator`` gives the same pairs on every device. Source: SetSim Table 2, "random".
     """
-    scores = (
+    query_scores, key_scores = (
         torch.rand(each.shape, generator=generator).to(each.device, non_blocking=True)
         for each in (query_set, key_set)
     )
-    return _pair_ranks(*scores, query_set, key_set)
+    return _pair_ranks(query_scores, key_scores, query_set, key_set)
 
 
 @torch.no_grad()

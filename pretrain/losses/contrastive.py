@@ -100,7 +100,8 @@ def set_info_nce(
         share = share / valid.sum(1, keepdim=True).clamp_min(1)
     s = torch.bmm(query.transpose(1, 2), key) / temperature  # [B, Nq, Nk]
     rows = _rows(query), s.flatten(0, 1), mask.to(s.dtype).flatten(0, 1), share.flatten()
-    return _set_loss(*counting(valid.flatten(), *rows), queue, temperature)
+    q, s, w, share = counting(valid.flatten(), *rows)
+    return _set_loss(q, s, w, share, queue, temperature)
 
 
 def _set_loss(
