@@ -29,27 +29,21 @@ METHODS = {  # METHOD.NAME (besides path/to/file.py:Class): the file in methods/
     "dense": "moco.DenseMoCo",
     "dense_simsiam": "simsiam.DenseSimSiam",
 }
-DECLARED = ("OPTIONS", "CHOICES", "RANGES", "ABOVE_ZERO", "TWIN_AT_MOST")
 
 
-def _declarations() -> list[dict[str, Any]]:
-    """What each file of a method declares of its options.
+def _declared(name: str) -> dict[str, Any]:
+    """The dictionary ``name`` of all methods' files together.
 
-    Read as literals and not imported: options are checked before torch is, which takes seconds.
+    Read as a literal and not imported: options are checked before torch is, which takes seconds.
     """
-    files = dict.fromkeys(place.split(".")[0] for place in METHODS.values())
-    paths = [Path(__file__).parent / "methods" / f"{file}.py" for file in files]
-    return [
-        {
-            node.targets[0].id: ast.literal_eval(node.value)
-            for node in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in DECLARED
-        }
-        for path in paths
-    ]
+    found: dict[str, Any] = {}
+    for file in dict.fromkeys(place.split(".")[0] for place in METHODS.values()):
+        text = (Path(__file__).parent / "methods" / f"{file}.py").read_text(encoding="utf-8")
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+                found |= ast.literal_eval(node.value)
+    return found
 
-
-OF_METHODS = _declarations()
 
 C = CfgNode()
 C.OUTPUT_DIR = "output"  # the run's folder; a run found there goes on
@@ -86,10 +80,13 @@ C.METHOD = CfgNode()
 C.METHOD.NAME = "moco"  # a name that docs/methods.md lists, or your own: path/to/file.py:Class
 C.METHOD.OPTIONS = CfgNode()  # what a method of your own takes; any keys
 
-for _own in OF_METHODS:
-    for _name, _default in _own.get("OPTIONS", {}).items():
-        _group, _option = _name.split(".")
-        C.setdefault(_group, CfgNode())[_option] = _default
+OF_METHODS = {  # of each: its default, and which values it may take where that is limited
+    name: declared if isinstance(declared, tuple) else (declared,)
+    for name, declared in _declared("OPTIONS").items()
+}
+for _name, (_default, *_) in OF_METHODS.items():
+    _group, _option = _name.split(".")
+    C.setdefault(_group, CfgNode())[_option] = _default
 
 C.SOLVER = CfgNode()
 C.SOLVER.OPTIMIZER = "sgd"  # sgd, lars, adamw
@@ -212,9 +209,15 @@ RANGES = {  # at least, at most (None: no limit)
     "PROBE.MAX_VAL": (0, None),
 }
 ABOVE_ZERO = ("SOLVER.BASE_LR", "SOLVER.LARS_TRUST", "CHECKPOINT.PERIOD", "KNN.TEMPERATURE")
-TWIN_AT_MOST: dict[str, int] = {}  # in the twin of a config for the scenes
-for _own in OF_METHODS:
-    CHOICES |= _own.get("CHOICES", {})
-    RANGES |= _own.get("RANGES", {})
-    ABOVE_ZERO += _own.get("ABOVE_ZERO", ())
-    TWIN_AT_MOST |= _own.get("TWIN_AT_MOST", {})
+for _name, (_, *_allowed) in OF_METHODS.items():
+    for _rule in _allowed:
+        if isinstance(_rule, tuple):
+            CHOICES[_name] = _rule
+            continue
+        _limits = dict(part.split() for part in _rule.split(", "))  # "> 0, <= 1"
+        if ">" in _limits:
+            ABOVE_ZERO += (_name,)
+        if ">=" in _limits or "<=" in _limits:
+            _most = _limits.get("<=")
+            RANGES[_name] = (int(_limits.get(">=", 0)), int(_most) if _most else None)
+TWIN_AT_MOST = _declared("TWIN_AT_MOST")  # in the twin of a config for the scenes

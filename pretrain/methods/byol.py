@@ -12,14 +12,10 @@ from .momentum import cosine_momentum, momentum_copy, momentum_update_
 from .signs import image_signs
 
 OPTIONS = {
-    "BYOL.DIM": 256,  # channels of projection and prediction
-    "BYOL.HIDDEN": 4096,  # hidden channels of projector and predictor
-    "BYOL.MOMENTUM": 0.996,  # of the momentum encoder at the start; rises to 1 by a cosine
-}
-RANGES = {  # at least, at most (None: no limit)
-    "BYOL.DIM": (1, None),
-    "BYOL.HIDDEN": (1, None),
-    "BYOL.MOMENTUM": (0, 1),
+    "BYOL.DIM": (256, ">= 1"),  # channels of projection and prediction
+    "BYOL.HIDDEN": (4096, ">= 1"),  # hidden channels of projector and predictor
+    # of the momentum encoder at the start; rises to 1 by a cosine
+    "BYOL.MOMENTUM": (0.996, ">= 0, <= 1"),
 }
 
 

@@ -20,34 +20,20 @@ from .signs import image_signs
 
 OPTIONS = {
     # DINO and SCFS
-    "DINO.PROTOTYPES": 65536,  # outputs of the head, K
-    "DINO.HIDDEN": 2048,  # hidden channels of the head
-    "DINO.BOTTLENECK": 256,  # channels that the last layer compares with its prototypes
+    "DINO.PROTOTYPES": (65536, ">= 2"),  # outputs of the head, K
+    "DINO.HIDDEN": (2048, ">= 1"),  # hidden channels of the head
+    "DINO.BOTTLENECK": (256, ">= 1"),  # channels that the last layer compares with its prototypes
     "DINO.HEAD_BN": False,  # batch norm in the head
     "DINO.NORM_LAST_LAYER": True,  # prototypes of length 1
-    "DINO.FREEZE_LAST_LAYER": 1,  # epochs in which the last layer rests
-    "DINO.MOMENTUM": 0.996,  # of the teacher at the start; rises to 1 by a cosine
-    "DINO.CENTER_MOMENTUM": 0.9,
+    "DINO.FREEZE_LAST_LAYER": (1, ">= 0"),  # epochs in which the last layer rests
+    "DINO.MOMENTUM": (0.996, ">= 0, <= 1"),  # of the teacher at the start; rises to 1 by a cosine
+    "DINO.CENTER_MOMENTUM": (0.9, ">= 0, <= 1"),
     "DINO.GLOBAL_PAIRS": True,  # each global view against the other (SCFS Table 7: G_d2G_d)
-    "DINO.STUDENT_TEMPERATURE": 0.1,
-    "DINO.TEACHER_TEMPERATURE": 0.04,  # after its warm-up
-    "DINO.WARMUP_TEACHER_TEMPERATURE": 0.04,  # at the start
-    "DINO.WARMUP_TEACHER_EPOCHS": 0,  # epochs from the one to the other
+    "DINO.STUDENT_TEMPERATURE": (0.1, "> 0"),
+    "DINO.TEACHER_TEMPERATURE": (0.04, "> 0"),  # after its warm-up
+    "DINO.WARMUP_TEACHER_TEMPERATURE": (0.04, "> 0"),  # at the start
+    "DINO.WARMUP_TEACHER_EPOCHS": (0, ">= 0"),  # epochs from the one to the other
 }
-RANGES = {  # at least, at most (None: no limit)
-    "DINO.PROTOTYPES": (2, None),
-    "DINO.HIDDEN": (1, None),
-    "DINO.BOTTLENECK": (1, None),
-    "DINO.FREEZE_LAST_LAYER": (0, None),
-    "DINO.MOMENTUM": (0, 1),
-    "DINO.CENTER_MOMENTUM": (0, 1),
-    "DINO.WARMUP_TEACHER_EPOCHS": (0, None),
-}
-ABOVE_ZERO = (
-    "DINO.STUDENT_TEMPERATURE",
-    "DINO.TEACHER_TEMPERATURE",
-    "DINO.WARMUP_TEACHER_TEMPERATURE",
-)
 
 Levels = dict[str, Tensor]
 

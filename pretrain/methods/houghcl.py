@@ -7,18 +7,14 @@ from ..correspondence import Pair, best, cosine, hough_confidence, mirrored
 from .densecl import DenseCL, match_statistics
 
 OPTIONS = {
-    # HoughCL
-    "HOUGH.FEATURES": "projected",  # what votes: projected (the poster), backbone (as in DenseCL)
-    "HOUGH.EXPONENT": 3.0,  # d: appearance is max(cosine, 0)^d
-    "HOUGH.SIGMA": 1.0,  # of the Gaussian over offsets, in positions
-    "HOUGH.PASSES": 2,  # of the Gaussian: 2 (the poster's formula), 1 (hyperpixel flow's code)
+    # what votes: projected (the poster), backbone (as in DenseCL)
+    "HOUGH.FEATURES": ("projected", ("projected", "backbone")),
+    "HOUGH.EXPONENT": (3.0, "> 0"),  # d: appearance is max(cosine, 0)^d
+    "HOUGH.SIGMA": (1.0, "> 0"),  # of the Gaussian over offsets, in positions
+    # of the Gaussian: 2 (the poster's formula), 1 (hyperpixel flow's code)
+    "HOUGH.PASSES": (2, ">= 1, <= 2"),
     "HOUGH.UNFLIP": False,  # undo the views' flips before voting: one shift can explain them
 }
-CHOICES = {"HOUGH.FEATURES": ("projected", "backbone")}
-RANGES = {  # at least, at most (None: no limit)
-    "HOUGH.PASSES": (1, 2)
-}
-ABOVE_ZERO = ("HOUGH.EXPONENT", "HOUGH.SIGMA")
 
 
 class HoughCL(DenseCL):

@@ -21,38 +21,25 @@ from .signs import image_signs, position_signs
 
 OPTIONS = {
     # every method with a queue
-    "MOCO.DIM": 128,  # projection channels D
-    "MOCO.HIDDEN": 2048,  # hidden channels of the projector; 0: one linear layer (MoCo-v1)
-    "MOCO.QUEUE": 65536,  # keys in the queue, K
-    "MOCO.MOMENTUM": 0.999,  # of the momentum encoder, m
-    "MOCO.TEMPERATURE": 0.2,  # τ
+    "MOCO.DIM": (128, ">= 1"),  # projection channels D
+    # hidden channels of the projector; 0: one linear layer (MoCo-v1)
+    "MOCO.HIDDEN": (2048, ">= 0"),
+    "MOCO.QUEUE": (65536, ">= 1"),  # keys in the queue, K
+    "MOCO.MOMENTUM": (0.999, ">= 0, <= 1"),  # of the momentum encoder, m
+    "MOCO.TEMPERATURE": (0.2, "> 0"),  # τ
     "MOCO.SHUFFLE": True,  # ShuffleBN: permute the key batch before the momentum encoder
     "MOCO.SYMMETRIC": False,  # also view 2 as query against view 1 as key
-    "MOCO.SYMMETRIC_REDUCTION": "mean",  # of the two directions: mean, sum
-    "MOCO.SYMMETRIC_ENQUEUE": "both",  # keys of which direction enter the queue: both, second
+    "MOCO.SYMMETRIC_REDUCTION": ("mean", ("mean", "sum")),  # of the two directions: mean, sum
+    # keys of which direction enter the queue: both, second
+    "MOCO.SYMMETRIC_ENQUEUE": ("both", ("both", "second")),
     # the dense branch of dense methods
-    "DENSE.WEIGHT": 0.5,  # λ: loss = (1 − λ) image + λ dense
-    "DENSE.WARMUP_STEPS": 0,  # λ is 0 for so many steps
-    "DENSE.DIM": 128,  # channels of the dense projection
-    "DENSE.HIDDEN": 2048,  # hidden channels of the dense projector
-    "DENSE.TEMPERATURE": 0.2,  # τ of the dense loss
+    "DENSE.WEIGHT": (0.5, ">= 0, <= 1"),  # λ: loss = (1 − λ) image + λ dense
+    "DENSE.WARMUP_STEPS": (0, ">= 0"),  # λ is 0 for so many steps
+    "DENSE.DIM": (128, ">= 1"),  # channels of the dense projection
+    "DENSE.HIDDEN": (2048, ">= 0"),  # hidden channels of the dense projector
+    "DENSE.TEMPERATURE": (0.2, "> 0"),  # τ of the dense loss
     "DENSE.CORRESPONDENCE": "set & cosine>0.2 | geometry<0.5 | nearest",  # of dense, dense_simsiam
 }
-CHOICES = {
-    "MOCO.SYMMETRIC_REDUCTION": ("mean", "sum"),
-    "MOCO.SYMMETRIC_ENQUEUE": ("both", "second"),
-}
-RANGES = {  # at least, at most (None: no limit)
-    "MOCO.DIM": (1, None),
-    "MOCO.HIDDEN": (0, None),
-    "MOCO.QUEUE": (1, None),
-    "MOCO.MOMENTUM": (0, 1),
-    "DENSE.WEIGHT": (0, 1),
-    "DENSE.WARMUP_STEPS": (0, None),
-    "DENSE.DIM": (1, None),
-    "DENSE.HIDDEN": (0, None),
-}
-ABOVE_ZERO = ("MOCO.TEMPERATURE", "DENSE.TEMPERATURE")
 
 SHUFFLE_STREAM = 0x5A7F  # keeps this generator apart from the others of the same seed
 

@@ -13,24 +13,17 @@ from .momentum import cosine_momentum, momentum_copy, momentum_update_
 from .signs import image_signs, position_signs
 
 OPTIONS = {
-    "PIXPRO.DIM": 256,  # channels of the projection
-    "PIXPRO.HIDDEN": 4096,  # hidden channels of projector and instance predictor
-    "PIXPRO.MOMENTUM": 0.99,  # of the momentum encoder at the start; rises to 1 by a cosine
-    "PIXPRO.THRESHOLD": 0.7,  # distance, in cell diagonals, below which positions match
-    "PIXPRO.FRAME": "pixpro",  # of the distance: pixpro (official), pixels (exact crop edges)
-    "PIXPRO.EXPONENT": 2.0,  # γ: similarity is max(cosine, 0)^γ
-    "PIXPRO.TRANSFORM_LAYERS": 1,  # of the propagation's value transform g: 0, 1, 2
-    "PIXPRO.INSTANCE_WEIGHT": 0.0,  # of the loss of whole images; 0: no instance branch
+    "PIXPRO.DIM": (256, ">= 1"),  # channels of the projection
+    "PIXPRO.HIDDEN": (4096, ">= 1"),  # hidden channels of projector and instance predictor
+    # of the momentum encoder at the start; rises to 1 by a cosine
+    "PIXPRO.MOMENTUM": (0.99, ">= 0, <= 1"),
+    "PIXPRO.THRESHOLD": (0.7, "> 0"),  # distance, in cell diagonals, below which positions match
+    # of the distance: pixpro (official), pixels (exact crop edges)
+    "PIXPRO.FRAME": ("pixpro", ("pixpro", "pixels")),
+    "PIXPRO.EXPONENT": (2.0, "> 0"),  # γ: similarity is max(cosine, 0)^γ
+    "PIXPRO.TRANSFORM_LAYERS": (1, ">= 0, <= 2"),  # of the propagation's value transform g: 0, 1, 2
+    "PIXPRO.INSTANCE_WEIGHT": (0.0, ">= 0"),  # of the loss of whole images; 0: no instance branch
 }
-CHOICES = {"PIXPRO.FRAME": ("pixpro", "pixels")}
-RANGES = {  # at least, at most (None: no limit)
-    "PIXPRO.DIM": (1, None),
-    "PIXPRO.HIDDEN": (1, None),
-    "PIXPRO.MOMENTUM": (0, 1),
-    "PIXPRO.TRANSFORM_LAYERS": (0, 2),
-    "PIXPRO.INSTANCE_WEIGHT": (0, None),
-}
-ABOVE_ZERO = ("PIXPRO.THRESHOLD", "PIXPRO.EXPONENT")
 
 
 class PixPro(Method):

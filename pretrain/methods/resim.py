@@ -18,34 +18,25 @@ from .momentum import momentum_copy
 from .signs import image_signs, pair_signs
 
 OPTIONS = {
-    "RESIM.LEVELS": "c4",  # regions on: c4 (layer3 and a head), fpn (strides 16 and 8 of an FPN)
-    "RESIM.C4_HEAD": "linear",  # of c4: linear (1×1 convolution), mlp (two), none
-    "RESIM.DIM": 128,  # channels of c4's head
-    "RESIM.FPN_DIM": 256,  # channels of the FPN
-    "RESIM.FPN_NORM": "",  # of the FPN's convolutions: "" or BN (per process)
-    "RESIM.WINDOW": (48, 32),  # side and stride of the windows at stride 16, in pixels of the view
-    "RESIM.WINDOW_P3": (32, 24),  # the same at stride 8
-    "RESIM.PLACEMENT": "grid",  # of windows: grid (released code), overlap (the paper's words)
+    # regions on: c4 (layer3 and a head), fpn (strides 16 and 8 of an FPN)
+    "RESIM.LEVELS": ("c4", ("c4", "fpn")),
+    # of c4: linear (1×1 convolution), mlp (two), none
+    "RESIM.C4_HEAD": ("linear", ("linear", "mlp", "none")),
+    "RESIM.DIM": (128, ">= 1"),  # channels of c4's head
+    "RESIM.FPN_DIM": (256, ">= 1"),  # channels of the FPN
+    "RESIM.FPN_NORM": ("", ("", "BN")),  # of the FPN's convolutions: "" or BN (per process)
+    "RESIM.WINDOW": ((48, 32),),  # windows at stride 16: side and stride, in pixels of the view
+    "RESIM.WINDOW_P3": ((32, 24),),  # the same at stride 8
+    # of windows: grid (released code), overlap (the paper's words)
+    "RESIM.PLACEMENT": ("grid", ("grid", "overlap")),
     "RESIM.INCLUSIVE": False,  # a window may end on the right and lower edge of a view
-    "RESIM.NEGATIVES": "cells",  # 3×3 cells of all key maps (released), regions (the paper)
+    # 3×3 cells of all key maps (released), regions (the paper)
+    "RESIM.NEGATIVES": ("cells", ("cells", "regions")),
     "RESIM.GATHER_P3": False,  # negatives at stride 8 from all processes (released: the own only)
     "RESIM.ALIGNED": False,  # shift regions by half a cell onto the cells' centres (released: not)
-    "RESIM.TEMPERATURE": 0.2,  # τ of the regions
-    "RESIM.IMAGE_WEIGHT": 1.0,  # λ: loss = regions + λ image
+    "RESIM.TEMPERATURE": (0.2, "> 0"),  # τ of the regions
+    "RESIM.IMAGE_WEIGHT": (1.0, ">= 0"),  # λ: loss = regions + λ image
 }
-CHOICES = {
-    "RESIM.LEVELS": ("c4", "fpn"),
-    "RESIM.C4_HEAD": ("linear", "mlp", "none"),
-    "RESIM.FPN_NORM": ("", "BN"),
-    "RESIM.PLACEMENT": ("grid", "overlap"),
-    "RESIM.NEGATIVES": ("cells", "regions"),
-}
-RANGES = {  # at least, at most (None: no limit)
-    "RESIM.DIM": (1, None),
-    "RESIM.FPN_DIM": (1, None),
-    "RESIM.IMAGE_WEIGHT": (0, None),
-}
-ABOVE_ZERO = ("RESIM.TEMPERATURE",)
 
 STRIDES = {"layer3": 16, "layer2": 8}  # the levels whose regions are compared
 

@@ -15,19 +15,16 @@ from .heads import unit
 from .momentum import momentum_copy
 
 OPTIONS = {
-    # LEVELS: the paper's Res2, Res3, Res4; ViT: block4, block8, block12
-    "SCFS.LEVELS": ("layer2", "layer3", "layer4"),
-    "SCFS.TARGET": "search",  # of a local crop: search, map (DINO with multi-layer), roi (RoI-crop)
-    "SCFS.SEARCH_VIEWS": "both",  # global views searched: both (eq. 9, summed), first (code)
-    "SCFS.LEVEL_WEIGHT": 0.5,  # of the terms of a level (code)
+    # the paper's Res2, Res3, Res4; of a ViT block4, block8, block12
+    "SCFS.LEVELS": (("layer2", "layer3", "layer4"),),
+    # of a local crop: search, map (DINO with multi-layer), roi (RoI-crop)
+    "SCFS.TARGET": ("search", ("search", "map", "roi")),
+    # global views searched: both (eq. 9, summed), first (code)
+    "SCFS.SEARCH_VIEWS": ("both", ("both", "first")),
+    "SCFS.LEVEL_WEIGHT": (0.5, ">= 0"),  # of the terms of a level (code)
     "SCFS.LEVEL_GLOBAL": True,  # also each global view against the other, at every level
     "SCFS.CENTER_LOCAL": False,  # centre the targets of local crops, too
-    "SCFS.DIM": 256,  # outputs of a level's head
-}
-CHOICES = {"SCFS.TARGET": ("search", "map", "roi"), "SCFS.SEARCH_VIEWS": ("both", "first")}
-RANGES = {  # at least, at most (None: no limit)
-    "SCFS.LEVEL_WEIGHT": (0, None),
-    "SCFS.DIM": (2, None),
+    "SCFS.DIM": (256, ">= 2"),  # outputs of a level's head
 }
 
 LEAST_SHARE = 0.25  # of a local crop that the global view must show

@@ -26,29 +26,22 @@ from .simsiam import DenseSimSiam
 
 OPTIONS = {
     "SETSIM.SET": True,  # Set: salient set × salient set (eq. 5)
-    "SETSIM.STRATEGY": "set2set",  # pairs of the sets: set2set, random, sort, hungarian (Table 2)
-    "SETSIM.STATISTIC": "abs_sum",  # attention: abs_sum (eq. 3), square_mean (released code)
-    "SETSIM.THRESHOLD": 0.7,  # δ: a position is salient from this attention on
-    "SETSIM.MIN_COSINE": 0.0,  # drop set pairs of lower cosine; 0: off (released script: 0.2)
-    "SETSIM.GEOMETRY_THRESHOLD": 0.5,  # Geo: distance below which positions match; 0: off
-    "SETSIM.GEOMETRY_FRAME": "pixels",  # pixels: exact crop edges; pixpro: the released frame
+    # pairs of the sets: set2set, random, sort, hungarian (Table 2)
+    "SETSIM.STRATEGY": ("set2set", ("set2set", "random", "sort", "hungarian")),
+    # attention: abs_sum (eq. 3), square_mean (released code)
+    "SETSIM.STATISTIC": ("abs_sum", ("abs_sum", "square_mean")),
+    "SETSIM.THRESHOLD": (0.7, "> 0, <= 1"),  # δ: a position is salient from this attention on
+    # drop set pairs of lower cosine; 0: off (released script: 0.2)
+    "SETSIM.MIN_COSINE": (0.0, ">= -1, <= 1"),
+    "SETSIM.GEOMETRY_THRESHOLD": (0.5, ">= 0"),  # Geo: distance below which positions match; 0: off
+    # pixels: exact crop edges; pixpro: the released frame
+    "SETSIM.GEOMETRY_FRAME": ("pixels", ("pixels", "pixpro")),
     "SETSIM.NEAREST": True,  # NN: add the nearest neighbour (eq. 6–7)
-    "SETSIM.NEAREST_ROWS": "salient",  # for which queries: salient (eq. 7), valid (has a positive)
-    "SETSIM.REDUCTION": "mean",  # over the queries of an image: mean (released code), sum (eq. 8)
+    # for which queries: salient (eq. 7), valid (has a positive)
+    "SETSIM.NEAREST_ROWS": ("salient", ("valid", "salient")),
+    # over the queries of an image: mean (released code), sum (eq. 8)
+    "SETSIM.REDUCTION": ("mean", ("mean", "sum")),
 }
-CHOICES = {
-    "SETSIM.STRATEGY": ("set2set", "random", "sort", "hungarian"),
-    "SETSIM.STATISTIC": ("abs_sum", "square_mean"),
-    "SETSIM.GEOMETRY_FRAME": ("pixels", "pixpro"),
-    "SETSIM.NEAREST_ROWS": ("valid", "salient"),
-    "SETSIM.REDUCTION": ("mean", "sum"),
-}
-RANGES = {  # at least, at most (None: no limit)
-    "SETSIM.THRESHOLD": (0, 1),
-    "SETSIM.MIN_COSINE": (-1, 1),
-    "SETSIM.GEOMETRY_THRESHOLD": (0, None),
-}
-ABOVE_ZERO = ("SETSIM.THRESHOLD",)
 
 
 class SetSim(DenseMoCo):

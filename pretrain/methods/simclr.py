@@ -13,15 +13,10 @@ from .heads import MLP, unit
 from .signs import image_signs
 
 OPTIONS = {
-    "SIMCLR.DIM": 128,  # projection channels
-    "SIMCLR.HIDDEN": 2048,  # hidden channels of the projector
-    "SIMCLR.TEMPERATURE": 0.1,  # τ
+    "SIMCLR.DIM": (128, ">= 1"),  # projection channels
+    "SIMCLR.HIDDEN": (2048, ">= 1"),  # hidden channels of the projector
+    "SIMCLR.TEMPERATURE": (0.1, "> 0"),  # τ
 }
-RANGES = {  # at least, at most (None: no limit)
-    "SIMCLR.DIM": (1, None),
-    "SIMCLR.HIDDEN": (1, None),
-}
-ABOVE_ZERO = ("SIMCLR.TEMPERATURE",)
 
 
 class SimCLR(Method):

@@ -16,15 +16,10 @@ from .heads import MLP, SimSiamProjector, unit
 from .signs import image_signs, position_signs
 
 OPTIONS = {
-    "SIMSIAM.DIM": 2048,  # channels of the projections z and of the predictions p
-    "SIMSIAM.HIDDEN": 2048,  # hidden channels of the projector
-    "SIMSIAM.PREDICTOR_HIDDEN": 512,
+    "SIMSIAM.DIM": (2048, ">= 1"),  # channels of the projections z and of the predictions p
+    "SIMSIAM.HIDDEN": (2048, ">= 1"),  # hidden channels of the projector
+    "SIMSIAM.PREDICTOR_HIDDEN": (512, ">= 1"),
     "SIMSIAM.FIX_PREDICTOR_LR": True,  # the predictor's rate stays at its peak
-}
-RANGES = {  # at least, at most (None: no limit)
-    "SIMSIAM.DIM": (1, None),
-    "SIMSIAM.HIDDEN": (1, None),
-    "SIMSIAM.PREDICTOR_HIDDEN": (1, None),
 }
 
 

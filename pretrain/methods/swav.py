@@ -14,26 +14,16 @@ from .heads import MLP, Queue, unit
 from .signs import image_signs
 
 OPTIONS = {
-    "SWAV.DIM": 128,  # projection channels
-    "SWAV.HIDDEN": 2048,  # hidden channels of the projector
-    "SWAV.PROTOTYPES": 3000,
-    "SWAV.TEMPERATURE": 0.1,  # τ
-    "SWAV.EPSILON": 0.05,  # of Sinkhorn-Knopp: smoothness of the codes
-    "SWAV.ITERATIONS": 3,  # of Sinkhorn-Knopp
-    "SWAV.QUEUE": 0,  # projections of earlier steps that help to balance the codes; 0: none
-    "SWAV.QUEUE_START": 15,  # epoch from which the queue is filled; it is used once it is full
-    "SWAV.FREEZE_STEPS": 313,  # first steps in which the prototypes do not move
+    "SWAV.DIM": (128, ">= 1"),  # projection channels
+    "SWAV.HIDDEN": (2048, ">= 1"),  # hidden channels of the projector
+    "SWAV.PROTOTYPES": (3000, ">= 2"),
+    "SWAV.TEMPERATURE": (0.1, "> 0"),  # τ
+    "SWAV.EPSILON": (0.05, "> 0"),  # of Sinkhorn-Knopp: smoothness of the codes
+    "SWAV.ITERATIONS": (3, ">= 1"),  # of Sinkhorn-Knopp
+    "SWAV.QUEUE": (0, ">= 0"),  # earlier projections that help to balance the codes; 0: none
+    "SWAV.QUEUE_START": (15, ">= 0"),  # epoch from which it is filled; it is used once it is full
+    "SWAV.FREEZE_STEPS": (313, ">= 0"),  # first steps in which the prototypes do not move
 }
-RANGES = {  # at least, at most (None: no limit)
-    "SWAV.DIM": (1, None),
-    "SWAV.HIDDEN": (1, None),
-    "SWAV.PROTOTYPES": (2, None),
-    "SWAV.ITERATIONS": (1, None),
-    "SWAV.QUEUE": (0, None),
-    "SWAV.QUEUE_START": (0, None),
-    "SWAV.FREEZE_STEPS": (0, None),
-}
-ABOVE_ZERO = ("SWAV.TEMPERATURE", "SWAV.EPSILON")
 TWIN_AT_MOST = {"SWAV.QUEUE": 32}  # in the twin for the scenes, which has few images
 
 

@@ -19,15 +19,10 @@ from .signs import image_signs, pair_signs
 
 OPTIONS = {
     # its FPN has RESIM.FPN_DIM channels
-    "VADER.DIM": 128,  # channels of a pixel's embedding
-    "VADER.POINTS": 32,  # pairs of points an image
-    "VADER.TEMPERATURE": 0.07,  # τ
+    "VADER.DIM": (128, ">= 1"),  # channels of a pixel's embedding
+    "VADER.POINTS": (32, ">= 1"),  # pairs of points an image
+    "VADER.TEMPERATURE": (0.07, "> 0"),  # τ
 }
-RANGES = {  # at least, at most (None: no limit)
-    "VADER.DIM": (1, None),
-    "VADER.POINTS": (1, None),
-}
-ABOVE_ZERO = ("VADER.TEMPERATURE",)
 
 
 class VADeR(MoCo):
