@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from densessl.core import errors
-
-MEND = "make setup  (the release on PyPI), or make detectron2-main  (the official main, compiled)"
+from densessl.core.install import CHECKOUT, detectron2
 
 OLD_CALLS = (  # torch's remarks on calls in 0.5's own code, which a user can do nothing about
     "torch.meshgrid: in an upcoming release",
@@ -38,7 +37,7 @@ def setup() -> None:
     """
     for name in ("torch", "detectron2"):
         if not is_installed(name):
-            raise errors.EnvironmentLacks(f"{name} is not installed; mend it with: {MEND}")
+            raise errors.EnvironmentLacks(f"{name} is not installed; mend it with: {detectron2()}")
     _restore_old_names()
     for begin in OLD_CALLS:
         warnings.filterwarnings("ignore", begin, UserWarning)
@@ -50,7 +49,7 @@ def setup() -> None:
     except ImportError as error:
         raise errors.EnvironmentLacks(
             f"Detectron2's compiled ops do not load ({error}): they were built for another torch; "
-            "mend it with: make detectron2-main"
+            f"mend it with: {'make detectron2-main' if CHECKOUT else detectron2()}"
         ) from None
 
 
@@ -115,7 +114,7 @@ def _no_compiled_ops() -> types.ModuleType:
         def op(*args, **kwargs):
             raise errors.EnvironmentLacks(
                 f"Detectron2's compiled op '{name}' is not in the release on PyPI; "
-                "mend it with: make detectron2-main"
+                f"mend it with: {'make detectron2-main' if CHECKOUT else detectron2()}"
             )
 
         return op

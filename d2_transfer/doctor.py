@@ -7,6 +7,7 @@ so this runs where nothing else does.
 import importlib
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from densessl.core import limits
+from densessl.core import install, limits
 from densessl.core.parser import Parser
 
+from .protocols import DENSE, PROTOCOLS
+
 OK, MISSING, OPTIONAL = "ok", "missing", "optional"  # optional: absent, and the main job runs
-SETUP = "make setup"
 LIBRARIES = {  # import name: distribution, of what the main job imports besides torch
     "fvcore": "fvcore",
     "iopath": "iopath",
@@ -41,48 +43,48 @@ FREE_GB = 2.0  # below this not even the demo's checkpoints fit
 SHARED_BYTES = 1 << 30  # four processes with two batches each of 256 images of two views
 HANDLES = 1024
 
-# Data set: what it needs under DETECTRON2_DATASETS, and the protocols that read it
-# name: (what there must be below the root, protocols that read it, what derives a part of it)
+# Data set: what it needs below DETECTRON2_DATASETS, one of its names in the protocols, and what
+# derives a part of it.
 DATA_SETS = {
     "VOC": (
         "VOC2007/Annotations VOC2007/ImageSets/Main VOC2007/JPEGImages "
         "VOC2012/Annotations VOC2012/ImageSets/Main VOC2012/JPEGImages",
-        "voc_det_c4, voc_det_c4_frozen",
+        "voc_2007_test",
         "",
     ),
     "VOC masks": (
         "VOC2012/JPEGImages voc_aug/labels",
-        "voc_semseg, dense probes",
+        "voc_2012_semseg_val",
         "densessl prepare voc_aug",
     ),
     "COCO": (
         "coco/annotations/instances_train2017.json coco/annotations/instances_val2017.json "
         "coco/train2017 coco/val2017",
-        "coco_mask_c4_*, coco_mask_fpn_*",
+        "coco_2017_val",
         "",
     ),
     "COCO keypoints": (
         "coco/annotations/person_keypoints_train2017.json "
         "coco/annotations/person_keypoints_val2017.json coco/train2017 coco/val2017",
-        "coco_keypoint_fpn_*",
+        "keypoints_coco_2017_val",
         "",
     ),
     "COCO-Stuff": (
         "coco/stuffthingmaps/train2017 coco/stuffthingmaps/val2017 coco/train2017 coco/val2017",
-        "dense probes",
+        "coco_stuff27_val",
         "",
     ),
     "Cityscapes": (
         "cityscapes/leftImg8bit/train cityscapes/leftImg8bit/val "
         "cityscapes/gtFine/train cityscapes/gtFine/val",
-        "cityscapes_inst, cityscapes_semseg, dense probes",
+        "cityscapes_fine",
         "",
     ),
     "ADE20K": (
         "ADEChallengeData2016/images/training ADEChallengeData2016/images/validation "
         "ADEChallengeData2016/annotations_detectron2/training "
         "ADEChallengeData2016/annotations_detectron2/validation",
-        "ade20k_semseg, dense probes",
+        "ade20k_sem_seg_val",
         "densessl prepare ade20k",
     ),
 }
@@ -106,9 +108,7 @@ def examine() -> list[Finding]:
         _torchvision,
         _libraries,
         _detectron2,
-        _coco_evaluation,
-        _vision_transformers,
-        _cityscapes_scripts,
+        _packages,
         _cluster,
         _data_sets,
         _disk,
@@ -121,7 +121,8 @@ def examine() -> list[Finding]:
             findings += check()
         except Exception as error:  # a broken installation raises anything; that is a finding too
             part = check.__name__.strip("_").replace("_", " ")
-            findings.append(Finding(part, MISSING, f"{type(error).__name__}: {error}", SETUP))
+            said = f"{type(error).__name__}: {error}"
+            findings.append(Finding(part, MISSING, said, install.command("transfer")))
     return findings
 
 
@@ -144,13 +145,14 @@ def _python() -> list[Finding]:
     seen = platform.python_version()
     if sys.version_info >= OLDEST_PYTHON:
         return [Finding("Python", OK, seen)]
-    mend = "install Python 3.10, 3.11 or 3.12, then: make clean setup"
+    again = "make clean setup" if install.CHECKOUT else install.command()
+    mend = f"install Python 3.10, 3.11 or 3.12, then: {again}"
     return [Finding("Python", MISSING, seen, mend)]
 
 
 def _torch() -> list[Finding]:
     if error := _import_error("torch"):
-        return [Finding("torch", MISSING, error, SETUP)]
+        return [Finding("torch", MISSING, error, install.command())]
     import torch
 
     found = [Finding("torch", OK, torch.__version__)]
@@ -165,21 +167,30 @@ def _torch() -> list[Finding]:
 
 def _torchvision() -> list[Finding]:
     if error := _import_error("torchvision"):
-        return [Finding("torchvision", MISSING, error, SETUP)]
+        return [Finding("torchvision", MISSING, error, install.command())]
     import torch
     import torchvision
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
     kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()
     if kept != [0, 2]:
-        return [Finding("torchvision ops", MISSING, f"nms kept {kept}, not [0, 2]", SETUP)]
+        return [
+            Finding("torchvision ops", MISSING, f"nms kept {kept}, not [0, 2]", install.command())
+        ]
     return [Finding("torchvision", OK, f"{torchvision.__version__}, its ops run")]
 
 
 def _libraries() -> list[Finding]:
     lacking = [LIBRARIES[name] for name in LIBRARIES if _import_error(name)]
     if lacking:
-        return [Finding("libraries", MISSING, f"not there: {', '.join(lacking)}", SETUP)]
+        return [
+            Finding(
+                "libraries",
+                MISSING,
+                f"not there: {', '.join(lacking)}",
+                install.command("transfer"),
+            )
+        ]
     return [Finding("libraries", OK, ", ".join(f"{d} {_version(d)}" for d in LIBRARIES.values()))]
 
 
@@ -193,36 +204,30 @@ def _detectron2() -> list[Finding]:
         for name in ("modeling", "engine", "evaluation"):
             importlib.import_module(f"detectron2.{name}")
     except EnvironmentLacks as error:
-        return [Finding("Detectron2", MISSING, str(error).split(";")[0], compat.MEND)]
+        return [Finding("Detectron2", MISSING, str(error).split(";")[0], install.detectron2())]
     except Exception as error:
-        return [Finding("Detectron2", MISSING, f"{type(error).__name__}: {error}", compat.MEND)]
+        return [
+            Finding("Detectron2", MISSING, f"{type(error).__name__}: {error}", install.detectron2())
+        ]
     ops = "compiled ops" if compat.has_compiled_ops() else "no compiled ops (none is needed)"
     which = "the release on PyPI" if compat.is_release() else "the official main"
     return [Finding("Detectron2", OK, f"{compat.version()}, {which}, {ops}")]
 
 
-def _coco_evaluation() -> list[Finding]:
-    findings = []
-    for module, name, state in (
-        ("pycocotools.cocoeval", "pycocotools", MISSING),
-        ("faster_coco_eval", "faster-coco-eval", OPTIONAL),
-    ):
-        error = _import_error(module)
-        found = Finding(name, state, error, SETUP) if error else Finding(name, OK, _version(name))
-        findings.append(found)
-    return findings
+def _packages() -> list[Finding]:
+    """What single protocols and networks need."""
+    return [
+        _package("pycocotools", "pycocotools.cocoeval", "pycocotools", "transfer", MISSING),
+        _package("faster-coco-eval", "faster_coco_eval", "faster-coco-eval", "transfer"),
+        _package("timm (for ViTs)", "timm", "timm", "vit"),
+        _package("cityscapesScripts", "cityscapesscripts", "cityscapesscripts", "transfer"),
+    ]
 
 
-def _cityscapes_scripts() -> list[Finding]:
-    if error := _import_error("cityscapesscripts"):
-        return [Finding("cityscapesScripts", OPTIONAL, error, SETUP)]
-    return [Finding("cityscapesScripts", OK, _version("cityscapesscripts"))]
-
-
-def _vision_transformers() -> list[Finding]:
-    if error := _import_error("timm"):
-        return [Finding("timm (for ViTs)", OPTIONAL, error, SETUP)]
-    return [Finding("timm (for ViTs)", OK, _version("timm"))]
+def _package(part: str, module: str, name: str, extra: str, state: str = OPTIONAL) -> Finding:
+    if error := _import_error(module):
+        return Finding(part, state, error, install.command(extra))
+    return Finding(part, OK, _version(name))
 
 
 def _cluster() -> list[Finding]:
@@ -232,15 +237,14 @@ def _cluster() -> list[Finding]:
         detail = f"not on PATH: {', '.join(lacking)}; only 'densessl submit' needs them"
         mend = "log in to the cluster (one machine: apt-get install slurm-wlm)"
         slurm = Finding("Slurm", OPTIONAL, detail, mend)
-    if error := _import_error("submitit"):
-        return [slurm, Finding("submitit", OPTIONAL, error, SETUP)]
-    return [slurm, Finding("submitit", OK, _version("submitit"))]
+    return [slurm, _package("submitit", "submitit", "submitit", "cluster")]
 
 
 def _data_sets() -> list[Finding]:
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
     findings = []
-    for name, (needed, protocols, derive) in DATA_SETS.items():
+    for name, (needed, data_set, derive) in DATA_SETS.items():
+        protocols = _readers(data_set)
         absent = [path for path in needed.split() if not _holds_something(root / path)]
         if not absent:
             findings.append(Finding(name, OK, f"{root} ({protocols})"))
@@ -251,6 +255,16 @@ def _data_sets() -> list[Finding]:
             mend = derive or f"put {', '.join(absent)} under {root}"
         findings.append(Finding(name, OPTIONAL, f"{count} ({protocols})", mend))
     return findings
+
+
+def _readers(data_set: str) -> str:
+    """The protocols that read a data set; both schedules, and all dense probes, are one word."""
+    names = [
+        "dense probes" if each.family == DENSE else re.sub("_[12]x$", "_*", each.name)
+        for each in PROTOCOLS.values()
+        if any(name.startswith(data_set) for name in each.datasets)
+    ]
+    return ", ".join(dict.fromkeys(names))
 
 
 def _disk() -> list[Finding]:

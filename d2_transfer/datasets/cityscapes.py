@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from densessl.core import install
 from densessl.core.errors import EnvironmentLacks
 from densessl.probes import label_images
 from densessl.probes.label_images import VOID, BadLabels
@@ -207,4 +208,6 @@ def _import(module: str):
         return importlib.import_module(module)
     except ImportError:
         name = module.split(".")[0]
-        raise EnvironmentLacks(f"{name} is not installed; mend it with: make setup") from None
+        raise EnvironmentLacks(
+            f"{name} is not installed; mend it with: {install.command('transfer')}"
+        ) from None

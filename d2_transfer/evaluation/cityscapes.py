@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
+from densessl.core import install
 from densessl.core.errors import EnvironmentLacks, InputError
 
 from .. import compat
@@ -136,6 +137,7 @@ def _evaluation_script() -> ModuleType:
         import cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling as script
     except ImportError as error:
         raise EnvironmentLacks(
-            f"cityscapesScripts is not installed ({error}); mend it with: make setup"
+            f"cityscapesScripts is not installed ({error}); mend it with: "
+            + install.command("transfer")
         ) from None
     return script

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from densessl.core import files
+from densessl.core import files, install
 from densessl.core.errors import EnvironmentLacks, InputError
 
 from .. import compat
@@ -155,7 +155,7 @@ def _library(fast: bool) -> tuple[type, type]:
             from pycocotools.coco import COCO
             from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise EnvironmentLacks(f"{error}; mend it with: make setup") from None
+        raise EnvironmentLacks(f"{error}; mend it with: {install.command('transfer')}") from None
     return COCO, COCOeval
 
 

@@ -137,3 +137,24 @@ def test_a_terminal_gets_a_table():
     screen = done.stdout.decode()
     assert "\x1b[" in screen and "densessl doctor" in screen
     assert "kept [0], not [0, 2]" in screen and "make setup" in screen
+
+
+def test_beside_a_wheel_pip_installs_what_is_missing(monkeypatch):
+    monkeypatch.setattr("densessl.core.install.CHECKOUT", False)
+    for name in ("timm", "submitit", "cityscapesscripts", "torchvision", "detectron2.modeling"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it now fails
+    findings = doctor.examine()
+    mends = {finding.part: finding.mend for finding in findings}
+    assert mends["timm (for ViTs)"] == "pip install 'densessl[vit]'"
+    assert mends["submitit"] == "pip install 'densessl[cluster]'"
+    assert mends["cityscapesScripts"] == "pip install 'densessl[transfer]'"
+    assert mends["torchvision"] == "pip install densessl"
+    assert "'densessl[transfer]' && pip" in mends["Detectron2"]
+    assert not any("make " in finding.mend for finding in findings)
+
+
+def test_every_data_set_tells_which_protocols_read_it():
+    readers = {name: doctor._readers(facts[1]) for name, facts in doctor.DATA_SETS.items()}
+    assert readers["COCO"] == "coco_mask_c4_*, coco_mask_fpn_*"
+    assert readers["Cityscapes"] == "cityscapes_inst, cityscapes_semseg, dense probes"
+    assert all(readers.values())

@@ -1,0 +1,25 @@
+"""How what is missing is installed: by the Makefile of a checkout, or with pip beside a wheel."""
+
+from pathlib import Path
+
+CHECKOUT = (Path(__file__).parents[2] / "Makefile").is_file()
+
+
+def command(extra: str = "") -> str:
+    """What installs DenseSSL with all that an extra of pyproject.toml (``transfer``, …) needs."""
+    if CHECKOUT:
+        return "make setup"
+    return f"pip install 'densessl[{extra}]'" if extra else "pip install densessl"
+
+
+def detectron2() -> str:
+    """What installs Detectron2, which no extra names: PyPI's release wants options of its own."""
+    if CHECKOUT:
+        release, official = "make setup", "make detectron2-main"
+    else:
+        pip = "pip install --no-build-isolation --no-deps"
+        build = "--config-settings=--global-option=build_py"
+        build += " --config-settings=--build-option=--skip-build"
+        release = f"{command('transfer')} && {pip} {build} detectron2-cdo==0.5"
+        official = f"{pip} 'git+https://github.com/facebookresearch/detectron2'"
+    return f"{release}  (the release on PyPI), or {official}  (the official main, compiled)"
