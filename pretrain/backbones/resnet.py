@@ -12,11 +12,7 @@ LEVELS = ("layer1", "layer2", "layer3", "layer4")  # at strides 4, 8, 16, 32
 
 
 class ResNet(nn.Module):
-    """A torchvision ResNet that returns its feature levels.
-
-    ``forward(images [B, 3, H, W])`` gives ``{"layer1": [B, C₁, H/4, W/4], …, "layer4": …}``;
-    ``channels`` maps a level to its C.
-    """
+    """A torchvision ResNet that returns its feature levels, ``layer1`` to ``layer4``."""
 
     def __init__(self, network: resnet.ResNet):
         super().__init__()

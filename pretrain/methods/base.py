@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from densessl.core.errors import InputError
 
-from ..backbones import build_backbone
+from ..backbones import Backbone, build_backbone
 from ..backbones.start import Start, starting_state
 from ..views import NORMALIZATION, View
 
@@ -26,7 +26,7 @@ class Method(nn.Module):
     loss or gradient is not finite ends before the optimizer, and ``after_step`` is then not called.
     """
 
-    backbone: nn.Module  # what is pretrained
+    backbone: Backbone  # what is pretrained
     dense: bool = False  # whether it compares positions, and so needs more than one
     multi_crop: bool = False  # whether it takes local views behind the two global ones
     takes_vit: bool = False  # whether its backbone may be a ViT

@@ -5,10 +5,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from densessl.core import archive
 from densessl.core.errors import EnvironmentLacks, InputError
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
 
 OURS = ("backbone", "config", "normalization")  # keys of a checkpoint of densessl pretrain
 ZIP = b"PK\x03\x04"  # how the files of torch.save begin
@@ -23,7 +26,7 @@ class Pretrained:
     tell; ``cfg`` has the defaults for what was not trained here.
     """
 
-    backbone: Any  # nn.Module
+    backbone: "Backbone"
     name: str  # of the file
     network: str
     method: str

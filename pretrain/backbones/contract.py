@@ -1,0 +1,24 @@
+"""What a backbone is, one of ours or one's own."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Backbone(Protocol):
+    """A module from images to named feature levels.
+
+    ResNets have ``layer1`` to ``layer4`` at strides 4, 8, 16, 32; ViTs ``block4``, ``block8`` and
+    ``block12`` at stride 16, and beside them ``cls [B, C]``; one's own has ``layer4`` at least.
+    """
+
+    channels: Mapping[str, int]  # of each level that is a map: its C
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """``[B, 3, H, W]`` → each level ``[B, C, H / stride, W / stride]``."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Under the names of torchvision (timm) without the classifier, or one's own."""
+        ...
