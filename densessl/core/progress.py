@@ -17,6 +17,7 @@ from rich.progress import (
 
 Item = TypeVar("Item")
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
+BRIEF = 1.0  # seconds: what took less needs no line to say that it is done
 
 
 class Bar:
@@ -65,7 +66,8 @@ class Bar:
             self._rich.update(self._task, completed=self.done, note=self.note)
             return
         now = time.monotonic()
-        if now - self._said >= PLAIN_INTERVAL or self.done == self.total:
+        done = self.done == self.total and now - self._began >= BRIEF
+        if done or now - self._said >= PLAIN_INTERVAL:
             self._said = now
             per_step = (now - self._began) / max(self.done - self.start, 1)
             left = duration(per_step * (self.total - self.done))

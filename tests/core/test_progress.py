@@ -20,10 +20,12 @@ def test_duration(seconds, said):
     assert duration(seconds) == said
 
 
-def test_track_passes_every_item_and_says_when_it_is_done(caplog):
+@pytest.mark.parametrize("brief", [0, 60])
+def test_track_passes_every_item_and_says_when_what_took_long_is_done(brief, caplog, monkeypatch):
+    monkeypatch.setattr("densessl.core.progress.BRIEF", brief)
     caplog.set_level("INFO", logger="densessl")
     assert list(track(range(3), "images")) == [0, 1, 2]
-    assert "images 3/3" in caplog.text
+    assert ("images 3/3" in caplog.text) == (not brief)
 
 
 def test_nearest_ignores_case_and_gives_up_on_nonsense():
