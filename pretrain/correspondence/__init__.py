@@ -14,7 +14,7 @@ and the same as text, for a configuration, is :func:`pretrain.correspondence.exp
 from .attention import attention, salient, set_to_set
 from .expression import Expression, parse
 from .geometry import crop_in_view, geometric, geometric_from_coordinates, shared_points
-from .hough import best, hough_confidence, mirrored, vote
+from .hough import best, hough_confidence, hough_match, mirrored, vote
 from .pair import Pair
 from .pixels import hungarian, random_pairs, sorted_pairs
 from .similarity import cosine, feature_search, nearest, one_hot, soft_attention
@@ -31,6 +31,7 @@ __all__ = [
     "geometric",
     "geometric_from_coordinates",
     "hough_confidence",
+    "hough_match",
     "hungarian",
     "mirrored",
     "nearest",

@@ -158,3 +158,33 @@ def mirrored(features: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     Undoes the flip of a view, so that one offset can explain a flipped and an unflipped view.
     """
     return torch.where(flip.bool()[:, None, None, None], features.flip(3), features)
+
+
+@torch.no_grad()
+def hough_match(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    exponent: float = 3,
+    sigma: float = 1.0,
+    passes: int = 2,
+    flips: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most confident match of every query position, long ``[B, N]``, and its confidence.
+
+    ``query`` and ``key`` are maps ``[B, C, h, w]``. With the ``flips`` of both views, ``[B]`` each,
+    they vote as if neither were mirrored; matches and confidences are of the views as they are.
+    """
+    h, w = query.shape[2:]
+    if flips:
+        query, key = mirrored(query, flips[0]), mirrored(key, flips[1])
+    p = hough_confidence(query, key, (h, w), exponent, sigma, passes)
+    match = best(p, cosine(query, key))
+    confidence = p.gather(2, match[:, :, None])[:, :, 0]  # [B, N]
+    if flips:
+        place = torch.arange(h * w, device=match.device).view(h, w)
+        at_q, at_k = (
+            torch.where(flip.bool()[:, None], place.flip(1).flatten(), place.flatten())
+            for flip in flips
+        )
+        match, confidence = at_k.gather(1, match).gather(1, at_q), confidence.gather(1, at_q)
+    return match, confidence

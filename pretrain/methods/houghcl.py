@@ -1,9 +1,8 @@
 """HoughCL: DenseCL's loss on matches that agree on a shift, by Hough voting."""
 
-import torch
 from torch import Tensor
 
-from ..correspondence import Pair, best, cosine, hough_confidence, mirrored
+from ..correspondence import Pair, hough_match
 from .densecl import DenseCL, match_statistics
 
 OPTIONS = {
@@ -32,23 +31,6 @@ class HoughCL(DenseCL):
     def correspond(self, pair: Pair, p_q: Tensor, p_k: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.cfg.HOUGH
         query, key = (p_q, p_k) if options.FEATURES == "projected" else (pair.query, pair.key)
-        if options.UNFLIP:
-            query = mirrored(query, pair.query_view.flip)
-            key = mirrored(key, pair.key_view.flip)
-        confidence = hough_confidence(
-            query, key, pair.grid, options.EXPONENT, options.SIGMA, options.PASSES
-        )
-        match = best(confidence, cosine(query, key))
-        if options.UNFLIP:
-            match = unmirrored(match, pair)
+        flips = (pair.query_view.flip, pair.key_view.flip) if options.UNFLIP else None
+        match, _ = hough_match(query, key, options.EXPONENT, options.SIGMA, options.PASSES, flips)
         return match, match_statistics(match)
-
-
-def unmirrored(match: Tensor, pair: Pair) -> Tensor:
-    """The match ``[B, N]`` between mirrored views as one between the views as they are."""
-    h, w = pair.grid
-    place = torch.arange(h * w, device=match.device).view(h, w)
-    same, turned = place.flatten(), place.flip(1).flatten()
-    key = torch.where(pair.key_view.flip[:, None], turned, same)  # [B, N]
-    query = torch.where(pair.query_view.flip[:, None], turned, same)
-    return key.gather(1, match).gather(1, query)

@@ -14,19 +14,15 @@ from torch import Tensor
 from ..correspondence import (
     Pair,
     attention,
-    best,
-    cosine,
     crop_in_view,
     geometric,
-    hough_confidence,
-    mirrored,
+    hough_match,
     salient,
     set_to_set,
     shared_points,
     soft_attention,
     windows,
 )
-from ..methods.houghcl import unmirrored
 
 if TYPE_CHECKING:
     from ..views import View
@@ -119,17 +115,12 @@ def hough(pair: Pair, options: Any, most: int = MOST, least: int = LEAST) -> Hou
     Equal confidences keep the order of their positions. Where there are fewer than ``most`` +
     ``least`` matches, the most confident ones are chosen first.
     """
-    query, key = pair.query, pair.key
-    if options.UNFLIP:
-        query = mirrored(query, pair.query_view.flip)
-        key = mirrored(key, pair.key_view.flip)
-    p = hough_confidence(query, key, pair.grid, options.EXPONENT, options.SIGMA, options.PASSES)
-    match = best(p, cosine(query, key))  # [1, N]
-    confidence = p.gather(2, match[:, :, None])[0, :, 0].view(pair.grid)
-    if options.UNFLIP:
-        match = unmirrored(match, pair)
-        confidence = mirrored(confidence[None, None], pair.query_view.flip)[0, 0]
-    confidence = confidence / confidence.max().clamp_min(torch.finfo(p.dtype).tiny)
+    flips = (pair.query_view.flip, pair.key_view.flip) if options.UNFLIP else None
+    match, found = hough_match(
+        pair.query, pair.key, options.EXPONENT, options.SIGMA, options.PASSES, flips
+    )
+    confidence = found[0].view(pair.grid)
+    confidence = confidence / confidence.max().clamp_min(torch.finfo(found.dtype).tiny)
     weights = confidence.flatten()
     order = weights.argsort(descending=True, stable=True).tolist()
     matches = [Match(i, int(match[0, i]), float(weights[i])) for i in order]

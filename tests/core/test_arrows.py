@@ -152,6 +152,19 @@ def test_in_pretrain_nothing_points_up_to_the_methods():
     assert wrong == []
 
 
+def test_no_room_imports_one_method():
+    """Methods are found by their names; what they have in common is ``base``."""
+    room, base = "densessl.pretrain.methods", "densessl.pretrain.methods.base"
+    wrong = [
+        str(each)
+        for each in IMPORTS
+        if each.target.startswith(f"{room}.")
+        and each.target != base
+        and not each.source.startswith(room)
+    ]
+    assert wrong == []
+
+
 def test_no_import_circle():
     """None when modules are imported; what is imported later, in a function, does not count."""
     after = {name: set() for name in FILES}
