@@ -91,7 +91,7 @@ def given(
     """
     said = {"mean": mean, "std": std}
     unit = _unit(mean, std)
-    normal = {
+    normal: dict[str, Any] = {
         name: [float(value) / unit for value in values] for name, values in said.items() if values
     }
     if channel_order:
@@ -148,10 +148,9 @@ def _detectron2s_buffers(checkpoint: dict, layout: Layout, found: Origin, notes:
     state: Any = checkpoint
     for key in layout.container:
         state = state.get(key, {}) if isinstance(state, dict) else {}
-    values = [_numbers(_find(state, f"pixel_{name}")) for name in ("mean", "std")]
-    if None in values:
+    mean, std = (_numbers(_find(state, f"pixel_{name}")) for name in ("mean", "std"))
+    if mean is None or std is None:
         return None
-    mean, std = values
     unit = 1.0 if max(mean) <= 1 and max(std) < 1 else 255.0
     caffe = all(abs(255 * value / unit - 1) < 1e-6 for value in std)
     order = "BGR" if mean[0] < mean[2] else "RGB"
@@ -170,16 +169,18 @@ def _openmmlabs_config(checkpoint: dict, layout: Layout, found: Origin, notes: l
     text = origin.config_text(checkpoint)
     caffe = bool(re.search(r"\bstyle\s*=\s*'caffe'", text))
     block = re.search(r"\b(img_norm_cfg|data_preprocessor)\s*=\s*dict\(([^()]*)\)", text)
-    lists = {
-        name: re.search(rf"\b{name}\s*=\s*[\[(]([-\d., ]+)[\])]", block[2]) if block else None
-        for name in ("mean", "std")
-    }
-    if None in lists.values():
+    settings = block[2] if block else ""
+    mean, std = (
+        re.search(rf"\b{name}\s*=\s*[\[(]([-\d., ]+)[\])]", settings) for name in ("mean", "std")
+    )
+    if mean is None or std is None:
         return Images(dict(CAFFE), True, "the file's config (style 'caffe')") if caffe else None
-    mean, std = ([float(v) for v in re.findall(r"[-\d.]+", lists[n][1])] for n in ("mean", "std"))
-    rgb = re.search(r"\b(?:to_rgb|bgr_to_rgb)\s*=\s*(True|False)", block[2])
+    rgb = re.search(r"\b(?:to_rgb|bgr_to_rgb)\s*=\s*(True|False)", settings)
     order = "BGR" if rgb and rgb[1] == "False" else "RGB"
-    normal = {"mean": [v / 255 for v in mean], "std": [v / 255 for v in std]}
+    normal = {
+        name: [float(value) / 255 for value in re.findall(r"[-\d.]+", each[1])]
+        for name, each in (("mean", mean), ("std", std))
+    }
     return Images(_checked(normal | {"channel_order": order}), caffe, "the file's config")
 
 
@@ -252,8 +253,8 @@ def _numbers(values: Any) -> list[float] | None:
 
 def _unit(mean: Sequence[float] | None, std: Sequence[float] | None) -> float:
     """255 where the numbers given are of 0–255 values, 1 where they are of 0–1."""
-    for flag, values in (("--mean", mean), ("--std", std)):
-        for value in values or ():
+    for flag, values in (("--mean", mean or ()), ("--std", std or ())):
+        for value in values:
             least = 0 if flag == "--mean" else 1e-6
             if not (math.isfinite(value) and least <= value <= 255):
                 raise InputError(
@@ -265,8 +266,8 @@ def _unit(mean: Sequence[float] | None, std: Sequence[float] | None) -> float:
         return 255.0
     if stds > 1:
         raise InputError(
-            f"--mean is of 0-1 images and --std {' '.join(f'{v:g}' for v in std)} of 0-255 ones; "
-            "give both of the same"
+            f"--mean is of 0-1 images and --std {' '.join(f'{v:g}' for v in std or ())} of 0-255 "
+            "ones; give both of the same"
         )
     return 1.0
 

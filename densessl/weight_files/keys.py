@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 DEPTHS = (18, 34, 50, 101, 152)
-BLOCKS = {
+BLOCKS: dict[tuple, int] = {
     (2, 2, 2, 2, False): 18,
     (3, 4, 6, 3, False): 34,
     (3, 4, 6, 3, True): 50,
@@ -96,7 +96,7 @@ def expected(depth: int) -> dict[str, tuple[int, ...]]:
 @lru_cache
 def detectron2_names(depth: int) -> dict[str, str]:
     """Detectron2's name of every backbone tensor, by torchvision's, one to one."""
-    return {name: to_detectron2(name) for name in expected(depth)}
+    return {name: str(to_detectron2(name)) for name in expected(depth)}
 
 
 def depth_of(names) -> int | None:

@@ -61,8 +61,14 @@ def _teacher(prefix: str) -> dict:
     }
 
 
-SWAV = {"tell": r"prototypes\..+", "not_backbone": r"(projection_head|prototypes)\..+"}
-RESIM_C4 = {"tell": r"encoder_q\.mocodet_\w+\..+", "not_backbone": r"(fc|mocodet_\w+)\..+"}
+SWAV: dict = {
+    "tell": r"prototypes\..+",
+    "not_backbone": r"(projection_head|prototypes)\..+",
+}
+RESIM_C4: dict = {
+    "tell": r"encoder_q\.mocodet_\w+\..+",
+    "not_backbone": r"(fc|mocodet_\w+)\..+",
+}
 QUERY = {"copy": "encoder_q.0.", **_key("encoder_k.0.")}  # its two names in OpenSelfSup
 LAYOUTS = [  # tried in this order
     Layout(

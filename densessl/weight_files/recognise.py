@@ -197,7 +197,7 @@ def _source(
             theirs = None
     if branch:
         ours, theirs = _chosen(checkpoint, ours, theirs, branch, where)
-    held = _held(checkpoint, ours, forced)
+    held = _held(checkpoint, ours, forced) or {}
     state = _after_prefix(held, ours)
     fpn = {name: t for name, t in state.items() if name.startswith("fpn_")}
     if isinstance(checkpoint.get("fpn"), dict):
@@ -313,4 +313,4 @@ def _fpn(state: dict[str, Any], where: str) -> dict[str, Any]:
     if None in renamed or len(renamed) != len(state):
         strange = [name for name in state if keys.fpn_to_detectron2(name) is None] or list(state)
         raise InputError(f"{where}: FPN tensors of unknown or double names: {strange[:6]}")
-    return {new: plain(tensor, name, where) for new, (name, tensor) in renamed.items()}
+    return {str(new): plain(tensor, name, where) for new, (name, tensor) in renamed.items()}

@@ -48,7 +48,7 @@ def read(stream: BinaryIO) -> Any:
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__", None) or {}
-    tensors = collections.OrderedDict()
+    tensors: Any = collections.OrderedDict()  # for it takes attributes
     body = memoryview(data)[8 + length :]
     held = 0
     for name, entry in header.items():

@@ -100,7 +100,7 @@ def read_legacy(stream: BinaryIO) -> Any:
     return held
 
 
-def _fill(stream: BinaryIO, storage: Any) -> None:
+def _fill(stream: Any, storage: Any) -> None:
     import torch
 
     (length,) = struct.unpack("=q", stream.read(8))

@@ -23,6 +23,8 @@ class Held(dict):
     """An object of another program as data: its fields are its items. Runs nothing."""
 
     pickled = ""  # the object's class, by its full name
+    arguments: tuple
+    values_in_order: list
 
     def __new__(cls, *arguments: Any, **named: Any) -> "Held":
         held = super().__new__(cls)
@@ -49,7 +51,7 @@ class Held(dict):
     add = append
 
     __eq__ = object.__eq__
-    __hash__ = object.__hash__  # an enum may be the key of a dict
+    __hash__ = object.__hash__  # type: ignore[assignment]  # an enum may be the key of a dict
 
     def __repr__(self) -> str:
         return f"<{self.pickled}>"

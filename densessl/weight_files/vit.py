@@ -95,9 +95,9 @@ def _torchvisions_shapes(network: str) -> dict[str, tuple[int, ...]]:
 
 def expected(network: str) -> dict[str, tuple[int, ...]]:
     """timm's name and the shape of every backbone tensor (150), in torchvision's order."""
-    return {to_timm(name): shape for name, shape in _torchvisions_shapes(network).items()}
+    return {str(to_timm(name)): shape for name, shape in _torchvisions_shapes(network).items()}
 
 
 def torchvision_names(network: str) -> dict[str, str]:
     """torchvision's name of every backbone tensor, by timm's, one to one."""
-    return {to_timm(name): name for name in _torchvisions_shapes(network)}
+    return {str(to_timm(name)): name for name in _torchvisions_shapes(network)}

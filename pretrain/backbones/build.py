@@ -33,7 +33,7 @@ def build_backbone(
     without the classifier. ``path/to/file.py:Name`` is called with the norm (of channels a module)
     and returns a module of one's own, as docs/methods.md says. Raises InputError for unknown names.
     """
-    norms = {
+    norms: dict[str, Callable[[int], nn.Module]] = {
         "split": partial(SplitBatchNorm2d, group_size=group_size),
         "BN": nn.BatchNorm2d,
         "SyncBN": SyncBatchNorm,

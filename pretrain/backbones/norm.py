@@ -16,6 +16,11 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     one group. State dict and evaluation are those of BatchNorm2d.
     """
 
+    num_batches_tracked: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+
     def __init__(self, channels: int, group_size: int = 32, **options):
         super().__init__(channels, **options)
         self.group_size = group_size
@@ -58,6 +63,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     Every process must bring equally many images. State dict and evaluation are BatchNorm2d's.
     """
 
+    num_batches_tracked: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
     process_group = None  # all processes: nn.SyncBatchNorm.forward reads it
     _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
@@ -69,7 +78,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training or distributed.world_size() == 1:
             return super().forward(x)
         if x.is_cuda:
-            return nn.SyncBatchNorm.forward(self, x)
+            return nn.SyncBatchNorm.forward(self, x)  # type: ignore[arg-type]
         count = distributed.world_size() * x.numel() // x.shape[1]
         x32 = x if x.dtype == torch.float64 else x.float()
         others, wide = (0, *range(2, x.ndim)), (-1, *(1,) * (x.ndim - 2))

@@ -14,11 +14,16 @@ LEVELS = ("layer1", "layer2", "layer3", "layer4")  # at strides 4, 8, 16, 32
 class ResNet(nn.Module):
     """A torchvision ResNet that returns its feature levels, ``layer1`` to ``layer4``."""
 
+    conv1: nn.Module
+    bn1: nn.Module
+    relu: nn.Module
+    maxpool: nn.Module
+
     def __init__(self, network: resnet.ResNet):
         super().__init__()
         for name in ("conv1", "bn1", "relu", "maxpool", *LEVELS):
             setattr(self, name, getattr(network, name))
-        last = "conv3" if hasattr(self.layer1[0], "conv3") else "conv2"
+        last = "conv3" if hasattr(network.layer1[0], "conv3") else "conv2"
         self.channels = {
             level: getattr(getattr(self, level)[-1], last).out_channels for level in LEVELS
         }

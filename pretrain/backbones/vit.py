@@ -1,5 +1,7 @@
 """Vision transformers (Dosovitskiy et al. 2021; DINO's, Caron et al. 2021) on timm's blocks."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,13 @@ class VisionTransformer(nn.Module):
     names, which are also DINO's.
     """
 
-    def __init__(self, network: nn.Module):
+    cls_token: Tensor
+    pos_embed: Tensor
+    patch_embed: Any
+    blocks: nn.ModuleList
+    norm: nn.Module
+
+    def __init__(self, network: Any):
         super().__init__()
         for name in ("cls_token", "pos_embed", "patch_embed", "blocks", "norm"):
             setattr(self, name, getattr(network, name))
@@ -102,7 +110,7 @@ def build_vit(name: str, drop_path: float = 0.0) -> VisionTransformer:
     return VisionTransformer(network)
 
 
-def _initialise(network: nn.Module) -> None:
+def _initialise(network: Any) -> None:
     """DINO's start; the patch convolution and the LayerNorms keep torch's own."""
     nn.init.trunc_normal_(network.pos_embed, std=INIT_STD)
     nn.init.trunc_normal_(network.cls_token, std=INIT_STD)

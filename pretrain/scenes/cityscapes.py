@@ -25,7 +25,7 @@ def write_image(root: Path, split: str, number: int, scene: Scene) -> None:
     name = f"{CITY}_{number:06d}_000000"
     store.save_png(folder / "leftImg8bit" / split / CITY / f"{name}_leftImg8bit.png", scene.image)
     fine = folder / "gtFine" / split / CITY
-    maps = {
+    maps: dict[str, np.ndarray] = {
         "labelIds": scene.semantic(lambda label: LABELS[label].cityscapes[1]).astype(np.uint8),
         "labelTrainIds": scene.semantic(lambda label: LABELS[label].cityscapes[2]).astype(np.uint8),
         "instanceIds": instance_ids(scene).astype(np.uint16),  # Pillow cannot write 32 bits
@@ -38,7 +38,8 @@ def write_image(root: Path, split: str, number: int, scene: Scene) -> None:
 
 def instance_ids(scene: Scene) -> np.ndarray:
     """Cityscapes' label id, or for people and vehicles id · 1000 + number: int [S, S]."""
-    ids, counts = [0], Counter()
+    ids = [0]
+    counts: Counter[str] = Counter()
     for layer in scene.layers:
         name, label_id, train_id, _ = LABELS[layer.label].cityscapes
         if layer.instance is not None and train_id != 255:

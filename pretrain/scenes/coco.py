@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def write_json(root: Path, split: str, size: int, records: list[dict]) -> None:
         {"id": r["number"], "file_name": f"{r['number']:012d}.jpg", "width": size, "height": size}
         for r in records
     ]
-    categories = [
+    categories: list[dict[str, Any]] = [
         {"supercategory": group, "id": int(entry.split(" ", 1)[0]), "name": entry.split(" ", 1)[1]}
         for group, entries in CATEGORIES.items()
         for entry in entries.split(", ")

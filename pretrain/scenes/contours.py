@@ -30,7 +30,8 @@ def loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     found = []
     while steps:
         corner = start = min(steps)  # no two walks meet at the leftmost corner
-        direction, walk = steps[start][0], []
+        direction = steps[start][0]
+        walk: list[tuple[int, int]] = []
         while not walk or corner != start:
             ways = steps[corner]
             sharp = (-direction[1], direction[0])  # a right turn hugs the same pixel
@@ -72,7 +73,7 @@ def center_polygon(mask: np.ndarray) -> list[tuple[int, int]]:
     Filling it with its outline, as Cityscapes does, gives the mask back, holes filled.
     """
     walk = max(loops(mask), key=signed_area)
-    centers = []
+    centers: list[tuple[int, int]] = []
     for (x, y), (next_x, next_y) in zip(walk, walk[1:] + walk[:1], strict=True):
         dx, dy = RIGHT_PIXEL[next_x - x, next_y - y]
         pixel = (x + dx, y + dy)

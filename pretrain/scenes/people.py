@@ -121,7 +121,7 @@ def person(rng) -> Figure:
     bare_arms, skirt = rng.random() < 0.5, rng.random() < 0.2
     bare_legs = skirt or rng.random() < 0.25
 
-    pieces = []  # (depth of the piece, the call that draws it)
+    pieces: list[tuple] = []  # (depth of the piece, the call that draws it)
     for name, _ in SIDES:
         pieces.append((_depth(seen, f"{name}_elbow", f"{name}_wrist"), _arm, name, bare_arms))
         pieces.append((_depth(seen, f"{name}_knee", f"{name}_ankle") - 0.02, _leg, name, bare_legs))

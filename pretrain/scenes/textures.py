@@ -32,7 +32,7 @@ def noise(rng, height: int, width: int, cells: int = 4, octaves: int = 4, fallof
     for octave in range(octaves):
         n = min(cells << octave, max(height, width))
         grid = Image.fromarray(rng.random((n, n), dtype=np.float32))
-        total += weight * np.asarray(grid.resize((width, height), Image.BICUBIC))
+        total += weight * np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
         weight *= falloff
     low, high = total.min(), total.max()
     return (total - low) / max(high - low, 1e-6)
@@ -101,7 +101,7 @@ def grain(rng, height: int, width: int) -> np.ndarray:
     fine = noise(rng, height, max(width // 6, 2), 16, 3, 0.8)
     if rng.random() < 0.5:
         fine = noise(rng, max(height // 6, 2), width, 16, 3, 0.8)
-    stretched = np.asarray(Image.fromarray(fine).resize((width, height), Image.BILINEAR))
+    stretched = np.asarray(Image.fromarray(fine).resize((width, height), Image.Resampling.BILINEAR))
     return mix(np.clip(stretched * 1.3 - 0.15, 0, 1), *two_colors(rng))
 
 

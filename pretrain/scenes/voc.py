@@ -121,7 +121,7 @@ def write_lists(root: Path, train: list[int], val: list[int]) -> None:
     trainval in halves of train and val, as in VOC, and VOC2007's test; VOC2012's segmentation has
     lists of its own.
     """
-    held = {"VOC2007": {}, "VOC2012": {}}  # year: number to name
+    held: dict[str, dict[int, str]] = {"VOC2007": {}, "VOC2012": {}}  # year: number to name
     for number in train:
         for year, name in places("train", number).items():
             held[year][number] = name

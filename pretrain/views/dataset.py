@@ -90,7 +90,8 @@ class ViewDataset(Dataset):
         epoch, index = key
         picture, unreadable = self._read(index)
         image, scale = picture.image, picture.scale * 2  # of x1, y1, x2, y2
-        images, boxes, flips, colours = [], [], [], []
+        images, boxes, colours = [], [], []
+        flips: list[bool] = []
         for number, recipe in enumerate(self.recipe + self.local):
             rng = np.random.default_rng([VIEW_STREAM, self.seed, epoch, index, number])
             box = random_box(rng, *image.size, recipe.scale, recipe.ratio)
@@ -192,14 +193,14 @@ def apply_photometric(
     precision.
     """
     dtype = torch.get_default_dtype()
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+    center, scale = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
     # Whole: a slice would not be pinned.
     groups = [part.to(device, non_blocking=True) for part in (batch.image, batch.local)]
-    views = []
+    views: list[View] = []
     for image in (view for group in groups for view in group.unbind(1)):
         number = len(views)
         image = image.to(dtype).div_(255)
-        image = colour.photometric(image, batch.colour[:, number]).sub_(mean).div_(std)
+        image = colour.photometric(image, batch.colour[:, number]).sub_(center).div_(scale)
         box, size = batch.box[:, number].to(dtype), batch.size.to(dtype)
         geometry = View(image, box, batch.flip[:, number], size)
         views.append(geometry.to(device, non_blocking=True))

@@ -49,24 +49,24 @@ class Index:
 
 def read_indices(shards: list[Path]) -> list[Index]:
     """The index of every shard: as kept by an earlier run, or made now and kept."""
-    indices = [_kept(shard) for shard in shards]
-    todo = [number for number, index in enumerate(indices) if index is None]
-    if not todo:
-        return indices
-    # By bytes, since how many images there are is what the index tells.
-    total = sum(shards[number].stat().st_size for number in todo)
-    with Bar("index of the shards, MB", -(-total // MB)) as bar:
-        before = 0
-        for number in todo:
-            size = shards[number].stat().st_size
-            indices[number] = scan(
-                shards[number],
-                lambda done, before=before: bar.advance((before + done) // MB - bar.done),
-            )
-            before += size
-            _keep(shards[number], indices[number])
-        bar.advance(bar.total - bar.done)
-    return indices
+    indices = {shard: index for shard in shards if (index := _kept(shard)) is not None}
+    todo = [shard for shard in shards if shard not in indices]
+    if todo:
+        # By bytes, since how many images there are is what the index tells.
+        total = sum(shard.stat().st_size for shard in todo)
+        with Bar("index of the shards, MB", -(-total // MB)) as bar:
+            before = 0
+
+            def passed(done: int) -> None:
+                bar.advance((before + done) // MB - bar.done)
+
+            for shard in todo:
+                size = shard.stat().st_size
+                indices[shard] = scan(shard, passed)
+                before += size
+                _keep(shard, indices[shard])
+            bar.advance(bar.total - bar.done)
+    return [indices[shard] for shard in shards]
 
 
 def scan(shard: Path, progress: Callable[[int], None] = lambda done: None) -> Index:
@@ -80,14 +80,14 @@ def scan(shard: Path, progress: Callable[[int], None] = lambda done: None) -> In
     try:
         with tarfile.open(shard, "r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # a million of them take a gigabyte
+                tar.members.clear()  # type: ignore[attr-defined]  # a million of them take a gigabyte
                 if tar.offset - told >= STEP:
                     told = tar.offset
                     progress(told)
                 name = _clean(member.name)
                 if member.isdir() or not _is_image(name):
                     continue
-                place = (member.offset_data, member.size)
+                place: tuple[int, int] | None = (member.offset_data, member.size)
                 if member.islnk():  # to a member before it, which has the bytes
                     place = where.get(_clean(member.linkname))
                 elif not member.isreg() or member.issparse():
@@ -108,8 +108,8 @@ def scan(shard: Path, progress: Callable[[int], None] = lambda done: None) -> In
         ) from None
     if not names:
         raise InputError(f"DATA.PATH: {shard} has no images ({', '.join(SUFFIXES[:4])}, …)")
-    places = (np.array(each, dtype=np.int64) for each in (offsets, sizes))
-    return Index(*places, *pack(names))
+    starts, lengths = (np.array(each, dtype=np.int64) for each in (offsets, sizes))
+    return Index(starts, lengths, *pack(names))
 
 
 def _clean(name: str) -> str:

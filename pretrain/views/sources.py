@@ -165,7 +165,8 @@ def _require_apart(paths: list[Path]) -> None:
 def _walk(path: Path, classes: list[str] | None) -> tuple[list[str], Counter]:
     """The sorted names of the images below ``path``, or below its folders of ``classes``; and the
     numbers of other files that are not hidden, by suffix."""
-    names, left_out = [], Counter()
+    names: list[str] = []
+    left_out: Counter[str] = Counter()
     for folder, folders, files in walk(path, _refuse):
         below = os.path.relpath(folder, path)
         if classes is not None and below == os.curdir:
