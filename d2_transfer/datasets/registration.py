@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import compat
-from . import cityscapes, cityscapes_objects, coco_content
+from . import cityscapes, coco_content
 from .cityscapes import CityscapesInstances
 from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records
 from .inspection import Layout
@@ -95,7 +95,7 @@ def forget(name: str) -> None:
 
 def _reader(layout: Layout, root: Path) -> Callable[[], list[dict]]:
     if isinstance(layout, CityscapesInstances):
-        return lambda: cityscapes_objects.read(root, layout.split)
+        return lambda: cityscapes.read_objects(root, layout.split)
     return lambda: [pair.record() for pair in layout.pairs(root)]
 
 

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from densessl.d2_transfer import compat, datasets, main
-from densessl.d2_transfer.datasets import cityscapes_objects, custom
+from densessl.d2_transfer.datasets import cityscapes, custom
 from densessl.d2_transfer.protocols import DETECTION, PROTOCOLS
 from densessl.d2_transfer.resolve import resolve
 from densessl.d2_transfer.stops import stoppable
@@ -307,9 +307,9 @@ def test_cityscapes_objects_are_those_of_detectron2s_own_reader(scenes, monkeypa
     """``few`` 0: in other processes, which end although a trial's signal handlers are set."""
     from detectron2.data.datasets.cityscapes import load_cityscapes_instances
 
-    monkeypatch.setattr(cityscapes_objects, "FEW", few)
+    monkeypatch.setattr(cityscapes, "FEW", few)
     with stoppable():
-        found = cityscapes_objects.read(scenes, "val")
+        found = cityscapes.read_objects(scenes, "val")
     assert not multiprocessing.active_children()
     folders = [str(scenes / "cityscapes" / kind / "val") for kind in ("leftImg8bit", "gtFine")]
     theirs = load_cityscapes_instances(*folders)

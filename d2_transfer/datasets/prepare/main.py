@@ -39,10 +39,9 @@ def main(argv: list[str]) -> int:
     root = _check_arguments(args)
     log.setup()
     from ..checks import remark_on_counts
-    from . import ade20k, cityscapes, voc_aug, work
+    from . import plans, work
 
-    plans = {"voc_aug": voc_aug.plan, "cityscapes": cityscapes.plan, "ade20k": ade20k.plan}
-    plan = plans[args.name](root, args.sbd and args.sbd.expanduser().absolute())
+    plan = plans.PLANS[args.name](root, args.sbd and args.sbd.expanduser().absolute())
     work.check_disk(plan)
     with unfinished(args.name):
         try:

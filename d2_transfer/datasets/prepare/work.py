@@ -15,7 +15,7 @@ from densessl.core.progress import Bar
 from densessl.probes import label_images
 from densessl.probes.label_images import BadLabels
 
-from .plan import Item, Plan
+from .plans import Item, Plan
 
 CHUNK = 16  # label images between two counts; a stop waits for those that have begun
 BLOCK = 4096  # bytes of disk that the smallest file takes
