@@ -83,6 +83,7 @@ OPTIONS = {
     # ViT, the student alone: share of dropped paths in the last block
     "BACKBONE.DROP_PATH": (0.1, ">= 0, <= 1"),
     "METHOD.NAME": "moco",  # a name that docs/methods.md lists, or your own: path/to/file.py:Class
+    **_declared("OPTIONS"),
     "SOLVER.OPTIMIZER": ("sgd", ("sgd", "lars", "adamw")),
     # lars: share of its weight by which a layer may move, over the rate
     "SOLVER.LARS_TRUST": (0.001, "> 0"),
@@ -142,7 +143,7 @@ OPTIONS = {
 }
 DECLARED = {  # of every option its default, and which values it may take where that is limited
     name: declared if isinstance(declared, tuple) else (declared,)
-    for name, declared in (OPTIONS | _declared("OPTIONS")).items()
+    for name, declared in OPTIONS.items()
 }
 C = CfgNode()
 CHOICES: dict[str, tuple[str, ...]] = {}
