@@ -13,14 +13,14 @@ import yaml
 from densessl.core import files, log
 from densessl.core.errors import InputError
 
-from . import compat, convert, image_range, results
+from . import compat, convert, results
 from .launch import Meeting
 from .limits import check_machine
 from .run import Run, as_dict, differences
 from .stops import stoppable
 from .summary import metric_table
 from .trained import FINAL, measure
-from .trials import detectron2_log, register, versions
+from .trials import detectron2_log, record_of, register
 from .weights import Weights
 
 logger = logging.getLogger("densessl")
@@ -178,22 +178,8 @@ def evaluate(run: Run, known: Origin) -> None:
 def write(run: Run, known: Origin, cfg, metrics: dict[str, float], started: str) -> None:
     """Write ``evaluation.json`` and the record: the last thing that an evaluation does."""
     model = {"path": run.weights.path, "sha256": run.weights.sha256}
-    record = results.Record(
-        method=known.method,
-        weights=known.weights,
-        pretrain=known.pretrain,
-        protocol=run.protocol,
-        variant=run.variant,
-        seed=cfg.SEED,
-        metrics=metrics,
-        config_sha256=results.config_fingerprint(as_dict(cfg)),
-        versions=versions(),
-        started=started,
-        finished=results.now(),
-        mini=run.mini,
-        evaluated=model,
-        range=image_range.recorded(cfg),
-    )
+    of = {"method": known.method, "weights": known.weights, "pretrain": known.pretrain}
+    record = record_of(run, cfg, metrics, started, evaluated=model, **of)
     files.write_json(
         run.folder / FILE,
         {

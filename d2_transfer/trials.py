@@ -212,10 +212,14 @@ def _evaluate(run: Run, cfg, trial: int, model: Path) -> dict[str, float]:
 
 def save_record(run: Run, cfg, trial: int, metrics: dict[str, float], started: str) -> None:
     """Write the trial's record: the last thing that a trial does."""
-    record = results.Record(
-        method=run.weights.method,
-        weights={"path": run.weights.path, "sha256": run.weights.sha256},
-        pretrain=run.weights.pretrain,
+    of = {"method": run.weights.method, "pretrain": run.weights.pretrain}
+    of["weights"] = {"path": run.weights.path, "sha256": run.weights.sha256}
+    results.save(run.trial_folder(trial), record_of(run, cfg, metrics, started, **of))
+
+
+def record_of(run: Run, cfg, metrics: dict[str, float], started: str, **of) -> results.Record:
+    """What was measured just now; ``of``: the fields on the model that it was measured of."""
+    return results.Record(
         protocol=run.protocol,
         variant=run.variant,
         seed=cfg.SEED,
@@ -226,8 +230,8 @@ def save_record(run: Run, cfg, trial: int, metrics: dict[str, float], started: s
         finished=results.now(),
         mini=run.mini,
         range=image_range.recorded(cfg),
+        **of,
     )
-    results.save(run.trial_folder(trial), record)
 
 
 def versions() -> dict[str, str]:

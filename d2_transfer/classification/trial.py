@@ -43,17 +43,9 @@ def run_trial(run: Run, trial: int) -> None:
     with stoppable(), written_once(rank()):
         train, test = read(cfg, Path(run.data))
         train = training_images(cfg, train, Path(run.data))
-        if rank() == 0:
-            logger.info(
-                "%d training images (%s) and %d test images (%s) of %d classes",
-                len(train),
-                train.where,
-                len(test),
-                test.where,
-                len(train.classes),
-            )
+        tell_images(train, test)
         if cfg.TASK == "knn":
-            cache = Path(cfg.KNN.CACHE).expanduser() if cfg.KNN.CACHE else run.folder / "features"
+            cache = features_of(run, cfg.KNN.CACHE)
             metrics = knn_trial.evaluate(cfg, train, test, run.weights.sha256, cache, device)
         else:
             task = _linear if cfg.TASK == "linear" else _finetune
@@ -167,6 +159,23 @@ def _fit(
 
 def _backbone(cfg: CfgNode):
     return build_backbone(cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED)
+
+
+def tell_images(train, test) -> None:
+    """A line on what is learnt from, and what is evaluated."""
+    logger.info(
+        "%d training images (%s) and %d test images (%s) of %d classes",
+        len(train),
+        train.where,
+        len(test),
+        test.where,
+        len(train.classes),
+    )
+
+
+def features_of(run: Run, named: str) -> Path:
+    """The folder of the features: the one that an option names, else the run's own."""
+    return Path(named).expanduser() if named else run.folder / "features"
 
 
 @contextlib.contextmanager

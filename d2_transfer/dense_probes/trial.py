@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
@@ -12,7 +11,7 @@ from densessl.core.distributed import barrier, rank
 from .. import results, trials
 from ..classification import weights
 from ..classification.networks import check_size, network_of, stages_of
-from ..classification.trial import begun, written_once
+from ..classification.trial import begun, features_of, tell_images, written_once
 from ..run import Run
 from ..stops import stoppable
 from ..weights import Weights
@@ -49,16 +48,8 @@ def run_trial(run: Run, trial: int) -> None:
     started = results.now()
     with stoppable(), written_once(rank()):
         train, test = read(cfg, run.data)
-        logger.info(
-            "%d training images (%s) and %d test images (%s) of %d classes",
-            len(train),
-            train.where,
-            len(test),
-            test.where,
-            len(train.classes),
-        )
-        place = cfg.FEATURES.CACHE
-        cache = Path(place).expanduser() if place else run.folder / "features"
+        tell_images(train, test)
+        cache = features_of(run, cfg.FEATURES.CACHE)
         kept = run.trial_folder(trial)
         metrics = measure(cfg, train, test, run.weights.sha256, cache, device, kept)
     if rank() == 0:
