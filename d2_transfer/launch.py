@@ -200,8 +200,13 @@ class Meeting:
         place = (self.machines.host, self._store.port, f"run_{self._runs}")
         said = multiprocessing.get_context("spawn").SimpleQueue()
         arguments = (
-            *(function, args, processes, self.machines),
-            *(place, "nccl" if cuda else "gloo", said),
+            function,
+            args,
+            processes,
+            self.machines,
+            place,
+            "nccl" if cuda else "gloo",
+            said,
         )
         context = multiprocessing.spawn(_worker, arguments, nprocs=processes, join=False)
         stops: list[int] = []

@@ -26,8 +26,12 @@ ROUNDING = 1e-6  # per cent; a sum of eleven precisions may end just above 100
 
 # Options that may differ between trials of one experiment.
 NOT_PART_OF_THE_EXPERIMENT = (
-    *("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS"),
-    *("DATALOADER.NUM_WORKERS", "DATALOADER.TIMEOUT", "TEST.PREDICTIONS"),
+    "OUTPUT_DIR",
+    "SEED",
+    "MODEL.WEIGHTS",
+    "DATALOADER.NUM_WORKERS",
+    "DATALOADER.TIMEOUT",
+    "TEST.PREDICTIONS",
 )
 # Options that say where something lies, which changes no number: as if they were empty.
 PLACES = ("FEATURES.CACHE", "KNN.CACHE")

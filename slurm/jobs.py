@@ -181,7 +181,8 @@ def transfer_jobs(
         job(
             f"{name}-{trial}",
             f"trial_{trial}/result.json",
-            *("--trial", str(trial)),
+            "--trial",
+            str(trial),
             content=(*content, str(seed + trial - 1)),
             array=name,
         )

@@ -22,12 +22,14 @@ from .graph import Job
 FILE = "slurm.yaml"
 VERBS = ("pretrain", "convert", "transfer", "table", "scenes", "show", "report")  # that become jobs
 GPU_REQUESTS = ("gpus-per-node", "gres", "none")
+# fmt: off
 OWN = {  # sbatch's keys that are set from the job itself or from the fields below
-    *("job-name", "nodes", "ntasks", "ntasks-per-node", "array", "dependency", "chdir", "output"),
-    *("kill-on-invalid-dep", "requeue", "no-requeue", "signal", "error", "open-mode", "wrap"),
-    *("partition", "account", "qos", "constraint", "time", "mem", "cpus-per-task", "gres"),
-    *("gpus-per-node", "parsable", "test-only", "wait"),
+    "job-name", "nodes", "ntasks", "ntasks-per-node", "array", "dependency", "chdir", "output",
+    "kill-on-invalid-dep", "requeue", "no-requeue", "signal", "error", "open-mode", "wrap",
+    "partition", "account", "qos", "constraint", "time", "mem", "cpus-per-task", "gres",
+    "gpus-per-node", "parsable", "test-only", "wait",
 }
+# fmt: on
 EARLY = 60  # seconds by which SLURM may send its signal too early, as sbatch's manual says
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
 

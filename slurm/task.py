@@ -182,9 +182,12 @@ class _Run:
         if self.job.resources.per == "node" and self.environment.num_nodes > 1:
             address, port = self._meeting()
             argv[1:1] = [
-                *("--num-machines", str(self.environment.num_nodes)),
-                *("--machine-rank", str(self.environment.node)),
-                *("--dist-url", f"tcp://{address}:{port}"),
+                "--num-machines",
+                str(self.environment.num_nodes),
+                "--machine-rank",
+                str(self.environment.node),
+                "--dist-url",
+                f"tcp://{address}:{port}",
             ]
         return [*program, *argv]
 

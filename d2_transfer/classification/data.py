@@ -54,7 +54,9 @@ def check_data(
     if official and sizes != official and not stand_in:
         logger.warning(
             "%s has %d training and %d test images, not %d and %d: metrics compare with no paper's",
-            *(_title(cfg), *sizes, *official),
+            _title(cfg),
+            *sizes,
+            *official,
         )
     if cfg.DATASETS.LIST not in ("", SEEDED):
         remark_on_list(train, splits[0], cfg.DATASETS.LIST, cfg.DATASETS.SHARE)

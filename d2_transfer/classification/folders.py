@@ -127,7 +127,10 @@ def remark_on_list(chosen: Images, train: Images, wanted: str, share: float) -> 
     if abs(len(chosen) / len(train) - share) > 0.1 * share:
         logger.warning(
             "%s lists %d of %d training images, which is not the %g %% of the protocol",
-            *(wanted, len(chosen), len(train), 100 * share),
+            wanted,
+            len(chosen),
+            len(train),
+            100 * share,
         )
     if missing := len(train.classes) - len(np.unique(chosen.labels)):
         logger.warning("%s lists no image of %d classes", wanted, missing)

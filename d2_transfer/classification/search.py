@@ -42,7 +42,9 @@ def choose(
         if rank() == 0:
             logger.info(
                 "search: %d settings on %d images, chosen by %d held out",
-                *(len(settings), len(part), len(held)),
+                len(settings),
+                len(part),
+                len(held),
             )
         scores = [
             _score(cfg, number, setting, part, held, folder, build)

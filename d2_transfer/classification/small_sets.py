@@ -105,36 +105,42 @@ def _cars(folder: Path) -> tuple[Images, Images]:
 
 SETS = {
     "cifar10": SmallSet(
-        *("CIFAR-10", "cifar-10-batches-py", "data_batch_1 … 5, test_batch, batches.meta"),
-        *(_cifar("CIFAR10"), (50000, 10000)),
+        "CIFAR-10",
+        "cifar-10-batches-py",
+        "data_batch_1 … 5, test_batch, batches.meta",
+        _cifar("CIFAR10"),
+        (50000, 10000),
     ),
     "cifar100": SmallSet(
-        *("CIFAR-100", "cifar-100-python", "train, test, meta"),
-        *(_cifar("CIFAR100"), (50000, 10000)),
+        "CIFAR-100", "cifar-100-python", "train, test, meta", _cifar("CIFAR100"), (50000, 10000)
     ),
     "cub200": SmallSet(
         "CUB-200-2011",
         "CUB_200_2011",
         "images/, images.txt, classes.txt, image_class_labels.txt, train_test_split.txt",
-        *(_cub, (5994, 5794)),
+        _cub,
+        (5994, 5794),
     ),
     "cars": SmallSet(
         "Stanford Cars",
         "stanford_cars",
         "cars_train/, cars_test/, devkit/, cars_test_annos_withlabels.mat",
-        *(_cars, (8144, 8041)),
+        _cars,
+        (8144, 8041),
     ),
     "aircraft": SmallSet(
         "FGVC-Aircraft",
         "fgvc-aircraft-2013b",
         "data/images/, data/variants.txt, data/images_variant_trainval.txt and …_test.txt",
-        *(_aircraft, (6667, 3333)),
+        _aircraft,
+        (6667, 3333),
     ),
     "pets": SmallSet(
         "Oxford-IIIT Pets",
         "oxford-iiit-pet",
         "images/, annotations/trainval.txt and test.txt",
-        *(_pets, (3680, 3669)),
+        _pets,
+        (3680, 3669),
     ),
 }
 

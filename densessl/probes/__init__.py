@@ -17,7 +17,6 @@ _HOME = {
     "join_levels": "cells",
     "knn_segment": "retrieval",
     "linear_probe": "linear",
-    "majority": "cells",
     "match": "clusters",
     "overcluster": "clusters",
     "read_pairs": "pairs",

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = 255
-
 
 def cell_counts(labels: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
     """How many pixels of each class lie in each position's cell: int32 ``[B, h, w, classes]``.
@@ -34,12 +32,6 @@ def cell_counts(labels: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
 def shares(counts: Tensor) -> Tensor:
     """Soft labels: counts ``[…, classes]`` over their sum, float32; zeros where nothing counts."""
     return counts.float() / counts.sum(-1, keepdim=True).clamp(min=1)
-
-
-def majority(counts: Tensor) -> Tensor:
-    """The most frequent class of each cell, long ``[…]``: of equal ones the lowest; 255 without
-    any pixel that counts."""
-    return counts.argmax(-1).masked_fill(counts.sum(-1) == 0, IGNORED)
 
 
 def join_levels(maps: Sequence[Tensor]) -> Tensor:

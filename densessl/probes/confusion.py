@@ -54,10 +54,6 @@ class Confusion:
         """The mean of :meth:`iou` over the classes that occur; NaN if none does."""
         return float(self.iou().nanmean())
 
-    def mean_accuracy(self) -> float:
-        """The mean of :meth:`recall` over the labelled classes; NaN without labels."""
-        return float(self.recall().nanmean())
-
     def accuracy(self) -> float:
         """Per cent of the labelled positions that are right; NaN without labels."""
         return float(_per_cent(self.counts.diagonal().sum().double(), self.counts.sum().double()))

@@ -110,8 +110,11 @@ class Logs:
             loss = f"{line['loss']:.4f}" if "loss" in line else "of no step (all skipped)"
             logger.info(
                 "epoch %d: loss %s, learning rate %.3g, %.1f images/s, %.0f %% waiting for data",
-                *(self._said, loss, line["lr"]),
-                *(line["images_per_second"], 100 * line["data_wait"]),
+                self._said,
+                loss,
+                line["lr"],
+                line["images_per_second"],
+                100 * line["data_wait"],
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from .. import config
 
 # Options that may differ between the sessions of a run: they change where it runs, what it says
 # or how often it saves, but not which numbers it computes (beyond rounding on another device).
+# fmt: off
 FREE = (
     "OUTPUT_DIR",
     "DATA.PATH",  # the data may have moved; the names of its images are compared instead
@@ -32,11 +33,13 @@ FREE = (
     "CHECKPOINT.KEEP",
     "CHECKPOINT.KEEP_EVERY",
     "LOG.PERIOD",
-    *("KNN.PERIOD", "KNN.TRAIN", "KNN.VAL", "KNN.MAX_TRAIN", "KNN.MAX_VAL"),  # it only looks on
-    *("KNN.K", "KNN.TEMPERATURE"),
-    *("PROBE.PERIOD", "PROBE.IMAGES", "PROBE.MASKS", "PROBE.VAL_IMAGES", "PROBE.VAL_MASKS"),
-    *("PROBE.CLASSES", "PROBE.LEVELS", "PROBE.MAX_TRAIN", "PROBE.MAX_VAL"),
+    # What these measure changes nothing.
+    "KNN.PERIOD", "KNN.TRAIN", "KNN.VAL", "KNN.MAX_TRAIN", "KNN.MAX_VAL",
+    "KNN.K", "KNN.TEMPERATURE",
+    "PROBE.PERIOD", "PROBE.IMAGES", "PROBE.MASKS", "PROBE.VAL_IMAGES", "PROBE.VAL_MASKS",
+    "PROBE.CLASSES", "PROBE.LEVELS", "PROBE.MAX_TRAIN", "PROBE.MAX_VAL",
 )
+# fmt: on
 FINAL = "backbone_final.pth"
 NOT_IN_FINAL = ("model", "optimizer", "scaler", "logs", "patience", "unreadable", "watch")
 

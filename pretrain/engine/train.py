@@ -226,7 +226,7 @@ class Run:
         )
         model = distribute(self.method, self.device)
         self.stepper = Stepper(
-            *(self.method, model, self.optimizer, self.device, cfg.AMP, cfg.SOLVER.CLIP_EACH)
+            self.method, model, self.optimizer, self.device, cfg.AMP, cfg.SOLVER.CLIP_EACH
         )
 
     # ---- where a run stands ----

@@ -61,7 +61,12 @@ def voters_of(model: "Pretrained", level: str, args) -> Voters:
     """
     size = args.size or model.cfg.VIEWS.SIZE
     images = ClassFolders(
-        *(Path(args.train), 0, size, "--train", model.bounds, model.cfg.DATA.MAX_PIXELS),
+        Path(args.train),
+        0,
+        size,
+        "--train",
+        model.bounds,
+        model.cfg.DATA.MAX_PIXELS,
         each=args.train_limit,
     )
     parts, labels = [], []

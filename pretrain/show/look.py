@@ -138,7 +138,10 @@ def views_of(model: "Pretrained", image: Path, size: int, seed: int, local: int 
     # In proportion to the views, and whole patches.
     side = round(options.LOCAL_SIZE * size / options.SIZE / PATCH) * PATCH
     dataset = ViewDataset(
-        *(ImageSource(image.parent, [image.name], str(image)), global_recipe, size, seed),
+        ImageSource(image.parent, [image.name], str(image)),
+        global_recipe,
+        size,
+        seed,
         local_recipe,
         max(LEAST_LOCAL, side),
         model.bounds,

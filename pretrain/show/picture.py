@@ -199,7 +199,8 @@ def _row(part: "SubFigure", panels: Sequence[Panel], widths: Sequence[float] | N
         shares = [free, *shares, free]
     height = part.bbox.height / part.figure.dpi  # inches
     place = part.add_gridspec(
-        *(1, len(shares)),
+        1,
+        len(shares),
         width_ratios=shares,
         left=0.012,
         right=0.988,

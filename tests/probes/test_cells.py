@@ -19,7 +19,6 @@ def test_pixels_belong_to_the_position_that_upsampling_puts_there(size, grid):
     assert torch.equal(probes.cell_counts(labels[1], 4, grid), counts[1])
 
 
-def test_shares_and_majority():
+def test_shares():
     counts = torch.tensor([[1, 3], [2, 2], [0, 0]])
     assert probes.shares(counts).tolist() == [[0.25, 0.75], [0.5, 0.5], [0, 0]]
-    assert probes.majority(counts).tolist() == [1, 0, 255]
