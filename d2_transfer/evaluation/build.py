@@ -5,18 +5,20 @@ import importlib.util
 import io
 from collections.abc import Sequence
 
-from densessl.core.errors import unknown
+from densessl.core import waiting
+from densessl.core.errors import StoppedEarly, unknown
+from densessl.core.progress import Bar
 
 from .. import compat
 from .cityscapes import CityscapesInstanceEvaluator
 from .coco import CocoEvaluator
 from .pascal_voc import OccurringClassesVOCEvaluator
-from .progress import Progress, Quiet
 from .semantic import SemanticEvaluator
 
 compat.setup()
 from detectron2.data import MetadataCatalog  # noqa: E402
-from detectron2.evaluation import DatasetEvaluator  # noqa: E402
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators  # noqa: E402
+from detectron2.utils import comm  # noqa: E402
 
 NOT_RECORDED = ("ACC-",)  # of single classes there is the IoU
 
@@ -62,3 +64,38 @@ def flat_metrics(results: dict) -> dict[str, float]:
         for name, value in metrics.items()
         if not name.startswith(NOT_RECORDED)
     }
+
+
+class Progress(DatasetEvaluator):
+    """Counts images on a bar, and looks for stop requests; measures nothing."""
+
+    def __init__(self, description: str, images: int):
+        self.description, self.images = description, images
+        self.bar: Bar | None = None
+
+    def reset(self):
+        if comm.is_main_process():
+            self.bar = Bar(self.description, self.images).__enter__()
+
+    def process(self, inputs, outputs):
+        if self.bar:
+            self.bar.advance(len(inputs))
+        if waiting.asked() and comm.get_world_size() == 1:  # others would wait for this one
+            self.close()
+            raise StoppedEarly("stopped in the evaluation; the same command evaluates again")
+
+    def evaluate(self):
+        self.close()
+
+    def close(self):
+        if self.bar:
+            self.bar.__exit__(None, None, None)
+            self.bar = None
+
+
+class Quiet(DatasetEvaluators):
+    """Several evaluators as one, without what pycocotools prints."""
+
+    def evaluate(self):
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super().evaluate()

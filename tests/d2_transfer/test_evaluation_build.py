@@ -11,9 +11,10 @@ from densessl.d2_transfer.evaluation.build import (
     CityscapesInstanceEvaluator,
     CocoEvaluator,
     OccurringClassesVOCEvaluator,
+    Progress,
+    Quiet,
     SemanticEvaluator,
 )
-from densessl.d2_transfer.evaluation.progress import Progress, Quiet
 from densessl.d2_transfer.stops import stoppable
 
 from densessl.core import waiting
