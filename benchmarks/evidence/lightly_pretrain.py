@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--scale", type=float, nargs=2, default=(0.1, 0.5), help="area of a crop")
     made.add_argument("--queue", type=int, default=256)
     made.add_argument("--momentum", type=float, default=0.99)
-    made.add_argument("--rate", type=float, default=0.001, help="of AdamW at this batch")
+    made.add_argument("--rate", type=float, default=0.0003, help="of AdamW at this batch")
     made.add_argument("--decay", type=float, default=1e-4)
     made.add_argument("-o", "--output", type=Path, required=True)
     return made
