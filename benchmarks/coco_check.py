@@ -17,11 +17,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
 from densessl.d2_transfer.datasets import custom_reading
 from densessl.d2_transfer.datasets.coco_content import no_garbage_collection
 from densessl.d2_transfer.datasets.inspection import spread
-from PIL import Image
-from pycocotools import mask as coco_mask
 
 WIDTH, HEIGHT, CATEGORIES = 640, 480, 80
 POINTS = 35  # of a polygon, on average: COCO's files have some 60 million numbers

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+
 from densessl.pretrain.scenes import main as scenes
 
 from .health_bands import IMAGES, SIDE, TWINS, lines

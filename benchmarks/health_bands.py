@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 import yaml
+
 from densessl.pretrain import config
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods import METHODS

@@ -68,6 +68,7 @@ class Inputs:
     def views(self):
         """The crops as views of 224 px."""
         import torch
+
         from densessl.pretrain.views import View
 
         b = len(self.crops[0])
@@ -77,9 +78,8 @@ class Inputs:
 
 def matching(form, x):
     """The correspondence of one step."""
-    from densessl.pretrain import correspondence as c
-
     from benchmarks import plain_forms as plain
+    from densessl.pretrain import correspondence as c
 
     loss, g = x.options["loss"], x.options["grid"]
     if loss == "densecl":
@@ -106,9 +106,9 @@ def matching(form, x):
 def head(form, x, found):
     """The loss of one step, from raw projections that have a gradient."""
     import torch.nn.functional as F
-    from densessl.pretrain import losses
 
     from benchmarks import plain_forms as plain
+    from densessl.pretrain import losses
 
     loss, g = x.options["loss"], x.options["grid"]
     if loss == "pixpro":
@@ -143,9 +143,9 @@ def head(form, x, found):
 
 def resim_level(form, query_map, key_map, boxes_q, boxes_k, valid):
     import torch.nn.functional as F
-    from densessl.pretrain import losses
 
     from benchmarks import plain_forms as plain
+    from densessl.pretrain import losses
 
     scale = query_map.shape[3] / 224
     if form == "plain":
@@ -273,6 +273,7 @@ def kernels(args) -> None:
     """The ways to log-sum-exp over the queue with its gradient: time and error against float64."""
     import torch
     import torch.nn.functional as F
+
     from densessl.pretrain.losses import queue_logsumexp
 
     torch.set_num_threads(args.threads)

@@ -15,6 +15,7 @@ import time
 from contextlib import contextmanager
 
 import torch
+
 from densessl.pretrain import config
 from densessl.pretrain.engine.optimizers import build_optimizer
 from densessl.pretrain.engine.schedules import scaled_lr

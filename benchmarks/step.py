@@ -16,13 +16,14 @@ import statistics
 import time
 
 import torch
+from rich.console import Console
+from rich.table import Table
+
 from densessl.pretrain import config
 from densessl.pretrain.engine.optimizers import build_optimizer
 from densessl.pretrain.engine.schedules import scaled_lr
 from densessl.pretrain.methods import build_method
 from densessl.pretrain.views import View
-from rich.console import Console
-from rich.table import Table
 
 FRAMEWORKS = {  # preset: the framework alone, with the same number of forward passes
     "densecl": ("moco_v2", []),

@@ -15,6 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fvcore.common.config import CfgNode
+from PIL import Image, ImageFilter
+from rich.console import Console
+from rich.table import Table
+from torchvision import transforms as v1
+from torchvision.transforms import v2
+
 from densessl.pretrain.views import (
     NORMALIZATION,
     RECIPES,
@@ -23,12 +30,6 @@ from densessl.pretrain.views import (
     build_source,
     collate,
 )
-from fvcore.common.config import CfgNode
-from PIL import Image, ImageFilter
-from rich.console import Console
-from rich.table import Table
-from torchvision import transforms as v1
-from torchvision.transforms import v2
 
 BATCH = 32
 

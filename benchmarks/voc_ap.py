@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from densessl.d2_transfer import compat
-from densessl.d2_transfer.evaluation.pascal_voc import OccurringClassesVOCEvaluator
 from rich.console import Console
 from rich.table import Table
+
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.evaluation.pascal_voc import OccurringClassesVOCEvaluator
 
 compat.setup()
 from detectron2.data import MetadataCatalog  # noqa: E402

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 from densessl.configs import FOLDER
-
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK, load_object
 

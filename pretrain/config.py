@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from densessl.configs.presets import Preset, built_in, find
 from fvcore.common.config import CfgNode
 
 from densessl import configs, decoding
+from densessl.configs.presets import Preset, built_in, find
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import FORM, MARK
 from densessl.core.files import read_text

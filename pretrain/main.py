@@ -6,7 +6,6 @@ import sys
 import textwrap
 
 from densessl.configs.presets import Preset
-
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.overrides import pairs
 from densessl.core.parser import Parser

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from densessl.d2_transfer import flags
-from densessl.d2_transfer.protocols import DETECTION, find
-from densessl.d2_transfer.tables import layouts
 
 from densessl.core.errors import InputError
 from densessl.core.files import sha256
 from densessl.core.home import expand
+from densessl.d2_transfer import flags
+from densessl.d2_transfer.protocols import DETECTION, find
+from densessl.d2_transfer.tables import layouts
 
 from . import file_jobs
 from . import jobs as making

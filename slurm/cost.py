@@ -5,9 +5,9 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from densessl.configs import presets
 
 from densessl import configs
+from densessl.configs import presets
 
 from .graph import Job
 

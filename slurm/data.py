@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densessl.d2_transfer.protocols import DENSE, DETECTION, family_of, room
-
 from densessl.core.errors import InputError, unknown
+from densessl.d2_transfer.protocols import DENSE, DETECTION, family_of, room
 
 LINKS = "data"  # in the folder of a run: a link to each data set that was named by itself
 FOLDERS = {  # the start of a data set's name in Detectron2: its folders

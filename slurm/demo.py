@@ -9,11 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from densessl.d2_transfer import compat
-
 from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.core.parser import Parser
 from densessl.core.progress import duration
+from densessl.d2_transfer import compat
 
 from . import data, expansion, pipeline, reproduce
 from .spec import Call

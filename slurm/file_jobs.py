@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from densessl.d2_transfer.tables import layouts
-
 from densessl.core.errors import InputError, unknown
 from densessl.core.home import expand
+from densessl.d2_transfer.tables import layouts
 
 from . import jobs as making
 from .data import Data

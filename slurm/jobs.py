@@ -12,11 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from densessl.d2_transfer import flags
-from densessl.d2_transfer.protocols import DETECTION, anywhere, find
-
 from densessl.core.errors import InputError
 from densessl.core.files import sha256
+from densessl.d2_transfer import flags
+from densessl.d2_transfer.protocols import DETECTION, anywhere, find
 
 from . import cost
 from .graph import Job, Resources

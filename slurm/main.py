@@ -5,14 +5,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from densessl.d2_transfer import flags as of_transfer
-from densessl.d2_transfer import own_data
-from densessl.d2_transfer.protocols import find
-
 from densessl.core import log
 from densessl.core.errors import InputError, nearest
 from densessl.core.overrides import pairs
 from densessl.core.parser import Parser
+from densessl.d2_transfer import flags as of_transfer
+from densessl.d2_transfer import own_data
+from densessl.d2_transfer.protocols import find
 
 from . import flags, jobs, state
 from .data import Data, folders_of

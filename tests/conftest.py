@@ -66,6 +66,7 @@ def tiny(pictures, tmp_path_factory):
     sums, and two threads on busy cores are slower than one: one it is.
     """
     import torch
+
     from densessl.pretrain import config
 
     torch.set_num_threads(1)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from densessl.d2_transfer import datasets
 from PIL import Image
 from torch import Tensor
 
 from densessl import probes
 from densessl.core.errors import run_module
 from densessl.core.files import write_json
+from densessl.d2_transfer import datasets
 
 VOID = 255
 CELLS = 16  # pixels of a cell's side, as res4 has them

@@ -6,9 +6,9 @@ Names that Detectron2 has mean here what they mean there.
 
 from functools import partial
 
-from densessl.configs import FOLDER
 from fvcore.common.config import CfgNode
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
 from densessl.decoding import MAX_PIXELS
 

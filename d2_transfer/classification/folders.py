@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-from densessl.configs import FOLDER
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError, nearest
 from densessl.core.files import read_text, walk
 from densessl.decoding import SUFFIXES, is_image

@@ -6,9 +6,9 @@ Names that Detectron2 and classification have mean here what they mean there.
 from fractions import Fraction
 from functools import partial
 
-from densessl.configs import FOLDER
 from fvcore.common.config import CfgNode
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
 from densessl.decoding import MAX_PIXELS
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from densessl.configs import presets
 from fvcore.common.config import CfgNode
+
+from densessl.configs import presets
 
 from ..results import Record
 from ..tables.matching import config_names

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from densessl.configs import FOLDER
 from fvcore.common.config import CfgNode
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError, nearest, unknown
 from densessl.core.files import read_json, read_text, require_file, walk
 from densessl.core.names import LIST, from_line, one_line

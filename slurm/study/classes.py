@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from densessl.d2_transfer.classification.folders import read_folders
-from densessl.d2_transfer.classification.images import Images
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer.classification.folders import read_folders
+from densessl.d2_transfer.classification.images import Images
 
 from . import linking
 from .model import Protocol, Reads

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from densessl.d2_transfer.datasets import custom
-
 from densessl.core.errors import InputError
 from densessl.core.files import decode, write_json
+from densessl.d2_transfer.datasets import custom
 
 from .model import Protocol, Reads
 

@@ -8,11 +8,10 @@ import logging
 import shutil
 from pathlib import Path
 
-from densessl.d2_transfer import main as transfer
-
 from densessl.core import log
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly, unknown
 from densessl.core.files import write_json
+from densessl.d2_transfer import main as transfer
 
 from .graph import Graph, measured, pretraining
 from .model import PRETRAINED

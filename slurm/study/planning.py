@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fvcore.common.config import CfgNode
+
+from densessl.core.errors import InputError, unknown
 from densessl.d2_transfer.classification.config import BACKBONES
 from densessl.pretrain.advise import look, machine_of
 from densessl.pretrain.advise_model import Images, Machine
 from densessl.pretrain.advise_rules import FEWEST
 from densessl.pretrain.images_argument import data_of
 from densessl.pretrain.views import ImageSource, build_source
-from fvcore.common.config import CfgNode
-
-from densessl.core.errors import InputError, unknown
 
 from ..jobs import RANDOM_STARTS as CONTROLS
 from ..pipeline import NAME

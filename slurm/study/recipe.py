@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
 from densessl.pretrain import config
 from densessl.pretrain.advise_model import Advice, Images, Machine
 from densessl.pretrain.advise_rules import advise, run_steps, starting_config
-from fvcore.common.config import CfgNode
 
 SHORT = {"simclr": "demo_simclr"}  # of a method: its config for short runs on a CPU
 SMALLEST = 32  # views of a network's whole stride

@@ -8,11 +8,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-from densessl.d2_transfer.dense_probes.own import OwnData, read_own
 from PIL import Image
 
 from densessl.core.errors import InputError
 from densessl.core.files import write_text
+from densessl.d2_transfer.dense_probes.own import OwnData, read_own
 from densessl.probes import pairs
 
 from . import linking

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+
+from densessl import probes
+from densessl.core.loader import close_all
 from densessl.d2_transfer.classification.images import Images
 from densessl.d2_transfer.classification.loading import EvaluationCrops
 from densessl.d2_transfer.classification.networks import build_backbone
@@ -17,10 +21,6 @@ from densessl.d2_transfer.dense_probes.probing import levels_of
 from densessl.d2_transfer.trials import detectron2_log
 from densessl.pretrain import advise_trial
 from densessl.pretrain.views import ImageSource
-from fvcore.common.config import CfgNode
-
-from densessl import probes
-from densessl.core.loader import close_all
 
 from .recipe import Recipe
 
@@ -122,8 +122,9 @@ class Detector:
 
     def __init__(self, cfg, data: custom.Custom):
         began = time.perf_counter()
-        from densessl.d2_transfer.trainer import Trainer
         from detectron2.utils.events import EventStorage
+
+        from densessl.d2_transfer.trainer import Trainer
 
         custom.register(data)
         with (

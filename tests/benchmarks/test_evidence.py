@@ -8,14 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from densessl.d2_transfer import results
-from densessl.slurm import data, expansion, pipeline
-from densessl.slurm.spec import seeds_of
 from PIL import Image
 
 from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import contrasts, document, lightly_pretrain, measured, shortcuts
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer import results
+from densessl.slurm import data, expansion, pipeline
+from densessl.slurm.spec import seeds_of
 
 NAMES = ("evidence/scenes", "evidence/photos")
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import yaml
-from densessl.pretrain import config
 
 import densessl
 from densessl.core.errors import InputError, nearest
 from densessl.core.overrides import is_option, pairs
+from densessl.pretrain import config
 
 
 def test_keys_and_values_come_in_any_mixture():

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from densessl.d2_transfer import convert
-from densessl.slurm import flags
-from densessl.slurm.settings import Cluster
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer import convert
+from densessl.slurm import flags
+from densessl.slurm.settings import Cluster
 
 FOLDER = "my run's $HOME"
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from densessl.d2_transfer.resolve import resolve
-from densessl.pretrain import config
-from densessl.slurm import pipeline
 
 from densessl.core.errors import InputError
 from densessl.core.home import expand
 from densessl.core.parser import Parser
 from densessl.core.text import as_written
+from densessl.d2_transfer.resolve import resolve
+from densessl.pretrain import config
+from densessl.slurm import pipeline
 
 NAMES = ["2026_11_28", "1.10", "007", "1e5", "0x10", "on", "2026-11-28", "12:30:45", "None", "[1]"]
 

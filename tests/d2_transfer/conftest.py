@@ -134,6 +134,7 @@ def _learns(protocol, variant, weights, data, out, overrides, metric, gain, flag
     import json
 
     import yaml
+
     from densessl.d2_transfer import main, protocols, results
 
     before = untrained(protocol, variant, weights, out / "before", data, overrides, own)

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import yaml
+
 from densessl.d2_transfer import results
 
 SHARES = ((1, 4), (10, 40), (100, 400))

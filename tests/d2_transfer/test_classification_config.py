@@ -5,13 +5,13 @@ import sys
 
 import pytest
 import yaml
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import classification
 from densessl.d2_transfer.classification.config import combinations, describe
 from densessl.d2_transfer.classification.settings import Schedule, configured
 from densessl.d2_transfer.protocols import CLASSIFICATION, PROTOCOLS
 from densessl.d2_transfer.results import config_fingerprint
-
-from densessl.core.errors import InputError
 
 ROWS = {name: row for name, row in PROTOCOLS.items() if row.family == CLASSIFICATION}
 ALL = [(name, variant) for name, row in ROWS.items() for variant in row.variants]

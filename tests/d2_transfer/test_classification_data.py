@@ -4,12 +4,12 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from densessl.d2_transfer import classification
-from densessl.d2_transfer.classification.data import check_data, hold_out, read, training_images
-from densessl.d2_transfer.classification.images import draw_of_each_class
 from PIL import Image
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer import classification
+from densessl.d2_transfer.classification.data import check_data, hold_out, read, training_images
+from densessl.d2_transfer.classification.images import draw_of_each_class
 
 
 def picture(file, color=0, size=(20, 16)):

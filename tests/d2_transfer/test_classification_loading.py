@@ -6,6 +6,9 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+from torchvision import transforms as T
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import classification
 from densessl.d2_transfer.classification.data import read
 from densessl.d2_transfer.classification.loading import (
@@ -15,9 +18,6 @@ from densessl.d2_transfer.classification.loading import (
     evaluation_batches,
     training_batches,
 )
-from torchvision import transforms as T
-
-from densessl.core.errors import InputError
 
 
 def config(*overrides):

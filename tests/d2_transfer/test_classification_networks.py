@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import classification
 from densessl.d2_transfer.classification import networks
 from densessl.d2_transfer.classification.networks import build_backbone, stages_of
-
-from densessl.core.errors import InputError
 
 
 @pytest.fixture(scope="module")

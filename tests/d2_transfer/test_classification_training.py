@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
+from densessl.core import waiting
+from densessl.core.errors import InputError, StoppedEarly
 from densessl.d2_transfer import classification
 from densessl.d2_transfer.classification import search
 from densessl.d2_transfer.classification.accuracy import Counts, likeliest
@@ -16,9 +19,6 @@ from densessl.d2_transfer.classification.models import Classifier, LinearProbe
 from densessl.d2_transfer.classification.networks import build_backbone
 from densessl.d2_transfer.classification.settings import Schedule, Setting, configured
 from densessl.d2_transfer.stops import stoppable
-
-from densessl.core import waiting
-from densessl.core.errors import InputError, StoppedEarly
 
 SMALL = [
     *("INPUT.SIZE", "16", "INPUT.RESIZE", "16"),

@@ -8,16 +8,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+
+import densessl
+from densessl.core import waiting
+from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.d2_transfer import classification, main, results, trials
 from densessl.d2_transfer.classification import features, fit
 from densessl.d2_transfer.classification.data import read
 from densessl.d2_transfer.classification.loading import EvaluationCrops
 from densessl.d2_transfer.classification.networks import build_backbone
 from densessl.d2_transfer.protocols import PROTOCOLS
-
-import densessl
-from densessl.core import waiting
-from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 
 SMALL = ["INPUT.SIZE", "16", "INPUT.RESIZE", "16", "MODEL.BACKBONE", "resnet18"]
 

@@ -1,8 +1,9 @@
 """Run lengths as pycocotools' text: decoded as it does, and judged many at a time."""
 
 import numpy as np
-from densessl.d2_transfer.datasets.coco_masks import CHUNK, CompressedRuns, decoded
 from pycocotools import mask as coco_mask
+
+from densessl.d2_transfer.datasets.coco_masks import CHUNK, CompressedRuns, decoded
 
 
 def runs_of(mask: np.ndarray) -> list[int]:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from densessl.d2_transfer import datasets, dense_probes, results
-from densessl.d2_transfer.datasets.coco_stuff import STUFF, THINGS
-from densessl.d2_transfer.dense_probes.data import read
-from densessl.pretrain.scenes.coco import CATEGORIES
 from PIL import Image
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer import datasets, dense_probes, results
+from densessl.d2_transfer.datasets.coco_stuff import STUFF, THINGS
+from densessl.d2_transfer.dense_probes.data import read
+from densessl.pretrain.scenes.coco import CATEGORIES
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "coco_stuff" / "iic_fine_to_coarse.txt"
 VARIANTS = {"cocostuff27": THINGS | STUFF, "cocostuff15": STUFF, "cocothings12": THINGS}

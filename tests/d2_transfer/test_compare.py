@@ -5,6 +5,9 @@ import math
 
 import pytest
 import yaml
+from scipy import stats
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import results
 from densessl.d2_transfer.compare import main as verb
 from densessl.d2_transfer.compare.comparison import compare
@@ -12,9 +15,6 @@ from densessl.d2_transfer.compare.render import FORMATS
 from densessl.d2_transfer.compare.words import points, verdict
 from densessl.d2_transfer.tables.spread import mean_and_deviation, t_interval
 from densessl.d2_transfer.tables.t_test import paired, welch
-from scipy import stats
-
-from densessl.core.errors import InputError
 
 A = (56.1, 56.4, 55.9, 56.6, 56.2)
 B = (56.9, 57.3, 56.4, 57.7, 56.8)

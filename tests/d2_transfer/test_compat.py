@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
-from densessl.d2_transfer import compat
 
 from densessl.core.errors import EnvironmentLacks
+from densessl.d2_transfer import compat
 
 BLOCKER = """
 import sys

@@ -3,12 +3,12 @@ import hashlib
 import numpy
 import pytest
 import torch
-from densessl.d2_transfer import compat
-from densessl.d2_transfer.convert import ProofFailed, convert, prove, read_weights
-from densessl.d2_transfer.convert.prove import STAGES
 
 import densessl
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.convert import ProofFailed, convert, prove, read_weights
+from densessl.d2_transfer.convert.prove import STAGES
 from densessl.weight_files.keys import detectron2_names
 
 

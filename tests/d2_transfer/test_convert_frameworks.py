@@ -11,10 +11,10 @@ import numpy
 import pytest
 import torch
 import torchvision
-from densessl.d2_transfer.convert import convert, read_weights
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer.convert import convert, read_weights
 from densessl.weight_files.keys import detectron2_names
 from densessl.weight_files.recognise import recognise
 

@@ -8,12 +8,12 @@ import pickle
 import pytest
 import timm
 import torch
-from densessl.d2_transfer import compat, weights
-from densessl.d2_transfer.convert import convert, main, read_weights
 from safetensors.torch import save_file
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat, weights
+from densessl.d2_transfer.convert import convert, main, read_weights
 from densessl.weight_files.keys import detectron2_names
 from densessl.weight_files.recognise import from_file, recognise
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from densessl.d2_transfer.convert import convert, read_weights
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer.convert import convert, read_weights
 from densessl.weight_files.keys import detectron2_names
 from densessl.weight_files.layouts import BRANCHES, BY_NAME, LAYOUTS
 from densessl.weight_files.recognise import recognise

@@ -6,11 +6,11 @@ import numpy
 import pytest
 import torch
 import torchvision
-from densessl.d2_transfer import compat
-from densessl.d2_transfer.convert import check_detector_config, convert, read_weights
 from safetensors.torch import save_file
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.convert import check_detector_config, convert, read_weights
 from densessl.weight_files.recognise import from_file, recognise
 
 BRANCHES = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}

@@ -6,6 +6,9 @@ import zipfile
 import numpy
 import pytest
 import torch
+
+import densessl
+from densessl.core.errors import InputError
 from densessl.d2_transfer import compat
 from densessl.d2_transfer.convert import (
     check_detector_config,
@@ -13,9 +16,6 @@ from densessl.d2_transfer.convert import (
     read_checkpoint,
     read_weights,
 )
-
-import densessl
-from densessl.core.errors import InputError
 from densessl.weight_files.keys import depth_of, detectron2_names, expected, fpn_to_detectron2
 from densessl.weight_files.recognise import recognise
 

@@ -3,6 +3,9 @@
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer.convert import (
     ProofFailed,
     convert,
@@ -12,9 +15,6 @@ from densessl.d2_transfer.convert import (
     read_weights,
 )
 from densessl.d2_transfer.convert.prove import STAGES
-from safetensors.torch import load_file, save_file
-
-from densessl.core.errors import InputError
 from densessl.weight_files.recognise import recognise
 
 NORMALIZATION = {"mean": [0.5] * 3, "std": [0.25] * 3, "channel_order": "RGB"}

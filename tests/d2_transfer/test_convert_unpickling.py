@@ -16,10 +16,10 @@ import types
 import numpy
 import pytest
 import torch
-from densessl.d2_transfer.convert import convert, read_checkpoint
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer.convert import convert, read_checkpoint
 from densessl.weight_files.unpickle import HISTORY, Held
 
 TENSOR = torch.arange(6.0).reshape(2, 3)

@@ -6,11 +6,11 @@ import json
 import pytest
 import timm
 import torch
-from densessl.d2_transfer.convert import convert
 from safetensors.torch import save_file
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer.convert import convert
 from densessl.weight_files import origin
 from densessl.weight_files.recognise import from_file, recognise
 

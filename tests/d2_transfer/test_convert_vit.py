@@ -6,11 +6,11 @@ import pytest
 import timm
 import torch
 import torchvision
-from densessl.d2_transfer.convert import ProofFailed, convert, prove_vit
-from densessl.d2_transfer.convert.prove_timm import VIT_STAGES as STAGES
 
 import densessl
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer.convert import ProofFailed, convert, prove_vit
+from densessl.d2_transfer.convert.prove_timm import VIT_STAGES as STAGES
 from densessl.weight_files import vit
 from densessl.weight_files.recognise import recognise
 from densessl.weight_files.vit import expected, to_timm, torchvision_names

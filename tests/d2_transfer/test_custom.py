@@ -7,13 +7,13 @@ import pickle
 
 import numpy as np
 import pytest
-from densessl.configs import FOLDER
-from densessl.d2_transfer import compat, datasets
-from densessl.d2_transfer.datasets import custom
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat, datasets
+from densessl.d2_transfer.datasets import custom
 
 compat.setup()  # before any test imports Detectron2
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import compat, main, pictures
 from densessl.d2_transfer.datasets import custom
 from densessl.d2_transfer.datasets.registration import forget
-
-from densessl.core.errors import InputError
 from tests.d2_transfer.test_custom import HEIGHT, WIDTH, Data, rle
 
 compat.setup()  # before any test imports Detectron2

@@ -8,14 +8,14 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import compat, datasets, main
 from densessl.d2_transfer.datasets import cityscapes, custom
 from densessl.d2_transfer.protocols import DETECTION, PROTOCOLS
 from densessl.d2_transfer.resolve import resolve
 from densessl.d2_transfer.stops import stoppable
-from PIL import Image
-
-from densessl.core.errors import InputError
 
 compat.setup()  # before any test imports Detectron2
 EVERY = [  # of the protocols with Detectron2
@@ -321,9 +321,10 @@ def test_cityscapes_objects_are_those_of_detectron2s_own_reader(scenes, monkeypa
 
 
 def test_voc_classes_are_those_of_detectron2_and_of_the_masks():
+    from detectron2.data.datasets.pascal_voc import CLASS_NAMES
+
     from densessl.d2_transfer.datasets.detection import VOC_CLASSES
     from densessl.pretrain.scenes.labels import THINGS
-    from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 
     assert VOC_CLASSES == CLASS_NAMES
     for label in THINGS:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from densessl.d2_transfer import datasets
-from densessl.d2_transfer.datasets.inspection import SAMPLE, Inspection, spread
 from PIL import Image
 
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer import datasets
+from densessl.d2_transfer.datasets.inspection import SAMPLE, Inspection, spread
 
 ADE = "ADEChallengeData2016"
 ADE_TRAIN, VOC_TRAIN, VOC_VAL = (

@@ -8,11 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.d2_transfer import dense_probes, results, trials
-from densessl.d2_transfer.classification.networks import build_backbone
-from densessl.d2_transfer.dense_probes import features, loading, predictions
-from densessl.d2_transfer.dense_probes.data import read
-from densessl.d2_transfer.protocols import PROBES
 from PIL import Image
 from scipy.optimize import linear_sum_assignment, minimize
 from torchvision.models import resnet
@@ -21,6 +16,11 @@ import densessl
 from densessl import probes
 from densessl.core import waiting
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.d2_transfer import dense_probes, results, trials
+from densessl.d2_transfer.classification.networks import build_backbone
+from densessl.d2_transfer.dense_probes import features, loading, predictions
+from densessl.d2_transfer.dense_probes.data import read
+from densessl.d2_transfer.protocols import PROBES
 
 LEVELS = ["FEATURES.LEVELS", "('res3', 'res4')"]
 SMALL = ["INPUT.SIZE", "(64, 96)", "MODEL.BACKBONE", "resnet18", *LEVELS]

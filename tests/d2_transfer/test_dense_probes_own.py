@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-from densessl.d2_transfer import datasets, dense_probes, results, trials
-from densessl.d2_transfer.dense_probes.data import read
-from densessl.d2_transfer.dense_probes.own import read_own
 from PIL import Image, ImageDraw
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer import datasets, dense_probes, results, trials
+from densessl.d2_transfer.dense_probes.data import read
+from densessl.d2_transfer.dense_probes.own import read_own
 
 FOLDERS = ("train_images", "train_masks", "val_images", "val_masks")
 SMALL = ["MODEL.BACKBONE", "resnet18", "INPUT.SIZE", "(48, 64)", "FEATURES.LEVELS", "('res2',)"]

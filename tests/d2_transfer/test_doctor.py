@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
-from densessl.d2_transfer import doctor
 
 import densessl
+from densessl.d2_transfer import doctor
 
 WITHOUT = """
 import sys

@@ -5,6 +5,9 @@ import os
 import signal
 
 import pytest
+
+from densessl.core import waiting
+from densessl.core.errors import InputError, StoppedEarly
 from densessl.d2_transfer import compat, datasets
 from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
 from densessl.d2_transfer.evaluation.build import (
@@ -16,9 +19,6 @@ from densessl.d2_transfer.evaluation.build import (
     SemanticEvaluator,
 )
 from densessl.d2_transfer.stops import stoppable
-
-from densessl.core import waiting
-from densessl.core.errors import InputError, StoppedEarly
 
 compat.setup()
 EVALUATORS = {

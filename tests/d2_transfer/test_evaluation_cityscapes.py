@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from densessl.d2_transfer import compat
-from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
-from densessl.d2_transfer.evaluation.cityscapes import CityscapesInstanceEvaluator
 from PIL import Image
 
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
+from densessl.d2_transfer.evaluation.cityscapes import CityscapesInstanceEvaluator
 
 compat.setup()
 THINGS = ["person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]

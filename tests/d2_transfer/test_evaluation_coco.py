@@ -11,12 +11,12 @@ import uuid
 import numpy as np
 import pytest
 import torch
-from densessl.d2_transfer import compat
-from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
-from densessl.d2_transfer.evaluation.coco import CocoEvaluator
 from pycocotools import mask as coco_mask
 
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
+from densessl.d2_transfer.evaluation.coco import CocoEvaluator
 
 compat.setup()
 THINGS, PEOPLE = (1, 3, 7), (1,)  # category ids with objects; 9 is there without

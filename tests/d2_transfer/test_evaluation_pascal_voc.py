@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from densessl.d2_transfer import compat
 from densessl.d2_transfer.evaluation.pascal_voc import (
     OccurringClassesVOCEvaluator,

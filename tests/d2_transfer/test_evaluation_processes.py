@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from densessl.d2_transfer.launch import Meeting
 from densessl.d2_transfer.results import class_of
-from PIL import Image
 
 # The children import this by name, so it lies in a file of its own.
 CHILD = '''

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import compat
 from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
 from densessl.d2_transfer.evaluation.semantic import SemanticEvaluator, metrics
 from densessl.d2_transfer.results import class_of
-from PIL import Image
-
-from densessl.core.errors import InputError
 
 compat.setup()
 CLASSES = ["sky", "road", "tree", "car"]

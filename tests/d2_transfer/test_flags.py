@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from densessl.d2_transfer import flags, main
-from densessl.d2_transfer.protocols import DENSE, DETECTION, PROTOCOLS
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer import flags, main
+from densessl.d2_transfer.protocols import DENSE, DETECTION, PROTOCOLS
 
 ROOT = Path(densessl.__file__).parents[1]
 

@@ -4,11 +4,11 @@ import argparse
 
 import pytest
 import torch
-from densessl.d2_transfer.convert import convert
-from densessl.d2_transfer.convert.inspection import examine
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer.convert import convert
+from densessl.d2_transfer.convert.inspection import examine
 
 METHOD = "setsim (dataset imagenet100, images 126689, epochs 200)"
 

@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
-from densessl.d2_transfer.launch import Machines, Meeting
 
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.d2_transfer.launch import Machines, Meeting
 
 # The children import these by name, so they live in a file of their own.
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
+
 from densessl.d2_transfer import main, protocols, results
 from densessl.d2_transfer.classification.voc_objects import SPLITS, read_voc_objects
 from densessl.d2_transfer.protocols import CLASSIFICATION, PROTOCOLS
-from scipy.stats import binom
 
 pytestmark = pytest.mark.slow
 

@@ -8,6 +8,7 @@ ones: test_protocols.py compares their configs.
 """
 
 import pytest
+
 from densessl.d2_transfer import protocols
 
 pytestmark = pytest.mark.slow

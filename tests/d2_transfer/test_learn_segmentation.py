@@ -4,6 +4,7 @@ As in test_learn_detection.py: trained and evaluated on the same few scenes.
 """
 
 import pytest
+
 from densessl.d2_transfer import protocols
 
 pytestmark = pytest.mark.slow

@@ -4,16 +4,16 @@ import os
 import signal
 
 import pytest
+
+from densessl.core import limits, waiting
+from densessl.core.errors import EnvironmentLacks, InputError, Interrupted
+from densessl.core.loader import close_all
 from densessl.d2_transfer import classification, compat
 from densessl.d2_transfer.hooks import BoardMetrics, Forgiving, RunMetrics
 from densessl.d2_transfer.limits import check_machine
 from densessl.d2_transfer.results import config_fingerprint
 from densessl.d2_transfer.run import as_dict
 from densessl.d2_transfer.sampling import BatchOrder, training_loader
-
-from densessl.core import limits, waiting
-from densessl.core.errors import EnvironmentLacks, InputError, Interrupted
-from densessl.core.loader import close_all
 
 compat.setup()
 

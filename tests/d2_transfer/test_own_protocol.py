@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from densessl.d2_transfer import results
-from densessl.d2_transfer.resolve import resolve
 
 import densessl
 from densessl.core.errors import InputError
+from densessl.d2_transfer import results
+from densessl.d2_transfer.resolve import resolve
 
 DOCUMENT = Path(densessl.__file__).parents[1] / "docs" / "protocols.md"
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from densessl.d2_transfer import pictures
 from PIL import Image
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer import pictures
 
 
 def test_overlap_by_hand():

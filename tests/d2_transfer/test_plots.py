@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
-from densessl.d2_transfer.plots import curves, main, runs
-from densessl.d2_transfer.plots.model import breaks, in_legend, running_mean, spread_of
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer.plots import curves, main, runs
+from densessl.d2_transfer.plots.model import breaks, in_legend, running_mean, spread_of
 
 NAN = math.nan
 

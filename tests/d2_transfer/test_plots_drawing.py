@@ -4,12 +4,12 @@ import math
 import re
 
 import pytest
-from densessl.d2_transfer.plots import style
-from densessl.d2_transfer.plots.drawing import draw
-from densessl.d2_transfer.plots.model import Line, Panel, Plot
 from PIL import Image
 
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer.plots import style
+from densessl.d2_transfer.plots.drawing import draw
+from densessl.d2_transfer.plots.model import Line, Panel, Plot
 
 SVG_TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import yaml
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import results
 from densessl.d2_transfer.plots import drawing, layers, main, options, sweeps
 from densessl.d2_transfer.plots.model import in_legend
 from densessl.d2_transfer.plots.trials import Choice
-
-from densessl.core.errors import InputError
 
 IN100 = {"dataset": "imagenet/train (imagenet100)", "images": 126689, "epochs": 200.0}
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from densessl.d2_transfer import datasets
-from densessl.d2_transfer.datasets.prepare import work
-from densessl.d2_transfer.datasets.prepare.main import NAMES, main
 from PIL import Image
 from scipy.io import savemat
 
 import densessl
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer import datasets
+from densessl.d2_transfer.datasets.prepare import work
+from densessl.d2_transfer.datasets.prepare.main import NAMES, main
 
 REPOSITORY = Path(__file__).parents[2]
 DERIVED = {  # what prepare writes, as patterns below the data sets

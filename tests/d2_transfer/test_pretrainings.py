@@ -11,6 +11,9 @@ import statistics
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
+from scipy import stats
+
 from densessl.d2_transfer import results
 from densessl.d2_transfer.compare import main as verb
 from densessl.d2_transfer.compare.comparison import compare
@@ -28,8 +31,6 @@ from densessl.d2_transfer.tables import (
 )
 from densessl.d2_transfer.tables.render import FORMATS, terminal
 from densessl.d2_transfer.tables.t_test import between, holm, of_pretrainings, welch
-from rich.console import Console
-from scipy import stats
 
 # AP by pretraining and fine-tuning, made up; the last pretraining of B has one trial less.
 A = ((56.1, 56.4, 55.9), (57.0, 57.3, 56.8), (55.2, 55.4, 55.6))

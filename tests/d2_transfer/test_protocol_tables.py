@@ -5,6 +5,7 @@ The semantic protocols have theirs in test_semantic_configs.py.
 
 import pytest
 import yaml
+
 from densessl.d2_transfer import compat
 from densessl.d2_transfer.protocols import PROTOCOLS, room
 from densessl.d2_transfer.resolve import resolve

@@ -2,11 +2,11 @@
 
 import pytest
 import yaml
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import compat, main, protocols
 from densessl.d2_transfer.resolve import NORMS, describe_scaling, resolve
 from densessl.d2_transfer.results import flat
-
-from densessl.core.errors import InputError
 
 
 def options(cfg) -> dict:
@@ -50,6 +50,7 @@ def test_what_the_linear_rule_changes_is_said():
 
 def test_channels_last_is_the_same_model():
     import torch
+
     from densessl.d2_transfer.trainer import Trainer
 
     sizes = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
@@ -185,8 +186,9 @@ def test_the_list_names_protocols_variants_and_metrics(capsys):
 
 @pytest.mark.parametrize("name, variant", [("voc_det_c4", ""), ("coco_mask_fpn_1x", "4conv1fc")])
 def test_the_detector_is_as_large_as_the_disk_check_assumes(name, variant):
-    from densessl.d2_transfer import modeling  # noqa: F401
     from detectron2.modeling import build_model
+
+    from densessl.d2_transfer import modeling  # noqa: F401
 
     protocol, _ = protocols.find(name, variant)
     model = build_model(resolve(name, variant, gpus=1, cuda=False))
@@ -201,8 +203,9 @@ def trained(model) -> set[str]:
 @pytest.mark.parametrize("variant", ["res5_trainable", "res5_frozen"])
 def test_frozen_means_what_the_variant_says(variant):
     """FREEZE_AT 4: stem to res4; the norms keep the pretrained statistics as FrozenBN."""
-    from densessl.d2_transfer.trainer import Trainer
     from detectron2.layers import FrozenBatchNorm2d
+
+    from densessl.d2_transfer.trainer import Trainer
 
     cfg = resolve("voc_det_c4_frozen", variant, gpus=1, cuda=False, mini=True)
     model = Trainer.build_model(cfg)
@@ -221,8 +224,9 @@ def test_frozen_means_what_the_variant_says(variant):
 
 @pytest.mark.parametrize("norm", ["BN", "naiveSyncBN"])
 def test_the_extra_norm_follows_res5(norm):
-    from densessl.d2_transfer import modeling  # noqa: F401
     from detectron2.modeling import build_model
+
+    from densessl.d2_transfer import modeling  # noqa: F401
 
     cfg = resolve("voc_det_c4", gpus=1, cuda=False, overrides=["MODEL.RESNETS.NORM", norm])
     model = build_model(cfg)

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
+from torchvision.models import resnet
+
+import densessl
 from densessl.d2_transfer import dense_probes, results
 from densessl.d2_transfer.classification import controls
 from densessl.d2_transfer.classification.networks import build_backbone
 from densessl.d2_transfer.dense_probes.data import read
 from densessl.d2_transfer.dense_probes.loading import Samples
-from torch import nn
-from torchvision.models import resnet
-
-import densessl
 
 SMALL = ["MODEL.BACKBONE", "resnet18", "INPUT.SIZE", "(32, 48)"]
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])

@@ -6,23 +6,24 @@ import logging
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import classification, compat, image_range, results, trials
 from densessl.d2_transfer.classification.images import Images, packed
 from densessl.d2_transfer.datasets.reading import Reading
 from densessl.d2_transfer.resolve import resolve
 from densessl.d2_transfer.weights import Weights
-from PIL import Image
-
-from densessl.core.errors import InputError
 from densessl.decoding import decode
 from tests.decoding.images import png16
 
 compat.setup()
+from detectron2.data import DatasetCatalog, DatasetMapper  # noqa: E402
+from detectron2.structures import BoxMode, PolygonMasks  # noqa: E402
+
 from densessl.d2_transfer import datasets  # noqa: E402
 from densessl.d2_transfer.datasets.detection_mapper import DetectionMapper  # noqa: E402
 from densessl.d2_transfer.datasets.semantic_mapper import SemanticMapper  # noqa: E402
-from detectron2.data import DatasetCatalog, DatasetMapper  # noqa: E402
-from detectron2.structures import BoxMode, PolygonMasks  # noqa: E402
 
 
 def config(protocol, *overrides):

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
-from densessl.d2_transfer import results
-from densessl.d2_transfer.report import bands, collect, curves, health, main
 from PIL import Image
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer import results
+from densessl.d2_transfer.report import bands, collect, curves, health, main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LEAST = bands.measured("moco", "stat/feature_std")[0]

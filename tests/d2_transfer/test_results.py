@@ -5,10 +5,10 @@ import math
 
 import pytest
 import yaml
-from densessl.d2_transfer import results
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer import results
 
 
 def record(**changes) -> results.Record:

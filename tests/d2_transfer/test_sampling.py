@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from densessl.d2_transfer import compat
-from densessl.d2_transfer.sampling import BatchOrder, training_loader, wide_images
 
 from densessl.core.order import seed_of
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.sampling import BatchOrder, training_loader, wide_images
 
 compat.setup()
 

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from densessl.configs import FOLDER
 from densessl.d2_transfer import compat
 from densessl.d2_transfer.results import flat

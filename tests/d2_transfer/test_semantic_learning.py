@@ -4,19 +4,21 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from densessl.configs import FOLDER
 from densessl.d2_transfer import compat
-from PIL import Image
 
 compat.setup()
 import torch  # noqa: E402
+from detectron2.modeling import build_model  # noqa: E402
+from detectron2.solver import build_optimizer  # noqa: E402
+
 from densessl.d2_transfer import (  # noqa: E402, F401  (modeling registers the segmentor)
     modeling,
     solver,
 )
 from densessl.d2_transfer.datasets.semantic_mapper import SemanticMapper  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from detectron2.solver import build_optimizer  # noqa: E402
 
 STEPS = 20
 COLOURS = np.array([[60, 60, 60], [220, 60, 50], [50, 190, 70], [60, 80, 230]], np.uint8)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from densessl.configs import FOLDER
-from densessl.d2_transfer import compat
-from densessl.d2_transfer.datasets.semantic_mapper import SemanticMapper, read_labels
 from PIL import Image
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat
+from densessl.d2_transfer.datasets.semantic_mapper import SemanticMapper, read_labels
 
 CROP = ["INPUT.CROP.SIZE", [48, 40], "INPUT.SCALE", (120, 60)]
 PLAIN = ["INPUT.PHOTOMETRIC_DISTORTION", False, "INPUT.RANDOM_FLIP", "none"]

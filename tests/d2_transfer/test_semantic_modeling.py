@@ -3,20 +3,21 @@
 from itertools import chain
 
 import pytest
-from densessl.configs import FOLDER
-from densessl.d2_transfer import compat
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat
 from densessl.weight_files.keys import detectron2_names
 
 compat.setup()
 import torch  # noqa: E402
-from densessl.d2_transfer import modeling  # noqa: E402
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec  # noqa: E402
 from detectron2.modeling import build_backbone  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torchvision.models import resnet  # noqa: E402
+
+from densessl.d2_transfer import modeling  # noqa: E402
 
 
 def config(name="voc_semseg_fcn_d8", *overrides):

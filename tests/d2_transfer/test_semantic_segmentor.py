@@ -3,18 +3,19 @@
 from itertools import chain
 
 import pytest
-from densessl.configs import FOLDER
-from densessl.d2_transfer import compat
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat
 
 compat.setup()
 import torch  # noqa: E402
-from densessl.d2_transfer import modeling  # noqa: E402
-from densessl.d2_transfer.modeling.segmentor import spans  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
+
+from densessl.d2_transfer import modeling  # noqa: E402
+from densessl.d2_transfer.modeling.segmentor import spans  # noqa: E402
 
 CLASSES = 5
 

@@ -1,16 +1,17 @@
 """The poly rate against its formula, and the decay of every parameter."""
 
 import pytest
-from densessl.configs import FOLDER
-from densessl.d2_transfer import compat, solver
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat, solver
 
 compat.setup()
 import torch  # noqa: E402
-from densessl.d2_transfer import modeling  # noqa: E402, F401  (registers the segmentor)
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.solver import build_optimizer  # noqa: E402
+
+from densessl.d2_transfer import modeling  # noqa: E402, F401  (registers the segmentor)
 
 
 def config(name="voc_semseg_fcn_d8", *overrides):

@@ -5,8 +5,9 @@ import colorsys
 import numpy as np
 import pytest
 import torch
-from densessl.d2_transfer.datasets import semantic_transforms as transforms
 from PIL import Image
+
+from densessl.d2_transfer.datasets import semantic_transforms as transforms
 
 VOC, CITYSCAPES = (2048, 512), (2049, 1025)
 

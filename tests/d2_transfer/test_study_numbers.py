@@ -5,6 +5,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import integrate, stats
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer.report import (
     collect,
     study_data,
@@ -15,9 +18,6 @@ from densessl.d2_transfer.report import (
 from densessl.d2_transfer.report import study_words as words
 from densessl.d2_transfer.report.study_numbers import BETTER, UNSEEN, UNTESTED, WORSE
 from densessl.d2_transfer.tables import power
-from scipy import integrate, stats
-
-from densessl.core.errors import InputError
 from tests.d2_transfer.study_folders import ARMS, SHARES, study
 
 R1, R10, R100 = [10.0, 11.1, 9.2], [20.1, 20.9, 20.2], [30.3, 30.0, 30.9]

@@ -7,11 +7,11 @@ import subprocess
 
 import numpy as np
 import pytest
-from densessl.d2_transfer.dense_probes import predictions
-from densessl.d2_transfer.report.study_page import write_study_page
 from PIL import Image
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer.dense_probes import predictions
+from densessl.d2_transfer.report.study_page import write_study_page
 from tests.d2_transfer.study_folders import ARMS, study
 from tests.d2_transfer.test_report import CHROMIUM, NASTY, Page
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import results
 from densessl.d2_transfer.tables import from_records
 from densessl.d2_transfer.tables import main as verb
 from densessl.d2_transfer.tables.render import FORMATS, terminal
-from rich.console import Console
-
-from densessl.core.errors import InputError
 
 markdown = FORMATS["md"]
 CASES = Path(__file__).resolve().parents[1] / "cases" / "records"

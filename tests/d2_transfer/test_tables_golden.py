@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from densessl.d2_transfer.results import Record
 from densessl.d2_transfer.tables import from_paper, layouts
 from densessl.d2_transfer.tables.render import FORMATS

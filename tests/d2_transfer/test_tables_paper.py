@@ -7,13 +7,13 @@ import math
 
 import pytest
 import yaml
+from scipy import stats
+
+from densessl.core.errors import InputError
 from densessl.d2_transfer import results
 from densessl.d2_transfer.tables import from_paper, layouts, spread
 from densessl.d2_transfer.tables import main as verb
 from densessl.d2_transfer.tables.render import FORMATS
-from scipy import stats
-
-from densessl.core.errors import InputError
 
 IN1K = {"dataset": "imagenet/train", "images": 1281167, "epochs": 200.0}
 IN100 = {"dataset": "imagenet/train (imagenet100)", "images": 126689, "epochs": 200.0}

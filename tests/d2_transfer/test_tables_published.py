@@ -4,11 +4,11 @@ import math
 from collections import Counter
 
 import pytest
+
 from densessl.configs import presets
+from densessl.core.errors import DenseSSLError, InputError
 from densessl.d2_transfer.protocols import PROTOCOLS
 from densessl.d2_transfer.tables import from_paper, layouts, published
-
-from densessl.core.errors import DenseSSLError, InputError
 
 NUMBERS = published.read()
 

@@ -9,10 +9,11 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
+
 from densessl.d2_transfer.tables import from_paper, layouts
 from densessl.d2_transfer.tables.model import Cell, Column, PublishedCell, Row, Table, mark_best
 from densessl.d2_transfer.tables.render import FORMATS, html, latex, markdown, terminal
-from rich.console import Console
 
 NASTY = [
     "<script>alert(1)</script>",

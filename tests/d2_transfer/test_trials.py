@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from densessl.d2_transfer import compat, convert, main, protocols, results, trials
-from densessl.d2_transfer import weights as start
-from densessl.d2_transfer.resolve import resolve
-from densessl.d2_transfer.summary import summary, table
 
 from densessl.core import files
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.metrics import Metrics
+from densessl.d2_transfer import compat, convert, main, protocols, results, trials
+from densessl.d2_transfer import weights as start
+from densessl.d2_transfer.resolve import resolve
+from densessl.d2_transfer.summary import summary, table
 
 compat.setup()  # before any test imports Detectron2
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,9 +272,8 @@ def test_a_loss_that_becomes_nan_ends_the_trial_with_a_message(tmp_path, scenes)
 
 
 def test_a_failed_trial_does_not_lose_the_others(tmp_path, scenes, monkeypatch, capsys):
-    from densessl.d2_transfer import hooks
-
     from densessl.core.errors import DenseSSLError
+    from densessl.d2_transfer import hooks
 
     count = hooks.Progress.after_step
 
@@ -439,9 +438,8 @@ def test_a_trial_whose_evaluation_failed_is_evaluated_and_not_trained_again(
 def test_an_evaluation_that_fails_by_a_bug_loses_no_trial(
     tmp_path, scenes, monkeypatch, no_training, capsys
 ):
-    from densessl.d2_transfer.evaluation import coco
-
     from densessl.core.errors import DenseSSLError
+    from densessl.d2_transfer.evaluation import coco
 
     def fails(self):
         raise TypeError("an evaluator of another version")
@@ -715,8 +713,9 @@ def test_weights_of_another_depth_are_refused(tmp_path, weights):
 
 
 def test_every_backbone_tensor_must_be_the_files(tmp_path, weights):
-    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
     from detectron2.modeling import build_model
+
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
 
     cfg = config(overrides=tiny(2))
     file = start.prepare(str(weights), tmp_path, cfg).file
@@ -749,8 +748,9 @@ def pyramid(width: int = 16) -> dict[str, torch.Tensor]:
 def test_a_pretrained_fpn_goes_into_the_detector_when_asked_for(
     tmp_path, our_checkpoint, transferred
 ):
-    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
     from detectron2.modeling import build_model
+
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
 
     fpn = pyramid()
     source = our_checkpoint(tmp_path / "resim.pth", depth=18, fpn=fpn)
@@ -769,8 +769,9 @@ def test_a_pretrained_fpn_goes_into_the_detector_when_asked_for(
 
 
 def test_an_fpn_that_is_not_there_cannot_be_transferred(tmp_path, weights):
-    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
     from detectron2.modeling import build_model
+
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
 
     cfg = config(overrides=tiny(2, **{"MODEL.FPN.TRANSFER": True}))
     with pytest.raises(InputError, match="random start has no FPN"):

@@ -7,17 +7,17 @@ import signal
 
 import numpy as np
 import pytest
+from PIL import Image
+from torch.utils.data import get_worker_info
+
+import densessl
+from densessl.core.order import epoch_order
 from densessl.pretrain import config
 from densessl.pretrain.advise_model import Images, Machine
 from densessl.pretrain.advise_rules import advise, own_keys, run_steps
 from densessl.pretrain.contradictions import contradictions, horizon, too_large_views
 from densessl.pretrain.engine.order import STREAM
 from densessl.pretrain.views import collate
-from PIL import Image
-from torch.utils.data import get_worker_info
-
-import densessl
-from densessl.core.order import epoch_order
 
 NUMBERS = (4, 30, 1000, 10_000, 1_281_167)
 MACHINES = (Machine(0, cores=2), Machine(1), Machine(6, 80e9))

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from densessl.pretrain.audit import main
 from PIL import Image
 
 import densessl
 from densessl.core.errors import InputError
 from densessl.core.files import sha256
+from densessl.pretrain.audit import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torchvision
-from densessl.pretrain.backbones import SplitBatchNorm2d, build_backbone
-from densessl.pretrain.backbones.resnet import RESNETS
 from torch import nn
 
 from densessl.core.errors import InputError
+from densessl.pretrain.backbones import SplitBatchNorm2d, build_backbone
+from densessl.pretrain.backbones.resnet import RESNETS
 
 
 @pytest.mark.parametrize("name", sorted(RESNETS))

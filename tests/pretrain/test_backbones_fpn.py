@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.backbones import FPN
 
+from densessl.pretrain.backbones import FPN
 from densessl.weight_files import keys
 
 CHANNELS = {"layer2": 6, "layer3": 8, "layer4": 10}

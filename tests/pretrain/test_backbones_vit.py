@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.backbones.vit import VITS, build_vit, position_embedding
 from timm.models import vision_transformer
 from torch import nn
 
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.pretrain.backbones.vit import VITS, build_vit, position_embedding
 
 LEVELS = ["block4", "block8", "block12"]
 

@@ -1,12 +1,12 @@
 """Options: what is wrong is said with its name, its value and what is allowed."""
 
 import pytest
+
+from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.pretrain import config
 from densessl.pretrain.engine.placement import check_compiler
 from densessl.pretrain.engine.resume import differences
 from densessl.pretrain.engine.schedules import scaled_lr
-
-from densessl.core.errors import EnvironmentLacks, InputError
 
 
 def made(*overrides):

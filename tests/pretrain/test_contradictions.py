@@ -1,6 +1,7 @@
 """What ``pretrain`` warns of: options that do not go with the data or the length of the run."""
 
 import pytest
+
 from densessl.pretrain import config
 from densessl.pretrain.contradictions import contradictions, too_large_views
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from densessl.core.errors import InputError
 from densessl.pretrain.correspondence import (
     attention,
     cosine,
@@ -18,8 +20,6 @@ from densessl.pretrain.correspondence import (
     shared_points,
 )
 from densessl.pretrain.correspondence.geometry import coordinates
-
-from densessl.core.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GRIDS = ["g4x5", "g7x7", "g7x7neg"]

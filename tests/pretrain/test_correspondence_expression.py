@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+
+from densessl.core.errors import InputError
 from densessl.pretrain.correspondence import (
     Pair,
     best,
@@ -21,8 +23,6 @@ from densessl.pretrain.correspondence import (
 )
 from densessl.pretrain.correspondence.attention import attention
 from densessl.pretrain.views import View
-
-from densessl.core.errors import InputError
 
 GRID = (5, 6)
 IMAGES = 8

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.correspondence import best, cosine, hough_confidence, mirrored, nearest, vote
 
 from densessl.core.errors import InputError
+from densessl.pretrain.correspondence import best, cosine, hough_confidence, mirrored, nearest, vote
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["grid4x5", "grid7x7_noisy", "grid7x7_shift"]

@@ -4,6 +4,7 @@ from itertools import permutations
 
 import pytest
 import torch
+
 from densessl.pretrain.correspondence import cosine, hungarian, random_pairs, sorted_pairs
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from densessl.pretrain.correspondence import feature_search, soft_attention
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scfs" / "feature_search.npz"

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain.correspondence import windows
-from densessl.pretrain.views import View
 
 from densessl.core.errors import InputError
+from densessl.pretrain.correspondence import windows
+from densessl.pretrain.views import View
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SETTINGS = {"c4": (48, 32), "c3": (32, 24)}

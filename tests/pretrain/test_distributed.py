@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from densessl.pretrain import config
-from densessl.pretrain.backbones import SyncBatchNorm
-from densessl.pretrain.methods import build_method
-from densessl.pretrain.views import View
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from densessl.core import distributed
+from densessl.pretrain import config
+from densessl.pretrain.backbones import SyncBatchNorm
+from densessl.pretrain.methods import build_method
+from densessl.pretrain.views import View
 
 IMAGES = 8
 SIDE = 48  # pixels: 2 x 2 positions of layer4

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+
+import densessl
+from densessl.core.errors import InputError
 from densessl.pretrain import config
 from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods import METHODS
-
-import densessl
-from densessl.core.errors import InputError
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOCUMENT, flags=re.DOTALL))

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+
+import densessl
+from densessl.core.errors import InputError
 from densessl.d2_transfer import convert
 from densessl.pretrain import config
 from densessl.pretrain.engine.changes import named
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods import METHODS
-
-import densessl
-from densessl.core.errors import InputError
 
 LR = "SOLVER.BASE_LR"
 

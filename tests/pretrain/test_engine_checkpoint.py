@@ -8,10 +8,10 @@ import signal
 
 import pytest
 import torch
-from densessl.pretrain.engine.checkpoint import Checkpoints
 
 from densessl.core.checkpoint import sidecar
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.pretrain.engine.checkpoint import Checkpoints
 
 
 def state(step):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from densessl.pretrain.engine.train import train
 
 import densessl
+from densessl.pretrain.engine.train import train
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,7 @@
 """What a checkpoint tells of its run."""
 
 import pytest
+
 from densessl.pretrain import config
 from densessl.pretrain.engine.facts import config_names, recipe
 

@@ -6,9 +6,9 @@ import resource
 from pathlib import Path
 
 import pytest
-from densessl.pretrain.engine.train import train
 
 from densessl.core.errors import EnvironmentLacks
+from densessl.pretrain.engine.train import train
 
 LOGS = ("metrics.jsonl", "log.txt")
 

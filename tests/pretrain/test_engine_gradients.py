@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain.engine.gradients import clip_each_
 
 from densessl.core.errors import InputError
+from densessl.pretrain.engine.gradients import clip_each_
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dino" / "clip_and_freeze.npz"
 

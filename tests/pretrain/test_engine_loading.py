@@ -7,10 +7,10 @@ import time
 
 import pytest
 import torch
-from densessl.pretrain.engine.order import BatchOrder
 
 from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.core.loader import Loader, Options
+from densessl.pretrain.engine.order import BatchOrder
 
 
 class Squares(torch.utils.data.Dataset):

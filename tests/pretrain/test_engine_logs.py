@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+
 from densessl.pretrain.engine.logs import TIME_FIELDS, Logs, Meter
 
 

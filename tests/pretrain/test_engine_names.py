@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import densessl
+from densessl.core import names
+from densessl.core.errors import InputError, StoppedEarly
 from densessl.pretrain.config import load
 from densessl.pretrain.engine import step
 from densessl.pretrain.engine.checkpoint import Checkpoints
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.views import build_source
-
-import densessl
-from densessl.core import names
-from densessl.core.errors import InputError, StoppedEarly
 
 ODD = [b"latin1_\xe9\xff.jpg", b"two\nlines.jpg", b"esc\x1b[31m \x80.jpg"]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from densessl.core.errors import InputError
 from densessl.pretrain.engine import train as training
 from densessl.pretrain.engine.nonfinite import Patience
 from densessl.pretrain.engine.step import Outcome, Stepper
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods import METHODS
-
-from densessl.core.errors import InputError
 
 
 def poisoned(kinds):

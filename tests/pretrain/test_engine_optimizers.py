@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from densessl.pretrain.engine.optimizers import LARS, build_optimizer
 from fvcore.common.config import CfgNode
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from densessl.core.errors import InputError
+from densessl.pretrain.engine.optimizers import LARS, build_optimizer
 
 SHAPES = [(4, 3, 3, 3), (6, 4), (4,), (6,)]
 STEPS = 5

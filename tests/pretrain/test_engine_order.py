@@ -1,9 +1,9 @@
 """The order of samples: a function of the seed and the epoch, whatever runs it."""
 
 import numpy as np
-from densessl.pretrain.engine.order import STREAM, BatchOrder, global_batch, step_seed
 
 from densessl.core.order import epoch_order
+from densessl.pretrain.engine.order import STREAM, BatchOrder, global_batch, step_seed
 
 
 def test_an_epoch_visits_each_image_at_most_once_and_drops_the_rest():

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from densessl.pretrain import config
 from densessl.pretrain.engine.schedules import (
     learning_rate,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.pretrain import config
 from densessl.pretrain.engine.checkpoint import Checkpoints
 from densessl.pretrain.engine.train import Run, train
 from densessl.pretrain.views import apply_photometric, collate
-
-from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 
 
 def stop_at(*steps):

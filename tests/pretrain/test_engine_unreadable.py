@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+from densessl.core.errors import InputError, StoppedEarly
 from densessl.pretrain.engine.checkpoint import Checkpoints
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.engine.unreadable import Unreadable
-
-from densessl.core.errors import InputError, StoppedEarly
 
 
 @pytest.fixture

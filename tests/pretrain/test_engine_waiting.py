@@ -8,14 +8,14 @@ import threading
 from pathlib import Path
 
 import pytest
+
+from densessl.core import limits
+from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.pretrain import audit_images
 from densessl.pretrain.config import load
 from densessl.pretrain.engine.order import global_batch
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.views import build_source
-
-from densessl.core import limits
-from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 
 LAST = 5  # steps
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain import config
-from densessl.pretrain.engine.train import train
-from densessl.pretrain.views import RECIPES, ViewDataset, build_source
 from PIL import Image
 
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.pretrain import config
+from densessl.pretrain.engine.train import train
+from densessl.pretrain.views import RECIPES, ViewDataset, build_source
 from tests.decoding.images import png16
 
 
@@ -98,9 +98,8 @@ def test_resuming_takes_the_stored_range_and_no_new_sample(tiny, tmp_path):
 
 
 def test_a_checkpoint_from_before_goes_on_with_the_upper_eight_of_sixteen_bits(tiny, tmp_path):
-    from densessl.pretrain.engine.checkpoint import Checkpoints
-
     from densessl.core.checkpoint import save
+    from densessl.pretrain.engine.checkpoint import Checkpoints
 
     folder = write(tmp_path / "in", KINDS["12 bits"][0])
     cfg = tiny("moco", None, "DATA.PATH", folder, "SOLVER.MAX_STEPS", 2, "CHECKPOINT.STEPS", 1)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.correspondence import nearest, one_hot
-from densessl.pretrain.losses import dense_info_nce, info_nce, set_info_nce
 
 from densessl.core.errors import InputError
+from densessl.pretrain.correspondence import nearest, one_hot
+from densessl.pretrain.losses import dense_info_nce, info_nce, set_info_nce
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GRIDS = ["g4x5", "g7x7", "g7x7neg"]

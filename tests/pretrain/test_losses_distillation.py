@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain.losses import distillation, next_center, paired_distillation
-from densessl.pretrain.methods.dino import teacher_temperature
 
 from densessl.core.errors import InputError
+from densessl.pretrain.losses import distillation, next_center, paired_distillation
+from densessl.pretrain.methods.dino import teacher_temperature
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DTYPES = {"f64": (torch.float64, 1e-10), "f32": (torch.float32, 1e-5)}

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.losses import nt_xent
 
 from densessl.core.errors import InputError
+from densessl.pretrain.losses import nt_xent
 
 
 def batch(pairs=5, d=6, seed=0, dtype=torch.float64):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.correspondence import geometric_from_coordinates
-from densessl.pretrain.losses import pixel_consistency, pixel_propagation, propagated_consistency
 
 from densessl.core.errors import InputError
+from densessl.pretrain.correspondence import geometric_from_coordinates
+from densessl.pretrain.losses import pixel_consistency, pixel_propagation, propagated_consistency
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pixpro"
 POWERS = {"p1_0": 1.0, "p2_0": 2.0, "p0_5": 0.5}

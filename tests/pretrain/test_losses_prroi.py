@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain.losses import prroi_pool
 
 from densessl.core.errors import InputError
+from densessl.pretrain.losses import prroi_pool
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "resim" / "prroi_pool.npz"
 SIZES = {"1x1": (1, 1), "2x3": (2, 3), "7x7": (7, 7)}

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.losses import queue_logsumexp
-from densessl.pretrain.losses.queue import _attention, _blocks, _heads
 
 from densessl.core.errors import InputError
+from densessl.pretrain.losses import queue_logsumexp
+from densessl.pretrain.losses.queue import _attention, _blocks, _heads
 
 CUDA = pytest.param(
     "cuda",

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.losses import cell_negatives, info_nce, prroi_pool, region_info_nce
 
 from densessl.core.errors import InputError
+from densessl.pretrain.losses import cell_negatives, info_nce, prroi_pool, region_info_nce
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "resim" / "loss.npz"
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.losses import negative_cosine, set_cosine
 
 from densessl.core.errors import InputError
+from densessl.pretrain.losses import negative_cosine, set_cosine
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "simsiam" / "loss.npz"
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from densessl.pretrain.losses import sinkhorn, swapped_prediction
 
 from densessl.core.errors import InputError
+from densessl.pretrain.losses import sinkhorn, swapped_prediction
 
 
 def some_scores(m=24, p=6, seed=0, dtype=torch.float64):

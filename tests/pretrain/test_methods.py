@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+from densessl.core.errors import InputError
 from densessl.pretrain import config
 from densessl.pretrain.correspondence import Pair, nearest, one_hot, salient, set_to_set
 from densessl.pretrain.engine.optimizers import build_optimizer
@@ -13,9 +16,6 @@ from densessl.pretrain.methods import METHODS, build_method
 from densessl.pretrain.methods.heads import DenseProjector, Projector, Queue
 from densessl.pretrain.methods.momentum import ema_update_
 from densessl.pretrain.views import View
-from torch import nn
-
-from densessl.core.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ["BACKBONE.NAME", "resnet18", "MOCO.QUEUE", "32", "BACKBONE.GROUP_SIZE", "2"]

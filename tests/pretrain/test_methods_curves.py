@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain import config
-from densessl.pretrain.engine.train import train
 from PIL import Image
 
+from densessl.pretrain import config
+from densessl.pretrain.engine.train import train
 from tests.pretrain.test_methods_runs import RUNS as RUNS_OF_MOST
 from tests.pretrain.test_methods_runs_dino import RUNS as RUNS_OF_DINO
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+from densessl.core.errors import InputError
 from densessl.pretrain import config
 from densessl.pretrain.correspondence import crop_in_view
 from densessl.pretrain.methods import build_method
 from densessl.pretrain.methods.dino import DINOHead, pooled
 from densessl.pretrain.methods.scfs import LevelHead
 from densessl.pretrain.views import View
-from torch import nn
-
-from densessl.core.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from densessl.pretrain import config
 from densessl.pretrain.methods import build_method
 from densessl.pretrain.methods.heads import MLP, DenseProjector, Projector, SimSiamProjector
 from densessl.pretrain.views import View
-from torch import nn
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ["BACKBONE.NAME", "resnet18", "BACKBONE.GROUP_SIZE", "2", "MOCO.SHUFFLE", "False"]

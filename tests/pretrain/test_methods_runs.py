@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from densessl.pretrain import config
 
 RUNS = {  # method: its config

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from densessl.pretrain import config
-from densessl.pretrain.backbones import build_backbone
-from densessl.pretrain.engine.online_knn import UNREADABLE, ClassFolders, OnlineKNN
-from densessl.pretrain.engine.train import Run, train
 from PIL import Image
 from torchvision import transforms as T
 
 from densessl.core import distributed
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.pretrain import config
+from densessl.pretrain.backbones import build_backbone
+from densessl.pretrain.engine.online_knn import UNREADABLE, ClassFolders, OnlineKNN
+from densessl.pretrain.engine.train import Run, train
 
 COLOURS = {"amber": (210, 140, 40), "blue": (40, 60, 200), "green": (60, 190, 70)}
 

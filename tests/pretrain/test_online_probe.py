@@ -11,15 +11,15 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from densessl.pretrain import config
-from densessl.pretrain.backbones import build_backbone
-from densessl.pretrain.engine.online_probe import OnlineProbe
-from densessl.pretrain.engine.train import Run, train
 from PIL import Image
 from torchvision import transforms as T
 
 from densessl.core import distributed
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.pretrain import config
+from densessl.pretrain.backbones import build_backbone
+from densessl.pretrain.engine.online_probe import OnlineProbe
+from densessl.pretrain.engine.train import Run, train
 from densessl.probes import cell_counts, linear_probe
 
 COLOURS = ((40, 60, 200), (210, 140, 40), (60, 190, 70))

@@ -1,10 +1,10 @@
 """The built-in configs by name: of sweeps, too; and what they say of themselves."""
 
 import pytest
-from densessl.configs import presets
-from densessl.pretrain import config
 
+from densessl.configs import presets
 from densessl.core.errors import InputError
+from densessl.pretrain import config
 
 CROPS, SCALE = "VIEWS.LOCAL_CROPS", "VIEWS.LOCAL_SCALE"
 SWEEPS = {  # the name of each config, its base, and the option in which it differs

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from densessl.pretrain.scenes.contours import center_polygon, edge_polygons, loops, signed_area
-from densessl.pretrain.scenes.render import solid
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
+
+from densessl.pretrain.scenes.contours import center_polygon, edge_polygons, loops, signed_area
+from densessl.pretrain.scenes.render import solid
 
 
 def random_masks(count, share=0.6, height=12, width=15):

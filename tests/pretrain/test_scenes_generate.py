@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from densessl.pretrain.scenes.generate import BUILDERS, MAX_SCALE, MIN_SCALE, MIN_VISIBLE, generate
 from densessl.pretrain.scenes.labels import CLASSES, LABELS
 from densessl.pretrain.scenes.people import KEYPOINTS

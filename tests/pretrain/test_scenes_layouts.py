@@ -6,13 +6,14 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from scipy.io import loadmat
+
 from densessl.pretrain.scenes import dataset, store, voc
 from densessl.pretrain.scenes.generate import generate
 from densessl.pretrain.scenes.labels import CLASSES, LABELS, THINGS
 from densessl.pretrain.scenes.people import KEYPOINTS
-from PIL import Image
-from pycocotools.coco import COCO
-from scipy.io import loadmat
 
 REQUEST = dataset.Request(train=24, val=4, size=96, seed=1)
 

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from densessl.pretrain.scenes import dataset
-from densessl.pretrain.scenes.main import main
 
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.pretrain.scenes import dataset
+from densessl.pretrain.scenes.main import main
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--train", "24", "--val", "4", "--size", "64", "--seed", "5"]

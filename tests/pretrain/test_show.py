@@ -10,6 +10,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from densessl.core.errors import InputError
 from densessl.pretrain import config, show
 from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.show.by_parts import jigsaw, part_maps
@@ -18,9 +21,6 @@ from densessl.pretrain.show.look import look_at, views_of
 from densessl.pretrain.show.main import images_of
 from densessl.pretrain.show.methods import METHODS, chosen
 from densessl.pretrain.views import NORMALIZATION
-from PIL import Image
-
-from densessl.core.errors import InputError
 
 
 def save(path, backbone="resnet18", method="setsim", **views):

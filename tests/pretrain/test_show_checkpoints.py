@@ -5,14 +5,14 @@ from functools import partial
 
 import pytest
 import torch
-from densessl.pretrain import show
-from densessl.pretrain.show.checkpoint import converted, load, read
-from densessl.pretrain.show.look import look_at
-from densessl.pretrain.show.picture import draw_picture
 from PIL import Image
 from torchvision.models import resnet18, resnet34, resnet50
 
 from densessl.core.errors import InputError
+from densessl.pretrain import show
+from densessl.pretrain.show.checkpoint import converted, load, read
+from densessl.pretrain.show.look import look_at
+from densessl.pretrain.show.picture import draw_picture
 
 FACTS = {
     "method": "moco",

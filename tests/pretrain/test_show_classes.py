@@ -6,6 +6,10 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from densessl.core import knn
+from densessl.core.errors import InputError
 from densessl.pretrain import config, show
 from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.show.by_classes import SAMPLES, Voters, classes, samples, voters_of
@@ -13,10 +17,6 @@ from densessl.pretrain.show.checkpoint import load
 from densessl.pretrain.show.look import look_at
 from densessl.pretrain.views import NORMALIZATION
 from densessl.pretrain.views.recipes import RECIPES, ViewRecipe
-from PIL import Image
-
-from densessl.core import knn
-from densessl.core.errors import InputError
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 

@@ -5,6 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from densessl.core.errors import EnvironmentLacks
 from densessl.pretrain import config
 from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.show import matches
@@ -15,9 +18,6 @@ from densessl.pretrain.show.look import look_at
 from densessl.pretrain.show.panels import BAD, GOOD, SideBySide, centre
 from densessl.pretrain.show.picture import draw_picture
 from densessl.pretrain.views import NORMALIZATION
-from PIL import Image
-
-from densessl.core.errors import EnvironmentLacks
 
 
 @pytest.fixture(scope="module")

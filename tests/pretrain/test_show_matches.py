@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from densessl.pretrain import config
 from densessl.pretrain.correspondence import Pair, hough_confidence
 from densessl.pretrain.show import matches

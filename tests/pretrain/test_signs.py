@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+
+from benchmarks.health_bands import TWINS
+from densessl.core.errors import StoppedEarly
 from densessl.pretrain import config
 from densessl.pretrain.engine.announce import remarks
 from densessl.pretrain.engine.collapse import WINDOW, Collapse, at_chance
@@ -18,9 +21,6 @@ from densessl.pretrain.methods import build_method
 from densessl.pretrain.methods.heads import unit
 from densessl.pretrain.methods.signs import image_signs, pair_signs, position_signs
 from densessl.pretrain.scenes import main as scenes
-
-from benchmarks.health_bands import TWINS
-from densessl.core.errors import StoppedEarly
 
 
 def random_units(*shape, seed=0):

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import resnet
+
+from densessl import pretrain
+from densessl.core import files
+from densessl.core.errors import InputError
 from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.backbones.start import starting_state
 from densessl.pretrain.engine.facts import start_facts
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods.base import starting_weights
 from densessl.pretrain.views import NORMALIZATION
-from torchvision.models import resnet
-
-from densessl import pretrain
-from densessl.core import files
-from densessl.core.errors import InputError
 from densessl.weight_files.keys import detectron2_names
 
 BGR = {"mean": [0.406, 0.456, 0.485], "std": [0.225, 0.224, 0.229], "channel_order": "BGR"}

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain.views import RECIPES, ViewDataset, ViewRecipe, build_source, dataset
 from fvcore.common.config import CfgNode
 from PIL import Image
 
 from densessl.core.errors import InputError
+from densessl.pretrain.views import RECIPES, ViewDataset, ViewRecipe, build_source, dataset
 
 
 def source(path, kind="folder", annotations=""):

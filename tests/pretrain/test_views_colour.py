@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as F
-from densessl.pretrain.views import RECIPES, ViewRecipe, colour
 from PIL import Image, ImageFilter
+
+from densessl.pretrain.views import RECIPES, ViewRecipe, colour
 
 FACTORS = torch.tensor([0.6, 0.9, 1.0, 1.4, 0.0])
 

@@ -5,6 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from fvcore.common.config import CfgNode
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from densessl.core.errors import InputError
 from densessl.pretrain.views import (
     NORMALIZATION,
     RECIPES,
@@ -14,11 +19,6 @@ from densessl.pretrain.views import (
     build_source,
     collate,
 )
-from fvcore.common.config import CfgNode
-from PIL import Image
-from torch.utils.data import DataLoader
-
-from densessl.core.errors import InputError
 
 
 def source(path, kind="folder", annotations=""):

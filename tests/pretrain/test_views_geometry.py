@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from densessl.pretrain.views import RECIPES, ViewDataset, build_source, collate
-from densessl.pretrain.views.view import crop, random_box
 from PIL import Image
 
 from densessl.decoding import decode
+from densessl.pretrain.views import RECIPES, ViewDataset, build_source, collate
+from densessl.pretrain.views.view import crop, random_box
 
 WIDTH, HEIGHT = 200, 150
 

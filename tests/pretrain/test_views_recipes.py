@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from fvcore.common.config import CfgNode
+from PIL import Image
+
+from densessl.core.errors import InputError
 from densessl.pretrain import config
 from densessl.pretrain.views import (
     RECIPES,
@@ -14,10 +18,6 @@ from densessl.pretrain.views import (
     collate,
     colour,
 )
-from fvcore.common.config import CfgNode
-from PIL import Image
-
-from densessl.core.errors import InputError
 
 
 @pytest.fixture(scope="module")

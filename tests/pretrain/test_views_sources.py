@@ -13,14 +13,14 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
-from densessl.pretrain.views import RECIPES, ViewDataset, build_source
-from densessl.pretrain.views.shard_index import index_places, scan
-from densessl.pretrain.views.shards import OPEN_SHARDS, expand
-from densessl.pretrain.views.sources import class_folders
 from fvcore.common.config import CfgNode
 from PIL import Image
 
 from densessl.core.errors import InputError
+from densessl.pretrain.views import RECIPES, ViewDataset, build_source
+from densessl.pretrain.views.shard_index import index_places, scan
+from densessl.pretrain.views.shards import OPEN_SHARDS, expand
+from densessl.pretrain.views.sources import class_folders
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from densessl.slurm import state
 from densessl.slurm.graph import Job
 from densessl.slurm.settings import Cluster

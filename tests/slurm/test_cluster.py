@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from densessl.slurm import state, submission
-from densessl.slurm.graph import Job, Resources
 
 from densessl.core.errors import InputError
+from densessl.slurm import state, submission
+from densessl.slurm.graph import Job, Resources
 
 pytestmark = pytest.mark.slow
 

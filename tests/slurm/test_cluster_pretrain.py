@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from densessl.d2_transfer import results
 from densessl.slurm import jobs, state, submission
 from densessl.slurm.graph import Job

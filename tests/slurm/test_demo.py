@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from scipy import stats
+
+from densessl.core.errors import EnvironmentLacks
 from densessl.d2_transfer import results
 from densessl.slurm import demo
 from densessl.slurm.graph import in_order
 from densessl.slurm.local import run_local
-from scipy import stats
-
-from densessl.core.errors import EnvironmentLacks
 
 
 def graph_of(folder, **changes):

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from densessl.slurm.graph import Job, in_order
-from densessl.slurm.local import JobFailed, run_local
 
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.slurm.graph import Job, in_order
+from densessl.slurm.local import JobFailed, run_local
 
 ROOT = Path(__file__).parents[2]
 PYTHON = (sys.executable, "-c")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from densessl.d2_transfer import main as transfer_verb
-from densessl.d2_transfer import results
-from densessl.slurm import cost, jobs
 
 from densessl import configs
 from densessl.core.errors import InputError
+from densessl.d2_transfer import main as transfer_verb
+from densessl.d2_transfer import results
+from densessl.slurm import cost, jobs
 
 CONFIG = "setsim_r50_in100_200ep"  # its cost: 8 V100 for 12 h
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import pytest
+
 from densessl.d2_transfer.protocols import PROTOCOLS
 from densessl.d2_transfer.tables import layouts, published
 from densessl.pretrain import config as pretraining

@@ -5,14 +5,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+
+from densessl import configs
+from densessl.core.errors import InputError
 from densessl.pretrain import config as pretraining
 from densessl.slurm import data, expansion, pipeline, reproduce
 from densessl.slurm.file_jobs import VARIABLE
 from densessl.slurm.graph import in_order
 from densessl.slurm.local import run_local
-
-from densessl import configs
-from densessl.core.errors import InputError
 
 BASE = configs.FOLDER / "pretrain" / "moco_v2_r50_in100_200ep.yaml"
 FILE = """\

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from densessl.d2_transfer import results
-from densessl.slurm import data, expansion, pipeline, reproduce
 
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.d2_transfer import results
+from densessl.slurm import data, expansion, pipeline, reproduce
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "reproduce"
 

@@ -5,11 +5,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from densessl.core.errors import InputError
 from densessl.slurm import settings
 from densessl.slurm.graph import Job
 from densessl.slurm.settings import Cluster, Settings, minutes, understood
-
-from densessl.core.errors import InputError
 
 EXAMPLE = """\
 partition: gpu

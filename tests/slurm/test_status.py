@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.slurm import cancel, status
 from densessl.slurm import state as folder_state
 from densessl.slurm.graph import Finished, Job
 from densessl.slurm.local import JobFailed, run_local
 from densessl.slurm.queue import Queued, parse, read_queue
 from densessl.slurm.state import State, Submission
-
-from densessl.core.errors import EnvironmentLacks, InputError
 
 
 def job(name, *needs, **more):

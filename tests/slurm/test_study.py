@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
+import densessl
+from densessl.core.errors import InputError
 from densessl.slurm import flags
 from densessl.slurm.settings import Cluster
 from densessl.slurm.study import budget, draws, main, model, planning, recipe, watch
 from densessl.slurm.study.budget import Costs, Fitting, Offer
 from densessl.slurm.study.draws import Share
 from densessl.slurm.study.model import Arm, Plan, parse_duration
-from PIL import Image
-
-import densessl
-from densessl.core.errors import InputError
 
 # The draws ---------------------------------------------------------------------------------------
 
@@ -453,6 +453,7 @@ def test_a_stopped_study_resumes_where_it_was(labelled):
 def test_given_weights_are_an_arm_whose_network_all_have(labelled, capfd):
     import torch
     import torchvision
+
     from densessl.slurm.study import running
 
     file = labelled / "imagenet.pth"

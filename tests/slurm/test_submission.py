@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import densessl
+from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.slurm import batch, commands, flags, main, state, submission
 from densessl.slurm.graph import Finished, Job, Resources
 from densessl.slurm.settings import Cluster
 from densessl.slurm.state import Submission
-
-import densessl
-from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

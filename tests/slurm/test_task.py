@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+
 from densessl.slurm import state
 from densessl.slurm.graph import Finished, Job, Resources
 from densessl.slurm.lock import Owner
