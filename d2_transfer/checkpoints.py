@@ -47,7 +47,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return checkpoint.load(Path(filename), "remove it, and the trial begins anew")
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint to go on from, and not only the note of one."""
+        """Whether there is a checkpoint to resume from, and not only the note of one."""
         return super().has_checkpoint() and Path(self.get_checkpoint_file()).is_file()
 
 

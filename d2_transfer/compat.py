@@ -37,7 +37,7 @@ def setup() -> None:
     """
     for name in ("torch", "detectron2"):
         if not is_installed(name):
-            raise errors.EnvironmentLacks(f"{name} is not installed; mend it with: {detectron2()}")
+            raise errors.EnvironmentLacks(f"{name} is not installed; fix it with: {detectron2()}")
     _restore_old_names()
     for begin in OLD_CALLS:
         warnings.filterwarnings("ignore", begin, UserWarning)
@@ -49,7 +49,7 @@ def setup() -> None:
     except ImportError as error:
         raise errors.EnvironmentLacks(
             f"Detectron2's compiled ops do not load ({error}): they were built for another torch; "
-            f"mend it with: {'make detectron2-main' if CHECKOUT else detectron2()}"
+            f"fix it with: {'make detectron2-main' if CHECKOUT else detectron2()}"
         ) from None
 
 
@@ -114,7 +114,7 @@ def _no_compiled_ops() -> types.ModuleType:
         def op(*args, **kwargs):
             raise errors.EnvironmentLacks(
                 f"Detectron2's compiled op '{name}' is not in the release on PyPI; "
-                f"mend it with: {'make detectron2-main' if CHECKOUT else detectron2()}"
+                f"fix it with: {'make detectron2-main' if CHECKOUT else detectron2()}"
             )
 
         return op
@@ -214,7 +214,7 @@ def _engine_defaults() -> types.ModuleType:
 def sort_buckets(model) -> None:
     """Have DDP sort its gradients into buckets now, not after its first step.
 
-    With three processes and more other buckets are another order of sums, and a trial that goes on
+    With three processes and more other buckets are another order of sums, and a trial that resumes
     would differ from the undisturbed one in its first step. Nothing happens without DDP.
     """
     if reducer := getattr(model, "reducer", None):

@@ -1,4 +1,4 @@
-"""``densessl doctor``: what is installed, what is missing, and the exact command that mends it.
+"""``densessl doctor``: what is installed, what is missing, and the exact command that fixes it.
 
 Exit code 3 when the main job (pretrain, convert, transfer) cannot run. Every check guards itself,
 so this runs where nothing else does.
@@ -92,12 +92,12 @@ DATA_SETS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's: a part, its state, what was seen, the command that mends it."""
+    """One line of the doctor's: a part, its state, what was seen, the command that fixes it."""
 
     part: str
     state: str  # OK, MISSING or OPTIONAL
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine() -> list[Finding]:
@@ -146,8 +146,8 @@ def _python() -> list[Finding]:
     if sys.version_info >= OLDEST_PYTHON:
         return [Finding("Python", OK, seen)]
     again = "make clean setup" if install.CHECKOUT else install.command()
-    mend = f"install Python 3.10, 3.11 or 3.12, then: {again}"
-    return [Finding("Python", MISSING, seen, mend)]
+    fix = f"install Python 3.10, 3.11 or 3.12, then: {again}"
+    return [Finding("Python", MISSING, seen, fix)]
 
 
 def _torch() -> list[Finding]:
@@ -160,8 +160,8 @@ def _torch() -> list[Finding]:
         names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
         return [*found, Finding("CUDA", OK, f"{torch.version.cuda}: {', '.join(names)}")]
     if shutil.which("nvidia-smi"):
-        mend = f"update the NVIDIA driver to one for CUDA {torch.version.cuda}"
-        return [*found, Finding("CUDA", OPTIONAL, "a driver is there, torch sees no GPU", mend)]
+        fix = f"update the NVIDIA driver to one for CUDA {torch.version.cuda}"
+        return [*found, Finding("CUDA", OPTIONAL, "a driver is there, torch sees no GPU", fix)]
     return [*found, Finding("CUDA", OPTIONAL, "no GPU; everything runs on the CPU, slowly")]
 
 
@@ -235,8 +235,8 @@ def _cluster() -> list[Finding]:
     slurm = Finding("Slurm", OK, ", ".join(SLURM))
     if lacking:
         detail = f"not on PATH: {', '.join(lacking)}; only 'densessl submit' needs them"
-        mend = "log in to the cluster (one machine: apt-get install slurm-wlm)"
-        slurm = Finding("Slurm", OPTIONAL, detail, mend)
+        fix = "log in to the cluster (one machine: apt-get install slurm-wlm)"
+        slurm = Finding("Slurm", OPTIONAL, detail, fix)
     return [slurm, _package("submitit", "submitit", "submitit", "cluster")]
 
 
@@ -250,10 +250,10 @@ def _data_sets() -> list[Finding]:
             findings.append(Finding(name, OK, f"{root} ({protocols})"))
             continue
         count = f"{len(absent)} of {len(needed.split())} absent under {root}"
-        mend = "export DETECTRON2_DATASETS=DIR  (to try: densessl scenes DIR)"
+        fix = "export DETECTRON2_DATASETS=DIR  (to try: densessl scenes DIR)"
         if len(absent) < len(needed.split()):
-            mend = derive or f"put {', '.join(absent)} under {root}"
-        findings.append(Finding(name, OPTIONAL, f"{count} ({protocols})", mend))
+            fix = derive or f"put {', '.join(absent)} under {root}"
+        findings.append(Finding(name, OPTIONAL, f"{count} ({protocols})", fix))
     return findings
 
 
@@ -270,8 +270,8 @@ def _readers(data_set: str) -> str:
 def _disk() -> list[Finding]:
     free = shutil.disk_usage(".").free / 1e9
     if free < FREE_GB:
-        mend = f"free {FREE_GB - free:.1f} GB, or run elsewhere"
-        return [Finding("disk", MISSING, f"{free:.1f} GB free in {Path.cwd()}", mend)]
+        fix = f"free {FREE_GB - free:.1f} GB, or run elsewhere"
+        return [Finding("disk", MISSING, f"{free:.1f} GB free in {Path.cwd()}", fix)]
     return [Finding("disk", OK, f"{free:.0f} GB free in {Path.cwd()}")]
 
 
@@ -293,8 +293,8 @@ def _file_handles() -> list[Finding]:
     _, soft, hard = limits.handles()
     seen = f"ulimit -n is {soft}, at most {hard}"
     if hard < HANDLES:
-        mend = limits.more_handles(HANDLES, "DATA.WORKERS")
-        return [Finding("file handles", OPTIONAL, f"{seen}; loader processes need more", mend)]
+        fix = limits.more_handles(HANDLES, "DATA.WORKERS")
+        return [Finding("file handles", OPTIONAL, f"{seen}; loader processes need more", fix)]
     return [Finding("file handles", OK, seen)]
 
 
@@ -322,21 +322,21 @@ def _holds_something(path: Path) -> bool:
 
 
 def _show(findings: list[Finding]) -> None:
-    """A table on a terminal; elsewhere one plain line a finding, and one for what mends it."""
+    """A table on a terminal; elsewhere one plain line a finding, and one for what fixes it."""
     if sys.stdout.isatty() and not _import_error("rich"):
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
 
         colours = {OK: "green", MISSING: "bold red", OPTIONAL: "yellow"}
-        table = Table("part", "state", "found", "what mends it", title="densessl doctor")
+        table = Table("part", "state", "found", "how to fix it", title="densessl doctor")
         for finding in findings:
             colour = colours[finding.state]
             state = f"[{colour}]{finding.state}[/{colour}]"
-            table.add_row(finding.part, state, escape(finding.detail), escape(finding.mend))
+            table.add_row(finding.part, state, escape(finding.detail), escape(finding.fix))
         Console().print(table)
         return
     for finding in findings:
         print(f"{finding.state:9s}{finding.part:19s}{finding.detail}")
-        if finding.mend:
-            print(f"{'':9s}{'':19s}mend: {finding.mend}")
+        if finding.fix:
+            print(f"{'':9s}{'':19s}fix: {finding.fix}")

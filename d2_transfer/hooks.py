@@ -96,7 +96,7 @@ class StopWhenAsked(HookBase):
         done = self.trainer.iter + 1
         self.trainer.checkpointer.save(f"model_{self.trainer.iter:07d}")
         raise StoppedEarly(
-            f"stopped at step {done} of {self.trainer.max_iter}, saved; the same command goes on"
+            f"stopped at step {done} of {self.trainer.max_iter}, saved; the same command resumes"
         )
 
 

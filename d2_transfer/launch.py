@@ -240,7 +240,7 @@ class Meeting:
                 self._tell(problem)
             if stops:  # a child that had not yet set out to save when the signal came
                 raise errors.StoppedEarly(
-                    "stopped; the same command goes on from what is saved"
+                    "stopped; the same command resumes from what is saved"
                 ) from None
             raise
 

@@ -10,7 +10,7 @@ from . import flags, own_data
 
 DESCRIPTION = """\
 Fine-tune pretrained weights under a paper's protocol with Detectron2's own trainer, evaluate, and
-average over trials. A trial that is finished is not run again; an interrupted one goes on.
+average over trials. A trial that is finished is not run again; an interrupted one resumes.
 
 WEIGHTS is a checkpoint of 'densessl pretrain' (converted first, with its proof), a converted .pkl,
 'random', 'random_bn' (frozen protocols: a random network with the data's batch-norm statistics), or

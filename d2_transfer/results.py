@@ -52,7 +52,7 @@ class WrongValue(InputError):
 class Record:
     """What one finished trial was and what it measured.
 
-    ``weights`` has ``path`` and ``sha256`` (the path is ``random`` and the sum empty for a random
+    ``weights`` has ``path`` and ``sha256`` (the path is ``random`` and the hash empty for a random
     start); ``pretrain`` is free (``dataset``, ``epochs``, ``method``, …; empty where unknown), and
     pretrainings by one method have one ``recipe`` and a ``seed`` each;
     ``metrics`` is flat, ``bbox/AP`` → per cent, NaN where a metric is undefined, ``bbox/AP-person``

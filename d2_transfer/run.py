@@ -55,7 +55,7 @@ class Run:
         return self.folder / f"trial_{trial}"
 
     def facts(self) -> dict:
-        """What must be the same for a folder to be gone on with, beside the config."""
+        """What must be the same for a folder to be resumed, beside the config."""
         return {
             "protocol": self.protocol,
             "variant": self.variant,

@@ -38,7 +38,7 @@ class Trainer(compat.default_trainer()):
     """Detectron2's DefaultTrainer for one trial.
 
     Adds: the batches, their augmentations and all that torch draws are functions of SEED and the
-    step, so that a stopped trial goes on bit for bit; checkpoints are atomic and hold the
+    step, so that a stopped trial resumes bit for bit; checkpoints are atomic and hold the
     optimizer's state in both versions of Detectron2; the weights file is proved to have filled the
     backbone; after PreciseBN all ranks have rank 0's statistics. ``lines``: the run's
     metrics.jsonl, ``trial``: its number.
@@ -51,7 +51,7 @@ class Trainer(compat.default_trainer()):
         super().__init__(cfg)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint, else load MODEL.WEIGHTS and check that all of it took."""
+        """Resume from the last checkpoint, else load MODEL.WEIGHTS and check that all were used."""
         super().resume_or_load(resume)
         if self.start_iter == 0 and self.cfg.MODEL.WEIGHTS:
             transfer_fpn = self.cfg.MODEL.FPN.TRANSFER

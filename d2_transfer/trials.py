@@ -279,5 +279,5 @@ def detectron2_log(file: Path, main: bool) -> Iterator[None]:
 
 
 def cut_back(lines: Metrics, trial: int, steps: int) -> None:
-    """Forget what a killed trial logged after the checkpoint that it goes on from."""
+    """Forget what a killed trial logged after the checkpoint that it resumes from."""
     lines.cut_back(lambda line: line.get("trial") != trial or line.get("iteration", 0) <= steps)

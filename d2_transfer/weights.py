@@ -56,7 +56,7 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
 
     ``named``: ``random``; ``supervised:FILE``, a torchvision state dict; a converted ``.pkl``; or
     any checkpoint that ``densessl convert`` knows, which is converted (with its proof) to
-    ``folder/weights_<sum>.pkl``. Raises InputError for what cannot be understood and for a config
+    ``folder/weights_<hash>.pkl``. Raises InputError for what cannot be understood and for a config
     that does not suit the weights.
     """
     if named == RANDOM:

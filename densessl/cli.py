@@ -11,7 +11,7 @@ from .core import command, names
 from .core.errors import DenseSSLError, InputError, nearest
 
 VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of help)
-    "pretrain": ("pretrain.main", "train a backbone without labels; goes on by itself"),
+    "pretrain": ("pretrain.main", "train a backbone without labels; resumes by itself"),
     "convert": ("d2_transfer.convert.main", "a checkpoint to weights, proved by running both"),
     "inspect": ("d2_transfer.convert.inspection", "what a checkpoint is, and what it converts to"),
     "transfer": ("d2_transfer.main", "fine-tune under a paper's protocol, k trials, averaged"),
@@ -30,7 +30,7 @@ VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of hel
     "status": ("slurm.status", "what became of the jobs of a folder"),
     "cancel": ("slurm.cancel", "take a folder's jobs out of the queue"),
     "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),
-    "doctor": ("d2_transfer.doctor", "what is installed, what is missing, what mends it"),
+    "doctor": ("d2_transfer.doctor", "what is installed, what is missing, how to fix it"),
 }
 JOB = "job"  # the verb that batch files call; not for people
 

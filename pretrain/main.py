@@ -1,4 +1,4 @@
-"""``densessl pretrain``: train a backbone without labels; found unfinished, it goes on."""
+"""``densessl pretrain``: train a backbone without labels; found unfinished, it resumes."""
 
 import os
 import re
@@ -14,7 +14,7 @@ ROW = re.compile(r"_\d+ep$")  # ends the names of the configs that are rows of p
 EPILOG = """
 KEY VALUE pairs (or KEY=VALUE) change options of the config file, as in
 'SOLVER.EPOCHS 100 DATA.WORKERS 8'.
-The same command goes on after an interruption (Ctrl-C, SIGTERM: saved, exit code 75) and after a
+The same command resumes after an interruption (Ctrl-C, SIGTERM: saved, exit code 75) and after a
 crash (from the last checkpoint). A lower rate after a divergence, or more epochs of a complete
 run: 'SOLVER.BASE_LR 0.01 --change SOLVER.BASE_LR'. Several GPUs:
 torchrun --standalone --nproc_per_node 8 -m densessl pretrain …
@@ -24,7 +24,7 @@ torchrun --standalone --nproc_per_node 8 -m densessl pretrain …
 def parser() -> Parser:
     parse = Parser(
         prog="densessl pretrain",
-        description="Train a backbone without labels; found unfinished, it goes on.",
+        description="Train a backbone without labels; found unfinished, it resumes.",
         epilog=EPILOG,
         keys=_keys,
     )

@@ -50,7 +50,7 @@ RECIPES = (
 )
 BACKBONES = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
 OPTIONS = {
-    "OUTPUT_DIR": "output",  # the run's folder; a run found there goes on
+    "OUTPUT_DIR": "output",  # the run's folder; a run found there resumes
     "SEED": (0, ">= 0"),  # all that is random is a function of it, epoch, sample and step
     # folder: a tree of images; list: a text file; coco: a JSON; shards: tars
     "DATA.SOURCE": ("folder", ("folder", "list", "coco", "shards")),

@@ -191,7 +191,7 @@ class Builder:
         make = partial(making.pretrain_job, config, words, nodes=nodes, gpus=gpus, needs=needs)
         make = partial(make, local=self.call.local, start=start)
         folder = self.folder / "pretrain" / key
-        sum_of = partial(making.pretraining_sum, made_here=start is not None)
+        sum_of = partial(making.pretraining_hash, made_here=start is not None)
         folder = self._own(folder, make(folder).content[-1], sum_of)
         job = make(folder, name=f"pretrain-{folder.name}")
         self._add("pretrain", job)
@@ -226,7 +226,7 @@ class Builder:
                 under += f"-{_slug(name.split('.')[-1])}_{_slug(value)}"
             under += "-mini" if self.mini else ""
         folder = self.folder / "transfer" / under / key
-        folder = self._own(folder, found.sum, making.transfer_sum)
+        folder = self._own(folder, found.sum, making.transfer_hash)
         if folder in self.results:
             return  # in miniature, two protocols may be one
         self.results[folder] = row.method

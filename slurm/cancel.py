@@ -14,7 +14,7 @@ from .queue import read_queue
 def main(argv: list[str]) -> int:
     """Take the jobs of a folder out of the queue, and stop those that run; they save first.
 
-    'densessl submit retry DIR', or the command that submitted them, goes on with them.
+    'densessl submit retry DIR', or the command that submitted them, resumes with them.
     """
     parser = Parser(prog="densessl cancel", description=main.__doc__)
     parser.add_argument("folder", metavar="DIR", help="of a submission")

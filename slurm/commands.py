@@ -65,7 +65,7 @@ def _patiently(
             return answer
     raise StoppedEarly(
         f"{name} failed {len(BACKOFF) + 1} times ({error}); what was done before is kept: run the "
-        "same command again later to go on"
+        "same command again later to resume"
     )
 
 

@@ -72,7 +72,7 @@ def preview(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) ->
 
 
 def submit(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> None:
-    """Submit the jobs, and show what became of each and how to go on."""
+    """Submit the jobs, and show what became of each and how to resume."""
     tell(submission.submit(jobs, folder, cluster), folder, cluster)
 
 

@@ -67,12 +67,12 @@ def pretrain_job(
         needs=tuple(needs),
         outputs=(Path(folder) / "backbone_final.pth",),
         program=program,
-        content=("pretrain", pretraining_sum(cfg, made_here=start is not None)),
+        content=("pretrain", pretraining_hash(cfg, made_here=start is not None)),
         resources=Resources(nodes, gpus, "gpu", cost.of_pretraining(config, words, nodes * gpus)),
     )
 
 
-def pretraining_sum(cfg: Mapping[str, Any], made_here: bool = False) -> str:
+def pretraining_hash(cfg: Mapping[str, Any], made_here: bool = False) -> str:
     """The sum of a pretraining's options, less those that do not change what comes out.
 
     ``cfg`` may come from a run's ``config.yaml``. Data count by the last two parts of their path,
@@ -230,13 +230,13 @@ def _resolve(
     if keep_batch and found.family != DETECTION:
         raise InputError(f"--keep-batch is for detection and segmentation, not for {protocol}")
     cfg = resolve(protocol, variant, processes, mini, options, cuda, custom, keep_batch)
-    return Resolved(cfg, variant, found.file(variant), transfer_sum(cfg))
+    return Resolved(cfg, variant, found.file(variant), transfer_hash(cfg))
 
 
 _resolve_once = lru_cache(maxsize=None)(_resolve)  # a table asks for the same one for every row
 
 
-def transfer_sum(cfg) -> str:
+def transfer_hash(cfg) -> str:
     """The sum of a protocol's config (or of a ``config.yaml`` read), as records hold it."""
     from densessl.d2_transfer import results, run
 

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 def pretrain(argv: list[str]) -> int:
     """Submit a pretraining, one process a GPU.
 
-    Found unfinished, it goes on. KEY VALUE pairs change options of the config file, as in
+    Found unfinished, it resumes. KEY VALUE pairs change options of the config file, as in
     'SOLVER.EPOCHS 100 DATA.WORKERS 8'; KEY=VALUE does so, too.
     """
     parser = Parser(
@@ -190,7 +190,7 @@ def retry(argv: list[str]) -> int:
     if not settings:
         raise InputError(
             f"the jobs of {folder} ran on this machine, not on a cluster; run the same command "
-            "again to go on"
+            "again to resume"
         )
     log.setup()
     flags.submit(work, folder, Cluster.from_dict(settings))

@@ -46,7 +46,7 @@ class Row:
     """One job as :func:`look` finds it.
 
     ``state``: ``done``; ``running``; ``requeued`` (stopped politely, in the queue again);
-    ``queued``; ``stopped`` (goes on with the same command); ``failed``; ``lost`` (it ran, and SLURM
+    ``queued``; ``stopped`` (resumes with the same command); ``failed``; ``lost`` (it ran, and SLURM
     no longer knows it: its machine failed, or it was killed); ``not run`` (what it needs failed);
     ``cancelled``; ``waiting`` (never submitted). ``step`` of ``total``, ``left`` as text and
     ``speed`` in images/s are those of a running job; ``says`` is why, or its last line.

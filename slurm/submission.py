@@ -1,7 +1,7 @@
 """A graph of jobs goes to SLURM: what is finished, queued or running is left alone.
 
 The batch files are Submitit's. Every submission is noted in the run folder at once, so that one
-that failed half-way goes on when it is run again.
+that failed half-way resumes when it is run again.
 """
 
 import logging
@@ -50,7 +50,7 @@ def submit(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> 
     Jobs with the same ``array`` go as one job array. ``needs`` become ``afterok``, ``after``
     becomes ``afterany``; a job whose needs fail is cancelled by SLURM. Raises InputError where
     sbatch refuses a job or one in the queue is now defined otherwise, EnvironmentLacks without
-    SLURM, and StoppedEarly when SLURM was busy for half a minute; the same call goes on.
+    SLURM, and StoppedEarly when SLURM was busy for half a minute; the same call resumes.
     """
     _require()
     folder = Path(folder).absolute()
@@ -204,7 +204,7 @@ def _queue() -> Mapping[str, Queued]:
         except DenseSSLError as error:
             if delay is None:
                 raise StoppedEarly(
-                    f"{error}, again and again; run the same command later to go on"
+                    f"{error}, again and again; run the same command later to resume"
                 ) from None
             logger.warning("%s; again in %d s", error, delay)
             time.sleep(delay)

@@ -245,7 +245,7 @@ class _Run:
             why = "SLURM ended it, as it does when another process has died without a word"
             return self._fail(code, why, start)
         if self._settle(replace(self.state, state="stopped", code=STOPPED)):
-            self._say("stopped; 'densessl submit retry' goes on")
+            self._say("stopped; 'densessl submit retry' resumes")
         return STOPPED
 
     def _come_back(self, start: int) -> int:

@@ -224,7 +224,7 @@ class Fit:
             return
         self._save()
         raise StoppedEarly(
-            f"stopped at step {self.step} of {self.schedule.steps}, saved; the same command goes on"
+            f"stopped at step {self.step} of {self.schedule.steps}, saved; the same command resumes"
         )
 
     def _images(self) -> list[str]:

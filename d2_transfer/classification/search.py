@@ -31,7 +31,7 @@ def choose(
     Each of the SEARCH grid trains once, with the whole schedule, on the training images without
     SEARCH.HELD_OUT of each class; equal accuracies: the first. A search is done once in a run's
     folder, by its first trial (with that one's seed), and all trials use what it chose. Finished
-    settings are not trained again, the one that was stopped goes on. ``folder`` must be another
+    settings are not trained again, the one that was stopped resumes. ``folder`` must be another
     for another config or other weights.
     """
     settings = grid(cfg)

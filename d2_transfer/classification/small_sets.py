@@ -89,7 +89,7 @@ def _cars(folder: Path) -> tuple[Images, Images]:
         from scipy.io import loadmat
     except ModuleNotFoundError:
         raise EnvironmentLacks(
-            "scipy is not installed, and Cars needs it; mend it with: pip install scipy"
+            "scipy is not installed, and Cars needs it; fix it with: pip install scipy"
         ) from None
     files = ("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat")
     for file in ("devkit/cars_meta.mat", *files):

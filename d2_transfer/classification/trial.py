@@ -33,7 +33,7 @@ logger = logging.getLogger("densessl")
 def run_trial(run: Run, trial: int) -> None:
     """Train and evaluate one trial in this process (one of ``run.gpus``), and write its record.
 
-    As :func:`d2_transfer.trials.run_trial`: reads the trial's ``config.yaml``, goes on from its
+    As :func:`d2_transfer.trials.run_trial`: reads the trial's ``config.yaml``, resumes from its
     checkpoint, saves and raises StoppedEarly when asked to stop. Leaves ``model_final.pth``, what
     was trained.
     """

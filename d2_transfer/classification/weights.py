@@ -30,7 +30,7 @@ def prepare(
 ) -> Weights:
     """Turn what the user named into a weights file, converting it (with the proof).
 
-    The file is ``folder/weights_<sum>.pth``, with torchvision's names of a ResNet, timm's of a ViT.
+    The file is ``folder/weights_<hash>.pth``, with torchvision's names of a ResNet, timm's of ViTs.
     ``named``: ``random``; ``random_bn`` (:mod:`.controls`); ``supervised:FILE``, a state dict of
     torchvision or timm; or any checkpoint that ``densessl convert`` knows. ``check(cfg, facts)``
     raises for weights that do not suit the config: :func:`_check` unless named. Raises InputError

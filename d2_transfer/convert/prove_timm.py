@@ -61,7 +61,7 @@ def timms(name: str) -> Callable[..., Any]:
         if error.name != "timm":
             raise
         raise EnvironmentLacks(
-            "timm is not installed, and the proof runs its network; mend it with: "
+            "timm is not installed, and the proof runs its network; fix it with: "
             "pip install 'timm>=1.0'"
         ) from None
     return getattr(models, builder)

@@ -129,10 +129,10 @@ class CityscapesSemantic(SemanticLayout):
         found, all_frames = inspect_files(root, self.split, ("labelTrainIds.png",))
         command = prepare_command("cityscapes", root)
         if found.problems and all_frames:
-            found.problems.append(f"mend it with: {command}")
+            found.problems.append(f"fix it with: {command}")
             found.problems += inspect_files(root, self.split, ("labelIds.png",))[0].problems
         elif all_frames:
-            self.look_at_labels(found, root, f"remove those files, and mend it with: {command}")
+            self.look_at_labels(found, root, f"remove those files, and fix it with: {command}")
         return found
 
 
@@ -214,7 +214,7 @@ def _import(module: str):
     except ImportError:
         name = module.split(".")[0]
         raise EnvironmentLacks(
-            f"{name} is not installed; mend it with: {install.command('transfer')}"
+            f"{name} is not installed; fix it with: {install.command('transfer')}"
         ) from None
 
 

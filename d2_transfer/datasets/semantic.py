@@ -59,7 +59,7 @@ class SemanticLayout(Layout):
         """Every image with its labels, in an order that any machine gives."""
 
     def look_at_labels(self, found: Inspection, root: Path, remedy: str) -> None:
-        """Add what is wrong in a sample of the label images; ``remedy`` says what mends it."""
+        """Add what is wrong in a sample of the label images; ``remedy`` says what fixes it."""
 
         def problem(pair: Pair) -> str | None:
             try:
@@ -102,7 +102,7 @@ class VocSemantic(SemanticLayout):
     def inspect(self, root: Path) -> Inspection:
         found = Inspection()
         base = root / VOC_FOLDER
-        remedy = f"mend it with: {prepare_command('voc_aug', root)}"
+        remedy = f"fix it with: {prepare_command('voc_aug', root)}"
         listed, labels = base / f"{self.split}.txt", base / "labels"
         if not listed.is_file():  # it is written last
             found.problems.append(f"{listed} is not there; {remedy}")
@@ -154,7 +154,7 @@ class AdeSemantic(SemanticLayout):
     def inspect(self, root: Path) -> Inspection:
         found = Inspection()
         images, original, labels = self.folders(root)
-        remedy = f"mend it with: {prepare_command('ade20k', root)}"
+        remedy = f"fix it with: {prepare_command('ade20k', root)}"
         pictures = found.folder(images)
         if not labels.is_dir():
             found.problems.append(f"{labels} is not there; {remedy}")

@@ -137,7 +137,7 @@ def _evaluation_script() -> ModuleType:
         import cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling as script
     except ImportError as error:
         raise EnvironmentLacks(
-            f"cityscapesScripts is not installed ({error}); mend it with: "
+            f"cityscapesScripts is not installed ({error}); fix it with: "
             + install.command("transfer")
         ) from None
     return script

@@ -155,7 +155,7 @@ def _library(fast: bool) -> tuple[type, type]:
             from pycocotools.coco import COCO
             from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise EnvironmentLacks(f"{error}; mend it with: {install.command('transfer')}") from None
+        raise EnvironmentLacks(f"{error}; fix it with: {install.command('transfer')}") from None
     return COCO, COCOeval
 
 

@@ -68,7 +68,7 @@ def look() -> Iterator[None]:
         from matplotlib import style
     except ImportError as error:
         raise EnvironmentLacks(
-            f"matplotlib does not load ({error}); mend it with: pip install 'matplotlib>=3.7'"
+            f"matplotlib does not load ({error}); fix it with: pip install 'matplotlib>=3.7'"
         ) from None
     with style.context(["default", LOOK]):
         yield

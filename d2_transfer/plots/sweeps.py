@@ -10,7 +10,7 @@ from densessl.core.errors import InputError
 from ..compare.selection import metrics_of, of_one_kind
 from ..results import Record
 from ..tables import layouts, matching
-from ..tables.experiments import number, short_sum
+from ..tables.experiments import number, short_hash
 from ..tables.pretrainings import by_recipe
 from .model import Line, Panel, Plot, line_of
 from .options import CROPS, THRESHOLD, Option
@@ -113,8 +113,8 @@ def _series(records: Sequence[Record], option: Option) -> list[Series]:
         if value in each.models:
             other = each.models[value][0]
             raise InputError(
-                f"two models of {complete} have {option.key} {value:g}: {short_sum(other)} in "
-                f"{other.folder} and {short_sum(first)} in {first.folder}; name the folders of one"
+                f"two models of {complete} have {option.key} {value:g}: {short_hash(other)} in "
+                f"{other.folder} and {short_hash(first)} in {first.folder}; name the folders of one"
             )
         each.models[value] = trials
     return list(found.values())

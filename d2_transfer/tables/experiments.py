@@ -105,16 +105,16 @@ def undefined(rows: Iterable[Row]) -> list[str]:
     return ["– among our numbers: undefined in every trial, as the data leave nothing to measure."]
 
 
-def short_sum(record: Record) -> str:
+def short_hash(record: Record) -> str:
     """What tells two models of one name apart: the weights' hash, or where they are."""
     return record.weights["sha256"][:8] or record.weights["path"]
 
 
 def which(trials: Sequence[Record]) -> str:
-    """What tells two rows of one name apart: :func:`short_sum`, or the recipe of several."""
+    """What tells two rows of one name apart: :func:`short_hash`, or the recipe of several."""
     if len(pretrainings(trials)) > 1 and (recipe := trials[0].pretrain.get("recipe")):
         return f"recipe {str(recipe)[:8]}"
-    return short_sum(trials[0])
+    return short_hash(trials[0])
 
 
 def number(value: object) -> str:
@@ -167,7 +167,7 @@ def difference(trials: Sequence[Record]) -> str:
     where = f" ({first.folder} and {other.folder})"
     ours, theirs = config_of(first), config_of(other)
     if ours is None or theirs is None:
-        return f"their config sums differ, and a config.yaml is missing to say where{where}"
+        return f"their config hashes differ, and a config.yaml is missing to say where{where}"
     missing = "(absent)"
     keys = [
         f"{key} is {ours.get(key, missing)} and {theirs.get(key, missing)}"
@@ -175,7 +175,9 @@ def difference(trials: Sequence[Record]) -> str:
         if ours.get(key, missing) != theirs.get(key, missing)
     ]
     if not keys:
-        return f"their config sums differ, but the config.yaml files agree: one was changed{where}"
+        return (
+            f"their config hashes differ, but the config.yaml files agree: one was changed{where}"
+        )
     more = f", and {len(keys) - 6} more keys" if len(keys) > 6 else ""
     return "; ".join(keys[:6]) + more + where
 

@@ -88,9 +88,9 @@ def _recipe(record: Record) -> tuple | None:
 
 def _has_twins(trials: Iterable[Record]) -> bool:
     """Whether two networks of one seed were measured alike (a branch of each, say)."""
-    sums: dict[tuple, str] = {}
+    hashes: dict[tuple, str] = {}
     for trial in trials:
         place = (trial.protocol, trial.variant, trial.mini, trial.pretrain["seed"])
-        if sums.setdefault(place, trial.weights["sha256"]) != trial.weights["sha256"]:
+        if hashes.setdefault(place, trial.weights["sha256"]) != trial.weights["sha256"]:
             return True
     return False

@@ -24,13 +24,13 @@ class InputError(DenseSSLError):
 
 
 class EnvironmentLacks(DenseSSLError):
-    """Something is not installed or not there: say the command that mends it."""
+    """Something is not installed or not there: say the command that fixes it."""
 
     exit_code = 3
 
 
 class StoppedEarly(DenseSSLError):
-    """Stopped on request with everything saved; the same command goes on."""
+    """Stopped on request with everything saved; the same command resumes."""
 
     exit_code = 75
 

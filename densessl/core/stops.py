@@ -86,4 +86,4 @@ def unfinished(what: str) -> Iterator[None]:
         with handled(signal.default_int_handler, [signal.SIGTERM]):
             yield
     except KeyboardInterrupt:
-        raise StoppedEarly(f"stopped; {what} is unfinished, the same command goes on") from None
+        raise StoppedEarly(f"stopped; {what} is unfinished, the same command resumes") from None

@@ -102,7 +102,7 @@ def build_vit(name: str, drop_path: float = 0.0) -> VisionTransformer:
         if error.name != "timm":
             raise
         raise EnvironmentLacks(
-            f"timm is not installed, and {name} needs it; mend it with: pip install 'timm>=1.0'"
+            f"timm is not installed, and {name} needs it; fix it with: pip install 'timm>=1.0'"
         ) from None
     build = getattr(vision_transformer, VITS[name])
     network = build(pretrained=False, num_classes=0, drop_path_rate=drop_path, weight_init="skip")

@@ -28,7 +28,7 @@ def distribute(method: nn.Module, device: torch.device) -> nn.Module:
     """``method``, behind DDP when there are several processes.
 
     Queues are left out of DDP's broadcasts: every process enqueues the same gathered keys. Batch
-    norm statistics follow the first process, as in the official runs. On the CPU a run that goes on
+    norm statistics follow the first process, as in the official runs. On the CPU a run that resumes
     is the undisturbed one bit for bit with any number of processes: DDP sorts its gradients into
     other buckets after its first step, which for three processes and more is another order of sums,
     so there it does that before the first.

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds, and whether the same command may go on from it."""
+"""What a checkpoint of a run holds, and whether the same command may resume from it."""
 
 import os
 from pathlib import Path

@@ -55,7 +55,7 @@ def train(
 ) -> Path:
     """Train ``cfg.METHOD`` on ``cfg.DATA`` and return the path of the final weights.
 
-    Goes on by itself when ``cfg.OUTPUT_DIR`` has checkpoints, and says so when there is nothing
+    Resumes by itself when ``cfg.OUTPUT_DIR`` has checkpoints, and says so when there is nothing
     left to do. ``after_step`` is called with the number of steps done. ``change`` names the options
     that a resumed run is to have otherwise than before (changes.py). Raises InputError for bad
     options or data, StoppedEarly after a signal with everything saved, EnvironmentLacks for a
@@ -263,7 +263,7 @@ class Run:
             self.iteration = state["iteration"]
             self.load(path, state)
             self.unreadable.restore(self.still_unreadable(state["unreadable"]))
-            logger.info("going on after step %d, from %s", self.iteration, path)
+            logger.info("resuming after step %d, from %s", self.iteration, path)
             before, now = state["pretrain"]["processes"], self.facts["processes"]
             if before != now:
                 logger.info("on %d process(es) now, %d then", now, before)
@@ -311,7 +311,7 @@ class Run:
         return changes.advice(self.folder, self.cfg, step, distributed.world_size())
 
     def state(self) -> dict[str, Any]:
-        """Everything that a run going on from here needs; all processes must call it in step."""
+        """Everything that a run resuming from here needs; all processes must call it in step."""
         weights, backbone = self.method.state_dict(), self.method.backbone_state()
         fpn = self.method.fpn_state()
         return {

@@ -1,4 +1,4 @@
-"""A whole set on disk: written in chunks by several processes, gone on with after a stop.
+"""A whole set on disk: written in chunks by several processes, resumed after a stop.
 
 While a set is being written, ``.unfinished`` in its folder holds what was asked for and a record
 of each finished chunk; ``densessl_scenes.json`` comes last and says that the set is whole.

@@ -47,7 +47,7 @@ def check(options) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Write the set, go on with an unfinished one, or say that it is complete."""
+    """Write the set, resume an unfinished one, or say that it is complete."""
     options = parser().parse_args(argv)
     check(options)
     log.setup()
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
                 "line or none, and Detectron2 reads such lists wrongly"
             )
     else:
-        logger.info("going on with the unfinished set in %s", root)
+        logger.info("resuming the unfinished set in %s", root)
     with unfinished(f"the set in '{root}'"):
         dataset.write(root, request, options.workers)
     print(

@@ -144,7 +144,7 @@ def _require_matplotlib() -> None:
         if error.name != "matplotlib":
             raise
         raise EnvironmentLacks(
-            "matplotlib is not installed, and pictures need it; mend it with: "
+            "matplotlib is not installed, and pictures need it; fix it with: "
             "pip install 'matplotlib>=3.7'"
         ) from None
 

@@ -2,7 +2,7 @@
 
 Why the shards are not streamed one after the other, as webdataset does: there the order comes from
 a shuffle of shards and a buffer in every loader process, so it depends on how many of these there
-are, and a run cannot go on in the middle of an epoch without reading up to there. Here an index
+are, and a run cannot resume in the middle of an epoch without reading up to there. Here an index
 says where in which shard each image lies, and one read fetches it. So a run from shards is the run
 from the folder that holds files of the same names in the same order, and resumes at any step.
 

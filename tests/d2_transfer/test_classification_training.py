@@ -1,4 +1,4 @@
-"""Training classifiers: against a plain loop, stopped and gone on with, and searched for."""
+"""Training classifiers: against a plain loop, stopped and resumed, and searched for."""
 
 import json
 

@@ -137,7 +137,7 @@ def test_cityscapes_without_train_ids_names_the_command(copy):
         path.unlink()
     message = refused(CITY_TRAIN, copy)
     assert "and 9 more have no *_gtFine_labelTrainIds.png" in message
-    assert f"mend it with: densessl prepare cityscapes --data {copy}" in message
+    assert f"fix it with: densessl prepare cityscapes --data {copy}" in message
     datasets.check(["cityscapes_fine_sem_seg_val", CITY_OBJECTS], copy)
 
 
@@ -209,7 +209,7 @@ def test_what_detectron2s_reader_of_polygons_needs_is_asked_for_at_once(
     scenes, monkeypatch, module
 ):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(EnvironmentLacks, match=f"{module} is not installed; mend it with: make"):
+    with pytest.raises(EnvironmentLacks, match=f"{module} is not installed; fix it with: make"):
         datasets.check([CITY_OBJECTS], scenes)
 
 

@@ -48,9 +48,9 @@ def test_every_line_that_is_not_ok_and_can_be_mended_says_how(monkeypatch, tmp_p
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     findings = {finding.part: finding for finding in doctor.examine()}
-    assert findings["Slurm"].state == doctor.OPTIONAL and "apt-get" in findings["Slurm"].mend
+    assert findings["Slurm"].state == doctor.OPTIONAL and "apt-get" in findings["Slurm"].fix
     for finding in findings.values():
-        assert finding.mend or finding.state == doctor.OK or finding.part == "CUDA", finding
+        assert finding.fix or finding.state == doctor.OK or finding.part == "CUDA", finding
 
 
 def test_without_detectron2_and_torchvision_it_says_so_and_exits_3():
@@ -111,7 +111,7 @@ def test_an_incomplete_data_set_names_what_is_absent(coco):
     (coco / "val2017" / "1.jpg").unlink()  # an empty folder is no data
     finding = found("COCO")
     assert finding.state == doctor.OPTIONAL and "1 of 4" in finding.detail
-    assert "coco/val2017" in finding.mend and "train2017" not in finding.mend
+    assert "coco/val2017" in finding.fix and "train2017" not in finding.fix
 
 
 def test_little_disk_stops_the_main_job(monkeypatch):
@@ -144,13 +144,13 @@ def test_beside_a_wheel_pip_installs_what_is_missing(monkeypatch):
     for name in ("timm", "submitit", "cityscapesscripts", "torchvision", "detectron2.modeling"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it now fails
     findings = doctor.examine()
-    mends = {finding.part: finding.mend for finding in findings}
-    assert mends["timm (for ViTs)"] == "pip install 'densessl[vit]'"
-    assert mends["submitit"] == "pip install 'densessl[cluster]'"
-    assert mends["cityscapesScripts"] == "pip install 'densessl[transfer]'"
-    assert mends["torchvision"] == "pip install densessl"
-    assert "'densessl[transfer]' && pip" in mends["Detectron2"]
-    assert not any("make " in finding.mend for finding in findings)
+    fixes = {finding.part: finding.fix for finding in findings}
+    assert fixes["timm (for ViTs)"] == "pip install 'densessl[vit]'"
+    assert fixes["submitit"] == "pip install 'densessl[cluster]'"
+    assert fixes["cityscapesScripts"] == "pip install 'densessl[transfer]'"
+    assert fixes["torchvision"] == "pip install densessl"
+    assert "'densessl[transfer]' && pip" in fixes["Detectron2"]
+    assert not any("make " in finding.fix for finding in findings)
 
 
 def test_every_data_set_tells_which_protocols_read_it():

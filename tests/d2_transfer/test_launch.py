@@ -64,7 +64,7 @@ def stop(path):
     if comm.is_main_process():
         time.sleep(1)  # the slow one: writes the checkpoint
         pathlib.Path(path).write_text("saved")
-    raise StoppedEarly("saved; run again to go on")
+    raise StoppedEarly("saved; run again to resume")
 
 
 def train_until_told(path):
@@ -75,7 +75,7 @@ def train_until_told(path):
     while not told:
         time.sleep(0.05)
     pathlib.Path(path, f"saved_{comm.get_rank()}").touch()
-    raise StoppedEarly("saved; run again to go on")
+    raise StoppedEarly("saved; run again to resume")
 
 
 def one_of_several_machines(rank, port, folder):

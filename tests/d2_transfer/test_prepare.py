@@ -77,7 +77,7 @@ def bare(scenes, tmp_path) -> Path:
 def test_prepare_gives_what_the_scenes_come_with_and_touches_nothing_else(name, scenes, bare):
     before = states(bare)
     assert not derived(bare, name)
-    with pytest.raises(InputError, match=f"mend it with: densessl prepare {name} --data {bare}"):
+    with pytest.raises(InputError, match=f"fix it with: densessl prepare {name} --data {bare}"):
         datasets.check(DATA_SETS[name], bare)
     assert run(name, bare) == 0
     assert same(derived(bare, name), derived(scenes, name)) and derived(bare, name)
@@ -397,7 +397,7 @@ def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(tmp_path, number
     targets = root / ADE / "annotations_detectron2" / "training"
     count = len(list((root / ADE / "annotations" / "training").iterdir()))
     assert process.returncode == 75, said
-    assert "goes on" in said and "Traceback" not in said
+    assert "resumes" in said and "Traceback" not in said
     written = sorted(targets.iterdir())
     assert 0 < len(written) < count
     assert all(path.suffix == ".png" for path in written)  # no half files

@@ -269,7 +269,7 @@ def test_eight_bits_leave_the_config_as_it_was(tmp_path):
 
 
 def test_new_options_at_their_defaults_do_not_make_another_experiment():
-    """A folder of trials from before they were there goes on."""
+    """A folder of trials from before they were there resumes."""
     held = {
         "INPUT": {"FORMAT": "BGR", "RANGE": "", "MAX_PIXELS": config("voc_det_c4").INPUT.MAX_PIXELS}
     }

@@ -866,7 +866,7 @@ def test_sigterm_ends_with_75_and_the_same_command_goes_on(tmp_path, scenes):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 75, said
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     done = run_command(words)
     assert done.returncode == 0, done.stderr
     first = json.loads(lines.read_text().splitlines()[0])

@@ -1,4 +1,4 @@
-"""Kill −9 at any moment: the run that goes on is the run that nothing disturbed, bit for bit."""
+"""Kill −9 at any moment: the run that resumes is the run that nothing disturbed, bit for bit."""
 
 import multiprocessing
 import os

@@ -104,7 +104,7 @@ def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(
     assert 0 < len(column(cfg, "loss")) < 15
     again = subprocess.run(**command(cfg))
     assert again.returncode == 0, again.stderr
-    assert "going on after step" in again.stderr
+    assert "resuming after step" in again.stderr
     whole = tiny("moco", tmp_path / "whole", *options)
     train(whole)
     check_same_run(cfg.OUTPUT_DIR, whole.OUTPUT_DIR)

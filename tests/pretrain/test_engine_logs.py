@@ -68,7 +68,7 @@ def test_a_line_is_json_whatever_the_values(tmp_path):
 def test_tensorboard_has_the_same_numbers(tmp_path):
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     state = write(tmp_path, 0, 7)
-    write(tmp_path, 4, 11, state)  # gone on with from step 4: steps 5 to 7 are replaced
+    write(tmp_path, 4, 11, state)  # resumed from step 4: steps 5 to 7 are replaced
     events = reading.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     steps = [event.step for event in events.Scalars("loss")]

@@ -1,4 +1,4 @@
-"""Names that are no UTF-8, or hold line feeds: a run lists them, goes on, and reads them again."""
+"""Names that are no UTF-8, or hold line feeds: a run lists them, resumes, and reads them again."""
 
 import json
 import math

@@ -183,7 +183,7 @@ def test_moved_data_and_a_damaged_checkpoint_are_the_same_run(
         data[len(data) // 3] ^= 4
         path.write_bytes(data)
     train(copied)
-    assert f"{path} is damaged" in log(copied) and "going on after step 4" in log(copied)
+    assert f"{path} is damaged" in log(copied) and "resuming after step 4" in log(copied)
     one, other = newest(copied), newest(whole)
     assert one["pretrain"]["dataset"].endswith("/moved")
     for part in ("model", "optimizer"):

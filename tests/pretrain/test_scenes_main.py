@@ -174,7 +174,7 @@ def test_a_stopped_set_is_marked_unfinished_and_goes_on(tmp_path, whole, name):
     code, said = stop_after_a_chunk(root, name)
     assert not (root / dataset.MARK).exists()
     if name != "SIGKILL":
-        assert code == 75 and "goes on" in said and "Traceback" not in said
+        assert code == 75 and "resumes" in said and "Traceback" not in said
     assert list(root.glob(f"{dataset.UNFINISHED}/*_*.json"))
     with pytest.raises(InputError, match="unfinished set of other arguments"):
         main([str(root), *SMALL[:-1], "7"])

@@ -73,7 +73,7 @@ def test_an_array_its_needs_and_what_comes_after(cluster, python, rows, tmp_path
         output = folder / f"{name}.out"
         return python(name, code, output, outputs=(output,), **options)
 
-    fails = f"{NOTE}; import pathlib; pathlib.Path('mended').exists() or sys.exit('no weights')"
+    fails = f"{NOTE}; import pathlib; pathlib.Path('fixed').exists() or sys.exit('no weights')"
     jobs = [
         noting("first", TWO, resources=Resources(1, 2, "gpu")),
         *(
@@ -104,7 +104,7 @@ def test_an_array_its_needs_and_what_comes_after(cluster, python, rows, tmp_path
     done = ["first", "trial-1", "trial-2", "trial-4", "trial-5"]
     assert all(said[name]["state"] == "done" for name in done)
 
-    (folder / "mended").touch()
+    (folder / "fixed").touch()
     became = submit(cluster, jobs, folder)
     assert [name for name in became if became[name] == "submitted"] == [
         *("trial-3", "needs-all", "needs-it", "table"),

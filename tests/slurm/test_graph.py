@@ -151,10 +151,10 @@ def test_what_comes_after_a_failed_job_still_runs(tmp_path):
 
 
 def test_a_failed_job_runs_again(tmp_path):
-    code = f"import os, sys; sys.exit(not os.path.exists({str(tmp_path / 'mended')!r}))"
+    code = f"import os, sys; sys.exit(not os.path.exists({str(tmp_path / 'fixed')!r}))"
     with pytest.raises(JobFailed):
         run_local([python("first", code), noting(tmp_path, "second", "first")], tmp_path)
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     run_local([python("first", code), noting(tmp_path, "second", "first")], tmp_path)
     assert ran(tmp_path) == ["second"]
 

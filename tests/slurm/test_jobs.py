@@ -79,9 +79,9 @@ def test_the_sum_of_what_a_run_wrote_is_that_of_its_job(tmp_path):
     words = ["SEED", "3", "DATA.PATH", str(tmp_path / "images"), "OUTPUT_DIR", str(tmp_path)]
     cfg = pretraining_config.load(CONFIG, words)
     saved = yaml.safe_load(cfg.dump())
-    assert jobs.pretraining_sum(saved) == job.content[-1]
+    assert jobs.pretraining_hash(saved) == job.content[-1]
     del saved["SETSIM"]["STRATEGY"]  # a run from before there was such an option
-    assert jobs.pretraining_sum(saved) == job.content[-1]
+    assert jobs.pretraining_hash(saved) == job.content[-1]
 
 
 def test_weights_to_start_from_count_by_content_unless_a_job_makes_them(tmp_path):

@@ -25,7 +25,7 @@ with open(sys.argv[1], "rb") as stream:
     task = pickle.load(stream)
 task()
 """
-# Saves and ends with 75 when it is asked to stop, and goes on from there.
+# Saves and ends with 75 when it is asked to stop, and resumes from there.
 POLITE = """
 import os, pathlib, signal, sys, time
 asked = []

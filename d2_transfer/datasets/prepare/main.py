@@ -17,7 +17,7 @@ NAMES = {
 DESCRIPTION = """\
 Write the label images that a data set lacks for Detectron2, derived from what it has.
 No file is overwritten: what is there already is compared. Stop it at any time; the same command
-goes on.
+resumes.
 
 """ + "\n".join(f"  {name:11s} {what}" for name, what in NAMES.items())
 

@@ -1,4 +1,4 @@
-"""Doing a plan: in several processes, gone on with after a stop, without overwriting anything."""
+"""Doing a plan: in several processes, resumed after a stop, without overwriting anything."""
 
 import functools
 import shutil

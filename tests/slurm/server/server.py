@@ -19,14 +19,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PREFIX = "densessl-slurm-"
 DAEMONS = ("slurmd", "slurmctld", "munged")
-MEND = "apt-get install -y --no-install-recommends slurm-wlm munge"
+FIX = "apt-get install -y --no-install-recommends slurm-wlm munge"
 
 
 def why_not() -> str:
     """What keeps a SLURM from being started here; empty where nothing does."""
     missing = [name for name in (*DAEMONS, "sbatch") if not _which(name)]
     if missing:
-        return f"no {', '.join(missing)} here: {MEND}"
+        return f"no {', '.join(missing)} here: {FIX}"
     return "" if os.geteuid() == 0 else "starting a SLURM needs root"
 
 
