@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from densessl.d2_transfer import compat
-from densessl.d2_transfer.protocols import PROTOCOLS, room
+from densessl.d2_transfer.protocols import DETECTION, PROTOCOLS
 from densessl.d2_transfer.resolve import resolve
 from densessl.d2_transfer.results import flat
 
@@ -191,7 +191,7 @@ def test_every_detection_protocol_has_a_table():
         (protocol.name, variant)
         for protocol in PROTOCOLS.values()
         for variant in protocol.variants
-        if room(protocol.name) is None
+        if protocol.family == DETECTION
         and not protocol.name.endswith("_semseg")
         and not protocol.name.startswith("custom_")
     }

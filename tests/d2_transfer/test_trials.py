@@ -835,7 +835,7 @@ def test_one_trial_has_no_standard_deviation_and_three_have_the_samples():
     three = summary({}, [record(1.0), record(2.0), record(6.0)])["metrics"]["bbox/AP"]
     assert (three["mean"], three["n"]) == (3.0, 3)
     assert three["std"] == pytest.approx(math.sqrt(7))  # (4 + 1 + 9) / 2
-    assert "3.00 ± 2.65" in table("voc_det_c4", [record(1.0), record(2.0), record(6.0)])
+    assert "3.00 ± 2.65" in table(["bbox/AP"], [record(1.0), record(2.0), record(6.0)])
 
 
 # Whole trials ------------------------------------------------------------------------------------

@@ -323,8 +323,8 @@ def test_a_job_in_the_queue_with_other_options_is_refused(slurm, graph, cluster,
 
 def test_a_submission_is_alone_in_its_folder(slurm, graph, cluster, tmp_path):
     code = (
-        "import sys, pathlib; from densessl.slurm import lock\n"
-        "with lock.alone(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+        "import sys, pathlib; from densessl.core.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), None): print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run" / "cluster" / ".lock")]
     with subprocess.Popen(
