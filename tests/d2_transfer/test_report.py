@@ -308,10 +308,13 @@ def test_on_a_phone_ap_is_in_sight_and_a_table_says_that_it_scrolls(tmp_path):
     out.write_text(out.read_text().replace("</body>", MEASURE))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=390,900"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
-    done = subprocess.run(
-        [CHROMIUM, *options, "--dump-dom", out.as_uri()], capture_output=True, text=True, check=True
-    )
-    narrow, wide = json.loads(html.unescape(re.search("<title>(.*)</title>", done.stdout)[1]))
+    command = [CHROMIUM, *options, "--dump-dom", out.as_uri()]
+    for _ in range(5):  # where the machine is busy, a browser may leave before the page is drawn
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        title = html.unescape(re.search("<title>(.*)</title>", shown)[1])
+        if title.startswith("[") and json.loads(title)[1]["said"]:
+            break
+    narrow, wide = json.loads(title)
     assert narrow["ap"] < 390 and wide["ap"] < 390  # all of AP, also with its difference
     assert (narrow["scrolls"], narrow["said"]) == (False, False)
     assert (wide["scrolls"], wide["said"]) == (True, True)
