@@ -103,7 +103,7 @@ def writable(folder: str | os.PathLike) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # the first process clears what a killed one left
     except OSError as error:
         raise InputError(
             f"cannot write into OUTPUT_DIR {folder}: {error.strerror or error}"
