@@ -1,6 +1,7 @@
 """What a checkpoint of a run holds, and whether the same command may resume from it."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,10 @@ def check_writable(folder: str | os.PathLike) -> None:
 def writable(folder: str | os.PathLike) -> Path:
     """``folder``, made when missing; InputError when nothing can be written there."""
     folder = Path(folder)
-    probe = folder / f".writable.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink(missing_ok=True)  # the first process clears what a killed one left
+        with tempfile.TemporaryFile(dir=folder):  # without a name: no other process clears it away
+            pass
     except OSError as error:
         raise InputError(
             f"cannot write into OUTPUT_DIR {folder}: {error.strerror or error}"

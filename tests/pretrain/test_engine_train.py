@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.pretrain import config
+from densessl.pretrain.engine import resume
 from densessl.pretrain.engine.checkpoint import Checkpoints
 from densessl.pretrain.engine.train import Run, train
 from densessl.pretrain.views import apply_photometric, collate
@@ -213,6 +215,25 @@ def test_a_file_in_place_of_the_output_folder_is_refused(tiny, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="cannot write into OUTPUT_DIR"):
         train(tiny("moco", tmp_path / "run"))
+
+
+def test_a_folder_that_another_process_of_the_run_clears_can_be_written(tmp_path):
+    """The first process removes what a killed run left, while others look at the folder."""
+    checkpoints, looked = Checkpoints(tmp_path / "checkpoints"), threading.Event()
+
+    def clear():
+        while not looked.is_set():
+            checkpoints.clean()
+
+    clearing = threading.Thread(target=clear)
+    clearing.start()
+    try:
+        for _ in range(300):
+            resume.writable(tmp_path)
+    finally:
+        looked.set()
+        clearing.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_small_a_disk_is_said_before_anything_runs(tiny, monkeypatch):
