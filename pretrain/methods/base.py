@@ -112,7 +112,11 @@ def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> nn.Module:
     """
     options = cfg.BACKBONE
     backbone = build_backbone(
-        *(options.NAME, options.NORM, options.GROUP_SIZE, options.ZERO_INIT_RESIDUAL, drop_path)
+        options.NAME,
+        norm=options.NORM,
+        group_size=options.GROUP_SIZE,
+        zero_init_residual=options.ZERO_INIT_RESIDUAL,
+        drop_path=drop_path,
     )
     if options.WEIGHTS:
         start = starting_weights(cfg)

@@ -1,5 +1,7 @@
 """What dense branches share, whatever the framework."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
@@ -7,7 +9,41 @@ from torch import Tensor
 
 from densessl.core import distributed
 
+from ..correspondence import Pair
+from ..correspondence.expression import Expression, parse
+
 MATCHING_STREAM = 0x3A7C  # of random pairs
+
+
+class Corresponding:
+    """Which positions of two views belong together, of any framework.
+
+    By default what the expression ``DENSE.CORRESPONDENCE`` says; a method with another rule has its
+    own :meth:`correspond`, and a :meth:`check` of the options that it reads.
+    """
+
+    dense = True
+    cfg: CfgNode
+
+    @classmethod
+    def check(cls, cfg: CfgNode) -> None:
+        """Raise InputError for an expression that is none."""
+        parse(cfg.DENSE.CORRESPONDENCE)
+
+    def prepare(self, cfg: CfgNode) -> None:
+        """What a correspondence of one's own needs to be found."""
+
+    @cached_property
+    def expression(self) -> Expression:
+        return parse(self.cfg.DENSE.CORRESPONDENCE)
+
+    def correspond(self, pair: Pair, p_q: Tensor, p_k: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The correspondence c of one direction, and statistics of it.
+
+        ``p_q`` and ``p_k`` are the dense projections ``[B, D, h, w]``. Called without gradient.
+        """
+        c = self.expression(pair)
+        return c, pair_statistics(c)
 
 
 def weighted(cfg: CfgNode, step: int, image: Tensor, dense: Tensor) -> dict[str, Tensor]:

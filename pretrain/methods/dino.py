@@ -139,8 +139,10 @@ class DINO(Method):
         """τ_t in the epoch of ``step``."""
         options = self.options
         return teacher_temperature(
-            *(options.WARMUP_TEACHER_TEMPERATURE, options.TEACHER_TEMPERATURE),
-            *(options.WARMUP_TEACHER_EPOCHS, step // self.steps_per_epoch),
+            options.WARMUP_TEACHER_TEMPERATURE,
+            options.TEACHER_TEMPERATURE,
+            options.WARMUP_TEACHER_EPOCHS,
+            step // self.steps_per_epoch,
         )
 
     @torch.no_grad()

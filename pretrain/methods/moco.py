@@ -1,7 +1,5 @@
 """MoCo-v1 and MoCo-v2 (He et al. 2020; Chen et al. 2020), and the same for positions."""
 
-from functools import cached_property
-
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
@@ -10,11 +8,10 @@ from torch import Tensor
 from densessl.core import distributed
 
 from ..correspondence import Pair
-from ..correspondence.expression import Expression, parse
 from ..losses import info_nce, set_info_nce
 from ..views import View
 from .base import LEVEL, Method, feature_std, new_backbone
-from .branch import matching_generator, pair_statistics, weighted
+from .branch import Corresponding, matching_generator, weighted
 from .heads import DenseProjector, Projector, Queue, unit
 from .momentum import momentum_copy, momentum_update_
 from .signs import image_signs, position_signs
@@ -137,7 +134,7 @@ class MoCo(Method):
         return [name for name, _ in self.named_buffers() if "queue" in name]
 
 
-class DenseMoCo(MoCo):
+class DenseMoCo(Corresponding, MoCo):
     """MoCo, and the same for positions, with the positives that a correspondence gives.
 
         z_q, z_k    backbone maps of query and key          [B, C, h, w]
@@ -151,12 +148,6 @@ class DenseMoCo(MoCo):
     projections.
     """
 
-    dense = True
-
-    @classmethod
-    def check(cls, cfg: CfgNode) -> None:
-        parse(cfg.DENSE.CORRESPONDENCE)
-
     def __init__(self, cfg: CfgNode):
         self.check(cfg)
         super().__init__(cfg)
@@ -166,21 +157,6 @@ class DenseMoCo(MoCo):
         self.momentum_dense_projector = momentum_copy(self.dense_projector)
         self.dense_queue = Queue(cfg.MOCO.QUEUE, cfg.DENSE.DIM)
         self.prepare(cfg)
-
-    def prepare(self, cfg: CfgNode) -> None:
-        """What a correspondence of one's own needs to be found."""
-
-    @cached_property
-    def expression(self) -> Expression:
-        return parse(self.cfg.DENSE.CORRESPONDENCE)
-
-    def correspond(self, pair: Pair, p_q: Tensor, p_k: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The correspondence c of one direction, and statistics of it.
-
-        ``p_q`` and ``p_k`` are the dense projections ``[B, D, h, w]``. Called without gradient.
-        """
-        c = self.expression(pair)
-        return c, pair_statistics(c)
 
     def momentum_outputs(self, levels: dict[str, Tensor]) -> list[Tensor]:
         z = levels[LEVEL]

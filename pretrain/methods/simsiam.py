@@ -1,17 +1,14 @@
 """SimSiam (Chen and He 2021), and the same for positions."""
 
-from functools import cached_property
-
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from ..correspondence import Pair
-from ..correspondence.expression import Expression, parse
 from ..losses import negative_cosine, set_cosine
 from ..views import View
 from .base import LEVEL, Method, feature_std, new_backbone
-from .branch import matching_generator, pair_statistics, weighted
+from .branch import Corresponding, matching_generator, weighted
 from .heads import MLP, SimSiamProjector, unit
 from .signs import image_signs, position_signs
 
@@ -58,7 +55,7 @@ def image_loss(z: list[Tensor], p: list[Tensor]) -> dict[str, Tensor]:
     return values | image_signs(first, second)
 
 
-class DenseSimSiam(SimSiam):
+class DenseSimSiam(Corresponding, SimSiam):
     """SimSiam, and the same for positions, with the positives that a correspondence gives.
 
         f_v         backbone map of view v                   [B, C, h, w]
@@ -71,12 +68,6 @@ class DenseSimSiam(SimSiam):
     direction has its own c, by default that of the expression ``DENSE.CORRESPONDENCE``.
     """
 
-    dense = True
-
-    @classmethod
-    def check(cls, cfg: CfgNode) -> None:
-        parse(cfg.DENSE.CORRESPONDENCE)
-
     def __init__(self, cfg: CfgNode):
         self.check(cfg)
         super().__init__(cfg)
@@ -86,18 +77,6 @@ class DenseSimSiam(SimSiam):
             options.DIM, options.PREDICTOR_HIDDEN, options.DIM, dense=True, bias=False
         )
         self.prepare(cfg)
-
-    def prepare(self, cfg: CfgNode) -> None:
-        """What a correspondence of one's own needs to be found."""
-
-    @cached_property
-    def expression(self) -> Expression:
-        return parse(self.cfg.DENSE.CORRESPONDENCE)
-
-    def correspond(self, pair: Pair, p_q: Tensor, p_k: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """As :meth:`DenseMoCo.correspond`."""
-        c = self.expression(pair)
-        return c, pair_statistics(c)
 
     def at_peak_rate(self) -> list[nn.Module]:
         resting = super().at_peak_rate()

@@ -66,16 +66,15 @@ class VADeR(MoCo):
         at_q, at_k, valid = shared_points(query_view, key_view, drawn.to(q.device))
         points_q, points_k = unit_at(v_q, at_q), unit_at(v_k, at_k)  # [B, P, D]
         image = info_nce(q, k, self.queue.keys, self.options.TEMPERATURE)
-        dense = region_info_nce(
-            *(points_q, points_k, valid[:, None].expand(-1, options.POINTS)),
-            *(self.dense_queue.keys, options.TEMPERATURE),
-        )
+        counted = valid[:, None].expand(-1, options.POINTS)
+        keys, temperature = self.dense_queue.keys, options.TEMPERATURE
+        dense = region_info_nce(points_q, points_k, counted, keys, temperature)
         losses = weighted(self.cfg, step, image, dense)
         stats = {
             "stat/feature_std": feature_std(points_k.flatten(0, 1)),
             "stat/empty_images": (~valid).float().mean(),
             **image_signs(q, k),
-            **pair_signs(points_q, points_k, valid[:, None].expand(-1, options.POINTS)),
+            **pair_signs(points_q, points_k, counted),
         }
         return losses | stats, [k, points_k.flatten(0, 1)]
 
