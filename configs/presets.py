@@ -13,10 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from densessl.core.errors import InputError, unknown
-from densessl.core.files import read_text
+from densessl.core.text import read_yaml
 
 FOLDER = Path(__file__).with_name("pretrain")
 ABOUT, SWEEP = "ABOUT", "SWEEP"
@@ -101,7 +99,4 @@ def _keys(section: Any, allowed: tuple[str, ...], where: str) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(read_text(file)) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    return read_yaml(file) or {}

@@ -14,8 +14,7 @@ import yaml
 
 from densessl import configs
 from densessl.core.errors import InputError, unknown
-from densessl.core.files import read_text
-from densessl.core.text import as_written
+from densessl.core.text import as_written, read_yaml
 
 from .spec import INNER, PAPER, PLOTS, SECTION, STARTS, FreeJob, Protocol, Row, Seeds, Spec
 
@@ -72,10 +71,7 @@ def description(name: str) -> str:
 
 def _values(file: Path) -> dict[str, Any]:
     """What the file holds, its words as they are written."""
-    try:
-        values = yaml.safe_load(as_written(read_text(file), _is_text))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(file, lambda text: yaml.safe_load(as_written(text, _is_text)))
     if not isinstance(values, dict):
         raise InputError(f"{file} must hold keys (rows, protocols, …), not '{values}'")
     return values

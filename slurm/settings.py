@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from densessl.core.errors import InputError, unknown
-from densessl.core.files import read_text
+from densessl.core.text import read_yaml
 
 from .graph import Job
 
@@ -136,10 +136,8 @@ def find() -> Path | None:
 
 
 def _read(file: Path) -> dict:
-    try:  # every value as it is written: YAML would make seconds of 24:00:00
-        values = yaml.load(read_text(file), Loader=yaml.BaseLoader)  # noqa: S506
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    # Every value as it is written: YAML would make seconds of 24:00:00.
+    values = read_yaml(file, lambda text: yaml.load(text, Loader=yaml.BaseLoader))
     if not isinstance(values or {}, dict):
         raise InputError(f"{file} must hold keys (partition, time, …), not '{values}'")
     return values or {}

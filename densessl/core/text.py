@@ -1,13 +1,26 @@
 """What people write, as they wrote it: a name stays a name."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import yaml
+
+from .errors import InputError
+from .files import read_text
 
 STRING = "tag:yaml.org,2002:str"
 MAPPING_KEYS = "tag:yaml.org,2002:merge"  # YAML's '<<'
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 OF_YAML = ("int", "float", "bool", "timestamp")  # what YAML takes plain words for
+
+
+def read_yaml(file: Path, parse: Callable[[str], Any] = yaml.safe_load) -> Any:
+    """What ``parse`` makes of a YAML file; InputError where it is none."""
+    try:
+        return parse(read_text(file))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def as_written(text: str, is_text: Callable[[tuple[str, ...], str], bool]) -> str:
