@@ -3,7 +3,6 @@
 import functools
 import importlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from densessl.core import install, pool
+from densessl.core import install, limits, pool
 from densessl.core.errors import EnvironmentLacks
 from densessl.probes import label_images
 from densessl.probes.label_images import VOID, BadLabels
@@ -235,7 +234,7 @@ def read_objects(root: Path, split: str) -> list[dict]:
         for frame in frames(root, split)
     ]
     read_one = functools.partial(_cityscapes_files_to_dict, from_json=True, to_polygons=True)
-    workers = 1 if len(files) <= FEW else max((os.cpu_count() or 1) // get_world_size(), 1)
+    workers = 1 if len(files) <= FEW else max(limits.cores() // get_world_size(), 1)
     with pool.results(read_one, files, workers, forked=True) as records:
         found = list(records)
     for record in found:

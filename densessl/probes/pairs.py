@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densessl.core import limits
 from densessl.core.errors import InputError
 from densessl.core.files import read_text
 from densessl.core.names import one_line
@@ -200,7 +201,7 @@ def _look(pictures, masks, ignore: int, classes: Sequence[str] | None) -> np.nda
     counts = np.zeros(VOID + 1, np.int64)
     wrong: list[str] = []
     look = partial(_look_at, ignore=ignore, classes=classes)
-    pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(THREADS, limits.cores()))
     try:
         for found in track(pool.map(look, pictures, masks), "label images", len(masks)):
             if isinstance(found, str):
