@@ -6,9 +6,9 @@ __version__ = "0.1.0"
 
 # In a checkout the rooms lie beside this folder, in a wheel in it: they are densessl.pretrain,
 # densessl.d2_transfer, … in both, and nothing in the working folder stands in for them.
-_CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-if not os.path.isdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "pretrain")):
-    __path__.append(_CHECKOUT)
+_HERE = os.path.dirname(os.path.abspath(__file__))
+if not os.path.isdir(os.path.join(_HERE, "pretrain")):
+    __path__.append(os.path.dirname(_HERE))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -156,7 +156,7 @@ def split_paths(text: str) -> list[Path]:
 
 def check_method(name: str) -> None:
     """InputError for a METHOD.NAME that is neither ours nor ``path/to/file.py:Class``."""
-    if ".py:" not in name and name not in METHODS:
+    if MARK not in name and name not in METHODS:
         raise unknown("method", name, [*METHODS, "path/to/file.py:Class"], "METHOD.NAME")
 
 

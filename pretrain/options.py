@@ -45,7 +45,15 @@ def _declared(name: str) -> dict[str, Any]:
 
 
 RECIPES = (
-    *("moco_v1", "moco_v2", "moco_v2_coord", "byol", "pixpro", "simclr", "dino", "swav", "resim"),
+    "moco_v1",
+    "moco_v2",
+    "moco_v2_coord",
+    "byol",
+    "pixpro",
+    "simclr",
+    "dino",
+    "swav",
+    "resim",
     "moco_v2_same_flip",
 )
 BACKBONES = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
@@ -167,9 +175,18 @@ C.METHOD.OPTIONS = CfgNode()  # what a method of your own takes; any keys
 TWIN_AT_MOST = _declared("TWIN_AT_MOST")  # in the twin of a config for the scenes
 
 PATHS = (  # options in which '~' is the home folder
-    *("OUTPUT_DIR", "DATA.PATH", "DATA.CLASSES", "DATA.ANNOTATIONS"),
-    *("BACKBONE.WEIGHTS", "KNN.TRAIN", "KNN.VAL", "PROBE.IMAGES", "PROBE.MASKS"),
-    *("PROBE.VAL_IMAGES", "PROBE.VAL_MASKS", "PROBE.CLASSES"),
+    "OUTPUT_DIR",
+    "DATA.PATH",
+    "DATA.CLASSES",
+    "DATA.ANNOTATIONS",
+    "BACKBONE.WEIGHTS",
+    "KNN.TRAIN",
+    "KNN.VAL",
+    "PROBE.IMAGES",
+    "PROBE.MASKS",
+    "PROBE.VAL_IMAGES",
+    "PROBE.VAL_MASKS",
+    "PROBE.CLASSES",
 )
 OWN = ("VIEWS.RECIPE", "BACKBONE.NAME")  # of these also path/to/file.py:Name
 STRIDE = 32  # pixels a position of the last level, in every ResNet

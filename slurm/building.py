@@ -43,11 +43,11 @@ class Builder:
         self.jobs: dict[str, dict[str, Job]] = {kind: {} for kind in kinds}
         self.turn: float = 0  # of the seed whose jobs are made, among its row's
         self.turns: dict[str, float] = {}  # of each job
-        self.sums: dict[Path, str] = {}  # of the config that a folder of this graph is for
+        self.hashes: dict[Path, str] = {}  # of the config that a folder of this graph is for
         self.left_out: list[Row] = []
         self.results: dict[Path, str] = {}  # the folder of trials, and the method of its row
         self.reads: dict[str, None] = {}
-        self.configs: dict[str, Any] = {}  # that read real data, by sum
+        self.configs: dict[str, Any] = {}  # that read real data, by hash
         self.data, self.drawn = call.data, ()
         if spec.scenes is not None or self.mini:
             scenes = file_jobs.scenes(spec, self.folder, call.data, call.scenes)
@@ -191,8 +191,8 @@ class Builder:
         make = partial(making.pretrain_job, config, words, nodes=nodes, gpus=gpus, needs=needs)
         make = partial(make, local=self.call.local, start=start)
         folder = self.folder / "pretrain" / key
-        sum_of = partial(making.pretraining_hash, made_here=start is not None)
-        folder = self._own(folder, make(folder).content[-1], sum_of)
+        hash_of = partial(making.pretraining_hash, made_here=start is not None)
+        folder = self._own(folder, make(folder).content[-1], hash_of)
         job = make(folder, name=f"pretrain-{folder.name}")
         self._add("pretrain", job)
         return job, pretraining.load(config, words).BACKBONE.NAME.startswith("vit")
@@ -218,7 +218,7 @@ class Builder:
         )
         if not self.drawn:
             self.reads |= dict.fromkeys(folders_of(found.cfg))
-            self.configs[found.sum] = found.cfg
+            self.configs[found.config_hash] = found.cfg
         under = protocol.folder
         if under is None:
             under = "_".join(filter(None, (known.name, found.variant)))
@@ -226,7 +226,7 @@ class Builder:
                 under += f"-{_slug(name.split('.')[-1])}_{_slug(value)}"
             under += "-mini" if self.mini else ""
         folder = self.folder / "transfer" / under / key
-        folder = self._own(folder, found.sum, making.transfer_hash)
+        folder = self._own(folder, found.config_hash, making.transfer_hash)
         if folder in self.results:
             return  # in miniature, two protocols may be one
         self.results[folder] = row.method
@@ -270,20 +270,20 @@ class Builder:
         self.turns.setdefault(job.name, self.turn)
         return job.name
 
-    def _own(self, folder: Path, total: str, sum_of: Callable[[Mapping], str]) -> Path:
-        """``folder``, or ``folder-SUM`` where another config has taken or begun it.
+    def _own(self, folder: Path, wanted: str, hash_of: Callable[[Mapping], str]) -> Path:
+        """``folder``, or ``folder-HASH`` where another config has taken or begun it.
 
-        ``sum_of`` gives the sum of what a run's ``config.yaml`` holds.
+        ``hash_of`` gives the hash of what a run's ``config.yaml`` holds.
         """
-        taken = self.sums.get(folder)
+        taken = self.hashes.get(folder)
         if taken is None and (folder / "config.yaml").is_file():
             try:
-                taken = sum_of(yaml.safe_load((folder / "config.yaml").read_text("utf-8")))
+                taken = hash_of(yaml.safe_load((folder / "config.yaml").read_text("utf-8")))
             except (yaml.YAMLError, KeyError, AttributeError, TypeError):
                 taken = "unreadable"
-        if taken not in (None, total):
-            folder = folder.with_name(f"{folder.name}-{total[:8]}")
-        self.sums[folder] = total
+        if taken not in (None, wanted):
+            folder = folder.with_name(f"{folder.name}-{wanted[:8]}")
+        self.hashes[folder] = wanted
         return folder
 
 

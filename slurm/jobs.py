@@ -73,7 +73,7 @@ def pretrain_job(
 
 
 def pretraining_hash(cfg: Mapping[str, Any], made_here: bool = False) -> str:
-    """The sum of a pretraining's options, less those that do not change what comes out.
+    """The hash of a pretraining's options, less those that do not change what comes out.
 
     ``cfg`` may come from a run's ``config.yaml``. Data count by the last two parts of their path,
     as records name them: they may have moved, and pretrain itself compares their images. Weights to
@@ -161,7 +161,7 @@ def transfer_jobs(
     words = flags.given_words({**given, "seed": seed, "output_dir": folder})
     words += map(str, options)
     known = find(protocol)[0]
-    content = ["transfer", known.name, told.variant, told.sum]
+    content = ["transfer", known.name, told.variant, told.config_hash]
     if str(weights) in RANDOM_STARTS:
         content.append(str(weights))
     elif not needs:
@@ -190,12 +190,12 @@ def transfer_jobs(
 
 
 class Resolved(NamedTuple):
-    """A protocol's config for some GPUs, its variant, its file, and the sum that records hold."""
+    """A protocol's config for some GPUs, its variant, its file, and the hash that records hold."""
 
     cfg: Any
     variant: str
     file: Path
-    sum: str
+    config_hash: str
 
 
 def resolved(
@@ -237,7 +237,7 @@ _resolve_once = lru_cache(maxsize=None)(_resolve)  # a table asks for the same o
 
 
 def transfer_hash(cfg) -> str:
-    """The sum of a protocol's config (or of a ``config.yaml`` read), as records hold it."""
+    """The hash of a protocol's config (or of a ``config.yaml`` read), as records hold it."""
     from densessl.d2_transfer import results, run
 
     return results.config_fingerprint(run.as_dict(cfg) if hasattr(cfg, "dump") else cfg)

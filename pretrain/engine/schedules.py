@@ -4,8 +4,6 @@ from fvcore.common.config import CfgNode
 
 from densessl.core.schedules import cosine, linear, stepped
 
-SCHEDULES = ("cosine", "step", "constant")
-
 
 def total_steps(solver: CfgNode, steps_per_epoch: int) -> int:
     """Steps of the whole run: ``MAX_STEPS`` when it is set, else ``EPOCHS`` full epochs."""
