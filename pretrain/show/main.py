@@ -60,7 +60,8 @@ def main(argv: list[str]) -> int:
     else:
         for job in track(jobs, "pictures"):
             draw_picture(look(job.image), methods, job.out, args.format, args.dpi)
-    told = f"{jobs[0].out}" if args.sheet else f"{len(jobs)} pictures to {args.output}"
+    number = f"{len(jobs)} picture{'s' if len(jobs) > 1 else ''}"
+    told = f"{jobs[0].out}" if args.sheet else f"{number} to {args.output}"
     logging.getLogger("densessl").info("wrote %s (%s)", told, ", ".join(methods))
     return 0
 

@@ -81,3 +81,10 @@ def test_a_cost_without_a_number_is_named(tmp_path):
     (tmp_path / "mine.yaml").write_text("ABOUT: {cost: {v100: 8, hours: long}}\n")
     with pytest.raises(InputError, match="'hours': 'long'"):
         presets.find(tmp_path / "mine.yaml").gpu_hours()
+
+
+def test_a_file_that_is_no_text_is_one_message(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(b"ABOUT:\n  description: caf\xe9\n")
+    with pytest.raises(InputError, match="mine.yaml is not YAML"):
+        presets.find(file).about()
