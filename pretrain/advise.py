@@ -1,5 +1,6 @@
 """``densessl advise PATH``: what to pretrain with on a folder of images, and why."""
 
+import inspect
 import logging
 import math
 import os
@@ -74,9 +75,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="densessl advise", description=main.__doc__.replace("\n    ", "\n"), epilog=EPILOG
-    )
+    parser = Parser(prog="densessl advise", description=inspect.getdoc(main), epilog=EPILOG)
     add_images(parser)
     parser.add_argument("--gpus", type=int, metavar="N", help="those that train; those here if not")
     parser.add_argument("--config", default="", metavar="NAME", help="fit this one instead")

@@ -6,6 +6,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.table import Table
@@ -116,7 +117,8 @@ def as_file(advice: Advice, file: str) -> str:
     cfg.DATA.ANNOTATIONS = _absolute(cfg.DATA.ANNOTATIONS)
     if cfg.DATA.CLASSES and Path(cfg.DATA.CLASSES).expanduser().is_file():
         cfg.DATA.CLASSES = _absolute(cfg.DATA.CLASSES)
-    defaults, nested = config.flat(config.defaults()), {}
+    defaults = config.flat(config.defaults())
+    nested: dict[str, Any] = {}
     for name, value in config.flat(cfg).items():
         if value != defaults.get(name):
             *groups, key = name.split(".")

@@ -181,7 +181,7 @@ def _queue(advice: Advice, images: Images) -> None:
     batch = cfg.SOLVER.BATCH_SIZE
     option = find_method(cfg.METHOD.NAME).queue_option
     published = option_of(cfg, option) if option else 0
-    if not published:
+    if not option or not published:
         return
     most = min(images.number // QUEUE_SHARE, published)
     queue = published if published <= most else batch * max(most // batch, 1)

@@ -1,5 +1,6 @@
 """``densessl audit PATH``: what pretraining will find in a folder of images, before it starts."""
 
+import inspect
 import logging
 from collections.abc import Iterator
 from functools import partial
@@ -69,9 +70,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="densessl audit", description=main.__doc__.replace("\n    ", "\n"), epilog=EPILOG
-    )
+    parser = Parser(prog="densessl audit", description=inspect.getdoc(main), epilog=EPILOG)
     add_images(parser)
     parser.add_argument("--range", default="auto", help="as DATA.RANGE: auto, or LOW,HIGH")
     parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes")
@@ -177,5 +176,5 @@ def _flat_told(audit: dict, flat: int) -> str:
 def _remark(line: str, files: list[str]) -> Text:
     rest = len(files) - NAMED
     shown = files[:NAMED] + ([f"and {rest:,} more"] if rest > 0 else [])
-    shown = map(readable, shown)  # a name on disk may be no UTF-8, and hold a line feed
-    return Text.assemble((line, "yellow"), *(f"\n  {each}" for each in shown))
+    # A name on disk may be no UTF-8, and hold a line feed.
+    return Text.assemble((line, "yellow"), *(f"\n  {readable(each)}" for each in shown))

@@ -10,7 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -55,7 +55,8 @@ def inspect_image(source: ImageSource, index: int, bounds: Range | None = None) 
         picture = decode(io.BytesIO(data), bounds)
     except UnreadableImage as error:
         return Found(len(data), str(error))
-    levels = max(high - low for low, high in picture.image.getextrema())
+    extrema = cast("tuple[tuple[int, int], ...]", picture.image.getextrema())  # of R, G and B
+    levels = max(high - low for low, high in extrema)
     deep = find_range([io.BytesIO(data)])
     values = (deep.least, deep.greatest) if deep else None
     digest = hashlib.sha256(data).digest()

@@ -9,7 +9,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fvcore.common.config import CfgNode
 
@@ -34,6 +34,9 @@ from .options import (
     TWIN_AT_MOST,
     C,
 )
+
+if TYPE_CHECKING:
+    from .methods import Method
 
 TWIN = "_scenes"
 FREE = "METHOD.OPTIONS."  # begins the names of options of any type
@@ -205,7 +208,7 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
     method.check(cfg)
 
 
-def _validate_vit(cfg: CfgNode, method: type) -> None:
+def _validate_vit(cfg: CfgNode, method: "type[Method]") -> None:
     if not method.takes_vit:
         from .methods import METHODS
 

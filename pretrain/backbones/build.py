@@ -10,6 +10,7 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK, load_object
 
 from ..options import CHOICES
+from .contract import Backbone
 from .norm import SplitBatchNorm2d, SyncBatchNorm
 from .resnet import RESNETS, ResNet
 from .vit import VITS, build_vit
@@ -25,7 +26,7 @@ def build_backbone(
     group_size: int = 32,
     zero_init_residual: bool = False,
     drop_path: float = 0.0,
-) -> nn.Module:
+) -> Backbone:
     """A backbone by name, freshly initialised: a ResNet as torchvision's, a ViT as DINO's.
 
     ``norm`` of a ResNet is ``"split"`` (:class:`SplitBatchNorm2d`), ``"BN"`` (per process) or
@@ -59,7 +60,7 @@ class _Levels(dict):
         )
 
 
-def _own(name: str, norm: Callable[[int], nn.Module]) -> nn.Module:
+def _own(name: str, norm: Callable[[int], nn.Module]) -> Backbone:
     """A backbone out of a user's file, once it has shown that it gives what it says it gives."""
     where = f"BACKBONE.NAME: {name}"
     if name.startswith("vit"):

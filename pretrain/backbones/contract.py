@@ -1,8 +1,9 @@
 """What a backbone is, one of ours or one's own."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -13,7 +14,10 @@ class Backbone(Protocol):
     ``block12`` at stride 16, and beside them ``cls [B, C]``; one's own has ``layer4`` at least.
     """
 
-    channels: Mapping[str, int]  # of each level that is a map: its C
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """Of each level that is a map: its C."""
+        ...
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """``[B, 3, H, W]`` → each level ``[B, C, H / stride, W / stride]``."""
@@ -22,3 +26,9 @@ class Backbone(Protocol):
     def state_dict(self) -> dict[str, Tensor]:
         """Under the names of torchvision (timm) without the classifier, or one's own."""
         ...
+
+    # What else is used of a module:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+    def requires_grad_(self, requires_grad: bool = True) -> "Backbone": ...
+    def to(self, device: torch.device) -> "Backbone": ...
+    def eval(self) -> "Backbone": ...

@@ -1,5 +1,7 @@
 """A feature pyramid (Lin et al. 2017) whose weights fit Detectron2's."""
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ class FPN(nn.Module):
     of the one above.
     """
 
-    def __init__(self, channels: dict[str, int], outputs: list[str], dim: int, norm: str = ""):
+    def __init__(self, channels: Mapping[str, int], outputs: list[str], dim: int, norm: str = ""):
         super().__init__()
         self.levels = [level for level in LEVELS if level >= min(outputs)]
         self.outputs = sorted(outputs)

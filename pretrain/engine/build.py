@@ -15,7 +15,8 @@ def build_model(cfg: CfgNode, device: torch.device) -> tuple[Method, torch.optim
     """
     torch.manual_seed(cfg.SEED)  # each step has a seed of its own
     layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
-    method = build_method(cfg).to(device, memory_format=layout).train()
+    method = build_method(cfg).to(device).train()
+    method.to(memory_format=layout)  # type: ignore[call-overload]  # torch's own types lack it
     if cfg.COMPILE:
         method.compile_backbones()
     groups = method.parameter_groups(cfg)

@@ -22,7 +22,7 @@ TIME_FIELDS = ("images_per_second", "data_wait", "seconds", "gpu_memory_gib")
 class Meter:
     """Means of named values since the last line; a value that is not finite is left out."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
 

@@ -1,7 +1,9 @@
 """The backbone as those see it who look on while it trains: a copy in evaluation mode."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import cast
 
 import torch
 from fvcore.common.config import CfgNode
@@ -11,11 +13,22 @@ from torch.utils.data import Dataset, default_collate
 from densessl import probes
 from densessl.core.loader import GRACE, Batches, Loader, Options
 
-from ..backbones import build_backbone
+from ..backbones import Backbone, build_backbone
 from ..views import NORMALIZATION
 from .step import AMP
 
 BATCH = 128
+
+
+class LabelledImages(Dataset):
+    """Images to measure with; the last tensor of an item is negative where it cannot be read."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """What messages call an image."""
+        raise NotImplementedError
 
 
 class OnlineBackbone:
@@ -23,18 +36,19 @@ class OnlineBackbone:
 
     def __init__(self, name: str, device: torch.device, amp: str = "off"):
         self.name, self.device, self.dtype = name, device, AMP[amp]
-        self._module: nn.Module | None = None
+
+    @cached_property
+    def _module(self) -> Backbone:
+        with torch.random.fork_rng(devices=[]):
+            return build_backbone(self.name, "BN").to(self.device)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over these tensors; evaluation mode."""
-        if self._module is None:
-            with torch.random.fork_rng(devices=[]):
-                self._module = build_backbone(self.name, "BN").to(self.device)
         self._module.load_state_dict(state)
         self._module.eval()
 
     @property
-    def channels(self) -> dict[str, int]:
+    def channels(self) -> Mapping[str, int]:
         """Of each level."""
         return self._module.channels
 
@@ -47,20 +61,18 @@ class OnlineBackbone:
 
     def take_statistics(self, batches: Iterable[Tensor]) -> bool:
         """Give batch norm the statistics of these images; False where there is no batch norm."""
-        return probes.take_statistics(self._module, batches, self.levels)
+        return probes.take_statistics(cast(nn.Module, self._module), batches, self.levels)
 
-    def batches(
-        self, images: Dataset, numbers: Sequence[int], name: Callable[[int], str], data: CfgNode
-    ) -> Batches:
+    def batches(self, images: LabelledImages, numbers: Sequence[int], data: CfgNode) -> Batches:
         """What ``images`` gives of these numbers, in batches; the end ends the loader processes.
 
-        ``name(number)`` is that of an image, for messages; ``data`` the options ``DATA``.
+        ``data``: the options ``DATA``.
         """
         workers = min(data.WORKERS, math.ceil(len(numbers) / BATCH))
         loader = Loader(
             images,
             default_collate,
-            name,
+            images.name,
             Options(workers, data.TIMEOUT, GRACE),
             pin=self.device.type == "cuda",
             batch_sampler=[numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)],

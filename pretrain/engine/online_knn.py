@@ -3,15 +3,12 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms import functional as T
 
 from densessl.core import distributed, knn
@@ -20,6 +17,7 @@ from densessl.core.files import walk
 from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Range, UnreadableImage, decode, is_image
 
+from .online_backbone import LabelledImages
 from .online_measure import OnlineMeasure
 
 UNREADABLE = -1  # the label of an image that cannot be read; it is left out
@@ -36,6 +34,7 @@ class OnlineKNN(OnlineMeasure):
     """
 
     metric, title = "knn/top1", "online k-NN"
+    train: "ClassFolders"
 
     def __init__(self, cfg: CfgNode, epoch: int, device: torch.device, bounds: Range | None = None):
         super().__init__(cfg, cfg.KNN.PERIOD, epoch, device)
@@ -99,14 +98,8 @@ class OnlineKNN(OnlineMeasure):
         features = distributed.gather(F.pad(features, (0, 0, 0, missing)))
         return features, distributed.gather(F.pad(found, (0, missing), value=UNREADABLE))
 
-    def batches(self, images: "ClassFolders", numbers: Sequence[int]) -> AbstractContextManager:
-        """Images and labels of these numbers, in batches."""
-        return self.backbone.batches(
-            images, numbers, lambda number: str(images.files[number]), self.cfg.DATA
-        )
 
-
-class ClassFolders(Dataset):
+class ClassFolders(LabelledImages):
     """Centre crops uint8 ``[3, size, size]`` and labels of at most ``most`` images (0: all) below
     ``root``, a folder a class: of each class about equally many, evenly among its sorted names.
 
@@ -153,6 +146,9 @@ class ClassFolders(Dataset):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def name(self, index: int) -> str:
+        return str(self.files[index])
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         reading(index)

@@ -5,14 +5,14 @@ nothing is drawn.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from .online_backbone import OnlineBackbone
+from densessl.core.loader import Batches
+
+from .online_backbone import LabelledImages, OnlineBackbone
 
 STATISTICS = 1024  # images whose batch-norm statistics the control random_bn has, about
 
@@ -21,13 +21,12 @@ class OnlineMeasure:
     """A number, per cent, every ``period`` epochs of ``epoch`` steps.
 
     A subclass has the ``metric`` (its key in metrics.jsonl), the ``title`` in the log and the
-    images to learn from, ``train``, and says how the number is had and batches are loaded. The last
-    of a batch's tensors is negative for an image that cannot be read.
+    images to learn from, ``train``, and says how the number is had.
     """
 
     metric = ""
     title = ""
-    train: Dataset
+    train: LabelledImages
 
     def __init__(self, cfg: CfgNode, period: float, epoch: int, device: torch.device):
         self.cfg, self.device = cfg, device
@@ -61,9 +60,9 @@ class OnlineMeasure:
         """The number, of the backbone as it is, which is logged as ``what``."""
         raise NotImplementedError
 
-    def batches(self, images: Dataset, numbers: Sequence[int]) -> AbstractContextManager:
+    def batches(self, images: LabelledImages, numbers: Sequence[int]) -> Batches:
         """Those of ``images`` with these numbers, in batches."""
-        raise NotImplementedError
+        return self.backbone.batches(images, numbers, self.cfg.DATA)
 
     def _readable(self) -> Iterator[Tensor]:
         """Batches of the images to learn from, evenly over them, for batch norm."""

@@ -3,13 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as T
 
@@ -29,6 +26,7 @@ from densessl.probes import (
     upsampled,
 )
 
+from .online_backbone import LabelledImages
 from .online_measure import OnlineMeasure
 
 HELD_OUT = 4  # every such image is for validation, where no others are named
@@ -48,6 +46,7 @@ class OnlineProbe(OnlineMeasure):
     """
 
     metric, title = "probe/miou", "online probe"
+    train: "Crops"
 
     def __init__(self, cfg: CfgNode, epoch: int, device: torch.device, bounds: Range | None = None):
         check(cfg)
@@ -104,9 +103,6 @@ class OnlineProbe(OnlineMeasure):
         """The levels of images, joined, ``[B, C, h, w]``."""
         levels = self.backbone.levels(images)
         return join_levels([levels[name] for name in self.levels])
-
-    def batches(self, images: "Crops", numbers: Sequence[int]) -> AbstractContextManager:
-        return self.backbone.batches(images, numbers, images.name, self.cfg.DATA)
 
 
 def default_levels(backbone: str) -> tuple[str, ...]:
@@ -171,7 +167,7 @@ def _evenly(numbers: list[int], most: int) -> list[int]:
     return [numbers[i * len(numbers) // count] for i in range(count)]
 
 
-class Crops(Dataset):
+class Crops(LabelledImages):
     """Centre crops uint8 ``[3, size, size]`` of some of ``pairs``, labels ``[size, size]``, number.
 
     The shorter side of the image becomes ``size`` before. A file that cannot be read any more is

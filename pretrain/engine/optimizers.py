@@ -68,12 +68,12 @@ class LARS(torch.optim.Optimizer):
         return loss
 
     def _move(self, weights: list[Tensor], group: dict) -> None:
-        gradients = [w.grad for w in weights]
+        gradients = [w.grad for w in weights if w.grad is not None]
         if group["weight_decay"]:
-            gradients = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+            gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
         if group["adapt"]:
             ratios = trust_ratios(weights, gradients, group["trust"], group["eps"])
-            gradients = torch._foreach_mul(gradients, ratios)
+            gradients = list(torch._foreach_mul(gradients, ratios))
         velocities = [self._velocity(w) for w in weights]
         torch._foreach_mul_(velocities, group["momentum"])
         torch._foreach_add_(velocities, gradients)

@@ -13,6 +13,8 @@ from densessl.core import distributed
 from densessl.core.errors import EnvironmentLacks
 from densessl.core.files import standing
 
+from ..methods import Method
+
 
 def check_compiler(cfg: CfgNode, device: torch.device) -> None:
     """Raise EnvironmentLacks for COMPILE on a CPU without a C++ compiler."""
@@ -24,7 +26,7 @@ def check_compiler(cfg: CfgNode, device: torch.device) -> None:
         )
 
 
-def distribute(method: nn.Module, device: torch.device) -> nn.Module:
+def distribute(method: Method, device: torch.device) -> nn.Module:
     """``method``, behind DDP when there are several processes.
 
     Queues are left out of DDP's broadcasts: every process enqueues the same gathered keys. Batch

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from densessl.core import distributed
 
+from ..methods import Method
 from .gradients import clip_each_
 
 AMP = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -34,7 +35,7 @@ class Stepper:
 
     def __init__(
         self,
-        method: nn.Module,
+        method: Method,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,

@@ -105,7 +105,7 @@ class Method(nn.Module):
         return None
 
 
-def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> nn.Module:
+def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> Backbone:
     """The backbone that ``cfg.BACKBONE`` describes; InputError for WEIGHTS that do not fit it.
 
     ``drop_path`` is for a ViT.

@@ -1,5 +1,7 @@
 """DINO with multi-crop (Caron et al. 2021)."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
@@ -56,6 +58,7 @@ class DINO(Method):
     takes_vit = True
     momentum_option = "DINO.MOMENTUM"
     starts = (("DINO.FREEZE_LAST_LAYER", "epochs"),)
+    center: Tensor
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
@@ -189,7 +192,7 @@ class DINOHead(nn.Module):
     torch's default).
     """
 
-    def __init__(self, channels: dict[str, int], options: CfgNode):
+    def __init__(self, channels: Mapping[str, int], options: CfgNode):
         super().__init__()
         sizes = [channels[max(channels)], options.HIDDEN, options.HIDDEN, options.BOTTLENECK]
         layers: list[nn.Module] = []

@@ -89,6 +89,9 @@ class SimSiamProjector(nn.Sequential):
 class Queue(nn.Module):
     """The K newest keys, unit vectors ``[K, D]``, overwritten in a circle (MoCo section 3.2)."""
 
+    keys: Tensor
+    pointer: Tensor
+
     def __init__(self, length: int, dim: int):
         super().__init__()
         self.register_buffer("keys", unit(torch.randn(length, dim)))

@@ -3,16 +3,22 @@
 import copy
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..backbones import Backbone
+
 PREFIX = "momentum_"
+Copied = TypeVar("Copied", bound=nn.Module | Backbone)
 
 
-def momentum_copy(module: nn.Module) -> nn.Module:
+def momentum_copy(module: Copied) -> Copied:
     """A copy with the same weights that no gradient reaches."""
-    return copy.deepcopy(module).requires_grad_(False)
+    copied = copy.deepcopy(module)
+    copied.requires_grad_(False)
+    return copied
 
 
 def momentum_update_(method: nn.Module, m: float) -> None:

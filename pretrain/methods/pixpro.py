@@ -68,8 +68,8 @@ class PixPro(Method):
         with torch.no_grad():
             momentum_maps = [self.momentum_backbone(view.image)[LEVEL] for view in views]
             targets = [self.momentum_projector(z) for z in momentum_maps]  # [B, D, h, w]
-        options, grid = self.options, tuple(maps[0].shape[2:])
-        A = geometric(*views, grid, options.THRESHOLD, options.FRAME)
+        options, (h, w) = self.options, maps[0].shape[2:]
+        A = geometric(views[0], views[1], (h, w), options.THRESHOLD, options.FRAME)
         x = [self.projector(z) for z in maps]  # [B, D, h, w]
         # The distance of two positions is the same from both sides.
         there = self.consistency(x[0], targets[1], A)

@@ -1,5 +1,7 @@
 """ReSim (Xiao et al. 2021): the same window in both views."""
 
+from collections.abc import Mapping
+
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
@@ -79,7 +81,7 @@ class ReSim(MoCo):
         self.momentum_region_head = momentum_copy(self.region_head)
         self.window = {"layer3": self.regions.WINDOW, "layer2": self.regions.WINDOW_P3}
 
-    def new_head(self, channels: dict[str, int]) -> nn.Module:
+    def new_head(self, channels: Mapping[str, int]) -> nn.Module:
         """What turns backbone levels into the maps of the regions."""
         if self.regions.LEVELS == "fpn":
             dim, norm = self.regions.FPN_DIM, self.regions.FPN_NORM

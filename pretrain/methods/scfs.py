@@ -92,16 +92,17 @@ class SCFS(DINO):
         """The terms of one level: ``global`` (each global view and the other) and ``local``."""
         head, center = self.level_heads[level], getattr(self, f"center_{level}")
         temperatures = (self.options.STUDENT_TEMPERATURE, self.teacher_temperature(step))
-        wanted = self.search.LEVEL_GLOBAL or len(students) == 1
-        P_g = head(students[0][level]) if wanted else None  # [2B, D]
+        if self.search.LEVEL_GLOBAL or len(students) == 1:
+            P = head(students[0][level])  # [2B, D]
         with torch.no_grad():
             T_g = self.momentum_level_heads[level](teacher[level])  # [2B, D]
         self.move_center(f"center_{level}", T_g)
         terms = {}
         if self.search.LEVEL_GLOBAL:
             other = T_g.roll(len(T_g) // 2, 0)
-            terms["global"] = paired_distillation(P_g, other, center, *temperatures)
-        P = head(students[1][level]) if len(students) > 1 else P_g  # [N B, D]
+            terms["global"] = paired_distillation(P, other, center, *temperatures)
+        if len(students) > 1:
+            P = head(students[1][level])  # [N B, D]
         rows = [
             paired_distillation(P, target, center if centred else None, *temperatures, weights)
             for target, centred, weights in self.targets(level, students, teacher, T_g, views)

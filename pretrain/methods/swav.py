@@ -110,7 +110,8 @@ class SwAV(Method):
 
     def after_step(self, step: int) -> None:
         if step >= self.options.QUEUE_START * self.steps_per_epoch:
-            for queue, keys in zip(self.queues, self._keys, strict=False):
+            queues = (module for module in self.queues if isinstance(module, Queue))
+            for queue, keys in zip(queues, self._keys, strict=False):
                 queue.enqueue(distributed.gather(keys))
         self._keys = []
 

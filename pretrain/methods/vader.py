@@ -1,5 +1,7 @@
 """VADeR (Pinheiro et al. 2020): InfoNCE of points whose places in the image are the same."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
@@ -85,7 +87,7 @@ class VADeR(MoCo):
 class PixelEmbedding(nn.Module):
     """Backbone levels → an embedding at stride 4: FPN, then a 1×1 convolution."""
 
-    def __init__(self, channels: dict[str, int], fpn_dim: int, dim: int):
+    def __init__(self, channels: Mapping[str, int], fpn_dim: int, dim: int):
         super().__init__()
         self.fpn = FPN(channels, ["layer1"], fpn_dim)
         self.project = nn.Conv2d(fpn_dim, dim, 1)

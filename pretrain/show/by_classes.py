@@ -110,6 +110,7 @@ def samples(look: "Look") -> Tensor:
 def classes(look: "Look") -> Section:
     """What is searched and found, and the likeliest classes of all four samples."""
     voters, crop = look.voters, look.local[0]
+    assert voters is not None, "the section is chosen together with --train"
     p = voters.probabilities(samples(look), look.options.KNN)
     found = matches.searches(look.crops[:, :1], look.query, [crop], look.views[0])[0]
     low, high = float(found.attention.min()), float(found.attention.max())

@@ -91,8 +91,9 @@ def _salient_neighbours(look: "Look", sets: matches.Sets) -> Panel:
     def draw(side: SideBySide) -> None:
         lines(side, look, found, list(SERIES[: len(found)]), width=1.6)
         for k, view in enumerate(side.views):
-            for position in {match[k]: None for match in found}:  # a key may be several's neighbour
-                numbers = [i for i, match in enumerate(found) if match[k] == position]
+            positions = [match[:2][k] for match in found]
+            for position in dict.fromkeys(positions):  # a key may be several's neighbour
+                numbers = [i for i, each in enumerate(positions) if each == position]
                 text = " ".join(str(i + 1) for i in numbers)
                 colour = SERIES[numbers[0]] if len(numbers) == 1 else SEVERAL
                 side.label(centre(position, look.grid, view), bool(k), text, colour)
@@ -197,11 +198,12 @@ def scfs(look: "Look") -> Section:
     whole = look.pixels(look.views[0]).numpy()
     panels = []
     for number, (each, crop) in enumerate(zip(found, look.local, strict=True), 1):
-        more = {"columns": 2, "sheet": number <= 2}
+        sheet = number <= 2
         draw = partial(show_pixels, pixels=look.pixels(crop).numpy(), colour=LOCAL)
-        panels.append(Panel(f"local crop {number}", draw, **more))
+        panels.append(Panel(f"local crop {number}", draw, columns=2, sheet=sheet))
         draw = partial(searched, pixels=whole, found=each, low=low, high=high)
-        panels.append(Panel(f"in view 1 ({each.share:.0%} lies there)", draw, **more))
+        title = f"in view 1 ({each.share:.0%} lies there)"
+        panels.append(Panel(title, draw, columns=2, sheet=sheet))
     text = (
         "a local crop looks for itself in view 1: cosine of its mean feature with every position; "
         "green: where it was cut"

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import matches
 from .matches import Match, spread
-from .panels import NONE, SERIES, Panel, SideBySide, cell_set, cutouts, label, rectangle
+from .panels import NONE, SERIES, Legend, Panel, SideBySide, cell_set, cutouts, label, rectangle
 from .section import FEW, MANY, Section, drawn, lines, panel_of_pair, pixels_of
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ def vader(look: "Look") -> Section:
     """Points that both views show."""
     from matplotlib import colormaps
 
-    found = matches.points(*look.views, POINTS, look.seed)
+    found = matches.points(look.views[0], look.views[1], POINTS, look.seed)
     turbo = colormaps["turbo"].resampled(max(2, len(found)))
 
     def draw(side: SideBySide) -> None:
         for number, (own, other) in enumerate(found):
             # Points are in pixel edges, drawings in pixel centres.
-            ends = ((x - 0.5, y - 0.5) for x, y in (own, other))
-            side.line(*ends, turbo(number), width=0.9)
+            start, end = ((x - 0.5, y - 0.5) for x, y in (own, other))
+            side.line(start, end, turbo(number), width=0.9)
 
     title = f"{len(found)} points that both views show" if found else "the views do not overlap"
     legend = ((NONE, "one line: one place of the image"),) if found else ()
@@ -81,7 +81,7 @@ def vader(look: "Look") -> Section:
 
 def resim(look: "Look") -> Section:
     """The windows that both views show, and a few of them cut out."""
-    found = matches.window_pairs(*look.views, look.options.RESIM, look.scale)
+    found = matches.window_pairs(look.views[0], look.views[1], look.options.RESIM, look.scale)
     few = spread(found.pairs, FEW)
 
     def draw(side: SideBySide) -> None:
@@ -92,7 +92,7 @@ def resim(look: "Look") -> Section:
 
     flips = [bool(view.flip[0]) for view in look.views]
     title = f"{len(found.pairs)} of {found.total} windows of view 1 lie in view 2, too"
-    legend = ()
+    legend: Legend = ()
     if few:
         legend = (
             ("#ffffff", "a window that both show"),

@@ -127,7 +127,7 @@ def converted(path: str, state: dict[str, Any]) -> Pretrained:
     """
     from .. import config
 
-    facts = state.densessl
+    facts = vars(state)["densessl"]
     backbone = _network(facts["network"])
     tensors = dict(state)
     mean, std = (

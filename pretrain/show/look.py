@@ -54,7 +54,7 @@ class Look:
     @cached_property
     def pair(self) -> Pair:
         """What correspondences are computed from; view 1 looks for its positions in view 2."""
-        return Pair(self.query, self.key, *self.views)
+        return Pair(self.query, self.key, self.views[0], self.views[1])
 
     def forget(self) -> None:
         """Let go of what was computed between all positions; it would be computed again."""

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="densessl show", description=inspect.cleandoc(main.__doc__))
+    parser = Parser(prog="densessl show", description=inspect.getdoc(main))
     parser.add_argument(
         "checkpoint", metavar="CKPT", help="of densessl pretrain, or any that convert takes"
     )

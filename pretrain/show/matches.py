@@ -68,8 +68,8 @@ def sets(pair: Pair, options: Any) -> Sets:
     a = [attention(z, options.STATISTIC)[0] for z in maps]  # [N] each
     omega = [salient(z, options.THRESHOLD, options.STATISTIC)[0] for z in maps]
     return Sets(
-        attention=tuple(each.view(pair.grid) for each in a),
-        members=tuple(each.view(pair.grid) for each in omega),
+        attention=(a[0].view(pair.grid), a[1].view(pair.grid)),
+        members=(omega[0].view(pair.grid), omega[1].view(pair.grid)),
         pairs=int(set_to_set(omega[0][None], omega[1][None]).sum()),
         most_attended=int(a[0].argmax()) if omega[0].any() else None,
     )

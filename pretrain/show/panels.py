@@ -26,6 +26,7 @@ GAP, DROP = 1 / 8, 1 / 6  # between two views side by side, in widths; the secon
 PAIR_ASPECT = (1 + DROP) / (2 + GAP)  # height over width
 
 Point = tuple[float, float]
+Legend = tuple[tuple[str, str], ...]  # colour, meaning
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Panel:
 
     title: str
     draw: Callable[["Axes"], None]
-    legend: tuple[tuple[str, str], ...] = ()  # colour, meaning
+    legend: Legend = ()
     columns: int = 3  # of the twelve of a picture
     aspect: float = 1.0  # height over width
     sheet: bool = True  # whether a contact sheet has it

@@ -43,11 +43,11 @@ def panel_of_pair(look: "Look", title: str, draw: Callable, columns: int = 6, **
 def lines(side: SideBySide, look: "Look", found: list[Match], colours: list, **style) -> None:
     """A line for every match, between the centres of its cells."""
     for match, colour in zip(found, colours, strict=True):
-        ends = (
+        start, end = (
             centre(position, look.grid, view)
             for position, view in zip(match[:2], side.views, strict=True)
         )
-        side.line(*ends, colour, **style)
+        side.line(start, end, colour, **style)
 
 
 def searched(axes: Any, pixels: Any, found: Search, low: float, high: float) -> None:
