@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
@@ -49,9 +49,16 @@ def submit(script: Path) -> str:
 def _patiently(
     name: str, once: Callable[[], str], otherwise: Callable[[], str | None] = lambda: None
 ) -> str:
-    """The answer of the first try that has one, or of ``otherwise`` after a failed one."""
+    """The answer of the first try that has one, or of ``otherwise`` after a failed one.
+
+    Where ``otherwise`` cannot tell, it is asked again before anything else is tried.
+    """
+    ask_first = False
     for delay in (*BACKOFF, None):
         try:
+            if ask_first and (answer := otherwise()) is not None:
+                return answer
+            ask_first = True
             return once()
         except Unanswered as failed:
             error = str(failed)
@@ -61,6 +68,7 @@ def _patiently(
             break
         logging.getLogger("densessl").warning("%s: %s; again in %d s", name, error, delay)
         time.sleep(delay)
+    with suppress(Unanswered):  # else the job, if it was taken after all, finds no task and ends
         if (answer := otherwise()) is not None:
             return answer
     raise StoppedEarly(
@@ -85,11 +93,11 @@ def _once(command: Sequence[str]) -> str:
 
 
 def _number_of(script: Path) -> str | None:
-    """``job NUMBER`` of the one submitted with this script; None where the queue has none."""
-    try:
-        said = _once(("squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"))
-    except Unanswered:
-        return None
+    """``job NUMBER`` of the one submitted with this script; None where the queue has none.
+
+    Raises Unanswered where squeue does not tell.
+    """
+    said = _once(("squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"))
     numbers = (line.split("|")[0] for line in said.splitlines() if line.endswith(f"|{script}"))
     return next((f"job {number}" for number in numbers), None)
 

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.seed < 0:
         raise InputError(f"--seed is {args.seed}; allowed: 0 or more")
-    folder = Path(args.output)
+    folder = place(args.output)
     compat.setup()  # what is missing is said now, not after the pretraining
     _require_disk(folder)
     begun = time.monotonic()
@@ -62,6 +62,11 @@ def main(argv: list[str]) -> int:
         folder / "pictures",
     )
     return 0
+
+
+def place(output: str) -> Path:
+    """The folder, from the root where a job could take it for an option."""
+    return Path(output).absolute() if output.startswith("-") else Path(output)
 
 
 def load(folder: Path, seed: int = 0, **changes) -> expansion.Pipeline:

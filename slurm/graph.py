@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from densessl.core.errors import InputError
 from densessl.core.files import sha256, write_json
+from densessl.core.names import one_line
+
+LONGEST = 240  # bytes of a job's name: a file's name has 255, with its suffix
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,19 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
             raise ValueError(f"these jobs wait for each other: {[job.name for job in waiting]}")
         ordered[ready.name] = ready
     return list(ordered.values())
+
+
+def check_names(jobs: Sequence[Job]) -> None:
+    """InputError for a job whose name cannot be that of its files (logs/NAME.txt, …)."""
+    for job in jobs:
+        shown = one_line(job.name)
+        if "/" in job.name or job.name.startswith(".") or shown != job.name:
+            raise InputError(f"'{shown}' is no name for the files of a job")
+        if (length := len(os.fsencode(job.name))) > LONGEST:
+            raise InputError(
+                f"the job '{shown}' has a name of {length} bytes, for its files; allowed: "
+                f"{LONGEST} at most. Give its row or protocol a shorter 'name' or 'folder'"
+            )
 
 
 class Finished:

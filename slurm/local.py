@@ -14,15 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, StoppedEarly
+from densessl.core.files import clear_partials
 from densessl.core.limits import cores
 from densessl.core.lines import tail
 from densessl.core.lock import locked
 from densessl.core.progress import duration
 from densessl.core.stops import handled
 
+from . import ending
 from .board import Board
-from .graph import Finished, Job, in_order
-from .state import State, now, write_graph, write_state
+from .graph import Finished, Job, check_names, in_order
+from .state import BEGUN, State, now, write_graph, write_state
 
 STOPPED = StoppedEarly.exit_code
 POLL = 0.2  # seconds between looks at the running job
@@ -54,6 +56,7 @@ def run_local(
     processor's threads.
     """
     folder = Path(folder)
+    check_names(jobs)
     waiting, settled = in_order(jobs), set()
     done = Finished(waiting, folder)
     failed: dict[str, JobFailed] = {}
@@ -87,6 +90,7 @@ def run_local(
         _stops() as stops,
         ThreadPoolExecutor(at_once) as pool,
     ):
+        clear_partials(folder, *(folder / part for part in BEGUN))
         write_graph(folder, waiting, {})
         while running or (waiting and not stops):
             for job in list(waiting):
@@ -125,14 +129,14 @@ def _run(
     """Run one job to its end; its JobFailed, or None when it ended well or was stopped."""
     log = done.folder / "logs" / f"{job.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
+    begun, kills = time.monotonic(), ending.kills_for_memory()
     board.set(job.name, "running")
     said = State("running", host=socket.gethostname(), started=now(), updated=now())
     write_state(done.folder, job.name, said)
 
-    def ended(state: str, error: str = "") -> None:
+    def ended(state: str, error: str = "", why: str = "") -> None:
         board.set(job.name, state, seconds)
-        values = {"state": state, "code": code, "error": error, "updated": now()}
+        values = {"state": state, "code": code, "error": error, "why": why, "updated": now()}
         write_state(done.folder, job.name, replace(said, **values))
 
     with open(log, "ab") as stream:
@@ -160,8 +164,8 @@ def _run(
         ended("stopped")
         return None
     last = tail(log, start)[-TAIL:]
-    ended("failed", "\n".join(last))
-    why = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
+    why = ending.reason(code, kills) if code else f"it did not write {', '.join(missing)}"
+    ended("failed", "\n".join(last), why)
     return JobFailed(
         f"'{job.name}' failed after {duration(seconds)}: {why}. The end of {log}:\n"
         + "\n".join(f"    {line}" for line in last),

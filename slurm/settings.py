@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from densessl.core.errors import InputError, unknown
+from densessl.core.names import one_line
 from densessl.core.text import read_yaml
 
 from .graph import Job
@@ -31,6 +32,7 @@ OWN = {  # sbatch's keys that are set from the job itself or from the fields bel
 }
 # fmt: on
 EARLY = 60  # seconds by which SLURM may send its signal too early, as sbatch's manual says
+EXTRA = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)  # a long option of sbatch
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
 
 
@@ -163,6 +165,7 @@ def _typed(key: str, kind: type, value, where: str):
         return _extra(value, where)
     if isinstance(value, dict | list | tuple):
         raise InputError(f"{key} in {where} is {value}; it must be text")
+    value = _in_one_line(key, value, where)
     if key == "gpu_request" and value not in GPU_REQUESTS:
         raise unknown("gpu_request", value, GPU_REQUESTS, where)
     if key == "time" and value:
@@ -192,7 +195,7 @@ def _lines(key: str, value, where: str) -> tuple[str, ...]:
         raise InputError(f"{key} in {where} is {value}; it must be a list of lines")
     lines = tuple(line for line in lines if line.strip())
     if key == "modules" and (bad := [line for line in lines if not re.fullmatch(r"\S+", line)]):
-        raise InputError(f"'{bad[0]}' in modules of {where} is not the name of a module")
+        raise InputError(f"'{one_line(bad[0])}' in modules of {where} is not the name of a module")
     return lines
 
 
@@ -204,11 +207,30 @@ def _extra(value, where: str) -> dict[str, str | bool]:
         name = key.lstrip("-").replace("_", "-")
         if name in OWN:
             raise InputError(f"extra in {where} must not hold '{key}', which is set elsewhere")
+        if not EXTRA.fullmatch(name):
+            raise InputError(
+                f"extra in {where} holds '{one_line(key)}', which is no long option of sbatch; "
+                "allowed: small letters, digits and '-', as in mail-type"
+            )
         if isinstance(given, dict | list):
             raise InputError(f"{key} of extra in {where} is {given}; it must be one value")
+        given = _in_one_line(f"{key} of extra", given, where)
         if str(given).lower() != "false":
             checked[name] = True if str(given).lower() in ("", "true") else str(given)
     return checked
+
+
+def _in_one_line(key: str, value, where: str):
+    """Text without the spaces around it, as a block of YAML has them; InputError where it could end
+    a line of a batch file."""
+    if not isinstance(value, str):
+        return value
+    value = value.strip()
+    if one_line(value) != value:
+        raise InputError(
+            f"{key} in {where} is '{one_line(value)}'; allowed: one line without control characters"
+        )
+    return value
 
 
 def _shell_words(key: str, value: str, where: str) -> None:

@@ -14,10 +14,12 @@ submits, a file of ``state/`` by the job's first process.
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from densessl.core.errors import InputError
 from densessl.core.files import write_json, write_text
@@ -25,6 +27,7 @@ from densessl.core.files import write_json, write_text
 from .graph import Job, Resources, in_order
 
 GRAPH = "graph.json"
+NUMBER = re.compile(r"\d+(_\d+)?", re.ASCII)  # of a job, in an array with its place
 BEGUN = ("jobs", "cluster", "state")  # one of these has a file of a job that was begun
 
 
@@ -41,7 +44,8 @@ class State:
     (politely, and not queued again), ``failed`` or ``done``. ``slurm_job`` is SLURM's number (with
     ``_k`` in an array), ``host`` the first machine. ``started`` and ``updated`` are ISO 8601 times,
     UTC; ``requeues`` counts polite stops and ``restarts`` SLURM's own (a node failed). ``code`` is
-    the exit code and ``error`` the last lines of the process that failed first.
+    the exit code, ``why`` what the end was in words, and ``error`` the last lines of the process
+    that failed first.
     """
 
     state: str
@@ -53,6 +57,7 @@ class State:
     restarts: int = 0
     code: int | None = None
     error: str = ""
+    why: str = ""  # not in the files of earlier versions
 
 
 @dataclass
@@ -130,15 +135,25 @@ def write_submission(folder: Path, name: str, submission: Submission) -> None:
 
 def read_submission(folder: Path, name: str) -> Submission | None:
     """The job's last submission; None where there was none, or its file is damaged."""
-    return _read(folder / "cluster" / f"{name}.json", Submission)
+    found = _read(folder / "cluster" / f"{name}.json", Submission)
+    try:
+        if found and NUMBER.fullmatch(found.slurm_job):
+            return found if datetime.fromisoformat(found.submitted).tzinfo else None
+    except ValueError:
+        pass
+    return None
 
 
 def _read(path: Path, kind: type):
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return kind(**{each.name: values[each.name] for each in fields(kind)})
+        values = {"why": ""} | values
+        kept = {each.name: values[each.name] for each in fields(kind)}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    kinds: dict[str, Any] = {each.name: each.type for each in fields(kind)}
+    right = all(isinstance(value, kinds[name]) for name, value in kept.items())
+    return kind(**kept) if right else None
 
 
 def cancel(folder: Path) -> None:

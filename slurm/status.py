@@ -15,17 +15,21 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from densessl.core.errors import DenseSSLError
 from densessl.core.lines import tail
 from densessl.core.lock import is_held
+from densessl.core.names import one_line
 from densessl.core.parser import Parser
 from densessl.core.progress import duration
 
+from . import ending
 from . import state as folder_state
 from .board import STAMP
 from .graph import Finished, Job, in_order
 from .queue import Queued, read_queue
 
 PERIOD = 5  # seconds between two looks of --watch
+PATIENCE = 2.0  # seconds that SLURM has for its answer; then the folder's own files have to do
 STEP = re.compile(r"(\d+)/(\d+), (.+?) left")  # of console.progress.Bar's plain lines
 STYLES = {
     "done": "green",
@@ -49,7 +53,8 @@ class Row:
     ``queued``; ``stopped`` (resumes with the same command); ``failed``; ``lost`` (it ran, and SLURM
     no longer knows it: its machine failed, or it was killed); ``not run`` (what it needs failed);
     ``cancelled``; ``waiting`` (never submitted). ``step`` of ``total``, ``left`` as text and
-    ``speed`` in images/s are those of a running job; ``says`` is why, or its last line.
+    ``speed`` in images/s are those of a running job; ``says`` is why, or its last line. ``away`` is
+    why SLURM could not be asked; then ``state`` is what the job's own files say.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Row:
     seconds: float | None = None
     requeues: int = 0
     says: str = ""
+    away: str = ""
 
 
 def main(argv: list[str]) -> int:
@@ -89,17 +95,27 @@ def look(folder: Path) -> list[Row]:
     jobs = in_order(folder_state.read_graph(folder)[0])
     finished = Finished(jobs, folder)
     submitted = any(folder_state.read_submission(folder, job.name) for job in jobs)
-    queue = read_queue() if submitted else None  # a run on this machine needs no SLURM
+    queue, away = _queue() if submitted else (None, "")  # a run on this machine needs no SLURM
     cancelled = folder_state.is_cancelled(folder)
     rows: dict[str, Row] = {}
     for job in jobs:
         rows[job.name] = _row(job, folder, finished, queue, cancelled)
+        rows[job.name].away = away
     for job in jobs:  # in the order of their needs, so one failure reaches all that need it
         row = rows[job.name]
         failed = [need for need in job.needs if rows[need].state in ("failed", "lost", "not run")]
         if failed and row.state in ("waiting", "cancelled"):
             row.state, row.says = "not run", f"'{failed[0]}' {rows[failed[0]].state}"
     return list(rows.values())
+
+
+def _queue() -> tuple[dict[str, Queued] | None, str]:
+    """SLURM's answer, or None and why there is none in a moment."""
+    try:
+        queue = read_queue(tries=1, patience=PATIENCE)
+    except DenseSSLError as error:
+        return None, one_line(error)
+    return queue, "" if queue is not None else "there is no squeue here"
 
 
 def _row(
@@ -119,18 +135,34 @@ def _row(
     elif said and said.state == "running" and not said.slurm_job:  # on this machine
         row.state = "running" if is_held(folder / ".lock") else "stopped"
         _read_progress(row, job, folder, said)
+        if row.state == "stopped":
+            row.says = "its run was killed; the same command resumes"
     elif said and said.state == "running":
         row.state = "running" if queued or queue is None else "lost"
         _read_progress(row, job, folder, said)
         if row.state == "lost":
-            row.says = f"it ran on {said.host} and SLURM no longer knows it"
+            row.says = f"it ran on {one_line(said.host)} and SLURM no longer knows it"
+            if word := ending.slurms_word(folder, number):
+                row.says = f"{word}; {row.says}"
     elif queued:
         row.state, row.says = "running", "starting"
     elif said and said.state in ("failed", "stopped"):
-        row.state, row.says = said.state, _last(said.error)
-    elif submission and (cancelled or queue is not None):
+        row.state, row.says = said.state, _reason(said, folder)
+    elif submission and queue is None and not cancelled:
+        row.state = "requeued" if said and said.state == "requeued" else "queued"
+    elif submission:
         row.state = "cancelled"
     return row
+
+
+def _reason(said: folder_state.State, folder: Path) -> str:
+    """Why a job ended: SLURM's word on memory, what the end was, and the message that it left."""
+    why, last = one_line(said.why), _last(said.error)
+    word = ending.slurms_word(folder, said.slurm_job) if said.slurm_job else ""
+    if ending.MEMORY.search(word):
+        return f"{word}; {why or last}"
+    told = last and (not why or ("exit code" in why and not STEP.search(last)))
+    return ": ".join(filter(None, (why, last if told else "")))
 
 
 def _why(queued: Queued) -> str:
@@ -165,14 +197,15 @@ def _read_progress(row: Row, job: Job, folder: Path, said: folder_state.State) -
 
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return one_line(lines[-1]) if lines else ""
 
 
 def _since(started: str) -> float | None:
     try:
-        return (datetime.now(timezone.utc) - datetime.fromisoformat(started)).total_seconds()
+        seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(started)).total_seconds()
     except (ValueError, TypeError):  # no time, or one without a zone
         return None
+    return seconds if seconds >= 0 else None  # the clock was set back meanwhile
 
 
 def drawn(rows: list[Row]) -> Group:
@@ -189,10 +222,15 @@ def drawn(rows: list[Row]) -> Group:
         again = f" ({row.requeues}x)" if row.requeues else ""
         style = STYLES[row.state]
         state = Text(row.state + again, style)
-        grid.add_row(Text(row.name, style), state, step, row.left, speed, took, Text(row.says))
+        job, left, says = (Text(one_line(each)) for each in (row.name, row.left, row.says))
+        job.stylize(style)
+        grid.add_row(job, state, step, left, speed, took, says)
     counts = Counter(row.state for row in rows)
     total = ", ".join(f"{counts[name]} {name}" for name in STYLES if counts[name])
-    return Group(grid, Text(f"{len(rows)} jobs: {total}", "dim"))
+    below = [Text(f"{len(rows)} jobs: {total}", "dim")]
+    if away := next((row.away for row in rows if row.away), ""):
+        below.append(Text(f"SLURM does not answer ({away}): these are the states in the files"))
+    return Group(grid, *below)
 
 
 def watch(folder: Path) -> None:

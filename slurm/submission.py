@@ -19,15 +19,17 @@ from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
 from densessl.core.lock import locked
+from densessl.core.names import one_line
 
 from . import commands, state
 from .batch import Batch
-from .graph import Finished, Job, in_order
+from .graph import Finished, Job, check_names, in_order
 from .queue import Queued, read_queue
 from .settings import Cluster, Settings
 from .task import Task
 
 ENDING = "COMPLETING"
+PATTERN = ("%", "\\")  # sbatch replaces %j and its like in names of files, a backslash stops it
 logger = logging.getLogger("densessl")
 
 
@@ -55,7 +57,7 @@ def submit(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> 
     _require()
     folder = Path(folder).absolute()
     jobs = _absolute(in_order(jobs), cluster.chdir)
-    _check(jobs, cluster)
+    _check(jobs, folder, cluster)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "cluster" / ".lock", lambda _: f"{folder}: another submission is busy"):
         finished = Finished(jobs, folder)
@@ -108,7 +110,7 @@ def preview(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) ->
     _require_submitit()
     folder = Path(folder).absolute()
     jobs = _absolute(in_order(jobs), cluster.chdir)
-    _check(jobs, cluster)
+    _check(jobs, folder, cluster)
     left = _left(jobs, Finished(jobs, folder))
     todo = [job for job in jobs if job.name in left]
     parts = []
@@ -116,7 +118,7 @@ def preview(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) ->
         depends = _depends(group[0], left, {job.name: job.name for job in jobs})
         batch = Batch(tuple(group), cluster.of(group[0]), depends)
         executor = batch.executor(folder, cluster.chdir)
-        runs = "".join(f"#   {shlex.join(job.command)}\n" for job in group)
+        runs = "".join(f"#   {one_line(shlex.join(job.command))}\n" for job in group)
         count = f" ({len(group)} jobs, one array)" if len(group) > 1 else ""
         parts.append(f"# {batch.name}{count}: each of its processes runs\n{runs}{executor.text()}")
     if done := len(jobs) - len(todo):
@@ -141,11 +143,23 @@ def _absolute(jobs: Sequence[Job], chdir: str) -> list[Job]:
     ]
 
 
-def _check(jobs: Sequence[Job], cluster: Cluster) -> None:
+def _check(jobs: Sequence[Job], folder: Path, cluster: Cluster) -> None:
+    """InputError for what SLURM would understand otherwise than it is meant."""
+    for sign in PATTERN:
+        if sign in str(folder):
+            raise InputError(
+                f"the folder {one_line(folder)} has a '{sign}', which SLURM gives a meaning in the "
+                "names of its logs; allowed for jobs on a cluster: a folder without one"
+            )
+    for what, path in (("folder", str(folder)), ("working folder", cluster.chdir)):
+        if one_line(path) != path:
+            raise InputError(
+                f"the {what} '{one_line(path)}' has a control character; allowed for jobs on a "
+                "cluster: a path that is one line"
+            )
+    check_names(jobs)
     for job in jobs:
         cluster.of(job)
-        if "/" in job.name or job.name.startswith("."):
-            raise ValueError(f"'{job.name}' is no name for the files of a job")
 
 
 def _require_submitit() -> None:

@@ -28,7 +28,7 @@ from densessl.core.files import write_json
 from densessl.core.lines import tail
 from densessl.core.progress import duration
 
-from . import lock, requeue
+from . import ending, lock, requeue
 from .graph import Finished, Job
 from .local import TAIL
 from .state import State, is_cancelled, now, read_state, read_submission, write_state
@@ -95,6 +95,7 @@ class _Run:
         suffix = f".{self.rank}" if self.rank else ""
         self.log = self.folder / "logs" / f"{task.name}{suffix}.txt"
         self.state = State("running", environment.job_id, socket.gethostname(), now())
+        self.kills = ending.kills_for_memory()
 
     def to_its_end(self) -> int:
         """Run the job; the exit code of this process."""
@@ -147,11 +148,11 @@ class _Run:
                 self._write(State(**json.loads(self.verdict.read_text())))
 
     def _await_inputs(self) -> None:
-        """Wait for the outputs of earlier jobs, which network disks show late."""
-        needed = [path for need in self.job.needs for path in self.finished.jobs[need].outputs]
+        """Wait until earlier jobs are seen to be finished, with their outputs: network disks show
+        both late, and what this job leaves is known by what they left."""
         deadline = time.monotonic() + PATIENCE
-        while not all(path.exists() for path in needed) and time.monotonic() < deadline:
-            if self.stops.received:
+        while any(self.finished.seconds(need) is None for need in self.job.needs):
+            if self.stops.received or time.monotonic() > deadline:
                 return
             time.sleep(1)
 
@@ -273,15 +274,14 @@ class _Run:
         return STOPPED
 
     def _why(self, code: int) -> str:
-        what = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"process {self.rank} ended with {what}"
+        return f"process {self.rank}: {ending.reason(code, self.kills)}"
 
     def _fail(self, code: int, why: str, start: int, settled: bool = False) -> int:
         """Write the failure, unless another process's came first; the exit code."""
         code = (128 - code if code < 0 else code) or 1
-        lines = [why, *tail(self.log, start)[-TAIL:]]
+        last = "\n".join(tail(self.log, start)[-TAIL:])
         told = read_state(self.folder, self.task.name) if self.rank else None  # by the first
-        state = replace(told or self.state, state="failed", code=code, error="\n".join(lines))
+        state = replace(told or self.state, state="failed", code=code, error=last, why=why)
         self._say(f"failed: {why}")
         self._write(state) if settled else self._settle(state)
         return code

@@ -75,6 +75,16 @@ def atomic(path: str | os.PathLike):
         partial.unlink(missing_ok=True)
 
 
+def clear_partials(*folders: Path) -> None:
+    """Delete what killed writers left of their files (:func:`atomic`) in these folders.
+
+    For who alone writes there: the half of a writer at work goes, too.
+    """
+    for folder in folders:
+        for partial in folder.glob(".*.partial"):
+            partial.unlink(missing_ok=True)
+
+
 def require_file(path: str | os.PathLike) -> None:
     """Raise OSError unless ``path`` is a regular file (or a folder, which says so when opened).
 

@@ -88,7 +88,10 @@ class Lines(Growing):
 
 
 def tail(path: str | os.PathLike, start: int = 0) -> list[str]:
-    """The last lines, at most 16 KiB, that a file has from ``start`` on; none without a file."""
+    """The last lines, at most 16 KiB, that a file has from ``start`` on; none without a file.
+
+    Control characters, which could steer a terminal, are escaped.
+    """
     try:
         with open(path, "rb") as stream:
             end = stream.seek(0, os.SEEK_END)
@@ -96,7 +99,8 @@ def tail(path: str | os.PathLike, start: int = 0) -> list[str]:
             text = stream.read().decode(errors="replace")
     except OSError:
         return []
-    return [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    lines = [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    return [names.one_line(line.expandtabs()) for line in lines]
 
 
 def failed(path: str | os.PathLike, error: OSError) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from densessl.core.checkpoint import damage, remove, save
 from densessl.core.errors import InputError
+from densessl.core.files import clear_partials
 
 logger = logging.getLogger("densessl")
 
@@ -71,9 +72,7 @@ class Checkpoints:
 
         That is: half-written files, and sidecars without a checkpoint.
         """
-        for folder in (self.folder, self.folder.parent):
-            for partial in folder.glob(".*.partial"):
-                partial.unlink(missing_ok=True)
+        clear_partials(self.folder, self.folder.parent)
         for side in self.folder.glob("step_*.pth.sha256"):
             if not side.with_suffix("").exists():
                 side.unlink(missing_ok=True)

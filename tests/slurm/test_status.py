@@ -164,7 +164,7 @@ def test_a_run_on_this_machine_has_a_status_too(tmp_path):
     rows = {row.name: row for row in status.look(tmp_path)}
     found = {name: row.state for name, row in rows.items()}
     assert found == {"good": "done", "bad": "failed", "after": "not run"}
-    assert rows["bad"].says == "no such weights"
+    assert rows["bad"].says == "exit code 1: no such weights"
 
 
 def test_a_killed_run_on_this_machine_does_not_run(tmp_path):

@@ -113,7 +113,7 @@ class Server:
         command = ("sinfo", "--noheader", "--format=%T")
         return subprocess.run(command, env=self.env, capture_output=True, text=True).stdout
 
-    def _wait(self, condition, fault: str, seconds: float = 60) -> None:
+    def _wait(self, condition, fault: str, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

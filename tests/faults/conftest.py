@@ -1,0 +1,69 @@
+"""What tests of faults share: the real command, and a C library that does what bad disks do."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from densessl import main
+
+DOUBLE = Path(__file__).parent / "doubles" / "libc.c"
+PATIENCE = 600  # seconds after which a test gives up, also on a busy machine
+
+
+@pytest.fixture(scope="session")
+def bad_libc(tmp_path_factory):
+    """``bad_libc(NO_LOCKS=1)``: the environment of a process whose C library is the double."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    library = tmp_path_factory.mktemp("double") / "libc.so"
+    words = ["-shared", "-fPIC", "-O1", "-o", str(library), str(DOUBLE), "-ldl"]
+    subprocess.run([compiler, *words], check=True)
+
+    def environment(**switches) -> dict[str, str]:
+        named = {f"DOUBLE_{name}": str(value) for name, value in switches.items()}
+        return {**os.environ, **named, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+
+    return environment
+
+
+@pytest.fixture
+def densessl(capfd, monkeypatch):
+    """``densessl("status", folder, code=0, cwd=…)``: what a verb says; with ``env`` in a process of
+    its own."""
+
+    def run(*words, code: int = 0, cwd=None, env=None) -> str:
+        words = [*map(str, words)]
+        if env is None:
+            with monkeypatch.context() as here:
+                here.chdir(cwd or Path.cwd())
+                capfd.readouterr()
+                found = main(words)
+            said = "".join(capfd.readouterr())
+        else:
+            command = [sys.executable, "-m", "densessl", *words]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
+            found, said = done.returncode, done.stdout + done.stderr
+        assert found == code and "Traceback" not in said, (found, said)
+        return said
+
+    return run
+
+
+@pytest.fixture
+def until():
+    """``until(condition)`` waits until it is true; the test fails when that never comes."""
+
+    def wait(condition, what: str = "") -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"never: {what or condition}")
+            time.sleep(0.02)
+
+    return wait

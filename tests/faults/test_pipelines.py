@@ -1,0 +1,299 @@
+"""Pipelines on this machine: kill −9 at any moment, disks without locks, what status says of it."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import densessl as front_door
+from densessl.core.lock import is_held
+
+HERE = Path(__file__).parent
+SEEDS = 20
+FAST = 3  # of them are among the fast tests
+GRAPH = """
+jobs:
+  - {name: first, module: quick, run: count $dir/first.out, outputs: [$dir/first.out]}
+  - {name: left, module: quick, run: count $dir/left.out $dir/first.out, needs: [first],
+     outputs: [$dir/left.out]}
+  - {name: right, module: quick, run: sum $dir/right.out $dir/first.out, needs: [first],
+     outputs: [$dir/right.out]}
+  - {name: both, module: quick, run: sum $dir/both.out $dir/left.out $dir/right.out,
+     needs: [left, right], outputs: [$dir/both.out]}
+"""
+WAITS = """
+jobs:
+  - {name: job, module: quick, run: wait $dir/job.out, outputs: [$dir/job.out]}
+  - {name: after, module: quick, run: sum $dir/after.out $dir/job.out, needs: [job],
+     outputs: [$dir/after.out]}
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with the pipelines' files, and the module of their jobs."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copy(HERE / "quick.py", folder)
+    (folder / "graph.yaml").write_text(GRAPH)
+    (folder / "waits.yaml").write_text(WAITS)
+    return folder
+
+
+def command(work, *words):
+    """Run the command where the pipelines' files lie; for a process of its own."""
+    os.chdir(work)
+    os.setsid()
+    sys.exit(front_door.main([*map(str, words)]))
+
+
+@pytest.fixture(scope="module")
+def start(work):
+    """``start(folder)`` begins the pipeline in a process that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["densessl.slurm.reproduce", "torch", "pycocotools.mask"])
+
+    def start(folder):
+        words = ("reproduce", "graph.yaml", "--local", "--jobs", 2, "-o", folder)
+        process = context.Process(target=command, args=(work, *words))
+        process.start()
+        return process
+
+    return start
+
+
+def run(start, folder) -> int:
+    process = start(folder)
+    process.join()
+    return process.exitcode
+
+
+def left(folder) -> dict[str, object]:
+    """What a run leaves, less its times: the jobs' outputs, and what is noted of them."""
+    found: dict[str, object] = {file.name: file.read_text() for file in folder.glob("*.out")}
+    for file in (folder / "jobs").glob("*.json"):
+        noted = json.loads(file.read_text())
+        found[file.name] = [each["sha256"] for each in noted["outputs"].values()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    """What an undisturbed run leaves, and how often its folder was seen to change."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    process = start(folder)
+    seen = sum(1 for _ in changes(process, folder))
+    process.join()
+    assert process.exitcode == 0 and len(left(folder)) == 8
+    return left(folder), seen
+
+
+def changes(process, folder):
+    """Yield each time that something changes in a run's folder, until the process ends."""
+    before = None
+    while process.is_alive():
+        now = [(str(file), os.stat(file).st_size) for file in folder.rglob("*") if file.exists()]
+        if now != before:
+            before = now
+            yield
+        time.sleep(0.001)
+
+
+def jobs_of(process: int) -> list[int]:
+    """The jobs that a run has started and that live."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        others = [
+            each.read_text().split() for each in Path(f"/proc/{process}/task").glob("*/children")
+        ]
+    except OSError:
+        return []
+    return [int(each) for group in (children, *others) for each in group]
+
+
+def kill_somewhere(start, folder, rng, seen, with_jobs: bool) -> None:
+    """Kill a run −9 at a random one of the moments of its life, its jobs with it or not."""
+    process = start(folder)
+    at, delay = rng.randrange(seen), rng.choice([0, 0.001, 0.01]) * rng.random()
+    for count, _ in enumerate(changes(process, folder)):
+        if count == at:
+            time.sleep(delay)
+            break
+    jobs = jobs_of(process.pid)
+    process.kill()
+    process.join()
+    for job in jobs if with_jobs else ():
+        with suppress(ProcessLookupError):
+            os.kill(job, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(SEEDS)],
+)
+def test_a_killed_pipeline_resumes_to_what_an_undisturbed_one_leaves(
+    start, whole, until, tmp_path, seed
+):
+    rng = random.Random(seed)
+    expected, seen = whole
+    folder = tmp_path / "run"
+    for kill in range(1 + seed % 3):
+        kill_somewhere(start, folder, rng, seen, with_jobs=bool((seed + kill) % 2))
+        # a job that a killed run left behind keeps the folder until it has ended
+        until(lambda: not is_held(folder / ".lock"), "the folder is free")
+    assert run(start, folder) == 0
+    assert left(folder) == expected
+    assert not list(folder.rglob("*.partial"))
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("*.out")}
+    assert run(start, folder) == 0  # and nothing of it is run again
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("*.out")} == before
+
+
+def begin(work, folder, env=None) -> subprocess.Popen:
+    """The pipeline whose first job waits to be let go."""
+    words = ["reproduce", "waits.yaml", "--local", "-o", str(folder)]
+    run = [sys.executable, "-m", "densessl", *words]
+    return subprocess.Popen(run, cwd=work, env=env, stdout=-3, stderr=-3)
+
+
+def states(densessl, folder, **options) -> dict[str, dict]:
+    lines = densessl("status", folder, "--json", **options).splitlines()
+    return {row["name"]: row for row in map(json.loads, lines)}
+
+
+@pytest.fixture
+def child_of(until):
+    """``child_of(process)``: the job that a run waits for, once there is one."""
+
+    def child(process) -> int:
+        until(lambda: jobs_of(process.pid), "a job")
+        return jobs_of(process.pid)[0]
+
+    return child
+
+
+def test_without_locks_a_pipeline_runs_is_killed_resumes_and_has_a_status(
+    work, densessl, bad_libc, until, child_of, tmp_path
+):
+    env, folder = bad_libc(NO_LOCKS=1), tmp_path / "run"
+    process = begin(work, folder, env)
+    until((folder / "job.begun").exists, "the job")
+    said = states(densessl, folder, env=env)
+    assert (said["job"]["state"], said["after"]["state"]) == ("running", "waiting")
+    job = child_of(process)
+    process.kill()
+    process.wait()
+    os.kill(job, signal.SIGKILL)
+    said = states(densessl, folder, env=env)
+    assert said["job"]["state"] == "stopped" and "killed" in said["job"]["says"]
+    (folder / "job.go").touch()
+    words = ("reproduce", "waits.yaml", "--local", "-o", folder)
+    densessl(*words, env=env, cwd=work)
+    densessl(*words, env=env, cwd=work)
+    assert {row["state"] for row in states(densessl, folder, env=env).values()} == {"done"}
+    assert not is_held(folder / ".lock")
+
+
+def test_status_says_how_a_job_was_killed(work, densessl, until, child_of, tmp_path):
+    folder = tmp_path / "run"
+    process = begin(work, folder)
+    until((folder / "job.begun").exists, "the job")
+    with open(folder / "logs" / "job.txt", "a") as log:
+        log.write("10:00:00 INFO pretrain 20/400, 2 h 10 min left  loss 7.1\n")
+    os.kill(child_of(process), signal.SIGKILL)
+    assert process.wait() == 137
+    said = states(densessl, folder)
+    assert said["job"]["state"] == "failed" and "SIGKILL" in said["job"]["says"]
+    assert "20/400" not in said["job"]["says"]
+    assert said["after"]["state"] == "not run"
+
+
+MEMORY = Path("/sys/fs/cgroup/memory")
+GREEDY = """
+import pathlib, os, sys
+pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+print("reading", flush=True)
+hold = [bytearray(os.urandom(1 << 20)) for _ in range(200)]
+"""
+
+
+@pytest.fixture
+def small_memory():
+    """A control group with 40 MB of memory, and no swap."""
+    group = MEMORY / f"densessl-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("control groups of memory cannot be made here")
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(40 << 20))
+        (group / "memory.swappiness").write_text("0")
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_status_says_that_the_kernel_killed_for_lack_of_memory(
+    densessl, small_memory, work, tmp_path
+):
+    (work / "greedy.py").write_text(GREEDY)
+    (work / "greedy.yaml").write_text(
+        f"jobs:\n  - {{name: job, module: greedy, run: {small_memory}}}\n"
+    )
+    folder = tmp_path / "run"
+    words = ("reproduce", "greedy.yaml", "--local", "-o", folder)
+    said = densessl(*words, code=137, cwd=work)
+    assert "memory" in said and "SIGKILL" in said
+    assert "memory" in states(densessl, folder)["job"]["says"]
+
+
+def test_what_a_job_did_not_write_is_said(densessl, work, tmp_path):
+    (work / "nothing.yaml").write_text(
+        "jobs:\n  - {name: job, module: this, run: '', outputs: [$dir/never.out]}\n"
+    )
+    folder = tmp_path / "run"
+    densessl("reproduce", "nothing.yaml", "--local", "-o", folder, code=1, cwd=work)
+    assert "never.out" in states(densessl, folder)["job"]["says"]
+
+
+def test_escapes_in_a_jobs_log_are_shown_and_not_obeyed(densessl, work, tmp_path):
+    (work / "steers.py").write_text("import sys; sys.exit('no \\x1b]0;title\\x07 \\x9b2J weights')")
+    (work / "steers.yaml").write_text("jobs:\n  - {name: job, module: steers, run: ''}\n")
+    folder = tmp_path / "run"
+    said = densessl("reproduce", "steers.yaml", "--local", "-o", folder, code=1, cwd=work)
+    said += densessl("status", folder)
+    assert not {"\x1b", "\x07", "\x9b"} & set(said)
+    assert said.count(r"\x1b]0;title") == 2
+
+
+@pytest.mark.parametrize("verb", ["status", "cancel", "reproduce", "demo"])
+def test_a_folder_name_of_300_letters_is_one_line(densessl, work, tmp_path, verb):
+    folder = tmp_path / ("a" * 300)
+    words = {"reproduce": ("graph.yaml", "--local", "-o"), "demo": ("-o",)}.get(verb, ())
+    said = densessl(verb, *words, folder, code=2, cwd=work)
+    assert len(said.splitlines()) == 1 and "name too long" in said
+
+
+def test_a_job_whose_files_would_have_too_long_names_is_refused(densessl, work, tmp_path):
+    name = "a" * 250
+    (work / "long.yaml").write_text(f"jobs:\n  - {{name: {name}, module: this, run: ''}}\n")
+    said = densessl("reproduce", "long.yaml", "--local", "-o", tmp_path / "x", code=2, cwd=work)
+    assert "250 bytes" in said
+
+
+def test_folders_that_begin_with_a_dash_are_folders(densessl, work):
+    from densessl.slurm import demo
+
+    densessl("reproduce", "graph.yaml", "--local", "-o=-run", cwd=work)
+    assert (work / "-run" / "both.out").exists()
+    said = densessl("status", "--json", "--", "-run", cwd=work).splitlines()
+    assert {json.loads(line)["state"] for line in said} == {"done"}
+    assert demo.place("-demo").is_absolute() and demo.place("demo") == Path("demo")
