@@ -296,3 +296,12 @@ def test_a_job_waits_until_what_it_needs_is_seen_to_be_finished(tmp_path, monkey
     Finished(graph, folder).mark("first", 1.0)
     assert process.wait() == 0
     assert Finished(graph, folder).seconds("second") is not None
+
+
+def test_a_submission_after_the_clock_was_set_back_is_the_later_one(slurm, tmp_path):
+    graph, folder = [job("a")], tmp_path / "run"
+    ahead = "2099-01-01T00:00:00.000000+00:00"
+    state.write_submission(folder, "a", Submission("7", ahead))
+    submission.submit(graph, folder, Cluster(chdir=str(tmp_path)))
+    last = state.read_submission(folder, "a")
+    assert last.slurm_job == "100" and last.submitted > ahead

@@ -16,6 +16,8 @@ import pytest
 
 import densessl as front_door
 from densessl.core.lock import is_held
+from densessl.slurm import demo
+from densessl.slurm.local import run_local
 
 HERE = Path(__file__).parent
 SEEDS = 20
@@ -157,6 +159,59 @@ def test_a_killed_pipeline_resumes_to_what_an_undisturbed_one_leaves(
     assert {file: file.stat().st_mtime_ns for file in folder.glob("*.out")} == before
 
 
+SMALL = {
+    "scenes": {"train": 16, "val": 4},
+    "pretrain": ("SOLVER.MAX_STEPS", "4", "SOLVER.BATCH_SIZE", "8", "CHECKPOINT.STEPS", "2"),
+}
+
+
+def demonstrate(folder):
+    """The demo as far as the proved weights, small; for a process of its own."""
+    os.setsid()
+    jobs = demo.load(Path(folder), gpus=0, seeds=1, trials=1, **SMALL).jobs
+    run_local([job for job in jobs if job.name in STAGES], folder)
+
+
+STAGES = ("scenes", "pretrain-simclr", "convert-simclr")
+
+
+@pytest.mark.slow
+def test_the_demo_killed_in_each_stage_resumes_to_the_same_weights(
+    until, different, tmp_path, monkeypatch
+):
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rng, context = random.Random(0), multiprocessing.get_context("forkserver")
+
+    def start(folder):
+        process = context.Process(target=demonstrate, args=(folder,))
+        process.start()
+        return process
+
+    for stage in STAGES:
+        process, log = start(tmp_path / "killed"), tmp_path / "killed" / "logs" / f"{stage}.txt"
+        until(lambda log=log, run=process: log.exists() and jobs_of(run.pid), stage)
+        time.sleep(10 * rng.random())
+        jobs = jobs_of(process.pid)
+        process.kill()
+        for job in jobs:
+            with suppress(ProcessLookupError):
+                os.kill(job, signal.SIGKILL)
+        process.join()
+    for folder in ("killed", "whole"):
+        process = start(tmp_path / folder)
+        process.join()
+        assert process.exitcode == 0
+    one, other = (
+        torch.load(tmp_path / folder / "pretrain/simclr/backbone_final.pth", weights_only=True)
+        for folder in ("killed", "whole")
+    )
+    assert different(one["backbone"], other["backbone"]) == []
+    assert (tmp_path / "killed" / "weights" / "simclr.pkl").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
 def begin(work, folder, env=None) -> subprocess.Popen:
     """The pipeline whose first job waits to be let go."""
     words = ["reproduce", "waits.yaml", "--local", "-o", str(folder)]
@@ -195,9 +250,7 @@ def test_without_locks_a_pipeline_runs_is_killed_resumes_and_has_a_status(
     said = states(densessl, folder, env=env)
     assert said["job"]["state"] == "stopped" and "killed" in said["job"]["says"]
     (folder / "job.go").touch()
-    words = ("reproduce", "waits.yaml", "--local", "-o", folder)
-    densessl(*words, env=env, cwd=work)
-    densessl(*words, env=env, cwd=work)
+    densessl("reproduce", "waits.yaml", "--local", "-o", folder, env=env, cwd=work)
     assert {row["state"] for row in states(densessl, folder, env=env).values()} == {"done"}
     assert not is_held(folder / ".lock")
 
@@ -290,8 +343,6 @@ def test_a_job_whose_files_would_have_too_long_names_is_refused(densessl, work, 
 
 
 def test_folders_that_begin_with_a_dash_are_folders(densessl, work):
-    from densessl.slurm import demo
-
     densessl("reproduce", "graph.yaml", "--local", "-o=-run", cwd=work)
     assert (work / "-run" / "both.out").exists()
     said = densessl("status", "--json", "--", "-run", cwd=work).splitlines()
