@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 
 import densessl as front_door
 from densessl.core.lock import is_held
+from densessl.d2_transfer import results
 from densessl.slurm import demo
-from densessl.slurm.local import run_local
+from densessl.slurm.graph import Job
+from densessl.slurm.local import JobFailed, run_local
 
 HERE = Path(__file__).parent
 SEEDS = 20
@@ -327,14 +331,6 @@ def test_escapes_in_a_jobs_log_are_shown_and_not_obeyed(densessl, work, tmp_path
     assert said.count(r"\x1b]0;title") == 2
 
 
-@pytest.mark.parametrize("verb", ["status", "cancel", "reproduce", "demo"])
-def test_a_folder_name_of_300_letters_is_one_line(densessl, work, tmp_path, verb):
-    folder = tmp_path / ("a" * 300)
-    words = {"reproduce": ("graph.yaml", "--local", "-o"), "demo": ("-o",)}.get(verb, ())
-    said = densessl(verb, *words, folder, code=2, cwd=work)
-    assert len(said.splitlines()) == 1 and "name too long" in said
-
-
 def test_a_job_whose_files_would_have_too_long_names_is_refused(densessl, work, tmp_path):
     name = "a" * 250
     (work / "long.yaml").write_text(f"jobs:\n  - {{name: {name}, module: this, run: ''}}\n")
@@ -348,3 +344,52 @@ def test_folders_that_begin_with_a_dash_are_folders(densessl, work):
     said = densessl("status", "--json", "--", "-run", cwd=work).splitlines()
     assert {json.loads(line)["state"] for line in said} == {"done"}
     assert demo.place("-demo").is_absolute() and demo.place("demo") == Path("demo")
+
+
+COPY = """
+import pathlib, shutil, sys
+source, target = map(pathlib.Path, sys.argv[1:])
+with open(target.with_name("ran"), "a") as stream:
+    stream.write(f"{target.name}\\n")
+shutil.copytree(source, target)
+"""
+
+
+def test_of_five_trials_one_fails_the_table_has_four_and_only_that_one_runs_again(
+    densessl, tmp_path
+):
+    config = {"SOLVER": {"BASE_LR": 0.02}}
+    records, folder = tmp_path / "records", tmp_path / "run"
+    for k in range(1, 6):
+        values = {"method": "moco", "weights": {"path": "moco", "sha256": "aa" * 32}}
+        values |= {"pretrain": {}, "protocol": "voc_det_c4", "variant": "", "seed": k}
+        values |= {"metrics": {"bbox/AP": 50.0 + k, "bbox/AP50": 80.0, "bbox/AP75": 60.0}}
+        values |= {"config_sha256": results.config_fingerprint(config), "versions": {}}
+        times = {"started": results.now(), "finished": results.now()}
+        results.save(records / f"trial_{k}", results.Record(**values, **times))
+        (records / f"trial_{k}" / "config.yaml").write_text(yaml.safe_dump(config))
+    (records / "trial_3").rename(records / "not yet")
+    trials = [
+        Job(
+            f"trial-{k}",
+            (COPY, str(records / f"trial_{k}"), str(folder / "voc" / f"trial_{k}")),
+            outputs=(folder / "voc" / f"trial_{k}" / "result.json",),
+            program=(sys.executable, "-c"),
+            array="trial",
+        )
+        for k in range(1, 6)
+    ]
+    (folder / "voc").mkdir(parents=True)
+    words = ("table", str(folder / "voc"), "-o", str(folder / "table.md"))
+    names = tuple(job.name for job in trials)
+    table = Job("table", words, outputs=(folder / "table.md",), after=names)
+    with pytest.raises(JobFailed, match="'trial-3' failed"):
+        run_local([*trials, table], folder)
+    assert re.search(r"\| moco .*\| 4 \|", (folder / "table.md").read_text())
+    said = states(densessl, folder)
+    assert said["trial-3"]["state"] == "failed" and said["table"]["state"] == "done"
+    (records / "not yet").rename(records / "trial_3")
+    (folder / "voc" / "ran").unlink()
+    run_local([*trials, table], folder)
+    assert (folder / "voc" / "ran").read_text() == "trial_3\n"
+    assert re.search(r"\| moco .*\| 5 \|", (folder / "table.md").read_text())
