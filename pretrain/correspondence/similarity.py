@@ -32,7 +32,7 @@ def nearest(
     """
     # A matrix product may sum equal columns in different orders, so that positions with the very
     # same features differ in the last bits. In float64 that noise is far below any true gap.
-    if query.is_cuda:  # at once: to look for ties first would wait for the device
+    if query.device.type != "cpu":  # at once: to look for ties would wait for the device
         return _first_of_best(cosine(query.double(), key.double()))[0]
     if similarity is None:
         similarity = cosine(query, key)
