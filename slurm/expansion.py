@@ -3,7 +3,7 @@
 In the folder of a run: ``pretrain/NAME``, ``weights/NAME.pkl``, ``transfer/PROTOCOL/NAME/trial_k``
 and ``tables/``, NAME being that of the pretraining's config. So the tables of one folder share what
 they have in common. A folder that another config of that name has begun is left alone: the new
-one's is ``NAME-SUM``.
+one's is ``NAME-HASH``.
 """
 
 from collections.abc import Callable, Sequence
