@@ -109,7 +109,7 @@ def test_each_image_comes_once_an_epoch_over_all_ranks():
     ranks = [images_of(rank, RANKS, 0, 2 * epoch) for rank in range(RANKS)]
     for begin in (0, epoch):
         seen = [i for rank in ranks for step in rank[begin : begin + epoch] for i in step]
-        assert len(seen) == len(set(seen)) == epoch * BATCH  # drop_last: the rest waits
+        assert len(seen) == len(set(seen)) == epoch * BATCH  # those that fill no batch are left out
     assert [images for rank in ranks for images in rank[0]] != sorted(ranks[0][0])
 
 
