@@ -57,6 +57,6 @@ def steps_done(folder: str | os.PathLike) -> int:
     ``model_final.pth`` counts as 0: nothing is drawn from the data after it.
     """
     last = Path(folder) / "last_checkpoint"
-    name = last.read_text().strip() if last.is_file() else ""
+    name = last.read_text(errors="replace").strip() if last.is_file() else ""
     found = re.search(r"model_(\d+)", name) if (last.parent / name).is_file() else None
     return int(found[1]) + 1 if found else 0

@@ -1,17 +1,15 @@
 """``densessl transfer MODEL --eval-only``: the numbers of a trained model, nothing trained."""
 
 import gc
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from densessl.core import files, log
 from densessl.core.errors import InputError
+from densessl.core.text import read_mapping
 
 from . import compat, convert, results
 from .launch import Meeting
@@ -57,7 +55,8 @@ def origin(model: Path) -> Origin:
     if not (run.is_file() and config.is_file() and (model.parent / "last_checkpoint").is_file()):
         return Origin(UNKNOWN, {"path": str(model), "sha256": files.sha256(model)})
     try:
-        facts, options = json.loads(run.read_text()), yaml.safe_load(config.read_text())
+        facts = files.read_object(run, "what a run of transfer wrote")
+        options = read_mapping(config, "the config of a trial")
         converted = options["MODEL"]["WEIGHTS"]
         pretrain = {}
         if converted and Path(converted).is_file():
@@ -71,7 +70,7 @@ def origin(model: Path) -> Origin:
             facts["variant"],
             facts["mini"],
         )
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{run} and {config} do not tell how {model} was trained: {error!r}"
         ) from None
@@ -122,7 +121,7 @@ def run(run: Run, cfg, seed: int, work: Callable | None = None) -> int:
         meeting.agree("begun")
         meeting.run(work or evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
     if run.machines.first:
-        held = json.loads((run.folder / FILE).read_text())
+        held = files.read_json(run.folder / FILE)
         print(metric_table(run.metrics, held["metrics"]))
         logger.info("all metrics in %s; tables read %s", run.folder / FILE, results.FILE)
     return 0
@@ -149,7 +148,7 @@ def _compare_configs(run: Run, own) -> None:
     beside = Path(run.weights.file).with_name("config.yaml")
     if not beside.is_file():
         return
-    there = results.flat(yaml.safe_load(beside.read_text()))
+    there = results.flat(read_mapping(beside, "the config of a trial"))
     if different := differences(there, results.flat(as_dict(own))):
         some = "; ".join(different[:4]) + ("; …" if len(different) > 4 else "")
         logger.info("evaluated with other options than the trial had: %s", some)

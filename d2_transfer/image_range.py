@@ -5,9 +5,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
-
 from densessl.core.errors import InputError
+from densessl.core.text import read_mapping
 from densessl.decoding import Range, find_range, is_image, parse, sample, told
 
 from .datasets.cityscapes import CityscapesInstances, CityscapesSemantic, frames
@@ -90,8 +89,8 @@ def of_trial(model: str | os.PathLike) -> Range | None:
     """The range that a trained model had in its trial, by the config beside it, if there is one."""
     config = Path(model).parent / "config.yaml"
     try:
-        held = yaml.safe_load(config.read_text(encoding="utf-8"))["INPUT"]["RANGE"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        held = read_mapping(config, "the config of a trial")["INPUT"]["RANGE"]
+    except (InputError, KeyError, TypeError):
         return None
     return parse(held, f"{config}: {OPTION}") if held else None
 

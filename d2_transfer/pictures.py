@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from densessl.core.errors import InputError
 from densessl.core.files import write_atomic
+from densessl.core.text import read_mapping
 
 from . import flags, own_data
 from .protocols import PROTOCOLS
-from .trained import FINAL
+from .trained import FINAL, fill
 
 DETECTOR = "GeneralizedRCNN"
 GOOD_IOU = 0.5  # a box that overlaps an object of its class so much has found it
@@ -51,10 +50,10 @@ def config_of(trial_dir: str | os.PathLike) -> dict[str, Any]:
     for name in ("config.yaml", FINAL):
         if not (trial_dir / name).is_file():
             raise InputError(f"{trial_dir}: it has no {name}; is the trial finished?")
+    config = read_mapping(trial_dir / "config.yaml", "the config of a trial")
     try:
-        config = yaml.safe_load((trial_dir / "config.yaml").read_text(encoding="utf-8"))
         network = config["MODEL"].get("META_ARCHITECTURE", "network of another kind")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (KeyError, AttributeError) as error:
         raise InputError(
             f"{trial_dir / 'config.yaml'} is no config of a trial: {error!r}"
         ) from None
@@ -106,8 +105,7 @@ def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
     cfg.merge_from_file(str(trial_dir / "config.yaml"))
     cfg.MODEL.DEVICE = "cpu" if not torch.cuda.is_available() else cfg.MODEL.DEVICE
     model = build_model(cfg).eval()
-    saved = torch.load(trial_dir / FINAL, map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["model"])
+    fill(model, trial_dir / FINAL)
     test = cfg.DATASETS.TEST[0]
     every = DatasetCatalog.get(test)
     mapper = DetectionMapper(cfg, is_train=False)

@@ -10,10 +10,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from densessl.core.errors import InputError
 from densessl.core.files import read_object, walk, write_json
+from densessl.core.text import read_mapping
 from densessl.decoding import MAX_PIXELS
 
 SCHEMA = 1
@@ -229,10 +228,7 @@ def config_of(record: Record) -> dict[str, Any] | None:
     path = record.folder and record.folder / "config.yaml"
     if not path or not path.is_file():
         return None
-    try:
-        return flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (yaml.YAMLError, AttributeError) as error:
-        raise InputError(f"{path} is not a config: {error}") from None
+    return flat(read_mapping(path, "a config"))
 
 
 _KINDS = {

@@ -1,6 +1,5 @@
 """One run of a protocol: its trials' common facts, and whether a folder holds that very run."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import yaml
 
 from densessl.core import files
 from densessl.core.errors import InputError
+from densessl.core.text import read_mapping
 
 from . import results
 from .datasets.custom import Custom
@@ -18,6 +18,7 @@ from .weights import Weights
 if TYPE_CHECKING:
     from .dense_probes.own import OwnData
 
+OF_RUN = "what a run of transfer wrote (put a good copy back, or give another -o)"
 CUSTOM = "DATASETS.CUSTOM"  # hashes of the user's own annotations: training, validation
 
 
@@ -104,7 +105,7 @@ def check_trials(run: Run, cfg, trials: int, seed: int) -> None:
 def _check_seed(run: Run, trial: int, seed: int) -> None:
     folder = run.trial_folder(trial)
     if (folder / "last_checkpoint").is_file():
-        begun = yaml.safe_load((folder / "config.yaml").read_text())["SEED"]
+        begun = read_mapping(folder / "config.yaml", OF_RUN).get("SEED")
         if begun != seed:
             raise _other_run(folder, [f"seed {begun} there, {seed} here"])
 
@@ -114,8 +115,8 @@ def check_folder(run: Run, cfg) -> None:
     facts = run.folder / "run.json"
     if not facts.is_file():
         return
-    different = differences(json.loads(facts.read_text()), run.facts())
-    written = yaml.safe_load((run.folder / "config.yaml").read_text())
+    different = differences(files.read_object(facts, OF_RUN), run.facts())
+    written = read_mapping(run.folder / "config.yaml", OF_RUN)
     there, here = results.flat(written), results.flat(as_dict(cfg))
     evaluated = [*run.folder.glob("trial_*/result.json")]
     if not evaluated and _trained_on(there) == _trained_on(here) is not None:

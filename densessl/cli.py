@@ -1,5 +1,6 @@
 """The front door: ``densessl VERB …`` runs a package's own main()."""
 
+import errno
 import importlib
 import logging
 import os
@@ -32,6 +33,11 @@ VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of hel
     "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),
     "doctor": ("d2_transfer.doctor", "what is installed, what is missing, how to fix it"),
 }
+# Errors of a path that a person named: no such place can be, or it is not theirs
+OF_PATHS = (
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+)
 JOB = "job"  # the verb that batch files call; not for people
 
 
@@ -52,17 +58,18 @@ def main(argv: list[str] | None = None) -> int:
             code = run(argv)
         sys.stdout.flush()
         return code
-    except DenseSSLError as error:
-        print(f"densessl {argv[0]}: {error}", file=sys.stderr)
-        return error.exit_code
-    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        if error.filename is None:
-            raise
-        print(f"densessl {argv[0]}: {error.filename}: {error.strerror.lower()}", file=sys.stderr)
-        return InputError.exit_code
     except BrokenPipeError:  # `densessl … | head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except DenseSSLError as error:
+        print(f"densessl {argv[0]}: {names.visible(error)}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in OF_PATHS or error.filename is None:
+            raise
+        place = names.brief(error.filename)
+        print(f"densessl {argv[0]}: {place}: {error.strerror.lower()}", file=sys.stderr)
+        return InputError.exit_code
     except KeyboardInterrupt:
         logging.getLogger("densessl").warning("interrupted")
         return 130
@@ -82,6 +89,9 @@ def run(argv: list[str]) -> int:
     if verb not in VERBS:
         hint = nearest(verb, VERBS)
         meant = f" Did you mean '{hint}'?" if hint else ""
-        print(f"densessl: unknown verb '{verb}'.{meant} Known: {', '.join(VERBS)}", file=sys.stderr)
+        given = names.brief(verb)
+        print(
+            f"densessl: unknown verb '{given}'.{meant} Known: {', '.join(VERBS)}", file=sys.stderr
+        )
         return 2
     return importlib.import_module(f"densessl.{VERBS[verb][0]}").main(rest) or 0

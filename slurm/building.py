@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from densessl.core.errors import InputError
 from densessl.core.files import sha256
 from densessl.core.home import expand
+from densessl.core.text import read_mapping
 from densessl.d2_transfer import flags
 from densessl.d2_transfer.protocols import DETECTION, find
 from densessl.d2_transfer.tables import layouts
@@ -278,8 +277,8 @@ class Builder:
         taken = self.hashes.get(folder)
         if taken is None and (folder / "config.yaml").is_file():
             try:
-                taken = hash_of(yaml.safe_load((folder / "config.yaml").read_text("utf-8")))
-            except (yaml.YAMLError, KeyError, AttributeError, TypeError):
+                taken = hash_of(read_mapping(folder / "config.yaml", "a config"))
+            except (InputError, KeyError, AttributeError, TypeError):
                 taken = "unreadable"
         if taken not in (None, wanted):
             folder = folder.with_name(f"{folder.name}-{wanted[:8]}")

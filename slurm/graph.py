@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from densessl.core.errors import InputError
-from densessl.core.files import sha256, write_json
+from densessl.core.files import read_json, sha256, write_json
+from densessl.core.form import NUMBER, Form, fault
 from densessl.core.names import one_line
 
 LONGEST = 240  # bytes of a job's name: a file's name has 255, with its suffix
+MARKER: Form = {  # what is noted of a finished job
+    "key": str,
+    "seconds": NUMBER,
+    "outputs": {...: {"size": int, "modified_ns": int, "sha256": str}},
+}
 
 
 @dataclass(frozen=True)
@@ -134,11 +140,12 @@ class Finished:
 
     def _marker(self, name: str) -> dict | None:
         try:
-            marker = json.loads(self._file(name).read_text())
-            same = marker["key"] == self._key(name)
-        except (FileNotFoundError, ValueError, KeyError):
+            marker = read_json(self._file(name))
+        except (FileNotFoundError, ValueError):
             return None
-        return marker if same and not self.missing(name) else None
+        if fault(marker, MARKER) or marker["key"] != self._key(name):
+            return None
+        return None if self.missing(name) else marker
 
     def _key(self, name: str) -> str:
         job = self.jobs[name]

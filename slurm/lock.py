@@ -3,17 +3,17 @@
 In place of a lock of the file system alone, which the nodes of a cluster may not share.
 """
 
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from densessl.core.errors import DenseSSLError, InputError
-from densessl.core.files import write_json
+from densessl.core.files import read_json, write_json
+from densessl.core.form import Form, fault
 from densessl.core.lock import locked
 
 from .queue import read_queue
@@ -49,6 +49,9 @@ class Owner:
         return queue is not None and self.slurm_job not in queue
 
 
+OWNER: Form = {each.name: each.type for each in fields(Owner)}
+
+
 @contextmanager
 def held(file: Path, slurm_job: str, *, wait: float = WAIT) -> Iterator[None]:
     """Hold the lock ``file`` for this process; InputError where another one keeps holding it."""
@@ -82,9 +85,10 @@ def _take(file: Path, me: Owner) -> Owner | None:
 
 def _read(file: Path) -> Owner | None:
     try:
-        return Owner(**json.loads(file.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        values = read_json(file)
+    except (FileNotFoundError, ValueError):
         return None
+    return Owner(**values) if fault(values, OWNER) is None and len(values) == len(OWNER) else None
 
 
 def _began(process: int) -> int:

@@ -193,7 +193,11 @@ def retry(argv: list[str]) -> int:
             "again to resume"
         )
     log.setup()
-    flags.submit(work, folder, Cluster.from_dict(settings))
+    try:
+        cluster = Cluster.from_dict(settings)
+    except InputError as error:
+        raise InputError(f"{folder / state.GRAPH}: {error}") from None
+    flags.submit(work, folder, cluster)
     return 0
 
 

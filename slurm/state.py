@@ -19,16 +19,35 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import get_args
 
 from densessl.core.errors import InputError
-from densessl.core.files import write_json, write_text
+from densessl.core.files import read_json, write_json, write_text
+from densessl.core.form import Form, fault
 
 from .graph import Job, Resources, in_order
 
 GRAPH = "graph.json"
 NUMBER = re.compile(r"\d+(_\d+)?", re.ASCII)  # of a job, in an array with its place
 BEGUN = ("jobs", "cluster", "state")  # one of these has a file of a job that was begun
+
+
+GRAPH_FORM: Form = {
+    "settings": dict,
+    "jobs": [
+        {
+            "name": str,
+            "array?": str,
+            "env?": {...: str},
+            "resources": {
+                **{"nodes?": int, "gpus?": int, "per?": str},
+                "hours?": (int, float, NoneType),
+            },
+            **dict.fromkeys(("argv", "needs", "after", "program", "outputs", "content"), [str]),
+        }
+    ],
+}
 
 
 def now() -> str:
@@ -102,12 +121,16 @@ def read_graph(folder: str | os.PathLike) -> tuple[list[Job], dict]:
     """The jobs and the settings last submitted; InputError where the folder holds no graph."""
     path = Path(folder) / GRAPH
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return [_job(each) for each in values["jobs"]], values["settings"]
+        values = read_json(path)
+        if wrong := fault(values, GRAPH_FORM):
+            raise ValueError(wrong)
+        jobs = [_job(each) for each in values["jobs"]]
+        in_order(jobs)
+        return jobs, values["settings"]
     except FileNotFoundError:
         raise InputError(f"{folder} holds no jobs: there is no {GRAPH} in it") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a graph of jobs: {error!r}") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a graph of jobs: {error}") from None
 
 
 def _job(values: dict) -> Job:
@@ -146,14 +169,12 @@ def read_submission(folder: Path, name: str) -> Submission | None:
 
 def _read(path: Path, kind: type):
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values = {"why": ""} | values
-        kept = {each.name: values[each.name] for each in fields(kind)}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        values = read_json(path)
+    except (FileNotFoundError, ValueError):
         return None
-    kinds: dict[str, Any] = {each.name: each.type for each in fields(kind)}
-    right = all(isinstance(value, kinds[name]) for name, value in kept.items())
-    return kind(**kept) if right else None
+    values = {"why": ""} | values if isinstance(values, dict) else values
+    form: Form = {each.name: get_args(each.type) or each.type for each in fields(kind)}
+    return None if fault(values, form) else kind(**{name: values[name] for name in form})
 
 
 def cancel(folder: Path) -> None:

@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from densessl.core.errors import DenseSSLError
+from densessl.core.files import parse_json
+from densessl.core.form import NUMBER, fault
 from densessl.core.lines import tail
 from densessl.core.lock import is_held
 from densessl.core.names import one_line
@@ -189,10 +191,12 @@ def _read_progress(row: Row, job: Job, folder: Path, said: folder_state.State) -
     for output in job.outputs:
         for line in reversed(tail(output.parent / "metrics.jsonl")):
             try:
-                row.speed = json.loads(line).get("images_per_second")
-            except (ValueError, AttributeError):  # the first of the tail may be cut
+                values = parse_json(line)
+            except ValueError:  # the first of the tail may be cut
                 continue
-            return
+            if fault(values, {"images_per_second": NUMBER}) is None:
+                row.speed = values["images_per_second"]
+                return
 
 
 def _last(text: str) -> str:

@@ -7,7 +7,6 @@ job's first process has SLURM queue the job again. Every other end is written in
 by the process that met it first.
 """
 
-import json
 import logging
 import os
 import shlex
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from densessl.core import names
 from densessl.core.errors import InputError, StoppedEarly
-from densessl.core.files import write_json
+from densessl.core.files import read_json, write_json
 from densessl.core.lines import tail
 from densessl.core.progress import duration
 
@@ -144,8 +143,8 @@ class _Run:
                 if not old.name.startswith(self.verdict.name):
                     old.unlink(missing_ok=True)
             self._write(self.state)
-            with suppress(OSError, ValueError):  # another process may have failed by now
-                self._write(State(**json.loads(self.verdict.read_text())))
+            with suppress(OSError, ValueError, TypeError):  # another process may have failed by now
+                self._write(State(**read_json(self.verdict)))
 
     def _await_inputs(self) -> None:
         """Wait until earlier jobs are seen to be finished, with their outputs: network disks show

@@ -97,8 +97,14 @@ class Pieces:
         return range(first, min(first + self.size, self.count))
 
     def read(self, name: str, first: int) -> Tensor:
-        """An array of the piece that begins with image ``first``."""
-        return torch.from_numpy(np.load(self._files(first)[self.names.index(name)]))
+        """An array of the piece that begins with image ``first``; InputError for damage."""
+        file = self._files(first)[self.names.index(name)]
+        try:
+            return torch.from_numpy(np.load(file))
+        except (ValueError, EOFError, TypeError):  # what numpy and torch say of damaged files
+            raise InputError(
+                f"{file} is damaged; delete it, and the same command computes its features anew"
+            ) from None
 
     def pieces(self, name: str) -> Iterator[Tensor]:
         """An array's pieces, in order, read as they are needed."""

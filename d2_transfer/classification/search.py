@@ -1,15 +1,14 @@
 """Choosing rate and decay on images held out of the training set; nothing else chooses."""
 
 import itertools
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from densessl.core import files
+from densessl.core import files, form
 from densessl.core.distributed import barrier, rank
 
 from .data import hold_out
@@ -19,6 +18,7 @@ from .models import Model
 from .settings import Setting, configured
 
 CHOICE = "choice.json"
+TRIED: form.Form = dict.fromkeys((*(f.name for f in fields(Setting)), "top1"), form.NUMBER)
 
 logger = logging.getLogger("densessl")
 
@@ -55,7 +55,7 @@ def choose(
             rows = [asdict(s) | {"top1": t} for s, t in zip(settings, scores, strict=True)]
             files.write_json(folder / CHOICE, {"chosen": rows[best], "tried": rows})
         barrier()
-    chosen = json.loads((folder / CHOICE).read_text())["chosen"]
+    chosen = form.read(folder / CHOICE, "the choice of a search", {"chosen": TRIED})["chosen"]
     told = {f"search/{name}": value for name, value in chosen.items()}
     setting = Setting(**{name: value for name, value in chosen.items() if name != "top1"})
     if rank() == 0:
@@ -87,7 +87,7 @@ def _score(
     place = folder / f"{number:03d}"
     result = place / "score.json"
     if result.is_file():
-        return json.loads(result.read_text())["top1"]
+        return form.read(result, "the result of a search", TRIED)["top1"]
     if rank() == 0:
         place.mkdir(parents=True, exist_ok=True)
     barrier()

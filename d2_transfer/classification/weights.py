@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from fvcore.common.config import CfgNode
 
 from densessl.core import files
 from densessl.core.errors import InputError
+from densessl.core.text import read_mapping
 
 from .. import convert
 from ..run import Run
@@ -89,8 +89,8 @@ def with_start_of(cfg: CfgNode, model: str | os.PathLike) -> CfgNode:
     """
     config = Path(model).with_name("config.yaml")
     try:
-        start = yaml.safe_load(config.read_text(encoding="utf-8"))["MODEL"]["WEIGHTS"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        start = str(read_mapping(config, "the config of a trial")["MODEL"]["WEIGHTS"])
+    except (InputError, KeyError, TypeError):
         raise InputError(
             f"{model} has no readable config.yaml of a trial beside it, which tells its network; "
             "name the model in the folder of its trial"

@@ -1,17 +1,16 @@
 """What a report is made of: the runs, records, pictures and commands below a folder."""
 
-import json
 import math
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from densessl.core import files
 from densessl.core.command import MARK
 from densessl.core.errors import InputError
 from densessl.core.files import walk
+from densessl.core.text import read_mapping
 
 from ..plots import runs
 
@@ -113,10 +112,10 @@ def files_below(folder: Path) -> list[Path]:
 def _pretraining(path: Path) -> Pretraining | None:
     """The run whose metrics these are, if it is a pretraining."""
     try:
-        config = yaml.safe_load((path.parent / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        config = read_mapping(path.parent / CONFIG, "a config")
+    except InputError:
         return None
-    if not isinstance(config, dict) or not isinstance(config.get("METHOD"), dict):
+    if not isinstance(config.get("METHOD"), dict):
         return None
     try:
         run = runs.read(path)
@@ -135,7 +134,7 @@ def _commands(path: Path) -> list[str]:
 def _jobs(path: Path) -> list[dict[str, Any]]:
     """The jobs of a graph (slurm.state): name, and argv as the command of a person."""
     try:
-        jobs = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+        jobs = files.read_json(path)["jobs"]
         return [{"name": str(job["name"]), "argv": [*map(str, job["argv"])]} for job in jobs]
     except (ValueError, KeyError, TypeError):
         return []

@@ -1,6 +1,5 @@
 """A study's pictures: its metric over labels, and images with what two starts predicted."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from densessl.core import files
 from densessl.probes import label_images
 
 from ..dense_probes.predictions import FOLDER, INDEX, name
@@ -67,7 +67,7 @@ def _place(study: Study, arm: str, share: Share) -> Path | None:
 def _read(share: Share, arms: Sequence[str], places: Sequence[Path]) -> Predicted | None:
     """None where a file is missing or damaged."""
     try:
-        told = [json.loads((place / INDEX).read_text(encoding="utf-8")) for place in places]
+        told = [files.read_json(place / INDEX) for place in places]
         classes = list(map(str, told[0]["classes"]))
         if any(each["classes"] != told[0]["classes"] for each in told):
             return None

@@ -8,6 +8,8 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+from . import names
+
 MOST = 40  # names that a message lists; of more it shows those that are near
 
 
@@ -47,7 +49,7 @@ def run_module(main: Callable[[list[str]], int], name: str) -> None:
     try:
         sys.exit(main(sys.argv[1:]))
     except DenseSSLError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {names.visible(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
@@ -90,4 +92,5 @@ def unknown(
     if len(shown) > MOST:  # nobody reads a hundred names
         near = difflib.get_close_matches(value, shown, MOST // 4, cutoff=0.3)
         shown = [*sorted(near or shown[: MOST // 4]), f"… ({len(allowed)} in all)"]
-    return InputError(f"unknown {what} '{value}'{place}.{meant} Allowed: {', '.join(shown)}")
+    given = names.brief(value)
+    return InputError(f"unknown {what} '{given}'{place}.{meant} Allowed: {', '.join(shown)}")

@@ -167,12 +167,20 @@ def decode(data: bytes, errors: str = "strict") -> str:
     return io.TextIOWrapper(io.BytesIO(data), encoding=form, errors=errors).read()
 
 
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """:func:`json.loads` that raises nothing but ValueError, whatever the text is."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """The value of a JSON file, read as :func:`read_text` does.
 
     Raises OSError, and ValueError for what is no text or no JSON.
     """
-    return json.loads(read_text(path))
+    return parse_json(read_text(path))
 
 
 def read_object(
@@ -184,10 +192,10 @@ def read_object(
     not ``what`` it should be.
     """
     try:
-        values = json.loads(read_text(path), **options)
+        values = parse_json(read_text(path), **options)
     except FileNotFoundError:
         raise InputError(f"{path}: {missing}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not {what}: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} is not {what}: it holds a {type(values).__name__}")

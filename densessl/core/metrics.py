@@ -1,12 +1,13 @@
 """``metrics.jsonl``: a JSON object a line, cut back to the checkpoint where a run is resumed."""
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable
 from typing import Any
 
-from . import files
+from . import files, names
 from .lines import Lines
 
 
@@ -19,11 +20,27 @@ class Metrics(Lines):
 
     def cut_back(self, stays: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the lines that do not stay (a killed run wrote them after the checkpoint that it
-        resumes from), and those that a kill cut short."""
+        resumes from), and what a kill cut short at the end.
+
+        Other lines that are no numbers of a run are damage: they are left out, and said to be.
+        """
         if not self.path.is_file():
             return
         data = self.path.read_bytes()
-        lines = [line for line in data.splitlines(keepends=True) if _is(line, stays)]
+        lines = data.splitlines(keepends=True)
+        asked = [_asked(line, stays) for line in lines]
+        damaged = [n for n, answer in enumerate(asked, 1) if answer is None]
+        if damaged and lines[-1][-1:] != b"\n" and damaged[-1] == len(lines):
+            damaged.pop()  # a kill hit it while it was written
+        lines = [line for line, answer in zip(lines, asked, strict=True) if answer]
+        if damaged:
+            logging.getLogger("densessl").warning(
+                "%s is damaged: %d line(s) cannot be read and are left out (%s); %d are kept",
+                names.one_line(self.path),
+                len(damaged),
+                ", ".join([*map(str, damaged[:5]), *["…"] * (len(damaged) > 5)]),
+                len(lines),
+            )
         kept = b"".join(line.rstrip(b"\r\n") + b"\n" for line in lines)
         if data.startswith(kept):
             os.truncate(self.path, len(kept))  # which needs no room on the disk
@@ -33,11 +50,14 @@ class Metrics(Lines):
             files.write_atomic(self.path, lambda stream: stream.write(kept))
 
 
-def _is(line: bytes, stays: Callable[[dict[str, Any]], bool]) -> bool:
-    try:
-        return stays(json.loads(line))
-    except ValueError:  # a kill hit it while it was written
+def _asked(line: bytes, stays: Callable[[dict[str, Any]], bool]) -> bool | None:
+    """Whether a line stays; None where it is none of a run's."""
+    if not line.strip():
         return False
+    try:
+        return bool(stays(files.parse_json(line)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _plain(value: Any) -> Any:

@@ -37,6 +37,17 @@ def one_line(name: object) -> str:
     return "".join(_escape(c) if _breaks(c) else c for c in str(name))
 
 
+def visible(text: object) -> str:
+    """A message of several lines, in which whatever steers a terminal is escaped."""
+    return "\n".join(one_line(line) for line in str(text).split("\n"))
+
+
+def brief(name: object, most: int = 120) -> str:
+    """A name for a message, its middle left out where it is longer than ``most`` letters."""
+    text = one_line(name)
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
+
+
 def readable(name: object) -> str:
     """The same for what must be UTF-8, as a web page: other bytes are escaped, too."""
     return one_line(name).encode("utf-8", "backslashreplace").decode()

@@ -10,9 +10,19 @@ from typing import NoReturn
 
 from .errors import InputError, nearest
 from .home import expand
+from .names import brief
 
 PAIRS = "KEY VALUE"  # how a verb's options of the config are called in its help
+LARGEST = 2**63 - 1
 WIDTH = 79  # of a line of help
+
+
+def whole_number(text: str) -> int:
+    """``int``, for all that takes 64 bits: what counts, or is a seed, fits into them."""
+    number = int(text)
+    if abs(number) > LARGEST:
+        raise argparse.ArgumentTypeError(f"{brief(text)} is beyond {LARGEST}")
+    return number
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -41,6 +51,7 @@ class Parser(argparse.ArgumentParser):
             )
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+        self.register("type", int, whole_number)
 
     def parse_known_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else args

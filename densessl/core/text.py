@@ -1,5 +1,6 @@
 """What people write, as they wrote it: a name stays a name."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,46 @@ from .files import read_text
 STRING = "tag:yaml.org,2002:str"
 MAPPING_KEYS = "tag:yaml.org,2002:merge"  # YAML's '<<'
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+# What PyYAML raises for text that is none: also of dates that are none, numbers of 5,000 digits
+BAD_YAML = (yaml.YAMLError, ValueError, RecursionError)
 OF_YAML = ("int", "float", "bool", "timestamp")  # what YAML takes plain words for
 
 
 def read_yaml(file: Path, parse: Callable[[str], Any] = yaml.safe_load) -> Any:
     """What ``parse`` makes of a YAML file; InputError where it is none."""
     try:
-        return parse(read_text(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+        return _parsed(file, parse)
+    except BAD_YAML as error:
+        raise InputError(f"{file} is not YAML: {yaml_fault(error)}") from None
+
+
+def _parsed(file: Path, parse: Callable[[str], Any]) -> Any:
+    values = parse(read_text(file))
+    json.dumps(values, default=str, skipkeys=True)  # ValueError for a list that holds itself
+    return values
+
+
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with YAML that raised one of BAD_YAML, in a line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply, or holds itself"
+    return " ".join(str(error).split())
+
+
+def read_mapping(file: Path, what: str) -> dict[str, Any]:
+    """The keys that a YAML file of ours holds.
+
+    Raises InputError that names the file where it is not there, or not ``what`` it should be.
+    """
+    try:
+        values = _parsed(file, yaml.safe_load)
+    except FileNotFoundError:
+        raise InputError(f"{file}: there is no such file") from None
+    except (*BAD_YAML, OSError) as error:
+        raise InputError(f"{file} is not {what}: {yaml_fault(error)}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file} is not {what}: it holds a {type(values).__name__}")
+    return values
 
 
 def as_written(text: str, is_text: Callable[[tuple[str, ...], str], bool]) -> str:

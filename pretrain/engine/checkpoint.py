@@ -2,18 +2,80 @@
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from densessl.core.checkpoint import damage, remove, save
+from densessl.core.checkpoint import damage, load, remove, save
 from densessl.core.errors import InputError
 from densessl.core.files import clear_partials
+from densessl.core.form import NUMBER, Form, fault
+from densessl.core.names import brief
+from densessl.core.text import BAD_YAML
 
 logger = logging.getLogger("densessl")
 
 NAME = re.compile(r"step_(\d{8,})\.pth")
+FOREIGN = "put a checkpoint of this run in its place, or take it away"
+FINAL_FORM: Form = {  # of what is taken out of backbone_final.pth, and of every checkpoint
+    "iteration": int,
+    "config": str,
+    "backbone": {...: Tensor},
+    "pretrain": {
+        **{"images": int, "images_sha256": str, "steps": int, "processes": int},
+        "batch_size?": int,
+        "changes?": [{"step": int, "options": {...: [object]}}],
+        "own_files?": dict,
+    },
+}
+STEP_FORM: Form = FINAL_FORM | {
+    "model": {...: object},
+    "optimizer": {"state": dict, "param_groups": [dict]},
+    "scaler": dict,
+    "unreadable": [int],
+    "patience": {"skipped": int, "in_a_row": int},
+    "logs": {
+        "meter": {"sums": {...: NUMBER}, "counts": {...: int}},
+        "seconds": NUMBER,
+        "said": int,
+        "lines?": [str],
+    },
+    "watch?": {
+        "start?": (float, int, NoneType),
+        "windows?": {...: [NUMBER]},
+        "noticed?": {...: int},
+    },
+}
+
+
+def read(path: Path, form: Form = STEP_FORM) -> dict[str, Any]:
+    """What a run wrote into a file whose bytes are those once written.
+
+    Raises InputError for what is none of a run, whatever its checksum says.
+    """
+    state = load(path, FOREIGN)
+    if wrong := fault(state, form):
+        raise InputError(f"{path} is no checkpoint of densessl pretrain: {wrong}; {FOREIGN}")
+    return state
+
+
+@contextmanager
+def taken(path: Path) -> Iterator[None]:
+    """The block in which what ``path`` holds is taken over, and nothing else is done.
+
+    Where it is of another form than a run writes, that is one message.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, *BAD_YAML) as error:
+        why = brief(" ".join(str(error).split()), 300)
+        raise InputError(
+            f"{path} is no checkpoint of this run ({type(error).__name__}: {why}); {FOREIGN}"
+        ) from None
 
 
 class Checkpoints:
@@ -51,15 +113,19 @@ class Checkpoints:
         """The newest checkpoint that is whole, and its contents on the CPU; None for a new run.
 
         Each damaged one above it is named in the log. Raises InputError when all are damaged: a
-        run never starts from scratch over its remains.
+        run never starts from scratch over its remains. Also for one that is as it was written, and
+        not by a run of ours.
         """
         found = self.found()
-        for _, path in reversed(found):
+        for step, path in reversed(found):
             if reason := damage(path):
                 self.damaged.add(path)
                 logger.warning("%s is damaged (%s); trying the one before it", path, reason)
                 continue
-            return path, torch.load(path, map_location="cpu", weights_only=True)
+            state = read(path)
+            if state["iteration"] != step:
+                raise InputError(f"{path} holds step {state['iteration']} of a run; {FOREIGN}")
+            return path, state
         if found:
             raise InputError(
                 f"every checkpoint in {self.folder} is damaged ({len(found)} of {len(found)}); "

@@ -13,6 +13,7 @@ from densessl.core import distributed, files, log, waiting
 from densessl.core.checkpoint import damage, remove, save
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.external import loaded
+from densessl.core.form import NUMBER, fault
 from densessl.core.loader import GRACE, Loader
 from densessl.core.lock import in_use, locked
 from densessl.core.progress import Bar
@@ -32,7 +33,7 @@ from ..views import (
 from . import changes, resume
 from .announce import announce, remarks
 from .build import build_model
-from .checkpoint import Checkpoints
+from .checkpoint import FINAL_FORM, Checkpoints, read, taken
 from .facts import data_facts, start_facts
 from .image_range import range_of_run, require_contrast
 from .loading import check_machine, late, options_of
@@ -159,8 +160,9 @@ class Run:
                 f"({wrong}); delete it to start from the beginning, or give another OUTPUT_DIR"
             )
         else:  # the checkpoints of a complete run were deleted to make room
-            path, state = self.final, torch.load(self.final, "cpu", weights_only=True)
-        self.changes = changes.changes_of(path, state, self.cfg, self.change)
+            path, state = self.final, read(self.final, FINAL_FORM)
+        with taken(path):
+            self.changes = changes.changes_of(path, state, self.cfg, self.change)
         self.changed = len(self.changes) > len(state["pretrain"].get("changes", []))
         if self.changed:
             changes.check_length(state, self.cfg)
@@ -261,8 +263,10 @@ class Run:
                     path,
                 )
             self.iteration = state["iteration"]
-            self.load(path, state)
-            self.unreadable.restore(self.still_unreadable(state["unreadable"]))
+            with taken(path):
+                self.load(path, state)
+                unreadable = [range(self.facts["images"])[n] for n in state["unreadable"]]
+            self.unreadable.restore(self.still_unreadable(unreadable))
             logger.info("resuming after step %d, from %s", self.iteration, path)
             before, now = state["pretrain"]["processes"], self.facts["processes"]
             if before != now:
@@ -284,9 +288,10 @@ class Run:
         try:
             self.method.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.check_optimizer(options)
         except (RuntimeError, ValueError) as error:
             if not self.changed:
-                raise
+                raise  # taken() says it
             raise InputError(
                 f"--change {' '.join(self.change)}: {path} does not fit these options, {error}; "
                 f"{changes.ANEW}"
@@ -303,6 +308,18 @@ class Run:
         logger.info("changed: %s", changes.told(self.changes[-1]))
         if line := changes.consequence(state, self.cfg):
             logger.info(line)
+
+    def check_optimizer(self, options: list[dict[str, Any]]) -> None:
+        """ValueError unless the optimizer's state now fits the weights, as PyTorch takes any;
+        ``options``: those of its groups as the run's own options make them."""
+        for group, own in zip(self.optimizer.param_groups, options, strict=True):
+            numbers = {key for key, value in own.items() if isinstance(value, float)}
+            if wrong := fault(group, {f"{key}?": NUMBER for key in numbers}):
+                raise ValueError(f"of the optimizer {wrong}")
+        for weight, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if torch.is_tensor(value) and value.shape not in (weight.shape, ()):
+                    raise ValueError(f"{name} of the optimizer has the shape {list(value.shape)}")
 
     def advice(self) -> str:
         """What to do about a run that diverged."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from densessl.core import files, pool
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.form import fault
 from densessl.core.lock import locked
 from densessl.core.progress import Bar
 
@@ -68,7 +69,7 @@ def state(root: Path, request: Request) -> str:
 
 def _same_request(path: Path, found: str, request: Request) -> None:
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = files.read_json(path)
         differ = [k for k, v in asdict(request).items() if before[k] != v]
         if found == "complete" and before["format"] in LACKS:
             differ.remove("format")
@@ -108,7 +109,7 @@ def write(root: Path, request: Request, workers: int) -> None:
 def _write(root: Path, request: Request, workers: int) -> None:
     files.write_json(root / UNFINISHED / "request.json", asdict(request))
     chunks = request.chunks()
-    todo = [chunk for chunk in chunks if not _record_path(root, chunk).exists()]
+    todo = [chunk for chunk in chunks if _records(root, chunk) is None]
     left = sum(stop - first for _, first, stop in todo)
     total = request.train + request.val
     work = functools.partial(write_chunk, root, request)
@@ -127,6 +128,16 @@ def _write(root: Path, request: Request, workers: int) -> None:
 
 def _record_path(root: Path, chunk: tuple[str, int, int]) -> Path:
     return root / UNFINISHED / f"{chunk[0]}_{chunk[1]:07d}.json"
+
+
+def _records(root: Path, chunk: tuple[str, int, int]) -> list[dict] | None:
+    """What :func:`write_chunk` noted of its scenes; None where that is missing or damaged."""
+    try:
+        found = files.read_json(_record_path(root, chunk))
+    except (OSError, ValueError):
+        return None
+    whole = fault(found, [{"number": int, "objects": [dict]}]) is None
+    return found if whole and len(found) == chunk[2] - chunk[1] else None
 
 
 def write_chunk(root: Path, request: Request, chunk: tuple[str, int, int]) -> int:
@@ -155,7 +166,7 @@ def _finish(root: Path, request: Request, chunks: list[tuple[str, int, int]]) ->
     """Write what lists all scenes, then the mark of a whole set."""
     records: dict[str, list[dict]] = {"train": [], "val": []}
     for chunk in chunks:
-        records[chunk[0]] += json.loads(_record_path(root, chunk).read_text(encoding="utf-8"))
+        records[chunk[0]] += _records(root, chunk) or []
     for split, of_split in records.items():
         coco.write_json(root, split, request.size, of_split)
     voc.write_lists(root, *([r["number"] for r in records[s]] for s in ("train", "val")))

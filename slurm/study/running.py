@@ -8,10 +8,11 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from densessl.core import log
+from densessl.core import form, log
 from densessl.core.errors import InputError
 from densessl.core.progress import duration
 
+from ..graph import MARKER
 from ..local import run_local
 from . import classes, coco, model, segmentation
 from .graph import Graph, Machines
@@ -145,5 +146,5 @@ def _mean_seconds(folder: Path, arm: str, pretrainings: int) -> float | None:
     for seed in range(pretrainings):
         marker = folder / "jobs" / f"pretrain-{arm}-{seed}.json"
         if marker.is_file():
-            found.append(float(json.loads(marker.read_text())["seconds"]))
+            found.append(float(form.read(marker, "what a finished job left", MARKER)["seconds"]))
     return round(sum(found) / len(found), 1) if found else None
