@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError, unknown
+from densessl.core.form import check_whole
 from densessl.core.overrides import pairs
 from densessl.core.text import TRUTH
 
@@ -198,6 +199,7 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
                 f"{key} is '{value}'; allowed is {kind}, such as {allowed[key]!r}"
             ) from None
         keys.add(key)
+    check_whole({key: value for key, value in _leaves(cfg) if key in keys})
     image_range.check(cfg)
     return keys
 

@@ -18,6 +18,7 @@ from densessl.configs.presets import Preset, built_in, find
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import FORM, MARK
 from densessl.core.files import read_text
+from densessl.core.form import check_whole
 from densessl.core.home import expand
 from densessl.core.overrides import pairs
 from densessl.core.text import TRUTH, as_written
@@ -112,6 +113,7 @@ def check(cfg: CfgNode, world: int = 1) -> None:
 
     This part of :func:`validate` needs no torch, so that it is said in a moment.
     """
+    check_whole(flat(cfg))
     check_method(cfg.METHOD.NAME)
     options = flat(cfg)
     for name, allowed in CHOICES.items():

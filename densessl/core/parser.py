@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from .errors import InputError, nearest
+from .form import LARGEST
 from .home import expand
 from .names import brief
 
 PAIRS = "KEY VALUE"  # how a verb's options of the config are called in its help
-LARGEST = 2**63 - 1
 WIDTH = 79  # of a line of help
 
 
@@ -52,16 +52,27 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
         self.register("type", int, whole_number)
+        self.words: list[str] = []  # that are parsed
 
     def parse_known_args(self, args=None, namespace=None):
-        words = sys.argv[1:] if args is None else args
-        return super().parse_known_args([expand(word) for word in words], namespace)
+        words = [expand(word) for word in (sys.argv[1:] if args is None else args)]
+        self.words = words
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
-        hint = ""
+        hint = self._hyphen() if re.search("expected|unrecognized|required", message) else ""
         if found := re.search(r"unrecognized arguments: (--[\w.-]+)", message):
             hint = self._hint(found[1])
         raise InputError(f"{message}{hint} (see '{self.prog} --help')")
+
+    def _hyphen(self) -> str:
+        """What to do about a name that was taken for a flag."""
+        for word in self.words:
+            if re.match(r"-[^-\d]", word) and word[:2] not in self._option_string_actions:
+                return (
+                    f". A name that begins with '-' is written as ./{word}, a value as KEY={word}"
+                )
+        return ""
 
     def _hint(self, flag: str) -> str:
         """What the unknown flag may have been meant for."""

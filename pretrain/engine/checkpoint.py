@@ -52,15 +52,13 @@ STEP_FORM: Form = FINAL_FORM | {
 }
 
 
-def read(path: Path, form: Form = STEP_FORM) -> dict[str, Any]:
-    """What a run wrote into a file whose bytes are those once written.
-
-    Raises InputError for what is none of a run, whatever its checksum says.
-    """
-    state = load(path, FOREIGN)
-    if wrong := fault(state, form):
+def check(path: Path, state: Any, form: Form) -> None:
+    """InputError for what ``path`` holds where no run writes it, whatever its checksum says."""
+    wrong = fault(state, form)
+    if not wrong and (named := NAME.fullmatch(path.name)) and int(named[1]) != state["iteration"]:
+        wrong = f"it holds step {state['iteration']}"
+    if wrong:
         raise InputError(f"{path} is no checkpoint of densessl pretrain: {wrong}; {FOREIGN}")
-    return state
 
 
 @contextmanager
@@ -114,18 +112,15 @@ class Checkpoints:
 
         Each damaged one above it is named in the log. Raises InputError when all are damaged: a
         run never starts from scratch over its remains. Also for one that is as it was written, and
-        not by a run of ours.
+        none of PyTorch's.
         """
         found = self.found()
-        for step, path in reversed(found):
+        for _, path in reversed(found):
             if reason := damage(path):
                 self.damaged.add(path)
                 logger.warning("%s is damaged (%s); trying the one before it", path, reason)
                 continue
-            state = read(path)
-            if state["iteration"] != step:
-                raise InputError(f"{path} holds step {state['iteration']} of a run; {FOREIGN}")
-            return path, state
+            return path, load(path, FOREIGN)
         if found:
             raise InputError(
                 f"every checkpoint in {self.folder} is damaged ({len(found)} of {len(found)}); "

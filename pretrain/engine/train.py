@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from densessl.core import distributed, files, log, waiting
-from densessl.core.checkpoint import damage, remove, save
+from densessl.core.checkpoint import damage, load, remove, save
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.external import loaded
 from densessl.core.form import NUMBER, fault
@@ -33,7 +33,7 @@ from ..views import (
 from . import changes, resume
 from .announce import announce, remarks
 from .build import build_model
-from .checkpoint import FINAL_FORM, Checkpoints, read, taken
+from .checkpoint import FINAL_FORM, FOREIGN, STEP_FORM, Checkpoints, check, taken
 from .facts import data_facts, start_facts
 from .image_range import range_of_run, require_contrast
 from .loading import check_machine, late, options_of
@@ -152,6 +152,7 @@ class Run:
         wrong = damage(self.final) if self.final.exists() else "it is not there"
         if found:
             path, state = found
+            check(path, state, STEP_FORM)
         elif not self.final.exists():
             return False
         elif wrong:
@@ -160,7 +161,8 @@ class Run:
                 f"({wrong}); delete it to start from the beginning, or give another OUTPUT_DIR"
             )
         else:  # the checkpoints of a complete run were deleted to make room
-            path, state = self.final, read(self.final, FINAL_FORM)
+            path, state = self.final, load(self.final, FOREIGN)
+            check(path, state, FINAL_FORM)
         with taken(path):
             self.changes = changes.changes_of(path, state, self.cfg, self.change)
         self.changed = len(self.changes) > len(state["pretrain"].get("changes", []))

@@ -179,10 +179,10 @@ def _damage_tensors(rng: random.Random, file: Path) -> None:
 
 def prepare(root: Path) -> None:
     """Make one of everything, by the commands that make it."""
-    _pictures(root / "pictures", 12)
+    pictures(root / "pictures", 12)
     for kind in ("a", "b"):
-        _pictures(root / "classes" / "train" / kind, 2)
-        _pictures(root / "classes" / "val" / kind, 1)
+        pictures(root / "classes" / "train" / kind, 2)
+        pictures(root / "classes" / "val" / kind, 1)
     (root / "small.py").write_text(BACKBONE)
     run(
         "scenes", root / "scenes", *["--train", "6", "--val", "2", "--size", "64", "--workers", "1"]
@@ -215,7 +215,7 @@ def run(*words: Any) -> None:
     assert densessl.main([str(word) for word in words]) == 0, words
 
 
-def _pictures(folder: Path, count: int) -> None:
+def pictures(folder: Path, count: int) -> None:
     folder.mkdir(parents=True)
     for number in range(count):
         pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -235,6 +235,7 @@ def pretraining(root: Path, folder: Path) -> list[str]:
         "SOLVER.BATCH_SIZE": 4,
         "SOLVER.WARMUP_EPOCHS": 0,
         "CHECKPOINT.STEPS": 1,
+        "CHECKPOINT.KEEP": 3,
         "LOG.PERIOD": 1,
         "DEVICE": "cpu",
     }
@@ -321,19 +322,22 @@ def command_line(rng, root, here):
     words = [str(word) for word in words]
     for _ in range(rng.choice((1, 1, 2, 3))):
         at = rng.randrange(1, len(words)) if len(words) > 1 else 0
-        letters = list(words[at]) or ["x"]
-        letters[rng.randrange(len(letters))] = rng.choice("xX-_=.9 ")
         rng.choice(
             (
                 lambda at=at: words.__setitem__(at, rng.choice(WORDS)),
                 lambda at=at: words.insert(at, rng.choice(WORDS)),
-                lambda at=at: words.__setitem__(at, "".join(letters)),
+                lambda at=at: words.__setitem__(at, _misspelt(rng, words[at])),
                 lambda at=at: words.insert(at, words[at]),
                 lambda at=at: words.append(words.pop(at)),
                 lambda at=at: words.pop(at) if len(words) > 1 else None,
             )
         )()
     return Case([*words, *ending])
+
+
+def _misspelt(rng: random.Random, word: str) -> str:
+    at = rng.randrange(len(word) + 1)
+    return word[:at] + rng.choice("xX-_=.9 ") + word[at + 1 :]
 
 
 def commands(root: Path, here: Path) -> list[tuple[list, list]]:
