@@ -1,6 +1,7 @@
 """Whatever is written on the command line or lies in a file: one message, never a traceback."""
 
 import re
+import sys
 
 import pytest
 
@@ -33,6 +34,7 @@ def test_one_message_and_no_traceback(made, tmp_path, monkeypatch, capsys, seed)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(made / "scenes"))
     case = fuzzing.case(seed, made, tmp_path)
     capsys.readouterr()
+    sys.stderr.reconfigure(errors="backslashreplace")  # as Python has it, and pytest not
     try:
         code = densessl.main(case.words)
     except SystemExit as leaving:
