@@ -21,7 +21,7 @@ logger = logging.getLogger("densessl")
 
 NAME = re.compile(r"step_(\d{8,})\.pth")
 FOREIGN = "put a checkpoint of this run in its place, or take it away"
-FINAL_FORM: Form = {  # of what is taken out of backbone_final.pth, and of every checkpoint
+FINAL_FORM: dict[str, Any] = {  # of what is read of backbone_final.pth and of checkpoints
     "iteration": int,
     "config": str,
     "backbone": {...: Tensor},
