@@ -386,3 +386,77 @@ def test_an_output_folder_that_begins_with_a_hyphen(made, tmp_path, monkeypatch,
     options = [*fuzzing.pretraining(made, "out")[2:], "SOLVER.MAX_STEPS", "3"]
     assert densessl.main(["pretrain", "--config", "moco_v2", *options, *words]) == 0
     assert os.listdir() == ["-x"] and same(tmp_path / "-x", made / "whole")
+
+
+# --------------------------------------------------------------- queues, batches, few images
+
+
+@pytest.mark.parametrize("sizes", [(10, 4), (5, 4), (4, 8), (8, 5), (7, 12)])
+def test_queue_and_images_need_no_multiple_of_the_batch(made, tmp_path, sizes):
+    queue, batch = sizes
+    folder = tmp_path / "run"
+    options = [*fuzzing.pretraining(made, folder), "SOLVER.MAX_STEPS", "3"]
+    options += ["MOCO.QUEUE", str(queue), "SOLVER.BATCH_SIZE", str(batch)]
+    assert densessl.main(["pretrain", "--config", "moco_v2", *options]) == 0
+    assert [step for step, _ in lines_of(folder)] == [1, 2, 3]
+    held = torch.load(folder / "checkpoints" / "step_00000003.pth", weights_only=True)["model"]
+    keys = held["queue.keys"]
+    assert keys.shape[0] == queue
+    assert torch.isfinite(keys).all()
+
+
+def test_fewer_images_than_a_batch_are_refused_with_the_fix(made, tmp_path, refused):
+    options = [*fuzzing.pretraining(made, tmp_path / "run"), "SOLVER.BATCH_SIZE", "13"]
+    refused(["pretrain", "--config", "moco_v2", *options], "SOLVER.BATCH_SIZE", 13, "at most 12")
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------- files that convert does not take
+
+
+class Runs:
+    """Pickled, it would make a file when it is read."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+def partial(rng, state):
+    del state[rng.choice([name for name in state if name.endswith("conv1.weight")])]
+    return state
+
+
+def renamed(rng, state):
+    name = rng.choice([name for name in state if "layer" in name])
+    return {("a." + key if key == name else key): value for key, value in state.items()}
+
+
+def wrong(rng, state):
+    name = rng.choice([name for name in state if state[name].ndim == 4])
+    return state | {name: state[name][:, :1]}
+
+
+@pytest.mark.parametrize("harm", [partial, renamed, wrong])
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 2)) for seed in range(SEEDS)],
+)
+def test_weights_of_no_network_are_refused(tmp_path, refused, seed, harm):
+    from torchvision.models import resnet18
+
+    file = tmp_path / "weights.pth"
+    torch.save(harm(random.Random(seed), {**resnet18().state_dict()}), file)
+    refused(["convert", file, "-o", tmp_path / "out.pkl"], file)
+    assert sorted(os.listdir(tmp_path)) == ["weights.pth"]
+
+
+@pytest.mark.parametrize("words", [["convert", "-o", "out.pkl"], ["inspect"], ["transfer"]])
+def test_code_in_a_file_is_refused_and_never_run(tmp_path, monkeypatch, refused, words):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {}, "x": Runs(tmp_path / "ran")}, "weights.pth")
+    more = ["--protocol", "knn", "--mini", "-o", "out"] if words == ["transfer"] else []
+    refused([words[0], "weights.pth", *words[1:], *more])
+    assert os.listdir() == ["weights.pth"]
