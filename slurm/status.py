@@ -31,7 +31,7 @@ from .graph import Finished, Job, in_order
 from .queue import Queued, read_queue
 
 PERIOD = 5  # seconds between two looks of --watch
-PATIENCE = 2.0  # seconds that SLURM has for its answer; then the folder's own files have to do
+PATIENCE = 1.5  # seconds that SLURM has for its answer; then the folder's own files have to do
 STEP = re.compile(r"(\d+)/(\d+), (.+?) left")  # of console.progress.Bar's plain lines
 STYLES = {
     "done": "green",

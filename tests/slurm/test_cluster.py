@@ -322,3 +322,21 @@ exec /usr/bin/sbatch "$@"
     with pytest.raises(InputError, match="sbatch refused.*[Ii]nvalid partition"):
         submit(cluster, jobs, tmp_path / "refused", partition="nowhere")
     assert not cluster.queue()
+
+
+def test_status_answers_while_the_controller_is_stopped(
+    cluster, slurm_server, counting, rows, tmp_path
+):
+    submit(cluster, [counting()], tmp_path)
+    cluster.wait_until(lambda: begun(tmp_path), "the first run")
+    controller = int((slurm_server.folder / "slurmctld.pid").read_text())
+    os.kill(controller, signal.SIGSTOP)
+    try:
+        said = rows(tmp_path)["count"]
+    finally:
+        os.kill(controller, signal.SIGCONT)
+    assert said["state"] == "running" and "squeue" in said["away"]
+    let_go(tmp_path)
+    cluster.wait()
+    said = rows(tmp_path)["count"]
+    assert said["state"] == "done" and not said["away"]

@@ -47,9 +47,10 @@ def test_a_graph_whose_pretraining_is_stopped_ends_as_if_nothing_had_been(
 ):
     submission.submit(graph, tmp_path, cluster.settings(tmp_path))
     metrics = tmp_path / "stopped" / "metrics.jsonl"
-    cluster.wait_until(lambda: metrics.exists() and metrics.stat().st_size, "a step")
-    said = rows(tmp_path)
+    cluster.wait_for(tmp_path, "stopped", "running")
+    said = rows(tmp_path)  # before its first step, which comes long after
     assert said["stopped"]["state"] == "running" and said["table"]["state"] == "queued"
+    cluster.wait_until(lambda: metrics.exists() and metrics.stat().st_size, "a step")
     cluster.run("scancel", "--signal=USR2", cluster.number(tmp_path, "stopped"))
     cluster.wait_for(tmp_path, "stopped", "requeued")
     steps = [json.loads(line)["iteration"] for line in metrics.read_text().splitlines()]
