@@ -331,6 +331,14 @@ def test_escapes_in_a_jobs_log_are_shown_and_not_obeyed(densessl, work, tmp_path
     assert said.count(r"\x1b]0;title") == 2
 
 
+@pytest.mark.parametrize("verb", ["status", "cancel", "reproduce", "demo"])
+def test_a_folder_name_of_300_letters_is_one_line(densessl, work, tmp_path, verb):
+    folder = tmp_path / ("a" * 300)
+    words = {"reproduce": ("graph.yaml", "--local", "-o"), "demo": ("-o",)}.get(verb, ())
+    said = densessl(verb, *words, folder, code=2, cwd=work)
+    assert len(said.splitlines()) == 1 and "name too long" in said
+
+
 def test_a_job_whose_files_would_have_too_long_names_is_refused(densessl, work, tmp_path):
     name = "a" * 250
     (work / "long.yaml").write_text(f"jobs:\n  - {{name: {name}, module: this, run: ''}}\n")
