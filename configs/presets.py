@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from densessl.core.errors import InputError, unknown
+from densessl.core.options import only
 from densessl.core.text import read_yaml
 
 FOLDER = Path(__file__).with_name("pretrain")
@@ -92,9 +93,7 @@ def find(path: str | os.PathLike) -> Preset:
 def _keys(section: Any, allowed: tuple[str, ...], where: str) -> dict[str, Any]:
     if not isinstance(section or {}, dict):
         raise InputError(f"{where} is a group of keys, not '{section}'")
-    for key in section or {}:
-        if key not in allowed:
-            raise unknown("key", key, allowed, where)
+    only(section or {}, allowed, where)
     return section or {}
 
 

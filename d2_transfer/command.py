@@ -9,7 +9,7 @@ from pathlib import Path
 from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, InputError
 
-from . import image_range, own_data, protocols
+from . import flags, image_range, own_data, protocols
 from .datasets import custom
 from .launch import Machines
 from .protocols import Protocol
@@ -53,10 +53,9 @@ def _transfer(args, job: Job) -> int:
             f"--eval-only is for trained models; {protocol.name} trains nothing that is "
             "kept: leave it out"
         )
-    own = own_data.of(protocol, args)
-    how = {"mini": args.mini, "overrides": args.overrides, "cuda": job.cuda, "custom": own}
-    how["keep_batch"] = args.keep_batch
-    cfg = resolve(args.protocol, job.variant, job.processes, **how)
+    own = own_data.of(protocol, vars(args))
+    given = flags.of_config(vars(args)) | {"variant": job.variant, "overrides": args.overrides}
+    cfg = resolve(args.protocol, gpus=job.processes, cuda=job.cuda, custom=own, **given)
     room = protocol.room
     data = room.check_data(cfg, own or args.data, args.mini, evaluates)
     from . import evaluate_only

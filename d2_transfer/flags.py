@@ -1,20 +1,21 @@
 """The flags of ``densessl transfer``, each declared once: the command line, ``submit transfer``,
-commands of jobs and the checks of what is given come from it."""
+pipelines, commands of jobs and the checks of what is given come from it."""
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Mapping
+from argparse import ArgumentParser
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from densessl.core.errors import InputError
+from densessl.core import options
 
 
 @dataclass(frozen=True)
 class Flag:
     """``name`` with underscores, as argparse has it; without a ``metavar`` it takes no value.
 
-    ``spelled``: where that is not ``--name``. ``least``: of a number. ``own``: it names the user's
-    own data; ``path``: a file or folder of them. ``job``: ``submit transfer`` takes it, too.
+    ``spelled``: where that is not ``--name``. ``rule``: of a number, as ``core/options.py`` has
+    them. ``own``: it names the user's own data; ``path``: a file or folder of them. ``job``:
+    ``submit transfer`` takes it, too. ``config``: the protocol's config depends on it.
     """
 
     name: str
@@ -23,14 +24,23 @@ class Flag:
     kind: type | None = None
     default: Any = None
     spelled: tuple[str, ...] = ()
-    least: int | None = None
+    rule: str = ""
     own: bool = False
     path: bool = False
     job: bool = True
+    config: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
         return self.spelled or ("--" + self.name.replace("_", "-"),)
+
+    @property
+    def option(self) -> options.Option:
+        """What it may be."""
+        if self.metavar is None:
+            return options.option(False)
+        rules = [self.rule] if self.rule else []
+        return options.option(self.default, *rules, kinds=(self.kind or str,))
 
 
 def _own(name: str, metavar: str, text: str, kind: type | None = None) -> Flag:
@@ -47,10 +57,10 @@ def _of_split(name: str) -> tuple[Flag, ...]:
 
 ALL = (
     Flag("protocol", "one of --list, or path/to/file.py:Name", "NAME"),
-    Flag("variant", "where a protocol has two; see --list", "NAME"),
-    Flag("trials", "how many fine-tunings", "K", int, 5, least=1),
+    Flag("variant", "where a protocol has two; see --list", "NAME", config=True),
+    Flag("trials", "how many fine-tunings", "K", int, 5, rule=">= 1"),
     Flag("trial", "only this one of them; others may run meanwhile", "K", int, job=False),
-    Flag("seed", "of the first trial; the next have +1", "SEED", int, 1, least=0),
+    Flag("seed", "of the first trial; the next have +1", "SEED", int, 1, rule=">= 0"),
     Flag("output_dir", "where everything is written", "DIR", spelled=("-o", "--output-dir")),
     Flag("data", "the data sets; else DETECTRON2_DATASETS", "DIR"),
     Flag(
@@ -59,15 +69,16 @@ ALL = (
         "N",
         int,
         spelled=("--gpus", "--num-gpus"),
-        least=1,
+        rule=">= 1",
         job=False,  # of a job it is the cluster's
     ),
     Flag(
         "keep_batch",
         "on fewer GPUs the source's images a step, instead of a smaller batch and learning "
-        "rate and a longer schedule",
+        "rate and a longer schedule: of detection and segmentation",
+        config=True,
     ),
-    Flag("num_machines", "that share DIR", "M", int, 1, least=1, job=False),
+    Flag("num_machines", "that share DIR", "M", int, 1, rule=">= 1", job=False),
     Flag("machine_rank", "0 to M-1", "R", int, 0, job=False),
     Flag("dist_url", "tcp://HOST:PORT of machine 0", "URL", job=False),
     Flag("eval_only", "evaluate WEIGHTS, a trial's model_final.pth, and train nothing", job=False),
@@ -82,7 +93,7 @@ ALL = (
     ),
     _own("image_suffix", "END", "custom_semseg: image files are NAME + END"),
     _own("mask_suffix", "END", "custom_semseg: mask files are NAME + END"),
-    Flag("mini", "a miniature for two cores and scenes"),
+    Flag("mini", "a miniature for two cores and scenes", config=True),
     Flag("list", "print the protocols", job=False),
     Flag(
         "print_config",
@@ -103,19 +114,20 @@ def add(
     for flag in ALL if names is None else map(BY_NAME.__getitem__, names):
         more: dict[str, Any] = {"action": "store_true"}
         if flag.metavar:
-            more = {"metavar": flag.metavar, "type": flag.kind, "default": flag.default}
+            kind = options.argument(flag.rule) if flag.rule else flag.kind
+            more = {"metavar": flag.metavar, "type": kind, "default": flag.default}
             more |= {"required": flag.name in required}
         parser.add_argument(*flag.words, help=flag.help, **more)
 
 
-def check(args: Namespace, *names: str) -> None:
-    """InputError for a number below its least; of all flags unless some are named."""
-    for flag in ALL:
-        if flag.least is not None and flag.name in (names or BY_NAME):
-            value = getattr(args, flag.name)
-            if value is not None and value < flag.least:
-                least = f"{flag.least} or more"
-                raise InputError(f"{shown(flag.name)} is {value}; allowed: {least}")
+def read(values: Mapping[str, Any], names: Iterable[str], where: str) -> dict[str, Any]:
+    """Those of ``names`` that a file has, as the command line would have them; InputError."""
+    return options.read(values, {name: BY_NAME[name].option for name in names}, where)
+
+
+def of_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``values`` (by name) that a protocol's config depends on."""
+    return {flag.name: values[flag.name] for flag in ALL if flag.config and flag.name in values}
 
 
 def given_words(values: Mapping[str, Any]) -> list[str]:

@@ -49,8 +49,6 @@ class Machines:
 
         Raises InputError.
         """
-        if count < 1:
-            raise errors.InputError(f"--num-machines is {count}; allowed: 1 or more")
         if not 0 <= rank < count:
             raise errors.InputError(
                 f"--machine-rank is {rank}; allowed with --num-machines {count}: 0 to {count - 1}"

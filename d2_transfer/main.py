@@ -3,7 +3,7 @@
 import sys
 
 from densessl.core.errors import InputError
-from densessl.core.overrides import is_option, pairs
+from densessl.core.options import is_option, pairs
 from densessl.core.parser import Parser
 
 from . import flags, own_data
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     _check_arguments(args)
     from .resolve import check_words
 
-    check_words(args.protocol, args.variant, args.overrides, args.mini, args.gpus)
+    check_words(args.protocol, args.overrides, args.gpus, **flags.of_config(vars(args)))
     from .command import transfer
 
     return transfer(args)
@@ -69,25 +69,17 @@ def _config_text(args) -> str:
 
     if not args.protocol:
         raise InputError("--print-config needs --protocol NAME (see --list)")
-    flags.check(args, "gpus", "num_machines")
     own = None
     if any(getattr(args, name) is not None for name in flags.OWN):
-        own = own_data.of(find(args.protocol)[0], args)
+        own = own_data.of(find(args.protocol)[0], vars(args))
     words = [args.weights, *args.overrides] if args.weights else []
     bare = len(words) % 2 == 0 and not any("=" in word for word in words)
     alone = not words or is_option(words[0]) or bare
     weights, overrides = ("", words) if alone else (words[0], words[1:])
-    check_words(args.protocol, args.variant, overrides, args.mini, args.gpus)
+    check_words(args.protocol, overrides, args.gpus, **flags.of_config(vars(args)))
     gpus = args.gpus and args.gpus * args.num_machines
-    cfg = resolve(
-        args.protocol,
-        args.variant,
-        gpus,
-        mini=args.mini,
-        overrides=overrides,
-        custom=own,
-        keep_batch=args.keep_batch,
-    )
+    given = flags.of_config(vars(args))
+    cfg = resolve(args.protocol, gpus=gpus, overrides=overrides, custom=own, **given)
     cfg.defrost()
     cfg.MODEL.WEIGHTS = "" if weights == "random" else weights
     return cfg.dump()
@@ -99,12 +91,11 @@ def _check_arguments(args) -> None:
     needed = {"WEIGHTS": args.weights, "--protocol": args.protocol, "-o": args.output_dir}
     if missing := [name for name, value in needed.items() if not value]:
         raise InputError(f"{' and '.join(missing)} missing (see 'densessl transfer --help')")
-    flags.check(args)
     if args.trial is not None and not 1 <= args.trial <= args.trials:
         raise InputError(
             f"--trial is {args.trial}; allowed with --trials {args.trials}: 1 to {args.trials}"
         )
-    own_data.given(find(args.protocol)[0], args)
+    own_data.given(find(args.protocol)[0], vars(args))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The user's own data: which files and folders a protocol takes on the command line."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from densessl.core.errors import InputError
 
@@ -12,9 +13,9 @@ _ORDER = tuple(  # of the flags, as the protocols name them
 )
 
 
-def given(protocol: Protocol, args) -> dict[str, str]:
-    """The options that were given; InputError for one that is missing, or that is not for it."""
-    found = {name: value for name in _ORDER if (value := getattr(args, name)) is not None}
+def given(protocol: Protocol, flags_given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the flags, by name; InputError for one that is missing, or that is not for it."""
+    found = {name: value for name in _ORDER if (value := flags_given.get(name)) is not None}
     for name in protocol.needs:
         if not found.get(name):
             raise InputError(f"{flags.shown(name)} is missing: {protocol.name} reads your own data")
@@ -25,14 +26,12 @@ def given(protocol: Protocol, args) -> dict[str, str]:
     return found
 
 
-def of(protocol: Protocol, args):
-    """The data that the options name, read and checked whole; None for other protocols."""
-    found = given(protocol, args)
-    return read(protocol, found) if found else None
-
-
-def read(protocol: Protocol, found: Mapping[str, str]):
-    """A :class:`datasets.custom.Custom`, or :class:`dense_probes.own.OwnData`; InputError."""
+def of(protocol: Protocol, flags_given: Mapping[str, Any]):
+    """The data that they name, read and checked whole: a :class:`datasets.custom.Custom`, or
+    :class:`dense_probes.own.OwnData`; None for other protocols."""
+    found = given(protocol, flags_given)
+    if not found:
+        return None
     if protocol.family == DENSE:
         from . import dense_probes
 

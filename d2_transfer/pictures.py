@@ -75,7 +75,7 @@ def register(trial_dir: str | os.PathLike, args) -> None:
 
     config = config_of(trial_dir)
     known = PROTOCOLS.get(origin(Path(trial_dir) / FINAL).protocol or "")
-    if own := known and own_data.of(known, args):
+    if own := known and own_data.of(known, vars(args)):
         classes = config["MODEL"]["ROI_HEADS"]["NUM_CLASSES"]
         if own.num_classes != classes:
             raise InputError(

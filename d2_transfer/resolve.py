@@ -1,30 +1,25 @@
 """A protocol's complete config: its file, the machine, the user's own options."""
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from typing import TYPE_CHECKING
 
 from fvcore.common.config import CfgNode
 
+from densessl.core import options
 from densessl.core.errors import InputError, unknown
-from densessl.core.form import check_whole
-from densessl.core.overrides import pairs
-from densessl.core.text import TRUTH
 
 from . import compat, image_range
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
 from .miniature import shrink
-from .option_rules import with_decimals
 from .protocols import DETECTION, Protocol, find
 
 if TYPE_CHECKING:
     from .dense_probes.own import OwnData
 
-KINDS = {
-    **{bool: "True or False", int: "a whole number", float: "a number"},
-    **{tuple: "several values in brackets", list: "several values in brackets"},
-}
 ELSEWHERE = {"SEED": "--seed", "OUTPUT_DIR": "-o", "MODEL.WEIGHTS": "WEIGHTS, the first argument"}
 NORMS = (
     ("RESNETS", "NORM"),
@@ -56,6 +51,11 @@ def resolve(
     """
     found, variant = find(protocol, variant)
     if found.family != DETECTION:
+        if keep_batch:
+            raise InputError(
+                f"--keep-batch is for detection and segmentation; {protocol} has the same images a "
+                "step on any number of GPUs: leave it out"
+            )
         return _plain(found, variant, gpus or 1, mini, overrides, cuda, custom)
     compat.setup()
     cfg = compat.get_cfg()
@@ -82,10 +82,10 @@ def _plain(
     found: Protocol, variant: str, gpus: int, mini: bool, overrides, cuda: bool, custom
 ) -> CfgNode:
     """As :func:`resolve`, of a protocol without Detectron2, whose family has a ``config``."""
-    options = importlib.import_module(f".{found.family}.config", __package__)
-    cfg = options.C.clone()
+    room = importlib.import_module(f".{found.family}.config", __package__)
+    cfg = room.C.clone()
     cfg.merge_from_file(str(found.file(variant)))
-    override(cfg, with_decimals(cfg, found.words))
+    override(cfg, found.words)
     if custom is not None:
         cfg.DATASETS.CUSTOM = " ".join(custom.sha256)
     if not cuda:
@@ -93,27 +93,22 @@ def _plain(
         if "NORM" in cfg.MODEL:
             cfg.MODEL.NORM = "BN"  # of each process
     if mini:
-        options.shrink(cfg)
-    override(cfg, with_decimals(cfg, overrides))
-    options.check(cfg, gpus, cuda)
+        room.shrink(cfg)
+    override(cfg, overrides)
+    room.check(cfg, gpus, cuda)
     cfg.freeze()
     return cfg
 
 
-def check_words(
-    protocol: str,
-    variant: str | None,
-    overrides: Sequence[str],
-    mini: bool = False,
-    gpus: int | None = None,
-) -> None:
+def check_words(protocol: str, overrides: Sequence[str], gpus: int | None = None, **how) -> None:
     """InputError for an unknown protocol, variant or key, and for values of another type.
 
-    It says in a moment what :func:`resolve` would say once torch and Detectron2 are imported.
+    It says in a moment what :func:`resolve`, of whose arguments ``how`` are, would say once torch
+    and Detectron2 are imported.
     """
-    found, variant = find(protocol, variant)
+    found, _ = find(protocol, how.get("variant"))
     if found.family != DETECTION:
-        resolve(protocol, variant, gpus, mini, overrides)
+        resolve(protocol, gpus=gpus, overrides=overrides, **how)
     elif compat.is_installed("detectron2"):
         override(compat.default_options(), overrides)
 
@@ -183,33 +178,19 @@ def _for_cpu(cfg, gpus: int) -> None:
 
 def override(cfg, overrides: Sequence[str]) -> set[str]:
     """Merge KEY VALUE … (or KEY=VALUE) into ``cfg``; returns the keys."""
-    words = pairs(overrides)
-    allowed = dict(_leaves(cfg))
-    keys = set()
+    words = options.pairs(overrides)
+    allowed = options.flat(cfg)
+    keys = set(words[::2])
     for key, value in zip(words[::2], words[1::2], strict=True):
         if key not in allowed:
             raise unknown_key(key, allowed)
         if key in ELSEWHERE:
             raise InputError(f"{key} cannot be set to '{value}' here: it is {ELSEWHERE[key]}")
-        try:
-            cfg.merge_from_list([key, _as_text(allowed[key], value)])
-        except (ValueError, AssertionError):
-            kind = KINDS.get(type(allowed[key]), "a value")
-            raise InputError(
-                f"{key} is '{value}'; allowed is {kind}, such as {allowed[key]!r}"
-            ) from None
-        keys.add(key)
-    check_whole({key: value for key, value in _leaves(cfg) if key in keys})
+        *groups, leaf = key.split(".")
+        node = reduce(getitem, groups, cfg)
+        node[leaf] = options.option(allowed[key]).typed(options.bare(value), key)
     image_range.check(cfg)
     return keys
-
-
-def _as_text(old, value: str) -> str:
-    """``value`` so that Detectron2, which evaluates it, makes no number of a name."""
-    if isinstance(old, bool) and value.lower() in TRUTH:
-        return str(TRUTH[value.lower()])
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    return repr(value) if isinstance(old, str) and not quoted else value
 
 
 def unknown_key(key: str, allowed: Sequence[str]) -> InputError:
@@ -218,14 +199,6 @@ def unknown_key(key: str, allowed: Sequence[str]) -> InputError:
     return InputError(
         f"{message.split(' Allowed:')[0]} 'densessl transfer --print-config' lists all"
     )
-
-
-def _leaves(node, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _check(cfg, gpus: int, cuda: bool) -> None:

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
+from densessl.core import options
 from densessl.core.errors import InputError
 from densessl.core.files import read_object, walk, write_json
 from densessl.core.text import read_mapping
@@ -192,6 +194,21 @@ def collect(
     return records
 
 
+def found_in(dirs: Sequence[str | os.PathLike]) -> list[Record]:
+    """:func:`collect`, with damaged and foreign files named in the log; InputError without any."""
+    skipped: list[InputError] = []
+    records = collect(dirs, skipped.append)
+    for error in skipped:
+        logging.getLogger("densessl").warning("skipped: %s", error)
+    if not records:
+        but = f" ({len(skipped)} files of that name are no records)" if skipped else ""
+        raise InputError(
+            f"no trial_<k>/result.json in or below {', '.join(map(str, dirs))}{but}. Trials make "
+            "them: densessl transfer WEIGHTS --protocol voc_det_c4 --trials 5 -o DIR"
+        )
+    return records
+
+
 def config_fingerprint(config: dict[str, Any]) -> str:
     """SHA-256 over a resolved config, without the options that may differ between trials.
 
@@ -202,17 +219,14 @@ def config_fingerprint(config: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: dict[str, Any]) -> dict[str, Any]:
     """``{"SOLVER.BASE_LR": 0.02, …}`` of a nested config, less what may differ between trials, and
     less what older configs lack where it has its default."""
-    options: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            options |= flat(value, f"{name}.")
-        elif name not in NOT_PART_OF_THE_EXPERIMENT and not _default_since(name, value):
-            options[name] = "" if name in PLACES else _plain(value)
-    return options
+    return {
+        name: "" if name in PLACES else _plain(value)
+        for name, value in options.flat(config).items()
+        if name not in NOT_PART_OF_THE_EXPERIMENT and not _default_since(name, value)
+    }
 
 
 def _default_since(name: str, value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import math
 import os
 import statistics
 from argparse import Namespace
@@ -15,6 +14,7 @@ from densessl.core import log, waiting
 from densessl.core.errors import InputError
 from densessl.core.files import write_text
 from densessl.core.limits import cores
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.waiting import TIMEOUT
 from densessl.decoding import UnreadableImage, opened, reasons
@@ -77,19 +77,22 @@ def main(argv: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="densessl advise", description=inspect.getdoc(main), epilog=EPILOG)
     add_images(parser)
-    parser.add_argument("--gpus", type=int, metavar="N", help="those that train; those here if not")
+    parser.add_argument(
+        "--gpus",
+        type=argument(">= 0"),
+        metavar="N",
+        help="those that train (0: the CPU); those here if not",
+    )
     parser.add_argument("--config", default="", metavar="NAME", help="fit this one instead")
-    parser.add_argument("--time", type=float, metavar="HOURS", help="of the whole run, at most")
+    parser.add_argument(
+        "--time", type=argument("> 0", float), metavar="HOURS", help="of the whole run, at most"
+    )
     parser.add_argument("--no-trial", action="store_true", help="run no step here")
     parser.add_argument("-o", "--output", metavar="FILE.yaml", help="write a config file there")
     return parser
 
 
 def _check(args: Namespace) -> None:
-    if args.gpus is not None and args.gpus < 0:
-        raise InputError(f"--gpus {args.gpus}: 0 (the CPU) or more")
-    if args.time is not None and not (math.isfinite(args.time) and args.time > 0):
-        raise InputError(f"--time {args.time}: hours, above 0")
     if args.time and args.no_trial:
         raise InputError("--time takes the speed that a trial measures; leave --no-trial out")
     if args.output is not None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from densessl.core.options import nested
+
 from . import config
 
 GPU_BYTES = 16e9  # of a GPU, where none is here to ask
@@ -51,8 +53,5 @@ class Advice:
 
     def choose(self, option: str, value: Any, reason: str, source: str) -> None:
         """Set an option (at the value that it has, too), with its reason."""
-        nested = value
-        for key in reversed(option.split(".")):
-            nested = {key: nested}
-        config.merge(self.cfg, nested, "the advice")
+        config.merge(self.cfg, nested({option: value}), "the advice")
         self.choices.append(Choice(option, value, reason, source))

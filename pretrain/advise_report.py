@@ -6,13 +6,13 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.table import Table
 from rich.text import Text
 
 from densessl.core.files import standing
+from densessl.core.options import nested
 from densessl.core.progress import duration
 from densessl.core.units import byte_size
 
@@ -118,21 +118,18 @@ def as_file(advice: Advice, file: str) -> str:
     if cfg.DATA.CLASSES and Path(cfg.DATA.CLASSES).expanduser().is_file():
         cfg.DATA.CLASSES = _absolute(cfg.DATA.CLASSES)
     defaults = config.flat(config.defaults())
-    nested: dict[str, Any] = {}
-    for name, value in config.flat(cfg).items():
-        if value != defaults.get(name):
-            *groups, key = name.split(".")
-            place = nested
-            for group in groups:
-                place = place.setdefault(group, {})
-            place[key] = list(value) if isinstance(value, tuple) else value
+    differ = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in config.flat(cfg).items()
+        if value != defaults.get(name)
+    }
     lines = [shlex.join([*_start(advice), "--config", file])]
     lines.append(f"By densessl advise, from {advice.name}:")
     for choice in advice.choices:
         lines.append(f"{choice.option} {choice.value}: {choice.reason} [{choice.source}]")
     wrapped = (textwrap.wrap(line, WIDTH, subsequent_indent="  ") for line in lines)
     head = "".join(f"# {part}\n" for line in wrapped for part in line)
-    return head + yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(nested(differ), sort_keys=False, allow_unicode=True)
 
 
 def _absolute(paths: str) -> str:

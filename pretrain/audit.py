@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from densessl.core import log
-from densessl.core.errors import InputError
 from densessl.core.files import write_json
 from densessl.core.limits import cores
 from densessl.core.names import readable
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.units import byte_size
 from densessl.decoding import find_range, parse, sample, told, told_left_out
@@ -37,8 +37,6 @@ def main(argv: list[str]) -> int:
     values become black and white; and how many steps an epoch of pretraining takes.
     """
     args = _parser().parse_args(argv)
-    if args.workers < 1:
-        raise InputError(f"--workers {args.workers}: 1 or more")
     if args.output is not None:
         require_writable(Path(args.output), (".json",))
     log.setup()
@@ -73,7 +71,9 @@ def _parser() -> Parser:
     parser = Parser(prog="densessl audit", description=inspect.getdoc(main), epilog=EPILOG)
     add_images(parser)
     parser.add_argument("--range", default="auto", help="as DATA.RANGE: auto, or LOW,HIGH")
-    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes")
+    parser.add_argument(
+        "--workers", type=argument(">= 1"), default=cores(), metavar="N", help="processes"
+    )
     parser.add_argument("-o", "--output", metavar="FILE.json", help="write all of it there")
     return parser
 

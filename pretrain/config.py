@@ -4,7 +4,6 @@ A config file names only what differs (``_BASE_: other.yaml`` inherits); ``KEY V
 command line come last. ``NAME_scenes`` is the twin of a built-in config, small enough for a CPU.
 """
 
-import ast
 import io
 import math
 import os
@@ -15,26 +14,13 @@ from fvcore.common.config import CfgNode
 
 from densessl import configs, decoding
 from densessl.configs.presets import Preset, built_in, find
+from densessl.core import options
 from densessl.core.errors import InputError, unknown
-from densessl.core.external import FORM, MARK
 from densessl.core.files import read_text
-from densessl.core.form import check_whole
-from densessl.core.home import expand
-from densessl.core.overrides import pairs
-from densessl.core.text import TRUTH, as_written
+from densessl.core.options import flat
+from densessl.core.text import as_written
 
-from .options import (
-    ABOVE_ZERO,
-    CHOICES,
-    METHODS,
-    OWN,
-    PATCH,
-    PATHS,
-    RANGES,
-    STRIDE,
-    TWIN_AT_MOST,
-    C,
-)
+from .options import DECLARED, PATCH, STRIDE, TWIN_AT_MOST, C
 
 if TYPE_CHECKING:
     from .methods import Method
@@ -67,15 +53,10 @@ def load(path: str | os.PathLike = "", overrides: list[str] | None = None) -> Cf
             group, option = name.split(".")
             cfg[group][option] = min(cfg[group][option], most)
         cfg.BACKBONE.NAME = "vit_tiny" if vit else cfg.BACKBONE.NAME
-    words = pairs(overrides or [])
+    words = options.pairs(overrides or [])
     for key, value in zip(words[::2], words[1::2], strict=True):
-        nested: dict = {}
-        place = nested
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = CfgNode._decode_cfg_value(value) if key.startswith(FREE) else _bare(value)
-        merge(cfg, nested, "the command line")
+        read = options.parsed if key.startswith(FREE) else options.bare
+        merge(cfg, options.nested({key: read(value)}), "the command line")
     return cfg
 
 
@@ -84,18 +65,8 @@ class _AsWritten(CfgNode):
 
     @classmethod
     def _open_cfg(cls, filename: str) -> io.StringIO:
-        texts = {name for name, value in flat(C).items() if isinstance(value, str)}
+        texts = {name for name, each in DECLARED.items() if str in each.kinds}
         return io.StringIO(as_written(read_text(filename), lambda keys, _: ".".join(keys) in texts))
-
-
-def _bare(text: str) -> str:
-    """``text`` of the command line without the quotes that a careful person put into it."""
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        try:
-            return str(ast.literal_eval(text))
-        except (ValueError, SyntaxError):
-            pass
-    return text
 
 
 def _merge_file(cfg: CfgNode, preset: Preset) -> None:
@@ -113,26 +84,9 @@ def check(cfg: CfgNode, world: int = 1) -> None:
 
     This part of :func:`validate` needs no torch, so that it is said in a moment.
     """
-    check_whole(flat(cfg))
-    check_method(cfg.METHOD.NAME)
-    options = flat(cfg)
-    for name, allowed in CHOICES.items():
-        own = [FORM] if name in OWN else []
-        if options[name] not in allowed and not (own and MARK in options[name]):
-            raise unknown("value", options[name], [*allowed, *own], where=name)
-    for name, (least, most) in RANGES.items():
-        value = options[name]
-        if not (math.isfinite(value) and least <= value and (most is None or value <= most)):
-            upper = "" if most is None else f" and at most {most}"
-            raise InputError(f"{name} is {value}; it must be at least {least}{upper}")
-    for name in ABOVE_ZERO:
-        if not (math.isfinite(options[name]) and options[name] > 0):
-            raise InputError(f"{name} is {options[name]}; it must be above 0")
-    steps = cfg.SOLVER.STEPS
-    if not all(isinstance(n, int) and n > 0 for n in steps) or list(steps) != sorted(set(steps)):
-        raise InputError(f"SOLVER.STEPS is {steps}; it must be rising whole epochs, as (120, 160)")
+    options.check(cfg, DECLARED)
     for name in ("OUTPUT_DIR", "DATA.PATH"):
-        if not options[name]:
+        if not flat(cfg)[name]:
             raise InputError(f"{name} is empty; give a folder, as in '{name} path/to/folder'")
     decoding.parse(cfg.DATA.RANGE, "DATA.RANGE")
     _validate_batch(cfg, world)
@@ -157,12 +111,6 @@ def split_paths(text: str) -> list[Path]:
     if os.pathsep not in text or os.path.exists(whole):
         return [whole]
     return [Path(part).expanduser() for part in text.split(os.pathsep) if part]
-
-
-def check_method(name: str) -> None:
-    """InputError for a METHOD.NAME that is neither ours nor ``path/to/file.py:Class``."""
-    if MARK not in name and name not in METHODS:
-        raise unknown("method", name, [*METHODS, "path/to/file.py:Class"], "METHOD.NAME")
 
 
 def crop_scale(value: tuple, where: str) -> tuple[float, float]:
@@ -274,7 +222,9 @@ def merge(cfg: CfgNode, values: dict, where: str, prefix: str = "") -> None:
                 raise InputError(f"{name} in {where} is a group of options, not '{value}'")
             merge(cfg[key], value, where, f"{name}.")
         else:
-            cfg[key] = _as_type_of(cfg[key], value, name, where)
+            if name == "DATA.RANGE" and isinstance(value, list | tuple):  # [0, 4095] in YAML
+                value = ",".join(map(str, value))
+            cfg[key] = DECLARED[name].typed(value, name, where)
 
 
 def _free(cfg: CfgNode, key: str, value: Any) -> None:
@@ -291,37 +241,3 @@ def _free(cfg: CfgNode, key: str, value: Any) -> None:
 def option_names(cfg: CfgNode, prefix: str = "") -> list[str]:
     """The dotted names of all options under ``cfg``."""
     return list(flat(cfg, prefix))
-
-
-def flat(node: dict, prefix: str = "") -> dict[str, Any]:
-    """The options of a (nested) config under their dotted names."""
-    options = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            options.update(flat(value, f"{prefix}{key}."))
-        else:
-            options[f"{prefix}{key}"] = value
-    return options
-
-
-def _as_type_of(old: Any, value: Any, name: str, where: str) -> Any:
-    """The value as one of the option's type; InputError where it is none."""
-    kind, given = type(old), value
-    if kind is str and isinstance(value, bool):  # of a pipeline: YAML's off, on, yes, no
-        value = "on" if value else "off"
-    if name == "DATA.RANGE" and isinstance(value, list | tuple):  # two numbers, in YAML's brackets
-        value = ",".join(map(str, value))
-    if isinstance(value, str) and kind is str:
-        switch = "off" in CHOICES.get(name, ()) and value.lower() == "false"
-        return "off" if switch else expand(value) if name in PATHS else value
-    if isinstance(value, str):  # YAML reads (120, 160) and 1e-4 as text
-        value = TRUTH.get(value.lower()) if kind is bool else CfgNode._decode_cfg_value(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is tuple and isinstance(value, list):
-        return tuple(value)
-    if kind is str and not isinstance(value, str | dict | list) and value is not None:
-        return str(value)  # of Python: a folder called 2007 is still a name
-    if type(value) is not kind:
-        raise InputError(f"{name} in {where} is '{given}', expected {kind.__name__} (as {old!r})")
-    return value

@@ -7,7 +7,7 @@ import textwrap
 
 from densessl.configs.presets import Preset
 from densessl.core.errors import InputError, StoppedEarly
-from densessl.core.overrides import pairs
+from densessl.core.options import pairs
 from densessl.core.parser import Parser
 
 ROW = re.compile(r"_\d+ep$")  # ends the names of the configs that are rows of papers' tables

@@ -13,7 +13,7 @@ from densessl.core.errors import InputError
 from densessl.core.files import sha256
 from densessl.core.home import expand
 from densessl.core.text import read_mapping
-from densessl.d2_transfer import flags
+from densessl.d2_transfer import flags, own_data
 from densessl.d2_transfer.protocols import DETECTION, find
 from densessl.d2_transfer.tables import layouts
 
@@ -207,14 +207,12 @@ class Builder:
             options.pop("DATASETS.CLASSES", None)  # scenes have classes of their own
         words = [*as_words(options), *self.call.transfer]
         gpus = min(self.call.gpus, 1) if mini else self.call.gpus
-        own_paths = dict(protocol.own_data)
-        for name in flags.PATHS:
-            if name in own_paths:
-                own_paths[name] = str(Path(expand(own_paths[name])).absolute())
-        own = making.read_own(own_paths, protocol.name)
-        found = making.resolved(
-            protocol.name, variant, words, nodes=1, gpus=gpus, mini=mini, custom=own
-        )
+        given = {"mini": mini, **protocol.flags, "data": self.data.home, **protocol.own_data}
+        for name in {*flags.PATHS} & {*given}:
+            given[name] = str(Path(expand(given[name])).absolute())
+        own = own_data.of(known, given)
+        how = flags.of_config(given)
+        found = making.resolved(protocol.name, variant, words, gpus=gpus, custom=own, **how)
         if not self.drawn:
             self.reads |= dict.fromkeys(folders_of(found.cfg))
             self.configs[found.config_hash] = found.cfg
@@ -239,10 +237,9 @@ class Builder:
             options=words,
             gpus=gpus,
             needs=needs,
-            data=self.data.home,
-            mini=mini,
-            own_data=own_paths,
+            own=own,
             together=protocol.together,
+            **given,
         )
         for job in trials:
             self._add("transfer", job)

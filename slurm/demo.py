@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.errors import EnvironmentLacks
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.progress import duration
 from densessl.d2_transfer import compat
@@ -43,11 +44,13 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="densessl demo", description=main.__doc__)
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="for everything")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="K", help="of the scenes; the networks' seeds stay"
+        "--seed",
+        type=argument(">= 0"),
+        default=0,
+        metavar="K",
+        help="of the scenes; the networks' seeds stay",
     )
     args = parser.parse_args(argv)
-    if args.seed < 0:
-        raise InputError(f"--seed is {args.seed}; allowed: 0 or more")
     folder = place(args.output)
     compat.setup()  # what is missing is said now, not after the pretraining
     _require_disk(folder)

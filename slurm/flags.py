@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from densessl.core.errors import InputError
+from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.core.log import console
+from densessl.core.options import argument
 
 from . import settings, submission
 from .graph import Job
@@ -38,8 +40,11 @@ def add(parser: ArgumentParser, gpus: int = 8) -> None:
     group = parser.add_argument_group(
         "cluster", "What slurm.yaml says (docs/cluster.md) holds where no flag is given."
     )
-    group.add_argument("--nodes", type=int, default=1, metavar="N", help="machines of a job")
-    group.add_argument("--gpus", type=int, default=gpus, metavar="N", help="of each; 0: the CPU")
+    for name, rule, default, text in (
+        ("--nodes", ">= 1", 1, "machines of a job"),
+        ("--gpus", ">= 0", gpus, "of each; 0: the CPU"),
+    ):
+        group.add_argument(name, type=argument(rule), default=default, metavar="N", help=text)
     for name, (metavar, text) in FLAGS.items():
         flag = "--" + NAMES.get(name, name).replace("_", "-")
         group.add_argument(flag, dest=name, metavar=metavar, help=text)
@@ -49,17 +54,21 @@ def add(parser: ArgumentParser, gpus: int = 8) -> None:
 
 def read(args: Namespace) -> Cluster:
     """The cluster's settings with the flags over them; InputError."""
-    if args.nodes < 1 or args.gpus < 0:
-        raise InputError(
-            f"--nodes is {args.nodes} and --gpus {args.gpus}; allowed: --nodes 1 or more, "
-            "--gpus 0 or more"
-        )
     if args.nodes > 1 and not args.gpus:
         raise InputError(f"--nodes {args.nodes} needs GPUs; --gpus is 0")
     file = Path(args.settings) if args.settings else None
     if file and not file.is_file():
         raise InputError(f"--settings {file}: there is no such file")
     return settings.load({name: getattr(args, name) for name in FLAGS}, file)
+
+
+def require_cluster(args: Namespace) -> None:
+    """EnvironmentLacks where jobs are to be submitted, and cannot be."""
+    if not (args.local or args.dry_run or shutil.which("sbatch")):
+        raise EnvironmentLacks(
+            "there is no SLURM here (no sbatch): run the same command on a cluster's login node, "
+            "or with --local to run the jobs on this machine (--dry-run shows them)"
+        )
 
 
 def preview(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from densessl.core.errors import InputError
 from densessl.core.files import sha256
-from densessl.d2_transfer import flags
+from densessl.d2_transfer import flags, own_data
 from densessl.d2_transfer.protocols import DETECTION, anywhere, find
 
 from . import cost
@@ -133,39 +133,36 @@ def transfer_jobs(
     nodes: int = 1,
     gpus: int = 8,
     needs: Sequence[str] = (),
-    data: str | Path | None = None,
     seed: int = 1,
-    mini: bool = False,
-    keep_batch: bool = False,
-    own_data: Mapping[str, str] | None = None,
     own: Any = None,
     together: bool = False,
+    **given: Any,
 ) -> list[Job]:
     """``densessl transfer``: a job for each of ``trials``, ``NAME-1``, ``NAME-2``, …, one array.
 
     ``weights`` is ``random``, ``random_bn``, ``supervised:FILE`` or a file: one that a job of
     ``needs`` makes, or, without ``needs``, one that is there and counts by its content. ``options``
-    are ``KEY VALUE`` pairs, ``gpus`` of each of ``nodes`` (0: the CPU), ``own_data`` the places of
-    a custom protocol (``train_json``, …), ``own`` what :func:`read_own` read there, where that was
-    done before. ``together``: one job, ``NAME``, for all trials. Raises InputError for what
-    transfer would refuse.
+    are ``KEY VALUE`` pairs, ``gpus`` of each of ``nodes`` (0: the CPU), ``given`` further flags by
+    name, ``own`` the data of a custom protocol that they name, where those were read before.
+    ``together``: one job, ``NAME``, for all trials. Raises InputError for what transfer would
+    refuse.
     """
     if trials < 1:
         raise InputError(f"the trials of {protocol} are {trials}; allowed: 1 or more")
-    own = read_own(own_data, protocol) if own is None else own
-    told = resolved(protocol, variant, options, nodes, gpus, mini, keep_batch, own)
+    known = find(protocol)[0]
+    own = own_data.of(known, given) if own is None else own
+    told = resolved(protocol, variant, options, nodes, gpus, own, **flags.of_config(given))
     if str(weights) == RANDOM_BN:
         _check_control(protocol, told.cfg)
-    given = {"protocol": anywhere(protocol), "variant": told.variant or None, "gpus": gpus or None}
-    given |= {"mini": mini, "keep_batch": keep_batch, "data": data, **(own_data or {})}
-    words = flags.given_words({**given, "seed": seed, "output_dir": folder})
+    first = {"protocol": anywhere(protocol), "variant": told.variant or None, "gpus": gpus or None}
+    words = flags.given_words({**first, **given, "seed": seed, "output_dir": folder})
     words += map(str, options)
-    known = find(protocol)[0]
     content = ["transfer", known.name, told.variant, told.config_hash]
     if str(weights) in RANDOM_STARTS:
         content.append(str(weights))
     elif not needs:
         content.append(_sum_of_file(str(weights).removeprefix(SUPERVISED)))
+    mini = given.get("mini")
     hours = None if mini else cost.of_fine_tuning(told.file, [*known.words, *options], nodes * gpus)
     resources = Resources(nodes, gpus, "node", hours and hours * (trials if together else 1))
 
@@ -204,32 +201,23 @@ def resolved(
     options: Sequence[str] = (),
     nodes: int = 1,
     gpus: int = 8,
-    mini: bool = False,
-    keep_batch: bool = False,
     custom: Any = None,
+    **how: Any,
 ) -> Resolved:
-    """The config of a protocol as its trials will have it; ``gpus`` 0: on the CPU. InputError."""
-    words = tuple(map(str, options))
-    how = (protocol, variant, words, nodes * max(gpus, 1), gpus > 0, mini, keep_batch)
-    return _resolve_once(*how) if custom is None else _resolve(*how, custom)
+    """The config of a protocol as its trials will have it; ``gpus`` 0: on the CPU. InputError.
+
+    ``how``: the flags that it depends on.
+    """
+    how |= {"overrides": tuple(map(str, options)), "cuda": gpus > 0, "custom": custom}
+    resolve = _resolve_once if custom is None else _resolve
+    return resolve(protocol, variant, nodes * max(gpus, 1), **how)
 
 
-def _resolve(
-    protocol: str,
-    variant: str | None,
-    options: tuple[str, ...],
-    processes: int,
-    cuda: bool,
-    mini: bool,
-    keep_batch: bool,
-    custom: Any = None,
-) -> Resolved:
+def _resolve(protocol: str, variant: str | None, processes: int, **how: Any) -> Resolved:
     from densessl.d2_transfer.resolve import resolve
 
     found, variant = find(protocol, variant)
-    if keep_batch and found.family != DETECTION:
-        raise InputError(f"--keep-batch is for detection and segmentation, not for {protocol}")
-    cfg = resolve(protocol, variant, processes, mini, options, cuda, custom, keep_batch)
+    cfg = resolve(protocol, variant, processes, **how)
     return Resolved(cfg, variant, found.file(variant), transfer_hash(cfg))
 
 
@@ -266,15 +254,6 @@ def table_job(
         outputs=(Path(output),),
         content=("table", paper or "", *map(str, options)),
     )
-
-
-def read_own(own_data: Mapping[str, str] | None, protocol: str):
-    """The user's own data, read and checked; None where there are none."""
-    if not own_data:
-        return None
-    from densessl.d2_transfer import own_data as files
-
-    return files.read(find(protocol)[0], own_data)
 
 
 def _check_control(protocol: str, cfg: Any) -> None:

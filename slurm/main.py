@@ -7,7 +7,7 @@ from pathlib import Path
 
 from densessl.core import log
 from densessl.core.errors import InputError, nearest
-from densessl.core.overrides import pairs
+from densessl.core.options import pairs
 from densessl.core.parser import Parser
 from densessl.d2_transfer import flags as of_transfer
 from densessl.d2_transfer import own_data
@@ -121,31 +121,21 @@ def transfer(argv: list[str]) -> int:
     cluster = flags.read(args)
     from densessl.d2_transfer.resolve import check_words
 
-    check_words(args.protocol, args.variant, args.overrides, args.mini, args.gpus * args.nodes)
-    own = own_data.given(find(args.protocol)[0], args)
-    own |= {name: str(Path(own[name]).absolute()) for name in of_transfer.PATHS if name in own}
-    folder = Path(args.output_dir).absolute()
+    config = of_transfer.of_config(vars(args))
+    check_words(args.protocol, args.overrides, args.gpus * args.nodes, **config)
+    protocol = find(args.protocol)[0]
+    given = {name: getattr(args, name) for name in of_transfer.OF_JOBS}
+    paths = {name: given[name] for name in (*of_transfer.PATHS, "data") if given[name]}
+    given |= {name: str(Path(path).absolute()) for name, path in paths.items()}
+    own = own_data.of(protocol, given)
+    folder = Path(given.pop("output_dir")).absolute()
     weights, work = _converted(args, folder)
+    size = {"options": args.overrides, "nodes": args.nodes, "gpus": args.gpus}
     trials = jobs.transfer_jobs(
-        weights,
-        args.protocol,
-        args.variant,
-        args.trials,
-        folder,
-        options=args.overrides,
-        nodes=args.nodes,
-        gpus=args.gpus,
-        needs=[job.name for job in work],
-        data=Path(args.data).absolute() if args.data else None,
-        seed=args.seed,
-        mini=args.mini,
-        keep_batch=args.keep_batch,
-        own_data=own or None,
+        weights, folder=folder, needs=[job.name for job in work], own=own, **size, **given
     )
 
-    given = (args.overrides, args.nodes, args.gpus, args.mini, args.keep_batch)
-    read = jobs.read_own(own or None, args.protocol)
-    cfg = jobs.resolved(args.protocol, args.variant, *given, read)[0]
+    cfg = jobs.resolved(args.protocol, custom=own, **size, **config).cfg
     home = Path(args.data or os.environ.get("DETECTRON2_DATASETS", "datasets"))
     # a miniature takes what scenes have in place of what is not there
     missing = [] if own or args.mini else Data(home, home).missing(folders_of(cfg))

@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 
 from densessl import configs
+from densessl.core import options
 from densessl.core.errors import InputError, unknown
 from densessl.core.text import as_written, read_yaml
+from densessl.d2_transfer import flags
 
 from .spec import INNER, PAPER, PLOTS, SECTION, STARTS, FreeJob, Protocol, Row, Seeds, Spec
 
@@ -23,14 +24,22 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of folders and jobs
 # Keys of numbers and truths.
 NUMBERS = ("published", "trials", "together", "mini", "scenes", "size", "seed", "seeds")
 ENTRIES = {"rows": Row, "protocols": Protocol, "jobs": FreeJob}  # of the lists in a file
-TYPES = {  # of a field: what YAML gives for it, and how a message calls that
-    NoneType: (NoneType, "nothing"),
-    str: (str, "text"),
-    bool: (bool, "true or false"),
-    int: (int, "a whole number"),
-    Mapping: (dict, "a group of keys"),
-    tuple: (list | tuple, "a list"),
+OPTIONS = {
+    Row: options.of_class(Row, start=STARTS),
+    Protocol: options.of_class(Protocol),
+    FreeJob: options.of_class(FreeJob),
+    Spec: options.of_class(Spec, plot=PLOTS),
 }
+FLAGS = {  # of transfer, in a protocol beside those that are its keys
+    "own_data": flags.OWN,
+    "flags": tuple(
+        name
+        for name in flags.OF_JOBS
+        if name not in (*OPTIONS[Protocol], *flags.OWN, "protocol", "output_dir", "data")
+    ),
+}
+OPTIONS[Row]["from"] = OPTIONS[Row].pop("start_from")  # a word of Python, too
+del OPTIONS[Spec]["name"]  # it is that of the file
 
 
 def built_in() -> dict[str, Path]:
@@ -87,31 +96,22 @@ def _is_text(keys: tuple[str, ...], written: str) -> bool:
 
 
 def _spec(values: dict, name: str, file: str) -> Spec:
-    _only(values, [*(each.name for each in fields(Spec) if each.name != "name"), "sections"], file)
+    options.only(values, (*OPTIONS[Spec], "sections"), file)
     if "sections" in values:
         values["rows"] = [*_rows_of(values.pop("sections"), "rows" in values, file)]
     if values.get("mini"):
         values.setdefault("scenes", {})
     for key, kind in ENTRIES.items():
-        entries = values.get(key) or []
-        if not isinstance(entries, list):
-            raise InputError(f"{key} in {file} is a list of entries, not '{entries}'")
+        entries = OPTIONS[Spec][key].typed(values.get(key) or [], key, file)
         parts = [_entry(kind, each, f"{key} in {file}") for each in entries]
         if kind is Row:
             parts = [row for each in parts for row in _swept(each, file)]
         values[key] = tuple(parts)
-    spec = _made(Spec, values | {"name": name}, file)
+    spec = Spec(name, **options.read(values, OPTIONS[Spec], file))
     _check(spec, file)
     for row in spec.rows:
         _check_row(row, spec, file)
     return spec
-
-
-def _only(group: Mapping, allowed, where: str) -> None:
-    """InputError for a key that is none of these."""
-    for key in group:
-        if key not in allowed:
-            raise unknown("key", key, allowed, where)
 
 
 def _rows_of(sections: Any, beside: bool, file: str) -> Iterator[Any]:
@@ -122,7 +122,7 @@ def _rows_of(sections: Any, beside: bool, file: str) -> Iterator[Any]:
         where = f"sections in {file}"
         if not isinstance(section, dict) or not isinstance(section.get("rows"), list):
             raise InputError(f"an entry of {where} has a list of rows, not '{section}'")
-        _only(section, SECTION, where)
+        options.only(section, SECTION, where)
         yield from section["rows"]
 
 
@@ -141,8 +141,6 @@ def _check(spec: Spec, file: str) -> None:
         check_seeds(job.seeds, f"'{job.name}' of jobs in {file}")
     if spec.seeds is not None and not any(row.pretrain for row in spec.rows):
         raise InputError(f"{file} has seeds, but no row is pretrained")
-    if spec.plot and spec.plot not in PLOTS:
-        raise unknown("plot", spec.plot, PLOTS, file)
     named = {"rows": [row.name for row in spec.rows], "jobs": [job.name for job in spec.jobs]}
     named["protocols"] = [protocol.folder for protocol in spec.protocols]
     for key, names in named.items():
@@ -153,7 +151,7 @@ def _check(spec: Spec, file: str) -> None:
                     "digits, '_', '-' and '.'"
                 )
     for key, allowed in INNER.items():
-        _only(getattr(spec, key) or {}, allowed, f"{key} in {file}")
+        options.only(getattr(spec, key) or {}, allowed, f"{key} in {file}")
     if spec.show and "image" not in spec.show:
         raise InputError(f"show in {file} has no 'image'")
 
@@ -176,12 +174,15 @@ def check_seeds(seeds: Seeds, where: str) -> None:
 def _entry(kind: type, values: Any, where: str):
     if not isinstance(values, dict):
         raise InputError(f"an entry of {where} is a group of keys, not '{values}'")
-    if "from" in values:  # a word of Python, too
-        values = {("start_from" if key == "from" else key): each for key, each in values.items()}
     first = fields(kind)[0].name
     if not values.get(first):
         raise InputError(f"an entry of {where} has no '{first}': {values}")
-    return _made(kind, values, f"'{values[first]}' of {where}")
+    where = f"'{values[first]}' of {where}"
+    read = options.read(values, OPTIONS[kind], where)
+    for key, names in FLAGS.items():
+        if key in read:
+            read[key] = flags.read(read[key], names, f"{key} of {where}")
+    return kind(**{("start_from" if key == "from" else key): each for key, each in read.items()})
 
 
 def _swept(row: Row, file: str) -> list[Row]:
@@ -225,40 +226,15 @@ def _swept(row: Row, file: str) -> list[Row]:
     return rows
 
 
-def _made(kind: type, values: dict, where: str):
-    """``kind(**values)`` with every value's type checked against its default's."""
-    known = {each.name: each for each in fields(kind)}
-    for key, value in values.items():
-        if key not in known:
-            public = ["from" if name == "start_from" else name for name in known]
-            raise unknown("key", key, public, where)
-        values = values | {key: _typed(known[key], value, where)}
-    return kind(**values)
-
-
-def _typed(one, value: Any, where: str):
-    """The value, of a kind that the field takes; InputError."""
-    kinds = get_args(one.type) if isinstance(one.type, UnionType) else (one.type,)
-    kinds = [get_origin(kind) or kind for kind in kinds]
-    for kind in kinds:
-        types, _ = TYPES[kind]
-        if isinstance(value, types) and not (kind is int and isinstance(value, bool)):
-            return tuple(value) if kind is tuple else value
-    allowed = " or ".join(TYPES[kind][1] for kind in kinds if kind is not NoneType)
-    raise InputError(f"{one.name} in {where} is '{value}'; it must be {allowed}")
-
-
 def _check_row(row: Row, spec: Spec, file: str) -> None:
     where = f"the row '{row.method}' of {file}"
     kinds = [row.pretrain, row.start, row.weights, row.job, row.published is True]
     if len(list(filter(None, kinds))) != 1:
         raise InputError(f"{where} needs one of: pretrain, start, weights, job, published")
     if isinstance(row.published, Mapping):
-        _only(row.published, PAPER, f"published of {where}")
+        options.only(row.published, PAPER, f"published of {where}")
     if row.job and row.job not in (known := [job.name for job in spec.jobs if job.outputs]):
         raise unknown("job (with outputs)", row.job, known, where)
-    if row.start and row.start not in STARTS:
-        raise unknown("start", row.start, STARTS, where)
     if row.weights and row.weights != "official":
         raise InputError(
             f"{where}: weights is '{row.weights}'; allowed: official (the file is named at the "

@@ -2,13 +2,13 @@
 
 import logging
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from densessl.core import log
-from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.core.errors import InputError
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.progress import duration
 
@@ -51,13 +51,13 @@ def parser() -> Parser:
         metavar="METHOD=FILE",
         help="a checkpoint for a row, instead of its pretraining or of none",
     )
-    made.add_argument("--trials", type=int, metavar="K", help="of every protocol")
-    made.add_argument(
-        "--seeds", type=int, metavar="K", help="pretrainings of every row, with SEED 0, 1, …"
-    )
-    made.add_argument(
-        "--jobs", type=int, default=1, metavar="K", help="with --local: so many side by side"
-    )
+    for name, default, text in (
+        ("trials", None, "of every protocol"),
+        ("seeds", None, "pretrainings of every row, with SEED 0, 1, …"),
+        ("jobs", 1, "with --local: so many side by side"),
+    ):
+        kind = argument(">= 1")
+        made.add_argument(f"--{name}", type=kind, default=default, metavar="K", help=text)
     flags.add(made)
     return made
 
@@ -70,14 +70,7 @@ def main(argv: list[str]) -> int:
         return 0
     if not args.table:
         raise InputError(f"TABLE is missing: one of {', '.join(pipeline.built_in())}, or a file")
-    for name, value in (("--trials", args.trials), ("--seeds", args.seeds), ("--jobs", args.jobs)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; allowed: 1 or more")
-    if not (args.local or args.dry_run or shutil.which("sbatch")):
-        raise EnvironmentLacks(
-            "there is no SLURM here (no sbatch): run the same command on a cluster's login node, "
-            "or with --local to run the jobs on this machine (--dry-run shows them)"
-        )
+    flags.require_cluster(args)
     cluster = flags.read(args)
     found = load(args)
     if args.dry_run:

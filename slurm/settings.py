@@ -9,12 +9,13 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
-from densessl.core.errors import InputError, unknown
+from densessl.core import options
+from densessl.core.errors import InputError
 from densessl.core.names import one_line
 from densessl.core.text import read_yaml
 
@@ -22,7 +23,6 @@ from .graph import Job
 
 FILE = "slurm.yaml"
 VERBS = ("pretrain", "convert", "transfer", "table", "scenes", "show", "report")  # that become jobs
-GPU_REQUESTS = ("gpus-per-node", "gres", "none")
 # fmt: off
 OWN = {  # sbatch's keys that are set from the job itself or from the fields below
     "job-name", "nodes", "ntasks", "ntasks-per-node", "array", "dependency", "chdir", "output",
@@ -65,6 +65,17 @@ class Settings:
     signal_delay: int = 120
     max_requeues: int = 100
     array_parallelism: int = 256
+
+
+OPTIONS = options.of_class(
+    Settings,
+    gpu_request=("gpus-per-node", "gres", "none"),
+    cpus_per_gpu=">= 1",
+    mem_gb="> 0",
+    signal_delay=">= 1",
+    max_requeues=">= 0",
+    array_parallelism=">= 1",
+)
 
 
 @dataclass(frozen=True)
@@ -147,61 +158,35 @@ def _read(file: Path) -> dict:
 
 def _checked(values: Mapping, where: str, sections: tuple[str, ...] = ()) -> dict[str, object]:
     """The values with the types of their fields; InputError names what is wrong, and where."""
-    kinds = {each.name: each.type for each in fields(Settings)}
-    checked = {}
-    for key, value in values.items():
-        if key not in kinds:
-            raise unknown("key", key, (*kinds, *sections), where)
-        checked[key] = _typed(key, kinds[key], value, where)
+    lines = {key: values[key] for key in ("modules", "setup") if key in values}
+    for key, value in lines.items():
+        lines[key] = value.splitlines() if isinstance(value, str) else value
+    texts = {key: _in_one_line(key, values[key], where) for key in values if key not in lines}
+    checked = options.read({**texts, **lines}, OPTIONS, where, *sections)
+    for key in lines:
+        filled = [each for each in checked[key] if str(each).strip()]
+        checked[key] = tuple(_line(key, each, where) for each in filled)
+    if checked.get("time"):
+        minutes(checked["time"], where)
+    for key in ("container", "python"):
+        try:
+            shlex.split(checked.get(key, ""))
+        except ValueError as error:
+            raise InputError(f"{key} in {where} is '{checked[key]}': {error}") from None
+    if "extra" in checked:
+        checked["extra"] = _extra(checked["extra"], where)
     return checked
 
 
-def _typed(key: str, kind: type, value, where: str):
-    if kind is int or kind == float | None:
-        return _number(key, kind is int, value, where)
-    if kind == tuple[str, ...]:
-        return _lines(key, value, where)
-    if key == "extra":
-        return _extra(value, where)
-    if isinstance(value, dict | list | tuple):
-        raise InputError(f"{key} in {where} is {value}; it must be text")
-    value = _in_one_line(key, value, where)
-    if key == "gpu_request" and value not in GPU_REQUESTS:
-        raise unknown("gpu_request", value, GPU_REQUESTS, where)
-    if key == "time" and value:
-        minutes(value, where)
-    if key in ("container", "python"):
-        _shell_words(key, value, where)
+def _line(key: str, value, where: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{key} in {where} has '{value}'; it must be a list of lines")
+    if key == "modules" and not re.fullmatch(r"\S+", value):
+        raise InputError(f"'{one_line(value)}' in modules of {where} is not the name of a module")
     return value
 
 
-def _number(key: str, whole: bool, value, where: str) -> int | float | None:
-    lowest = 0 if key == "max_requeues" else 1
-    if not whole and value in ("", None):
-        return None
-    try:
-        number = int(value) if whole else float(value)
-        if number >= (lowest if whole else 1e-3) and number < float("inf"):
-            return number
-    except (TypeError, ValueError):
-        pass
-    allowed = f"a whole number from {lowest} on" if whole else "a number above 0"
-    raise InputError(f"{key} in {where} is '{value}'; allowed: {allowed}")
-
-
-def _lines(key: str, value, where: str) -> tuple[str, ...]:
-    lines = value.splitlines() if isinstance(value, str) else value
-    if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
-        raise InputError(f"{key} in {where} is {value}; it must be a list of lines")
-    lines = tuple(line for line in lines if line.strip())
-    if key == "modules" and (bad := [line for line in lines if not re.fullmatch(r"\S+", line)]):
-        raise InputError(f"'{one_line(bad[0])}' in modules of {where} is not the name of a module")
-    return lines
-
-
-def _extra(value, where: str) -> dict[str, str | bool]:
-    if not isinstance(value, dict):
-        raise InputError(f"extra in {where} is '{value}'; it must hold keys of sbatch")
+def _extra(value: Mapping, where: str) -> dict[str, str | bool]:
     checked: dict[str, str | bool] = {}
     for key, given in value.items():
         name = key.lstrip("-").replace("_", "-")
@@ -231,13 +216,6 @@ def _in_one_line(key: str, value, where: str):
             f"{key} in {where} is '{one_line(value)}'; allowed: one line without control characters"
         )
     return value
-
-
-def _shell_words(key: str, value: str, where: str) -> None:
-    try:
-        shlex.split(value)
-    except ValueError as error:
-        raise InputError(f"{key} in {where} is '{value}': {error}") from None
 
 
 def minutes(time: str, where: str = "--time") -> int:

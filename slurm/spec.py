@@ -67,7 +67,8 @@ class Protocol:
 
     ``folder``: below ``transfer/``, made of the name, the variant and the options unless it is
     said. ``together``: the trials of a row are one job. ``mini``: as ``transfer --mini``.
-    ``own_data``: of custom_det and so on, ``train_json`` and so on. Of a paper's table:
+    ``own_data``: of custom_det and so on, ``train_json`` and so on. ``flags``: other flags of
+    ``densessl transfer`` by name, ``seed`` and ``keep_batch``. Of a paper's table:
     ``columns``, the metrics by their heads by the group of columns, and ``requires``, what the
     config of a trial must say to stand there (else its ``options``).
     """
@@ -79,7 +80,8 @@ class Protocol:
     folder: None | str = None
     together: bool = False
     mini: bool = False
-    own_data: Mapping[str, str] = field(default_factory=dict)
+    own_data: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
 

@@ -2,15 +2,12 @@
 
 import logging
 import os
-import sys
 from pathlib import Path
 
-from densessl.core import log
-from densessl.core.errors import InputError
-from densessl.core.files import write_text
+from densessl.core import log, output
 from densessl.core.parser import Parser
 
-from ..results import Record, collect
+from ..results import Record, found_in
 from .comparison import compare
 from .render import FORMATS
 
@@ -32,7 +29,7 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     if not logger.handlers:  # a caller's log stays where it is
         log.setup()
-    form = args.format or _format(args.output)
+    form = output.form(args, SUFFIXES)
     found = compare(
         (args.a, args.b),
         (_records(args.a), _records(args.b)),
@@ -40,38 +37,13 @@ def main(argv: list[str]) -> int:
         args.variant,
         args.metric,
     )
-    text = FORMATS[form](found)
-    if args.output is None:
-        sys.stdout.write(text)
-    else:
-        write_text(args.output, text)
-        logger.info("wrote %s", args.output)
+    output.give(args, FORMATS[form](found))
     return 0
 
 
-def _format(output: str | None) -> str:
-    """What the file's suffix means, or what suits the screen."""
-    if output is None:
-        return "terminal" if sys.stdout.isatty() else "md"
-    suffix = Path(output).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(
-            f"-o {output}: '{suffix}' names no format. Allowed: {', '.join(SUFFIXES)}, or any with "
-            "--format"
-        )
-    return SUFFIXES[suffix]
-
-
 def _records(folder: str) -> list[Record]:
-    """The records of a folder, or of several (a:b); damaged and foreign files are named."""
-    places = [folder] if Path(folder).exists() else folder.split(os.pathsep)
-    records = collect(places, lambda error: logger.warning("skipped: %s", error))
-    if not records:
-        raise InputError(
-            f"no trial_<k>/result.json in or below {folder}; 'densessl transfer WEIGHTS --protocol "
-            "NAME --trials 5 -o DIR' writes them"
-        )
-    return records
+    """The records of a folder, or of several (a:b)."""
+    return found_in([folder] if Path(folder).exists() else folder.split(os.pathsep))
 
 
 def _parser() -> Parser:
@@ -87,10 +59,5 @@ def _parser() -> Parser:
         metavar="NAME",
         help="the first has the verdict; repeat it for more (default: the protocol's)",
     )
-    parser.add_argument(
-        "--format",
-        choices=tuple(FORMATS),
-        help="default: by the suffix of -o; terminal on a terminal, else md",
-    )
-    parser.add_argument("-o", "--output", metavar="FILE", help="write there, not to the screen")
+    output.add(parser, FORMATS)
     return parser

@@ -2,13 +2,13 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
 
 from densessl.core import log
 from densessl.core.errors import InputError, unknown
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 
-from ..results import Record, collect
+from ..results import found_in
 from . import curves, layers, runs, sweeps
 from .drawing import draw
 from .model import SPREADS, Plot
@@ -54,8 +54,6 @@ def _usage() -> str:
 
 
 def _curves(args: argparse.Namespace) -> Plot:
-    if args.smooth < 1:
-        raise InputError(f"--smooth is {args.smooth}; allowed: 1 (as written) or more points")
     if args.label and len(args.label) != len(args.runs):
         raise InputError(
             f"--label is given {len(args.label)} times, for {len(args.runs)} RUN; allowed: once "
@@ -78,23 +76,12 @@ def _figure(kind: str, args: argparse.Namespace) -> Plot:
     for option in ("protocol", "variant", "metric"):
         if not args.dirs and getattr(args, option):
             raise InputError(f"--{option} is for records; name the folders that hold them")
-    records = _records(args.dirs) if args.dirs else []
+    records = found_in(args.dirs) if args.dirs else []
     if kind == "threshold":
         return sweeps.threshold(records, choice)
     return (
         sweeps.crops(records, choice) if kind == "crops" else layers.layers(records, choice, args.k)
     )
-
-
-def _records(dirs: Sequence[str]) -> list[Record]:
-    """The records of the folders; damaged and foreign files are named and skipped."""
-    records = collect(dirs, lambda error: logger.warning("skipped: %s", error))
-    if not records:
-        raise InputError(
-            f"no trial_<k>/result.json in or below {', '.join(map(str, dirs))}; 'densessl "
-            "transfer' writes them"
-        )
-    return records
 
 
 def _parser(kind: str) -> Parser:
@@ -119,7 +106,11 @@ def _parser(kind: str) -> Parser:
         )
         parser.add_argument("--x", choices=("step", "epoch"), default="step", help="the axis")
         parser.add_argument(
-            "--smooth", type=int, default=1, metavar="N", help="mean of the last N points"
+            "--smooth",
+            type=argument(">= 1"),
+            default=1,
+            metavar="N",
+            help="mean of the last N points",
         )
     else:
         least = "*" if kind == "threshold" else "+"

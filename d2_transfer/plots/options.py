@@ -8,6 +8,7 @@ from functools import cache
 from fvcore.common.config import CfgNode
 
 from densessl.configs import presets
+from densessl.core.options import flat
 
 from ..results import Record
 from ..tables.matching import config_names
@@ -50,16 +51,5 @@ def built_in(name: str) -> Mapping[str, object]:
     Empty for any other name: a record's text never becomes a path.
     """
     if preset := presets.built_in().get(name):
-        return _flat(preset.options(CfgNode.load_yaml_with_base(str(preset.file))))
+        return flat(preset.options(CfgNode.load_yaml_with_base(str(preset.file))))
     return {}
-
-
-def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in values.items():
-        found |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{key}": value}
-        )
-    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from densessl.core import files
+from densessl.core import files, options
 from densessl.core.command import MARK
 from densessl.core.errors import InputError
 from densessl.core.files import walk
@@ -44,12 +44,7 @@ class Pretraining:
 
     def option(self, name: str, default: Any = None) -> Any:
         """An option by its dotted name."""
-        value: Any = self.config
-        for part in name.split("."):
-            if not isinstance(value, dict) or part not in value:
-                return default
-            value = value[part]
-        return value
+        return options.flat(self.config).get(name, default)
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of a key; where it is absent or no number, they are left out."""

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from densessl.core import log
-from densessl.core.errors import InputError, nearest
-from densessl.core.files import write_text
+from densessl.core import log, output
+from densessl.core.errors import InputError
 from densessl.core.parser import Parser
 
-from ..results import Record, collect
+from ..results import Record, found_in
 from . import from_paper, from_records, layouts, per_class, render
 from .model import Table
 
@@ -33,17 +32,13 @@ def main(argv: list[str]) -> int:
         return 0
     if not logger.handlers:  # a caller's log stays where it is
         log.setup()
-    form = _format(args.format, args.output)
+    form = output.form(args, render.SUFFIXES)
     tables = _paper(args) if args.paper else _records(args, form)
     if form == "terminal" and args.output is None and sys.stdout.isatty():
         text = render.terminal.render(tables, Console())
     else:
         text = render.FORMATS[form](tables)
-    if args.output is None:
-        sys.stdout.write(text)
-    else:
-        write_text(args.output, text)
-        logger.info("wrote %s", args.output)
+    output.give(args, text)
     return 0
 
 
@@ -63,7 +58,7 @@ def _records(args, form: str) -> list[Table]:
         raise InputError(f"--variant {args.variant} is for --paper; records have a table each")
     if args.per_class and args.metric:
         raise InputError(f"--metric {args.metric[0]} names a column; --per-class has its own")
-    records = _labelled(_collect(args.dirs), args.label)
+    records = _labelled(found_in(args.dirs), args.label)
     if not args.per_class:
         return from_records.build(records, args.metric, args.baseline)
     tables = per_class.build(records, args.baseline)
@@ -82,7 +77,7 @@ def _paper(args) -> list[Table]:
     if args.per_class:
         raise InputError("--per-class is for tables of records; no paper's table has classes")
     layout = layouts.find(args.paper, args.variant)
-    records = _collect(args.dirs) if args.dirs else []
+    records = found_in(args.dirs) if args.dirs else []
     table, placed = from_paper.build(layout, records)
     for message in placed.messages:
         logger.warning("%s", message)
@@ -91,22 +86,6 @@ def _paper(args) -> list[Table]:
     if records and not any(row.measured for row in table.rows):
         logger.warning("no record belongs to %s: the published numbers alone", args.paper)
     return [table]
-
-
-def _collect(dirs: list[str]) -> list[Record]:
-    """The records of the folders; damaged and foreign files are named and skipped."""
-    skipped: list[InputError] = []
-    records = collect(dirs, skipped.append)
-    for error in skipped:
-        logger.warning("skipped: %s", error)
-    if not records:
-        folders = ", ".join(str(Path(folder)) for folder in dirs)
-        but = f" ({len(skipped)} files of that name are no records)" if skipped else ""
-        raise InputError(
-            f"no trial_<k>/result.json in or below {folders}{but}. Trials make them: "
-            "densessl transfer WEIGHTS --protocol voc_det_c4 --trials 5 -o DIR"
-        )
-    return records
 
 
 def _labelled(records: list[Record], labels: list[str]) -> list[Record]:
@@ -126,22 +105,6 @@ def _labelled(records: list[Record], labels: list[str]) -> list[Record]:
     for folder in sorted(unused):
         logger.warning("--label: there is no record below %s", folder)
     return records
-
-
-def _format(named: str | None, output: str | None) -> str:
-    """What ``--format`` names, else what the file's suffix means, else what suits the screen."""
-    if named:
-        return named
-    if output is None:
-        return "terminal" if sys.stdout.isatty() else "md"
-    suffix = Path(output).suffix.lower()
-    if suffix not in render.SUFFIXES:
-        near = nearest(suffix, render.SUFFIXES)
-        raise InputError(
-            f"-o {output}: '{suffix}' names no format.{f' Did you mean {near}?' if near else ''} "
-            f"Allowed: {', '.join(render.SUFFIXES)}, or any with --format"
-        )
-    return render.SUFFIXES[suffix]
 
 
 def _parser() -> Parser:
@@ -170,10 +133,5 @@ def _parser() -> Parser:
     parser.add_argument(
         "--per-class", action="store_true", help="the AP or IoU of each class, a row each"
     )
-    parser.add_argument(
-        "--format",
-        choices=tuple(render.FORMATS),
-        help="default: by the suffix of -o; terminal on a terminal, else md",
-    )
-    parser.add_argument("-o", "--output", metavar="FILE", help="write there, not to the screen")
+    output.add(parser, render.FORMATS)
     return parser

@@ -8,7 +8,6 @@ Example: ``fault({"a": [1, "x"]}, {"a": [int]}) == "'a.1' is 'x', expected int"`
 """
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from .errors import InputError
@@ -27,14 +26,6 @@ def fault(value: Any, form: Form, at: str = "") -> str | None:
     if isinstance(form, list):
         return _kind(value, (list, tuple), at) or _first(enumerate(value), form[0], at)
     return _kind(value, form if isinstance(form, tuple) else (form,), at)
-
-
-def check_whole(options: Mapping[str, Any]) -> None:
-    """InputError for an option with a whole number beyond LARGEST, also among others in a list."""
-    for name, value in options.items():
-        for each in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(each, int) and abs(each) > LARGEST:
-                raise InputError(f"{name} is {brief(each)}; it must be at most {LARGEST}")
 
 
 def _of_keys(value: dict, form: dict, at: str) -> str | None:

@@ -9,15 +9,14 @@ from torch import nn
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK, load_object
 
-from ..options import CHOICES
+from ..options import BACKBONES
 from .contract import Backbone
 from .norm import SplitBatchNorm2d, SyncBatchNorm
 from .resnet import RESNETS, ResNet
 from .vit import VITS, build_vit
 
-BACKBONES = (*RESNETS, *VITS)
 SIDE = 64  # pixels of the image that one's own backbone is tried with
-assert CHOICES["BACKBONE.NAME"] == BACKBONES
+assert (*RESNETS, *VITS) == BACKBONES
 
 
 def build_backbone(

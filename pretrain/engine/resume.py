@@ -12,35 +12,8 @@ from densessl.core import files
 from densessl.core.errors import InputError
 
 from .. import config
+from ..options import FREE
 
-# Options that may differ between the sessions of a run: they change where it runs, what it says
-# or how often it saves, but not which numbers it computes (beyond rounding on another device).
-# fmt: off
-FREE = (
-    "OUTPUT_DIR",
-    "DATA.PATH",  # the data may have moved; the names of its images are compared instead
-    "DATA.ANNOTATIONS",
-    "DATA.CLASSES",  # a list of one's own may have moved, too
-    "BACKBONE.WEIGHTS",  # read where a run begins, and never again
-    "DATA.WORKERS",
-    "DATA.TIMEOUT",
-    "DATA.MAX_UNREADABLE",
-    "SOLVER.MAX_SKIPPED",
-    "DEVICE",
-    "CHANNELS_LAST",
-    "COMPILE",
-    "CHECKPOINT.PERIOD",
-    "CHECKPOINT.STEPS",
-    "CHECKPOINT.KEEP",
-    "CHECKPOINT.KEEP_EVERY",
-    "LOG.PERIOD",
-    # What these measure changes nothing.
-    "KNN.PERIOD", "KNN.TRAIN", "KNN.VAL", "KNN.MAX_TRAIN", "KNN.MAX_VAL",
-    "KNN.K", "KNN.TEMPERATURE",
-    "PROBE.PERIOD", "PROBE.IMAGES", "PROBE.MASKS", "PROBE.VAL_IMAGES", "PROBE.VAL_MASKS",
-    "PROBE.CLASSES", "PROBE.LEVELS", "PROBE.MAX_TRAIN", "PROBE.MAX_VAL",
-)
-# fmt: on
 FINAL = "backbone_final.pth"
 NOT_IN_FINAL = ("model", "optimizer", "scaler", "logs", "patience", "unreadable", "watch")
 

@@ -7,7 +7,7 @@ from fvcore.common.config import CfgNode
 from densessl.core.errors import InputError
 from densessl.core.external import load_object
 
-from .. import config
+from ..options import DECLARED
 from ..options import METHODS as HOMES
 from .base import Method
 
@@ -25,7 +25,7 @@ def find_method(name: str) -> type[Method]:
 
     Raises InputError for an unknown name, and for a class that is no Method.
     """
-    config.check_method(name)
+    DECLARED["METHOD.NAME"].check(name, "METHOD.NAME")
     if name in METHODS:
         return METHODS[name]
     found = load_object(name, "method", "METHOD.NAME")

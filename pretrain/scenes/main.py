@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from densessl.core import log
-from densessl.core.errors import InputError
 from densessl.core.limits import cores
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.stops import unfinished
 
@@ -23,33 +23,21 @@ def parser() -> Parser:
         "DIR then serves as DETECTRON2_DATASETS. The same arguments give the same bytes.",
     )
     options.add_argument("dir", metavar="DIR", type=Path, help="a new or an empty folder")
-    options.add_argument("--train", type=int, default=1000, metavar="N", help="training images")
-    options.add_argument("--val", type=int, default=200, metavar="M", help="validation images")
-    options.add_argument("--size", type=int, default=128, metavar="S", help="side in pixels")
-    options.add_argument("--seed", type=int, default=0, metavar="K", help="decides every byte")
-    options.add_argument(
-        "--workers", type=int, default=cores(), help="processes; any number gives the same set"
-    )
+    for name, rule, default, text in (
+        ("train", f">= 1, <= {MOST_SCENES}", 1000, "training images"),
+        ("val", f">= 1, <= {MOST_SCENES}", 200, "validation images"),
+        ("size", f">= {SIZES[0]}, <= {SIZES[1]}", 128, "side in pixels"),
+        ("seed", ">= 0", 0, "decides every byte"),
+        ("workers", ">= 1", cores(), "processes; any number gives the same set"),
+    ):
+        kind = argument(rule)
+        options.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=text)
     return options
-
-
-def check(options) -> None:
-    """InputError for arguments that no set can be made of."""
-    for flag, value in (("--train", options.train), ("--val", options.val)):
-        if not 1 <= value <= MOST_SCENES:
-            raise InputError(f"{flag} {value}: from 1 to {MOST_SCENES} images")
-    if not SIZES[0] <= options.size <= SIZES[1]:
-        raise InputError(f"--size {options.size}: from {SIZES[0]} to {SIZES[1]} pixels")
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: 0 or more")
-    if options.workers < 1:
-        raise InputError(f"--workers {options.workers}: 1 or more")
 
 
 def main(argv: list[str]) -> int:
     """Write the set, resume an unfinished one, or say that it is complete."""
     options = parser().parse_args(argv)
-    check(options)
     log.setup()
     logger = logging.getLogger("densessl")
     from . import dataset

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from densessl.core import log
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.progress import track
 
@@ -88,20 +89,31 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--train-limit",
-        type=int,
+        type=argument(">= 1"),
         default=20,
         help="at most so many images of a class vote (default: 20)",
     )
     parser.add_argument("--level", help="whose features, as layer3 or block8 (default: the last)")
-    parser.add_argument("--size", type=int, help="side of a view (default: as in the pretraining)")
-    parser.add_argument("--seed", type=int, default=0, help="of the views")
+    parser.add_argument(
+        "--size",
+        type=argument(f">= {LEAST_SIZE}, <= {MOST_SIZE}"),
+        help="side of a view in pixels (default: as in the pretraining)",
+    )
+    parser.add_argument("--seed", type=argument(">= 0"), default=0, help="of the views")
     parser.add_argument(
         "--sheet", action="store_true", help="one picture of all images, a row each, instead"
     )
     parser.add_argument("--format", default="png", help=", ".join(FORMATS))
-    parser.add_argument("--dpi", type=int, help="dots an inch, of 13 (default: 110, of a sheet 80)")
     parser.add_argument(
-        "--limit", type=int, default=24, help="at most so many images of a folder, by name"
+        "--dpi",
+        type=argument(f">= {LEAST_DPI}, <= {MOST_DPI}"),
+        help="dots an inch, of 13 (default: 110, of a sheet 80)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=argument(">= 1"),
+        default=24,
+        help="at most so many images of a folder, by name",
     )
     return parser
 
@@ -122,18 +134,8 @@ def _check(args) -> None:
         raise InputError(f"--train: {args.train} is no folder")
     if args.train and Path(args.output).resolve().is_relative_to(Path(args.train).resolve()):
         raise InputError(f"-o {args.output} lies in --train {args.train}; give another folder")
-    if args.train_limit < 1:
-        raise InputError(f"--train-limit is {args.train_limit}; it must be 1 or more")
     if args.format not in FORMATS:
         raise unknown("format", args.format, FORMATS, "--format")
-    if args.size is not None and not LEAST_SIZE <= args.size <= MOST_SIZE:
-        raise InputError(f"--size is {args.size}; allowed: {LEAST_SIZE} to {MOST_SIZE} pixels")
-    if args.seed < 0:
-        raise InputError(f"--seed is {args.seed}; it must be 0 or more")
-    if args.dpi is not None and not LEAST_DPI <= args.dpi <= MOST_DPI:
-        raise InputError(f"--dpi is {args.dpi}; allowed: {LEAST_DPI} to {MOST_DPI}")
-    if args.limit < 1:
-        raise InputError(f"--limit is {args.limit}; it must be 1 or more")
     if Path(args.output).exists() and not Path(args.output).is_dir():
         raise InputError(f"-o {args.output} is a file; give a folder for the pictures")
 

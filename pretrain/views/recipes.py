@@ -13,7 +13,7 @@ from densessl.core.errors import InputError
 from densessl.core.external import MARK, load_object
 
 from ..config import crop_scale
-from ..options import CHOICES
+from ..options import RECIPES as NAMES
 
 MAX_SIGMA = 2.0  # pixels: the blur's kernel is long enough for it, colour.MAX_REACH
 
@@ -75,7 +75,7 @@ RECIPES: dict[str, Recipe] = {  # of the two global views; a third one is for lo
     "moco_v2_same_flip": (MOCO_V2_SAME_FLIP, MOCO_V2_SAME_FLIP),  # ReSim as its paper says it
 }
 
-assert tuple(RECIPES) == CHOICES["VIEWS.RECIPE"]
+assert tuple(RECIPES) == NAMES
 
 
 def find_recipe(name: str) -> Recipe:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from densessl.d2_transfer import own_data
+from densessl.d2_transfer.protocols import find
+
 from .. import jobs as making
 from ..graph import Job, Resources
 from . import linking
@@ -95,7 +98,7 @@ class Graph:
             options["FEATURES.CACHE"] = str(self.features(arm, seed))
         key = (protocol.name, share.images, seed if share.images < self.data.images else None)
         if key not in self._own:
-            self._own[key] = making.read_own(reads.own_data, protocol.name)
+            self._own[key] = own_data.of(find(protocol.name)[0], reads.own_data)
         (trial,) = making.transfer_jobs(
             start,
             protocol.name,
@@ -108,11 +111,11 @@ class Graph:
             gpus=self.machines.gpus,
             needs=needs,
             seed=seed + 1,
-            data=reads.data,
-            own_data=reads.own_data,
             own=self._own[key],
-            mini=self.plan.mini,
             together=True,
+            mini=self.plan.mini,
+            data=reads.data,
+            **reads.own_data,
         )
         return trial
 

@@ -1,14 +1,14 @@
 """``densessl study``: is pretraining worth it on these images, by how much, how sure."""
 
 import logging
-import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from densessl.core import command, log
-from densessl.core.errors import EnvironmentLacks, InputError, unknown
+from densessl.core.errors import InputError, unknown
 from densessl.core.files import unmade_when_refused
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 
 from .. import flags
@@ -54,14 +54,19 @@ def parser() -> Parser:
     )
     made.add_argument("--network", metavar="NAME", help="of all arms; by default what suits")
     made.add_argument(
-        "--steps", type=int, metavar="N", help="of each pretraining, instead of what fits"
+        "--steps",
+        type=argument(">= 1"),
+        metavar="N",
+        help="of each pretraining, instead of what fits",
     )
     made.add_argument(
         "--no-trial",
         action="store_true",
         help="do not measure speeds; the plan then shows no times",
     )
-    made.add_argument("--seeds", type=int, default=3, metavar="K", help="of everything random")
+    made.add_argument(
+        "--seeds", type=argument(">= 1"), default=3, metavar="K", help="of everything random"
+    )
     made.add_argument("--labels", default="1,10,100", metavar="LIST", help="shares, in per cent")
     made.add_argument("--classes", metavar="FILE", help="semseg: names of classes, one a line")
     made.add_argument("--ignore", type=int, metavar="N", help="semseg: the value of no class (255)")
@@ -106,20 +111,13 @@ def _check(args: Namespace) -> None:
             raise InputError(f"--{name} is missing (see 'densessl study --help')")
     if args.task not in TASKS:
         raise unknown("task", args.task, TASKS, "--task")
-    for name, value in (("seeds", args.seeds), ("steps", args.steps)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}; allowed: 1 or more")
     from . import planning
 
     planning.check(args)
     if args.budget and (args.steps or args.no_trial):
         other = "--steps" if args.steps else "--no-trial"
         raise InputError(f"--budget {args.budget} and {other}: the budget decides; give one")
-    if not (args.local or args.dry_run or shutil.which("sbatch")):
-        raise EnvironmentLacks(
-            "there is no SLURM here (no sbatch): run the same command on a cluster's login node, "
-            "or with --local to run the jobs on this machine (--dry-run shows them)"
-        )
+    flags.require_cluster(args)
 
 
 def _measure(args: Namespace, folder: Path) -> int:

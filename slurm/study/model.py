@@ -19,7 +19,7 @@ RANDOM, GIVEN, PRETRAINED = "random", "given", "pretrained"  # kinds of arms
 class Reads:
     """What a trial learns from and is measured with: options of ``densessl transfer``."""
 
-    own_data: dict[str, str | int] | None = None
+    own_data: dict[str, str | int] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     data: Path | None = None
 

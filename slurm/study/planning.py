@@ -11,7 +11,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError, unknown
-from densessl.d2_transfer.classification.config import BACKBONES
+from densessl.d2_transfer.option_rules import BACKBONES
 from densessl.pretrain.advise import look, machine_of
 from densessl.pretrain.advise_model import Images, Machine
 from densessl.pretrain.advise_rules import FEWEST

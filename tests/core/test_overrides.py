@@ -8,7 +8,7 @@ import yaml
 
 import densessl
 from densessl.core.errors import InputError, nearest
-from densessl.core.overrides import is_option, pairs
+from densessl.core.options import is_option, pairs
 from densessl.pretrain import config
 
 
@@ -111,6 +111,7 @@ WRONG = [
     "transfer random --protocol voc_det_c4 -o x SOLVER.LR 1",
     "transfer random --protocol coco_mask_c4_1x -o x SOLVER.MAX_ITER many",
     "transfer random --protocol linear -o x SOLVER.EPOCHS 0",
+    "transfer random --protocol linear -o x --keep-batch",
     "transfer random --protocol linear --print-config SOLVER.EPOCHS many",
     "submit transfer random --protocol voc_det_c4 -o x SOLVER.LR 1",
 ]

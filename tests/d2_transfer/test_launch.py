@@ -209,7 +209,6 @@ def test_a_failure_on_one_machine_ends_the_other_at_once(children, failing):
 @pytest.mark.parametrize(
     "count, rank, url, says",
     [
-        (0, 0, None, "--num-machines is 0"),
         (2, 2, "tcp://a:1", "--machine-rank is 2.*0 to 1"),
         (2, 1, None, "--dist-url is missing"),
         (2, 1, "a", "--dist-url is 'a'.*tcp://HOST:PORT"),

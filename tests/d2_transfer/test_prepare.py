@@ -333,7 +333,7 @@ def test_faults_of_ade20k_are_named(bare, fault, words, capsys):
         (["ade"], "Did you mean 'ade20k'?"),
         (["ade20k", "--sbd", "."], "only voc_aug reads it"),
         (["voc_aug", "--sbd", "nowhere"], "which is no folder"),
-        (["ade20k", "--workers", "0"], "--workers 0: 1 or more"),
+        (["ade20k", "--workers", "0"], "--workers: the value is 0; it must be at least 1"),
         (["ade20k", "--data", "nowhere"], "nowhere is not there (from --data)"),
         ([], "NAME"),
         (["ade20k", "--date", "x"], "Did you mean '--data'?"),

@@ -133,8 +133,8 @@ def test_the_miniatures_of_1x_and_2x_are_one(name, variant):
     [
         (["SOLVER.BASE_RL", "1"], "SOLVER.BASE_LR"),
         (["SOLVER.BASE_LR"], "no value"),
-        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER is 'many'; allowed is a whole number"),
-        (["DATASETS.TRAIN", "5"], "several values in brackets"),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER is 'many'; it must be a whole number"),
+        (["DATASETS.TRAIN", "5"], "DATASETS.TRAIN is '5'; it must be a list"),
         (["SOLVER.IMS_PER_BATCH", "3"], "multiple of the number of GPUs"),
         (["SOLVER.STEPS", "(24000,)"], "SOLVER.STEPS"),
         (["SOLVER.BASE_LR", "0."], "more than 0"),

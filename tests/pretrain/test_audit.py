@@ -196,7 +196,7 @@ def test_a_name_that_is_no_text_can_be_told(tmp_path, capsys):
         (["{0}", "--source", "tars"], "unknown source 'tars' in --source"),
         (["{0}", "--source", "coco"], "--annotations is empty"),
         (["{0}", "--classes", "imagenet100"], "--classes imagenet100: 100 of its 100 classes"),
-        (["{0}", "--workers", "0"], "--workers 0: 1 or more"),
+        (["{0}", "--workers", "0"], "--workers: the value is 0; it must be at least 1"),
         (["{0}", "-o", "{0}/a.jpg"], "--output {0}/a.jpg: a name that ends in .json"),
         (["{0}", "-o", "{0}/a.jpg/x.json"], "cannot make its folder"),
         (["{0}", "--worker", "2"], "Did you mean '--workers'"),

@@ -38,7 +38,7 @@ def test_every_option_can_be_set_from_the_command_line_to_its_default():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["METHOD.NAME", "moko"], r"unknown method 'moko' in METHOD.NAME.*mean 'moco'.*setsim"),
+        (["METHOD.NAME", "moko"], r"'moko' in METHOD.NAME.*mean 'moco'.*setsim"),
         (["METHOD.NAME", "none.py:Mine"], r"METHOD.NAME: there is no file 'none.py'"),
         (["METHOD.NAME", "simsiam", "VIEWS.LOCAL_CROPS", "2"], r"LOCAL_CROPS is 2, but simsiam"),
         (["METHOD.NAME", "resim"], r"RECIPE is moco_v2, but resim needs one flip.*resim, moco_v2"),
@@ -77,7 +77,7 @@ def test_every_option_can_be_set_from_the_command_line_to_its_default():
         (["SOLVER.PER", "iteration"], r"'iteration' in SOLVER.PER"),
         (["DEVICE", "gpu"], r"'gpu' in DEVICE"),
         (["SOLVER.BASE_LR", "0"], r"SOLVER.BASE_LR is 0.0; it must be above 0"),
-        (["SOLVER.BASE_LR", "1e999"], r"SOLVER.BASE_LR is inf"),
+        (["SOLVER.BASE_LR", "1e999"], r"SOLVER.BASE_LR in .* is '1e999'"),
         (["SOLVER.BASE_LR", "-0.1"], r"SOLVER.BASE_LR is -0.1"),
         (["MOCO.TEMPERATURE", "0"], r"MOCO.TEMPERATURE is 0.0; it must be above 0"),
         (["MOCO.MOMENTUM", "1.5"], r"MOCO.MOMENTUM is 1.5; .* at least 0 and at most 1"),
@@ -86,7 +86,7 @@ def test_every_option_can_be_set_from_the_command_line_to_its_default():
         (["DATA.WORKERS", "-1"], r"DATA.WORKERS is -1; it must be at least 0"),
         (["DATA.MAX_UNREADABLE", "5"], r"DATA.MAX_UNREADABLE is 5.0; .* at most 1"),
         (["SOLVER.STEPS", "(160, 120)"], r"SOLVER.STEPS is \(160, 120\); .* rising"),
-        (["SOLVER.STEPS", "(0.5,)"], r"SOLVER.STEPS .* whole epochs"),
+        (["SOLVER.STEPS", "(0.5,)"], r"SOLVER.STEPS .* whole"),
         (["SOLVER.EPOCHS", "0"], r"SOLVER.EPOCHS is 0; it must be at least 1"),
         (["CHECKPOINT.KEEP", "0"], r"CHECKPOINT.KEEP is 0"),
         (["CHECKPOINT.PERIOD", "0"], r"CHECKPOINT.PERIOD is 0.0; it must be above 0"),
@@ -113,10 +113,13 @@ def test_values_out_of_range_are_refused(overrides, message):
     ("overrides", "message"),
     [
         (["SOLVER.BASELR", "1"], r"unknown option 'SOLVER.BASELR'.*mean 'SOLVER.BASE_LR'"),
-        (["SOLVER.EPOCHS", "many"], r"SOLVER.EPOCHS in the command line is 'many', expected int"),
+        (
+            ["SOLVER.EPOCHS", "many"],
+            r"SOLVER.EPOCHS in .* is 'many'; .* whole number",
+        ),
         (["SOLVER.EPOCHS"], r"KEY VALUE pairs; 'SOLVER.EPOCHS' has no value"),
         (["SOLVER", "1"], r"SOLVER in the command line is a group of options"),
-        (["SOLVER.BASE_LR", "nan"], r"SOLVER.BASE_LR in the command line is .nan., expected float"),
+        (["SOLVER.BASE_LR", "nan"], r"SOLVER.BASE_LR in the command line is 'nan'; .* number"),
     ],
 )
 def test_overrides_that_are_no_options_are_refused(overrides, message):

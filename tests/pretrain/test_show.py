@@ -211,7 +211,7 @@ def test_wrong_input_is_named_before_any_work(tmp_path, checkpoint, image):
     assert "layer4" in message(checkpoint, image, "--level", "layer5")
     assert "Did you mean 'houghcl'" in message(checkpoint, image, "--method", "hough")
     assert "unknown format 'jpg'" in message(checkpoint, image, "--format", "jpg")
-    assert "32 to 1024" in message(checkpoint, image, "--size", 0)
+    assert "at least 32 and at most 1024" in message(checkpoint, image, "--size", 0)
     assert "--seed" in message(checkpoint, image, "--seed", -1)
     assert "--limit" in message(checkpoint, image, "--limit", 0)
     assert "--dpi" in message(checkpoint, image, "--dpi", 1)

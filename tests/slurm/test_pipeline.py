@@ -73,7 +73,7 @@ def by_name(found):
         ("pretrain: CONFIG", "pretrain: CONFIG, protocols: [knn]", "unknown protocol 'knn'"),
         ("method: MoCo-v2", "method: Random", "'Random' stands there twice"),
         ("data: imagenet/train\n", "", "neither it nor the file says 'data'"),
-        ("rows:\n", "rows: 3\njobs:\n", "rows in .* is a list of entries"),
+        ("rows:\n", "rows: 3\njobs:\n", "rows in .* is '3'; it must be a list"),
         ("rows:\n", "rows:\n  - MoCo\n", "is a group of keys, not 'MoCo'"),
         ("rows:\n", "rows:\n  - {start: random}\n", "has no 'method'"),
         ("data: imagenet/train\n", "data: a\nscenes: {images: 3}\n", "'images' in scenes"),
@@ -97,6 +97,12 @@ def by_name(found):
         ("protocols:", "jobs: [{name: j, run: doctor, seeds: 2}]\nprotocols:", "'j' .*no .seed in"),
         ("trials: 2", "folder: ../elsewhere", "'../elsewhere' among protocols"),
         ("protocols:", "layout: {titel: T}\nprotocols:", "'titel' in layout.*mean 'title'"),
+        ("trials: 2", "flags: {seeed: 2}", "'seeed' in flags of 'voc_det_c4'.*mean 'seed'"),
+        ("trials: 2", "flags: {seed: -1}", "seed in flags of .* is -1; .* at least 0"),
+        ("trials: 2", "own_data: {train_jsn: x}", "'train_jsn' in own_data of.*mean 'train_json'"),
+        ("trials: 2", "own_data: {ignore: x}", "ignore in own_data of .*'x'.*whole number"),
+        ("trials: 2", "own_data: {train_json: x}", "voc_det_c4 reads its own"),
+        ("name: voc_det_c4", "name: knn, flags: {keep_batch: true}", "--keep-batch"),
         ("start: random", "start: random, published: {epoch: 2}", "'epoch' in published.*'Random'"),
         ("rows:", "sections:", "an entry of sections in .* has a list of rows"),
         ("rows:", "sections: []\nrows:", "either rows, or a list of sections"),
@@ -419,6 +425,18 @@ def test_the_files_and_the_calls_trials(tmp_path, config):
 
     assert (count(), count(trials=4), count(mini=True, gpus=0)) == (2, 4, 1)
     assert count(mini=True, trials=3, gpus=0) == 3
+
+
+def test_a_protocol_takes_the_other_flags_of_transfer(tmp_path, config):
+    text = FILE.replace("trials: 2", "trials: 2, flags: {seed: 3, keep_batch: true}")
+    plain, given = (
+        by_name(expanded(tmp_path, each, gpus=4))["transfer-voc_det_c4-random-2"]
+        for each in (FILE, text)
+    )
+    at = given.argv.index("--seed")
+    assert given.argv[at + 1] == "3" and "--keep-batch" in given.argv
+    assert "--seed" not in plain.argv and "--keep-batch" not in plain.argv
+    assert given.content[-1] == "4" and given.content[-3] != plain.content[-3]  # config
 
 
 def test_commands_of_ones_own(tmp_path, config):

@@ -72,7 +72,7 @@ def test_without_slurm_both_ways_are_named(monkeypatch, no_data):
     [
         ([], "TABLE is missing: one of demo, evidence/photos"),
         (["setsim/table99", "--dry-run"], "Did you mean 'setsim/table"),
-        (["setsim/table1", "--trials", "0"], "--trials is 0"),
+        (["setsim/table1", "--trials", "0"], "--trials: .* is 0; .*at least 1"),
         (["setsim/table1", "--dry-run", "--weights", "moco.pth"], "is not METHOD=FILE"),
         (["setsim/table1", "--dry-run", "--weights", "MoCo=x.pth"], "Did you mean 'MoCo-v2'"),
         (["setsim/table1", "--dry-run", "--data", "coco=x"], "unknown data set 'coco'"),

@@ -155,7 +155,10 @@ def test_a_dry_run_of_a_pipeline_says_its_cost_and_every_batch_file(monkeypatch,
     [
         (["pretrian"], "'pretrian'. Did you mean 'pretrain'"),
         (["pretrain"], "--config is missing"),
-        (["pretrain", "--config", "moco_v2", "DATA.PATH", ".", "--gpus", "-1"], "--gpus -1"),
+        (
+            ["pretrain", "--config", "moco_v2", "DATA.PATH", ".", "--gpus", "-1"],
+            "--gpus: the value is -1",
+        ),
         (["pretrain", "--config", "moco_v2", "DATA.PATH", ".", "--time", "1d"], "'1d' in the comm"),
         (["pretrain", "--config", "moco_v2", "--partion", "x"], "mean '--partition'"),
         (

@@ -6,6 +6,7 @@ from pathlib import Path
 from densessl.core import log
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
 from densessl.core.limits import cores
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.stops import unfinished
 
@@ -29,7 +30,9 @@ def parser() -> Parser:
     options.add_argument(
         "--sbd", metavar="DIR", type=Path, help="voc_aug: SBD, or a folder SegmentationClassAug"
     )
-    options.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes")
+    options.add_argument(
+        "--workers", type=argument(">= 1"), default=cores(), metavar="N", help="processes"
+    )
     return options
 
 
@@ -64,8 +67,6 @@ def _check_arguments(args) -> Path:
         raise InputError(f"--sbd is '{args.sbd}', but only voc_aug reads it")
     if args.sbd is not None and not args.sbd.expanduser().is_dir():
         raise InputError(f"--sbd is '{args.sbd}', which is no folder")
-    if args.workers < 1:
-        raise InputError(f"--workers {args.workers}: 1 or more")
     root, named_by = root_folder(args.data)
     if not root.is_dir():
         raise InputError(
