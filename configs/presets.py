@@ -81,7 +81,7 @@ def built_in() -> dict[str, Preset]:
 def find(path: str | os.PathLike) -> Preset:
     """A config by path, or by the name (or former path) of a built-in one."""
     file = Path(path)
-    if file.is_file():
+    if os.path.isfile(file):  # also of a name that is too long for one
         return Preset(file.stem, file)
     ours = file.suffix == ".yaml" and file.parent.resolve() == FOLDER.resolve()
     name = file.stem if ours else str(path)

@@ -3,6 +3,7 @@
 ``spec.py`` has their language. What is wrong with a file is an InputError that names the path.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -58,7 +59,7 @@ def _in_order(name: str) -> tuple:
 
 def find(name: str) -> Path:
     """A pipeline file by path, or by the name of a built-in one."""
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return Path(name)
     known = built_in()
     if name in known:
