@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-SEEDS = 20
+SEEDS = 7
 FAST = 1  # of them are among the fast tests
 YEARS = 10 * 365.25 * 86400
 LATE = 0.05  # seconds that a rename takes
