@@ -83,7 +83,7 @@ class Option:
             if "off" in self.choices and str(value).lower() == "false":
                 return "off"
             return expand(value) if text and "path" in self.words else str(value)
-        if kind is NoneType and value in ("", None):
+        if kind is NoneType and (value is None or value == "" and str not in self.kinds):
             return None
         if kind is bool and text:
             return TRUTH[value.lower()]

@@ -95,12 +95,14 @@ class Made:
     time: None | int = None
     parts: tuple[str, ...] = ()
     more: dict = field(default_factory=dict)
+    folder: None | str = None
 
 
 def test_a_class_declares_by_its_fields():
     known = options.of_class(Made, time=">= 1")
     assert options.read({"time": "3", "parts": ["a"]}, known, "x") == {"time": 3, "parts": ("a",)}
     assert options.read({"time": ""}, known, "x") == {"time": None}
+    assert options.read({"folder": ""}, known, "x") == {"folder": ""}  # no text is a text, too
     for wrong in ({"tim": 3}, {"time": 0}, {"parts": "a"}, {"more": 3}, {"time": "a"}):
         (key,) = wrong
         with pytest.raises(InputError, match=f"{key}.* in the file"):

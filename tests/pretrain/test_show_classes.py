@@ -191,7 +191,8 @@ def test_wrong_folders_and_options_are_named(checkpoint, train, tmp_path):
     assert "a folder of images for each class" in message(*method, "--train", tmp_path / "one")
     Image.new("RGB", (40, 40)).save(tmp_path / "one" / "cat" / "0.png")
     assert "a folder of images for each class" in message(*method, "--train", tmp_path / "one")
-    assert "--train-limit is 0" in message(*method, "--train", train, "--train-limit", 0)
+    limited = message(*method, "--train", train, "--train-limit", 0)
+    assert "--train-limit" in limited and "is 0" in limited
     inside = ("--train", train, "-o", train / "red")  # would replace images that vote
     assert "lies in --train" in message(*method, *inside)
     assert "'setsim'" in message("--method", "setsim", "--train", train)
