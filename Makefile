@@ -49,7 +49,7 @@ demo: $(READY)  ## the whole way in miniature, about ten minutes on two cores
 
 # PHOTOS: a folder of photographs to pretrain on; CAMVID: the folder that holds CamVid's train and test
 EVIDENCE := $(BIN)/densessl reproduce
-evidence: $(READY)  ## dense against image-level methods, measured: three hours on two cores with other work beside it
+evidence: $(READY)  ## dense against image-level methods, measured: three hours on two cores
 	$(UV) --quiet --no-build-isolation -e '.[evidence]'
 	$(EVIDENCE) evidence/scenes -o evidence/scenes --local --jobs 2
 ifeq ($(and $(PHOTOS),$(CAMVID)),)

@@ -33,11 +33,12 @@ VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of hel
     "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),
     "doctor": ("d2_transfer.doctor", "what is installed, what is missing, how to fix it"),
 }
-# Errors of a path that a person named: no such place can be, or it is not theirs
-OF_PATHS = (
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
+# fmt: off
+OF_PATHS = (  # errors of a path that a person named: it cannot be one, or it is not theirs
+    errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EACCES, errno.EPERM, errno.EROFS,
 )
+# fmt: on
 JOB = "job"  # the verb that batch files call; not for people
 
 
@@ -67,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in OF_PATHS or error.filename is None:
             raise
-        place = names.brief(error.filename)
-        print(f"densessl {argv[0]}: {place}: {error.strerror.lower()}", file=sys.stderr)
+        path = names.brief(error.filename)
+        print(f"densessl {argv[0]}: {path}: {error.strerror.lower()}", file=sys.stderr)
         return InputError.exit_code
     except KeyboardInterrupt:
         logging.getLogger("densessl").warning("interrupted")

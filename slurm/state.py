@@ -41,7 +41,9 @@ GRAPH_FORM: Form = {
             "array?": str,
             "env?": {...: str},
             "resources": {
-                **{"nodes?": int, "gpus?": int, "per?": str},
+                "nodes?": int,
+                "gpus?": int,
+                "per?": str,
                 "hours?": (int, float, NoneType),
             },
             **dict.fromkeys(("argv", "needs", "after", "program", "outputs", "content"), [str]),

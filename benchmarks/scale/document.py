@@ -23,11 +23,13 @@ FAILURES = (2.34, 6.50)  # of a node in 1,000 days
 RESTART = 10  # minutes from a failure to the first step
 PERIODS = (10, 60, 240)  # minutes between checkpoints
 
+# fmt: off
 STEPS = (
-    *("moco_v2", "densecl", "houghcl", "setsim_paper", "vader", "resim_fpn"),
-    *("simsiam", "setsim_simsiam", "byol", "pixpro", "simclr", "swav"),
-    *("dino", "dino_vit_small", "scfs"),
+    "moco_v2", "densecl", "houghcl", "setsim_paper", "vader", "resim_fpn",
+    "simsiam", "setsim_simsiam", "byol", "pixpro", "simclr", "swav",
+    "dino", "dino_vit_small", "scfs",
 )
+# fmt: on
 TWO_VIEWS = ("moco_v2", "densecl", "resim_fpn", "byol", "setsim")  # whose runs have a published
 RUN = "{}_r50_in1k_200ep"  # or an estimated length
 

@@ -26,7 +26,10 @@ FINAL_FORM: dict[str, Any] = {  # of what is read of backbone_final.pth and of c
     "config": str,
     "backbone": {...: Tensor},
     "pretrain": {
-        **{"images": int, "images_sha256": str, "steps": int, "processes": int},
+        "images": int,
+        "images_sha256": str,
+        "steps": int,
+        "processes": int,
         "batch_size?": int,
         "changes?": [{"step": int, "options": {...: [object]}}],
         "own_files?": dict,

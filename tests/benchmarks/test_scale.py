@@ -24,8 +24,10 @@ def rows_of(text):
 def test_the_tables_of_the_page_are_those_of_the_script(steps):
     checkpoint = sum(steps["moco_v2"].checkpoint.values())
     for table in (
-        *(document.epochs(checkpoint), document.lost(checkpoint)),
-        *(document.loader(), document.restarts()),
+        document.epochs(checkpoint),
+        document.lost(checkpoint),
+        document.loader(),
+        document.restarts(),
     ):
         assert table in PAGE
     for row in rows_of(document.communication(steps)) + rows_of(document.checkpoints(steps)):

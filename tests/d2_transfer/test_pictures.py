@@ -49,7 +49,7 @@ def test_an_unfinished_trial_is_refused(tmp_path):
     [
         ("TASK: linear_semseg\nMODEL: {BACKBONE: auto}\n", "trained a network of another kind"),
         ("MODEL: {META_ARCHITECTURE: FCNSegmentor}\n", "trained a FCNSegmentor"),
-        ("[1, 2]\n", "config.yaml"),
+        ("[1, 2]\n", "config.yaml is not the config of a trial"),
     ],
 )
 def test_what_detects_nothing_is_refused(tmp_path, config, says):

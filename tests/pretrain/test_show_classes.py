@@ -192,7 +192,7 @@ def test_wrong_folders_and_options_are_named(checkpoint, train, tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "one" / "cat" / "0.png")
     assert "a folder of images for each class" in message(*method, "--train", tmp_path / "one")
     limited = message(*method, "--train", train, "--train-limit", 0)
-    assert "--train-limit" in limited and "is 0" in limited
+    assert "--train-limit: the value is 0; it must be at least 1" in limited
     inside = ("--train", train, "-o", train / "red")  # would replace images that vote
     assert "lies in --train" in message(*method, *inside)
     assert "'setsim'" in message("--method", "setsim", "--train", train)
