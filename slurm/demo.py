@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         help="of the scenes; the networks' seeds stay",
     )
     args = parser.parse_args(argv)
-    folder = _folder(args.output)
+    folder = folder_of(args.output)
     compat.setup()  # what is missing is said now, not after the pretraining
     _require_disk(folder)
     begun = time.monotonic()
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _folder(output: str) -> Path:
+def folder_of(output: str) -> Path:
     """The path of ``-o``; absolute where a job could take it for an option."""
     return Path(output).absolute() if output.startswith("-") else Path(output)
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,35 @@ def until():
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def moments():
+    """``moments(lives, look)`` yields what ``look()`` finds each time that it is another, while
+    ``lives()``."""
+
+    def watch(lives, look):
+        before = None
+        while lives():
+            if (now := look()) != before:
+                before = now
+                yield now
+            time.sleep(0.001)
+
+    return watch
+
+
+@pytest.fixture(scope="session")
+def changes(moments):
+    """``changes(process, folder)``: the moments at which a file in a run's folder comes, goes, or
+    has another size."""
+    return lambda process, folder: moments(process.is_alive, lambda: _sizes(folder))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    found = {}
+    for root, _, names in os.walk(folder):
+        for path in (os.path.join(root, name) for name in names):
+            with suppress(FileNotFoundError):  # it went since it was listed
+                found[path] = os.stat(path).st_size
+    return found

@@ -86,27 +86,17 @@ def train(bad_libc, clock, tiny, tmp_path_factory):
     server.communicate()
 
 
-def moments(run, look):
-    """Yield what ``look()`` finds each time that it is another, until the run ends."""
-    before = None
-    while run.lives():
-        if (now := look()) != before:
-            before = now
-            yield now
-        time.sleep(0.002)
-
-
 def seen(folder):
     return lambda: sorted(file.name for file in folder.rglob("*"))
 
 
 @pytest.fixture(scope="module")
-def whole(train, clock, tmp_path_factory):
+def whole(train, clock, moments, tmp_path_factory):
     """The folder of a run with a clock that nobody sets, and how often it was seen to change."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     clock.set(0)
     run = train(folder)
-    count = sum(1 for _ in moments(run, seen(folder)))
+    count = sum(1 for _ in moments(run.lives, seen(folder)))
     assert run.end() == 0
     return folder, count
 
@@ -119,7 +109,7 @@ seeds = pytest.mark.parametrize(
 
 @seeds
 def test_a_clock_set_back_and_forward_changes_nothing(
-    train, clock, whole, check_same_run, tmp_path, seed
+    train, clock, moments, whole, check_same_run, tmp_path, seed
 ):
     """Half of the runs are killed as well, and resume in another year."""
     rng = random.Random(seed)
@@ -127,7 +117,7 @@ def test_a_clock_set_back_and_forward_changes_nothing(
     clock.set(rng.choice([0, -YEARS, YEARS]))
     run = train(tmp_path)
     first, second, last = sorted(rng.choices(range(count), k=3))
-    for number, _ in enumerate(moments(run, seen(tmp_path))):
+    for number, _ in enumerate(moments(run.lives, seen(tmp_path))):
         if number in (first, second):
             clock.set(rng.choice([-YEARS, YEARS]))
         if number == last and seed % 2:
@@ -143,14 +133,14 @@ def test_a_clock_set_back_and_forward_changes_nothing(
 
 @seeds
 def test_killed_while_a_rename_is_late_a_run_resumes(
-    train, clock, whole, check_same_run, tmp_path, seed
+    train, clock, moments, whole, check_same_run, tmp_path, seed
 ):
     """Killed between the last byte of a file and its name, at one of the files of a run."""
     rng = random.Random(seed)
     clock.set(0)
     run = train(tmp_path)
     wanted = rng.randrange(8)
-    halves = moments(run, lambda: sorted(each.name for each in tmp_path.rglob(".*.partial")))
+    halves = moments(run.lives, lambda: sorted(each.name for each in tmp_path.rglob(".*.partial")))
     for number, _ in enumerate(each for each in halves if each):
         if number == wanted:
             time.sleep(LATE * rng.random())

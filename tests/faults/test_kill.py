@@ -36,21 +36,8 @@ def begin(server, tiny):
     return begin
 
 
-def changes(process, folder):
-    """Yield each time that something changes in a run's folder, until the process ends."""
-    before = None
-    while process.is_alive():
-        now = sorted(str(file) for file in folder.rglob("*"))
-        if (folder / "metrics.jsonl").exists():
-            now.append((folder / "metrics.jsonl").stat().st_size)
-        if now != before:
-            before = now
-            yield
-        time.sleep(0.001)
-
-
 @pytest.fixture(scope="module")
-def whole(begin, tmp_path_factory):
+def whole(begin, changes, tmp_path_factory):
     """The folder of an undisturbed run, and how often it was seen to change."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     folder.mkdir()
@@ -61,7 +48,7 @@ def whole(begin, tmp_path_factory):
     return folder, seen
 
 
-def kill_somewhere(begin, folder, workers, rng, seen):
+def kill_somewhere(begin, changes, folder, workers, rng, seen):
     """Kill a run −9 at a random one of the moments of its life; tries again if it got through."""
     while True:
         process = begin(folder, workers)
@@ -84,7 +71,7 @@ def kill_somewhere(begin, folder, workers, rng, seen):
     [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(SEEDS)],
 )
 def test_killed_runs_go_on_as_if_nothing_had_happened(
-    begin, whole, check_same_run, different, tmp_path, seed
+    begin, changes, whole, check_same_run, different, tmp_path, seed
 ):
     import torch
 
@@ -93,7 +80,7 @@ def test_killed_runs_go_on_as_if_nothing_had_happened(
     folder = tmp_path / "run"
     folder.mkdir()
     for kill in range(1 + seed % 2):
-        assert kill_somewhere(begin, folder, (seed + kill) % 3, rng, seen) == -9
+        assert kill_somewhere(begin, changes, folder, (seed + kill) % 3, rng, seen) == -9
     last = begin(folder, workers=(seed + 2) % 3)
     last.join()
     assert last.exitcode == 0

@@ -92,7 +92,7 @@ def left(folder) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def whole(start, tmp_path_factory):
+def whole(start, changes, tmp_path_factory):
     """What an undisturbed run leaves, and how often its folder was seen to change."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     process = start(folder)
@@ -100,17 +100,6 @@ def whole(start, tmp_path_factory):
     process.join()
     assert process.exitcode == 0 and len(left(folder)) == 8
     return left(folder), seen
-
-
-def changes(process, folder):
-    """Yield each time that something changes in a run's folder, until the process ends."""
-    before = None
-    while process.is_alive():
-        now = [(str(file), os.stat(file).st_size) for file in folder.rglob("*") if file.exists()]
-        if now != before:
-            before = now
-            yield
-        time.sleep(0.001)
 
 
 def jobs_of(process: int) -> list[int]:
@@ -125,7 +114,7 @@ def jobs_of(process: int) -> list[int]:
     return [int(each) for group in (children, *others) for each in group]
 
 
-def kill_somewhere(start, folder, rng, seen, with_jobs: bool) -> None:
+def kill_somewhere(start, changes, folder, rng, seen, with_jobs: bool) -> None:
     """Kill a run −9 at a random one of the moments of its life, its jobs with it or not."""
     process = start(folder)
     at, delay = rng.randrange(seen), rng.choice([0, 0.001, 0.01]) * rng.random()
@@ -146,13 +135,13 @@ def kill_somewhere(start, folder, rng, seen, with_jobs: bool) -> None:
     [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(SEEDS)],
 )
 def test_a_killed_pipeline_resumes_to_what_an_undisturbed_one_leaves(
-    start, whole, until, tmp_path, seed
+    start, changes, whole, until, tmp_path, seed
 ):
     rng = random.Random(seed)
     expected, seen = whole
     folder = tmp_path / "run"
     for kill in range(1 + seed % 3):
-        kill_somewhere(start, folder, rng, seen, with_jobs=bool((seed + kill) % 2))
+        kill_somewhere(start, changes, folder, rng, seen, with_jobs=bool((seed + kill) % 2))
         # a job that a killed run left behind keeps the folder until it has ended
         until(lambda: not is_held(folder / ".lock"), "the folder is free")
     assert run(start, folder) == 0
@@ -351,7 +340,7 @@ def test_folders_that_begin_with_a_dash_are_folders(densessl, work):
     assert (work / "-run" / "both.out").exists()
     said = densessl("status", "--json", "--", "-run", cwd=work).splitlines()
     assert {json.loads(line)["state"] for line in said} == {"done"}
-    assert demo.place("-demo").is_absolute() and demo.place("demo") == Path("demo")
+    assert demo.folder_of("-demo").is_absolute() and demo.folder_of("demo") == Path("demo")
 
 
 COPY = """
