@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from densessl.core import distributed, files, log, waiting
+from densessl.core import distributed, files, gpu_memory, log, waiting
 from densessl.core.checkpoint import damage, load, remove, save
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.external import loaded
@@ -82,7 +82,8 @@ def train(
             resume.writable(folder)
             log.setup(folder, distributed.rank())
             alone = locked(folder / ".lock", in_use(f"OUTPUT_DIR {folder}", "OUTPUT_DIR"))
-            with alone if run.main else nullcontext():
+            memory = gpu_memory.enough(run.where, run.smaller)
+            with alone if run.main else nullcontext(), memory:
                 with waiting.wait():
                     steps_left = run.prepare()
                 if steps_left:
@@ -105,7 +106,7 @@ class Run:
         self.main = distributed.is_main()
         self.final = folder / resume.FINAL
         self.checkpoints = Checkpoints(folder / "checkpoints", cfg.CHECKPOINT.KEEP)
-        self.iteration = 0  # steps done
+        self.iteration = self.total = 0  # steps done, and all
         self.looked_at = False  # the first batch of this session
         self.built = False
 
@@ -439,6 +440,22 @@ class Run:
         last = self.iteration == self.total
         self.logs.step(self.iteration, means, facts | self.watch.facts(), waited, last)
         return outcome.values["loss"]
+
+    def where(self) -> str:
+        """The step that is being done, for messages."""
+        return f"step {self.iteration + 1} of {self.total}"
+
+    def smaller(self) -> list[str]:
+        """What would need less memory on the GPU; a run with checkpoints keeps its batch."""
+        begun = bool(self.checkpoints.found())
+        world, batch = distributed.world_size(), self.cfg.SOLVER.BATCH_SIZE
+        fixes = [f"more than {world} process(es), each on a GPU of its own (they share the batch)"]
+        if self.cfg.AMP == "off":
+            fixes.append(f"AMP bf16{' --change AMP' if begun else ''} (activations take half)")
+        if batch > world:
+            anew = " and another OUTPUT_DIR" if begun else ""
+            fixes.append(f"SOLVER.BATCH_SIZE {batch // 2}{anew} (the rate follows)")
+        return fixes
 
     def stopped(self) -> StoppedEarly:
         """Save what is not saved yet, and say where the run stands."""
