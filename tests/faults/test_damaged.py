@@ -453,6 +453,21 @@ def test_weights_of_no_network_are_refused(tmp_path, refused, seed, harm):
     assert sorted(os.listdir(tmp_path)) == ["weights.pth"]
 
 
+@pytest.mark.parametrize("prefix", ["module.module.encoder_q.", "backbone.backbone."])
+def test_names_that_were_wrapped_twice_are_refused_with_the_words_that_take_them(
+    tmp_path, refused, prefix
+):
+    from torchvision.models import resnet18
+
+    file, out = tmp_path / "weights.pth", tmp_path / "out.pkl"
+    state = {prefix + name: tensor for name, tensor in resnet18().state_dict().items()}
+    torch.save({"state_dict": state}, file)
+    refused(["convert", file, "-o", out], file, f"--from state_dict:{prefix}")
+    assert (
+        densessl.main(["convert", str(file), "--from", f"state_dict:{prefix}", "-o", str(out)]) == 0
+    )
+
+
 @pytest.mark.parametrize("words", [["convert", "-o", "out.pkl"], ["inspect"], ["transfer"]])
 def test_code_in_a_file_is_refused_and_never_run(tmp_path, monkeypatch, refused, words):
     monkeypatch.chdir(tmp_path)
