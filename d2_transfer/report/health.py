@@ -12,6 +12,7 @@ GOOD, LOOK, BAD = "as usual", "worth a look", "bad"
 SHARE = 0.1  # of the lines, at the end, are judged by their mean
 COLLAPSED = 0.1  # of the spread of healthy runs: embeddings with less have (as pretrain's own rule)
 TIMES = 1.5  # a network that learns is so many times as often right as a guess (the same)
+TIMES_POSITIONS = 1.1  # the same, where a guess is right every other time
 EVEN = 1.1  # more spread than evenly over the sphere is noise
 
 
@@ -57,10 +58,10 @@ def _uniformity(key: str):
     return band
 
 
-def _above_chance(key: str):
+def _above_chance(key: str, times: float):
     def band(run: Pretraining) -> Band | None:
         _, values = run.series(key)
-        return (min(TIMES * values[-1], 1.0), 1.0) if values else None
+        return (min(times * values[-1], 1.0), 1.0) if values else None
 
     return band
 
@@ -87,7 +88,7 @@ INDICATORS = (
         "contrast accuracy",
         "how often the other view of an image is nearer than any other image of the batch; below "
         "1.5 times what guessing gives, the network does not tell the images apart",
-        _above_chance("stat/chance"),
+        _above_chance("stat/chance", TIMES),
         noticed=(
             "collapse/accuracy",
             "the images of a batch were told apart no better than by a guess",
@@ -96,8 +97,9 @@ INDICATORS = (
     Indicator(
         "stat/positions_accuracy",
         "contrast accuracy of positions",
-        "the same of the positions that match, among those of another image",
-        _above_chance("stat/positions_chance"),
+        "how often the match of a position is nearer than a position of another image; below 1.1 "
+        "times what guessing gives, the network does not tell positions apart",
+        _above_chance("stat/positions_chance", TIMES_POSITIONS),
         noticed=(
             "collapse/positions_accuracy",
             "positions were told apart no better than by a guess",

@@ -12,8 +12,9 @@ logger = logging.getLogger("densessl")
 SHARE = 0.1  # of the spread of step 1: below it the embeddings have collapsed
 SHARE_TOO_FAST = 1 / 3  # the same where the rate is far above the linear rule
 WINDOW = 200  # steps over which an accuracy is judged
-TIMES = 1.5  # a network that learns is at least so many times as often right as a guess
-LEVEL = 1e-4  # chance of so few hits in a run whose accuracy is TIMES that of guessing
+# A network that learns is at least so many times as often right as a guess, in 1 / B or in 1/2.
+TIMES = {"": 1.5, "positions_": 1.1}
+LEVEL = 1e-4  # chance of so few hits in a run whose accuracy is TIMES that of a guess
 ADVICE = (
     "Lower SOLVER.BASE_LR (it is scaled by SOLVER.BATCH_SIZE / SOLVER.REFERENCE_BATCH), or warm up "
     "(SOLVER.WARMUP_EPOCHS); docs/methods.md, What the log shows"
@@ -83,7 +84,7 @@ class Collapse:
             return
         accuracy, chance = window[1] / WINDOW, window[2] / WINDOW
         del self.windows[name]
-        if at_chance(accuracy, chance, WINDOW * self.images):
+        if at_chance(accuracy, chance, TIMES[what], WINDOW * self.images):
             self._notice(
                 name,
                 step,
@@ -98,14 +99,14 @@ class Collapse:
             logger.warning("step %d: %s. %s", step, what, ADVICE)
 
 
-def at_chance(accuracy: float, chance: float, trials: int) -> bool:
+def at_chance(accuracy: float, chance: float, times: float, trials: int) -> bool:
     """Whether an accuracy over so many trials is no better than guessing.
 
-    It is where so few hits would come with probability below ``LEVEL`` from an accuracy ``TIMES``
+    It is where so few hits would come with probability below ``LEVEL`` from an accuracy ``times``
     that of guessing (the lower tail of the binomial distribution). Not to be told, and so False,
     where that would be always right.
     """
-    least = TIMES * chance
+    least = times * chance
     if not 0 < least < 1:
         return False
     hits = math.floor(accuracy * trials + 1e-6)

@@ -34,8 +34,9 @@ def image_signs(query: Tensor, key: Tensor) -> dict[str, Tensor]:
         return {}
     s = query @ key.T  # [B, B]
     same = torch.eye(B, dtype=torch.bool, device=s.device)
-    near = (s.diagonal()[:, None], same.new_ones(B, 1))
-    return _signs("", near, (s, ~same), (query @ query.T, ~same))
+    hit = s.diagonal() > s.masked_fill(same, -torch.inf).amax(1)
+    found = {"accuracy": hit.to(s.dtype).mean(), "chance": s.new_full((), 1 / B)}
+    return _signs("", found, (s, same), (s, ~same), (query @ query.T, ~same))
 
 
 @torch.no_grad()
@@ -47,8 +48,12 @@ def position_signs(
 
     ``positives``: those of each query, ``[B, Nq, Nk]`` (above 0: one), or the one key ``[B, Nq]``
     (long). A query's negatives are the key positions of the image before it in the batch, or those
-    that ``among`` (bool ``[B, Nk]``) takes. With several positives their mean cosine must be the
-    largest. Chance is 1 / (negatives + 1). Queries without a positive or a negative do not count.
+    that ``among`` (bool ``[B, Nk]``) takes. Queries without a positive or a negative do not count.
+
+        stat/positions_accuracy     share of a query's pairs of a positive and a negative in which
+                                    the positive is nearer; its mean over queries
+        stat/positions_chance       1/2: what guessing gives, however many of either there are and
+                                    however alike the positions of one image
     """
     B, _, Nq = query.shape
     if B < 2:
@@ -63,7 +68,12 @@ def position_signs(
     rows = own.any(2, keepdim=True) & negative.any(2, keepdim=True)
     queries = torch.bmm(query.transpose(1, 2), query.roll(1, 0))
     counting = rows & rows.transpose(1, 2).roll(1, 0)
-    return _signs("positions_", (s, own & rows), (others, negative & rows), (queries, counting))
+    near, far = (s, own & rows), (others, negative & rows)
+    found = {
+        "accuracy": _mean(_nearer(near, far), rows[..., 0]),
+        "chance": _mean(s.new_full((), 0.5), rows),
+    }
+    return _signs("positions_", found, near, far, (queries, counting))
 
 
 def pair_signs(query: Tensor, key: Tensor, valid: Tensor) -> dict[str, Tensor]:
@@ -72,26 +82,35 @@ def pair_signs(query: Tensor, key: Tensor, valid: Tensor) -> dict[str, Tensor]:
     return position_signs(query.transpose(1, 2), key.transpose(1, 2), positives, valid)
 
 
-def _signs(what: str, near: Pairs, far: Pairs, queries: Pairs) -> dict[str, Tensor]:
-    """Of positives, negatives ``[…, rows, n]`` (a row with one has the other) and of queries.
+def _nearer(near: Pairs, far: Pairs) -> Tensor:
+    """Of each row's pairs of a positive and a negative, the share whose positive is larger.
+
+    ``[…, rows]``; 0 where there is no such pair. A tie is none.
+    """
+    (s, positive), (others, negative) = near, far
+    ordered = others.masked_fill(~negative, torch.inf).sort(-1).values
+    below = torch.searchsorted(ordered, s.contiguous())  # negatives that are smaller
+    pairs = positive.sum(-1) * negative.sum(-1)
+    return (below * positive).sum(-1) / pairs.clamp_min(1)
+
+
+def _signs(
+    what: str, found: dict[str, Tensor], near: Pairs, far: Pairs, queries: Pairs
+) -> dict[str, Tensor]:
+    """``found``, and the signs of positives, of negatives and of queries.
 
     A mean over nothing is NaN, which no line of the log takes.
     """
-    (s, positive), (others, negative) = near, far
-    counts, negatives = positive.sum(-1), negative.sum(-1)
-    rows = counts > 0
-    mean = (s * positive).sum(-1) / counts.clamp_min(1)  # of a row's positives
-    hardest = others.masked_fill(~negative, -torch.inf).amax(-1)
-    similarity = _mean(s, positive)
+    similarity = _mean(*near)
     kernel = torch.exp(2 * SHARPNESS * (queries[0] - 1))  # exp(−t |x − y|²) of unit vectors
-    return {
-        f"stat/{what}accuracy": _mean((mean > hardest).to(s.dtype), rows),
-        f"stat/{what}chance": _mean(1 / (negatives + 1).to(s.dtype), rows),
-        f"stat/{what}positive_similarity": similarity,
-        f"stat/{what}negative_similarity": _mean(others, negative),
-        f"stat/{what}alignment": 2 - 2 * similarity,
-        f"stat/{what}uniformity": _mean(kernel, queries[1]).log(),
+    signs = {
+        **found,
+        "positive_similarity": similarity,
+        "negative_similarity": _mean(*far),
+        "alignment": 2 - 2 * similarity,
+        "uniformity": _mean(kernel, queries[1]).log(),
     }
+    return {f"stat/{what}{name}": value for name, value in signs.items()}
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:

@@ -31,22 +31,23 @@ def floats(values):
     return {name.removeprefix("stat/"): float(value) for name, value in values.items()}
 
 
-def by_hand(rows, queries):
+def by_hand(rows, queries, pairwise=True):
     """The signs of (positives, negatives) of each query, pairs of vectors, after the papers.
 
-    ``queries``: the pairs of which uniformity is.
+    ``queries``: the pairs of which uniformity is. ``pairwise``: a positive is set against each
+    negative alone, not against all.
     """
     hits, near, far = [], [], []
     for positives, negatives in rows:
         cosines = [float(x @ y) for x, y in positives]
         others = [float(x @ y) for x, y in negatives]
-        hits.append(np.mean(cosines) > max(others))
+        hits.append(np.mean(np.subtract.outer(cosines, others if pairwise else max(others)) > 0))
         near += positives
         far += negatives
     distances = [float((x - y).square().sum()) for x, y in queries]
     return {
         "accuracy": np.mean(hits),
-        "chance": np.mean([1 / (len(negatives) + 1) for _, negatives in rows]),
+        "chance": 0.5 if pairwise else np.mean([1 / (len(far) + 1) for _, far in rows]),
         "positive_similarity": np.mean([float(x @ y) for x, y in near]),
         "negative_similarity": np.mean([float(x @ y) for x, y in far]),
         "alignment": np.mean([float((x - y).square().sum()) for x, y in near]),
@@ -59,7 +60,7 @@ def test_signs_of_images_are_the_papers():
     k = unit(q + 0.7 * random_units(6, 5, seed=1))
     rows = [([(q[i], k[i])], [(q[i], k[j]) for j in range(6) if j != i]) for i in range(6)]
     queries = [(q[i], q[j]) for i in range(6) for j in range(6) if i != j]
-    found, expected = floats(image_signs(q, k)), by_hand(rows, queries)
+    found, expected = floats(image_signs(q, k)), by_hand(rows, queries, pairwise=False)
     pairs = torch.pdist(q).square()  # as the paper's code
     assert expected["uniformity"] == pytest.approx(pairs.mul(-2).exp().mean().log().item())
     assert found == pytest.approx(expected, abs=1e-12)
@@ -92,6 +93,21 @@ def test_signs_of_positions_contrast_with_another_image():
     match = torch.randint(N, (B, N), generator=torch.Generator().manual_seed(3))
     one_hot = torch.nn.functional.one_hot(match, N)
     assert floats(position_signs(q, k, match)) == floats(position_signs(q, k, one_hot))
+
+
+@pytest.mark.parametrize("side", [2, 3, 7])
+@pytest.mark.parametrize("positives", [1, 2, 4])
+@pytest.mark.parametrize("alike", [0.0, 3.0])
+def test_a_guess_among_positions_is_right_as_often_as_said(side, positives, alike):
+    """Of noise it is chance, for any number of positives, and if an image's positions are alike."""
+    B, N = 2000, side * side
+    k = random_units(B, 16, N, seed=1) + alike * random_units(B, 16, 1, seed=2)
+    mask = torch.zeros(B, N, N, dtype=torch.bool)
+    mask[:, :2, :positives] = True
+    found = floats(position_signs(random_units(B, 16, N), unit(k), mask))
+    error = math.sqrt(0.25 / B)  # of so many images, at most
+    assert found["positions_chance"] == 0.5
+    assert found["positions_accuracy"] == pytest.approx(0.5, abs=4 * error)
 
 
 def test_pairs_that_do_not_count_are_neither_positive_nor_negative():
@@ -129,13 +145,15 @@ def test_half_precision_is_measured_in_full():
     assert floats(found) == pytest.approx(floats(image_signs(q.float(), q.float())))
 
 
-@pytest.mark.parametrize("chance, trials", [(1 / 32, 6400), (1 / 8, 1600), (1 / 50, 1600)])
-def test_chance_is_a_lower_tail_of_the_binomial(chance, trials):
-    tail = [scipy.stats.binom.cdf(hits, trials, 1.5 * chance) for hits in range(trials)]
+@pytest.mark.parametrize(
+    "chance, times, trials", [(1 / 32, 1.5, 6400), (1 / 8, 1.5, 1600), (1 / 2, 1.1, 6400)]
+)
+def test_chance_is_a_lower_tail_of_the_binomial(chance, times, trials):
+    tail = [scipy.stats.binom.cdf(hits, trials, times * chance) for hits in range(trials)]
     most = max(hits for hits, p in enumerate(tail) if p < 1e-4)
-    assert at_chance(most / trials, chance, trials)
-    assert not at_chance((most + 1) / trials, chance, trials)
-    assert not at_chance(0.0, 0.7, trials)  # 1.5 times that is no accuracy
+    assert at_chance(most / trials, chance, times, trials)
+    assert not at_chance((most + 1) / trials, chance, times, trials)
+    assert not at_chance(0.0, 0.95, times, trials)  # so many times that is no accuracy
 
 
 def values(spread=0.5, accuracy=0.5, chance=1 / 32):
@@ -173,6 +191,16 @@ def test_accuracy_counts_after_the_warm_up_and_over_a_whole_window(caplog):
     for step in range(1, 3 * WINDOW + 1):
         better.count(step, values(accuracy=2 / 32))
     assert not better.facts()
+
+
+def test_positions_are_judged_by_how_often_of_two_the_right_one_is_nearer(caplog):
+    for accuracy, expected in ((0.5, {"collapse/positions_accuracy": WINDOW}), (0.6, {})):
+        watched = Collapse(warmup=0, images=32)
+        for step in range(1, WINDOW + 1):
+            found = {"stat/positions_accuracy": accuracy, "stat/positions_chance": 0.5}
+            watched.count(step, values() | found)
+        assert watched.facts() == expected
+    assert "50.00 %, and a guess is right in 50.00 %" in caplog.text
 
 
 def test_an_older_checkpoint_has_nothing_to_compare_with():
