@@ -4,11 +4,15 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import densessl
 
 from .graph import Job
 from .settings import Settings, minutes
+
+if TYPE_CHECKING:  # Submitit may not be installed
+    from .executor import Executor
 
 ROOT = Path(densessl.__file__).parents[1]  # for jobs to import it
 NAME = "densessl"  # before the names of jobs, in squeue
@@ -27,9 +31,9 @@ class Batch:
         first = self.jobs[0]
         return first.array if len(self.jobs) > 1 else first.name
 
-    def executor(self, folder: Path, chdir: str):
+    def executor(self, folder: Path, chdir: str) -> "Executor":
         """Submitit's executor for it, which keeps its files below ``folder``."""
-        from .executor import Executor  # Submitit may not be installed
+        from .executor import Executor
 
         python = self.settings.python or shlex.quote(sys.executable)
         starts = " ".join(filter(None, (self.settings.container, python)))

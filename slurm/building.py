@@ -25,6 +25,7 @@ from .graph import Job
 from .spec import Call, FreeJob, Protocol, Row, Spec, seeds_of
 
 TWIN = "_scenes"
+Start = tuple[str, tuple[str, ...], str]  # weights: their file, the jobs to wait for, their name
 STAND_IN = "imagenet/train"  # of the scenes, for whatever a pretraining reads
 
 
@@ -47,7 +48,8 @@ class Builder:
         self.results: dict[Path, str] = {}  # the folder of trials, and the method of its row
         self.reads: dict[str, None] = {}
         self.configs: dict[str, Any] = {}  # that read real data, by hash
-        self.data, self.drawn = call.data, ()
+        self.data = call.data
+        self.drawn: tuple[str, ...] = ()
         if spec.scenes is not None or self.mini:
             scenes = file_jobs.scenes(spec, self.folder, call.data, call.scenes)
             (root,) = (output.parent for output in scenes.outputs)
@@ -64,13 +66,12 @@ class Builder:
         if (given := self.call.weights.get(row.method)) is not None:
             starts = [partial(self._given, row, given)]
         elif row.start in making.RANDOM_STARTS:
-            starts = [lambda: (row.start, self.drawn, row.start)]
+            starts = [partial(self._random, row)]
         elif row.pretrain:
             starts = [partial(self._pretrained, row, seed) for seed in self._seeds(row)]
         elif row.job:
             free = next(each for each in self.spec.jobs if each.name == row.job)
-            seeds = seeds_of(free.seeds) or [None]
-            starts = [partial(self._of_job, row, free, seed) for seed in seeds]
+            starts = [partial(self._of_job, row, free, seed) for seed in _seeds_of(free)]
         else:
             self.left_out.append(row)
             return
@@ -84,7 +85,7 @@ class Builder:
     def add_rest(self) -> None:
         """The jobs that belong to no row: the file's own, the plot, the table."""
         for free in self.spec.jobs:
-            for seed in seeds_of(free.seeds) or [None]:
+            for seed in _seeds_of(free):
                 self._add_free(free, seed)
         trials = tuple(self.jobs["transfer"])
         if self.results and self.spec.plot:
@@ -107,7 +108,7 @@ class Builder:
         self._add("free", job)
         return job
 
-    def _of_job(self, row: Row, free: FreeJob, seed: int | None):
+    def _of_job(self, row: Row, free: FreeJob, seed: int | None) -> Start:
         """Weights that a job of the file's own makes, converted; as :meth:`_given`.
 
         Their recipe is the job's command, so that those of several seeds are one row.
@@ -122,8 +123,11 @@ class Builder:
             key, job.outputs[0], ".pkl", needs=(job.name,), method=row.method, facts=facts
         )
 
-    def _given(self, row: Row, file: str) -> tuple[str, tuple[str, ...], str]:
-        """Weights from elsewhere, converted: their file, the jobs to wait for, their name."""
+    def _random(self, row: Row) -> Start:
+        return row.start, self.drawn, row.start
+
+    def _given(self, row: Row, file: str) -> Start:
+        """Weights from elsewhere, converted."""
         if not Path(file).is_file():
             raise InputError(f"--weights: the file '{file}' of '{row.method}' is not there")
         path = Path(file).absolute()
@@ -135,7 +139,7 @@ class Builder:
             facts=_facts(self.spec.paper, row.method),
         )
 
-    def _converted(self, key: str, source: Path, ending: str, **how):
+    def _converted(self, key: str, source: Path, ending: str, **how: Any) -> Start:
         output = self.folder / "weights" / f"{key}{ending}"
         job = making.convert_job(source, output, name=f"convert-{key}", **how)
         return str(output), (self._add("convert", job), *self.drawn), key
@@ -152,7 +156,7 @@ class Builder:
             raise InputError(f"it has seeds and SEED {words[words.index('SEED') + 1]}; give one")
         return list(seeds_of(seeds, pretraining.load(row.pretrain, words).SEED))
 
-    def _pretrained(self, row: Row, seed: int | None) -> tuple[str, tuple[str, ...], str]:
+    def _pretrained(self, row: Row, seed: int | None) -> Start:
         """The row's pretraining with a seed, and what comes of it."""
         job, vit = self._pretrain(row, row.pretrain, row.options, row.name, seed)
         key = job.outputs[0].parent.name
@@ -281,6 +285,10 @@ class Builder:
             folder = folder.with_name(f"{folder.name}-{wanted[:8]}")
         self.hashes[folder] = wanted
         return folder
+
+
+def _seeds_of(free: FreeJob) -> list[int | None]:
+    return [*seeds_of(free.seeds)] or [None]
 
 
 def _sizes(config: str) -> list[str]:

@@ -25,7 +25,7 @@ def of_pretraining(config: str, words: Sequence[str], gpus: int) -> float | None
     if not gpus or not known or any(key not in (*FREE, "SEED") for key in words[::2]):
         return None
     hours = presets.find(config).gpu_hours()
-    return hours and hours / gpus
+    return hours / gpus if hours else None
 
 
 def of_fine_tuning(config: Path, options: Sequence[str], gpus: int) -> float | None:
@@ -33,7 +33,9 @@ def of_fine_tuning(config: Path, options: Sequence[str], gpus: int) -> float | N
     if not gpus or any(key not in SAME_TIME for key in options[::2]):
         return None
     cost = _fine_tunings().get(config.stem)
-    return cost and presets.gpu_hours(cost, f"{config.stem} in {FINE_TUNINGS}") / gpus
+    if not cost:
+        return None
+    return presets.gpu_hours(cost, f"{config.stem} in {FINE_TUNINGS}") / gpus
 
 
 @cache

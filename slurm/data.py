@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
 from densessl.core.errors import InputError, unknown
 from densessl.d2_transfer.protocols import DENSE, DETECTION, family_of, room
 
@@ -94,7 +96,7 @@ def parse(words: Sequence[str], folder: Path) -> Data:
     return Data(root, folder / LINKS if named else root, named)
 
 
-def folders_of(cfg) -> tuple[str, ...]:
+def folders_of(cfg: CfgNode) -> tuple[str, ...]:
     """The folders that a protocol's config reads, below that of the data sets."""
     family = family_of(cfg)
     if family == DENSE:

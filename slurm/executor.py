@@ -5,8 +5,9 @@ import shlex
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from submitit import SlurmExecutor, SlurmJob
+from submitit import Job, SlurmExecutor, SlurmJob
 from submitit.core.utils import DelayedSubmission
 
 from . import commands
@@ -43,7 +44,7 @@ class Executor(SlurmExecutor):
 
     def _internal_process_submissions(
         self, delayed_submissions: Sequence[DelayedSubmission]
-    ) -> list[SlurmJob]:
+    ) -> list[Job[Any]]:
         self.count = len(delayed_submissions)
         self.folder.mkdir(parents=True, exist_ok=True)
         token = uuid.uuid4().hex
@@ -61,7 +62,9 @@ class Executor(SlurmExecutor):
             raise
         names = [f"{number}_{n}" for n in range(self.count)] if self.count > 1 else [number]
         processes = list(range(self._num_tasks()))
-        jobs = [SlurmJob(folder=self.folder, job_id=name, tasks=processes) for name in names]
+        jobs: list[Job] = [
+            SlurmJob(folder=self.folder, job_id=name, tasks=processes) for name in names
+        ]
         for job, pickle in zip(jobs, pickles, strict=True):  # the job waits for its own
             job.paths.move_temporary_file(pickle, "submitted_pickle")
         jobs[0].paths.move_temporary_file(script, "submission_file")

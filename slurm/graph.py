@@ -149,7 +149,7 @@ class Finished:
 
     def _key(self, name: str) -> str:
         job = self.jobs[name]
-        own = list(job.content) or [list(map(str, job.argv)), job.env]
+        own: list = list(job.content) or [list(map(str, job.argv)), job.env]
         parts = [own, [self._left(need) for need in job.before]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

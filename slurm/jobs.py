@@ -224,7 +224,7 @@ def _resolve(protocol: str, variant: str | None, processes: int, **how: Any) -> 
 _resolve_once = lru_cache(maxsize=None)(_resolve)  # a table asks for the same one for every row
 
 
-def transfer_hash(cfg) -> str:
+def transfer_hash(cfg: Any) -> str:
     """The hash of a protocol's config (or of a ``config.yaml`` read), as records hold it."""
     from densessl.d2_transfer import results, run
 

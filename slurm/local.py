@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from densessl.core.errors import DenseSSLError, StoppedEarly
 from densessl.core.files import clear_partials
@@ -57,7 +58,8 @@ def run_local(
     """
     folder = Path(folder)
     check_names(jobs)
-    waiting, settled = in_order(jobs), set()
+    waiting = in_order(jobs)
+    settled: set[str] = set()
     done = Finished(waiting, folder)
     failed: dict[str, JobFailed] = {}
     left: set[str] = set()
@@ -136,8 +138,8 @@ def _run(
 
     def ended(state: str, error: str = "", why: str = "") -> None:
         board.set(job.name, state, seconds)
-        values = {"state": state, "code": code, "error": error, "why": why, "updated": now()}
-        write_state(done.folder, job.name, replace(said, **values))
+        change: dict[str, Any] = {"state": state, "code": code, "error": error, "why": why}
+        write_state(done.folder, job.name, replace(said, updated=now(), **change))
 
     with open(log, "ab") as stream:
         stream.write(os.fsencode(f"$ {shlex.join(job.command)}\n"))
@@ -192,11 +194,11 @@ def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]
 
 
 @contextmanager
-def _stops():
+def _stops() -> Iterator[list[int]]:
     """A list that grows by one signal number at every Ctrl-C, SIGTERM or closed terminal."""
     received: list[int] = []
 
-    def note(number: int, frame) -> None:
+    def note(number: int, frame: object) -> None:
         received.append(signal.SIGTERM if number == signal.SIGHUP else number)
 
     with handled(note, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):

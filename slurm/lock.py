@@ -8,12 +8,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from densessl.core import form
 from densessl.core.errors import DenseSSLError, InputError
 from densessl.core.files import read_json, write_json
-from densessl.core.form import Form, fault
 from densessl.core.lock import locked
 
 from .queue import read_queue
@@ -49,7 +49,7 @@ class Owner:
         return queue is not None and self.slurm_job not in queue
 
 
-OWNER: Form = {each.name: each.type for each in fields(Owner)}
+OWNER = form.of_class(Owner)
 
 
 @contextmanager
@@ -88,7 +88,9 @@ def _read(file: Path) -> Owner | None:
         values = read_json(file)
     except (FileNotFoundError, ValueError):
         return None
-    return Owner(**values) if fault(values, OWNER) is None and len(values) == len(OWNER) else None
+    return (
+        Owner(**values) if form.fault(values, OWNER) is None and len(values) == len(OWNER) else None
+    )
 
 
 def _began(process: int) -> int:

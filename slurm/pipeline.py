@@ -129,8 +129,8 @@ def _rows_of(sections: Any, beside: bool, file: str) -> Iterator[Any]:
 
 def _check(spec: Spec, file: str) -> None:
     """InputError for what is wrong with the file as a whole."""
-    for key, entries in (("rows", spec.rows), ("jobs", spec.jobs)):
-        names = [each.method if key == "rows" else each.name for each in entries]
+    methods, jobs = [row.method for row in spec.rows], [job.name for job in spec.jobs]
+    for key, names in (("rows", methods), ("jobs", jobs)):
         if double := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"{key} in {file}: '{double[0]}' stands there twice")
     if not (spec.rows and spec.protocols) and not spec.jobs:
@@ -142,8 +142,8 @@ def _check(spec: Spec, file: str) -> None:
         check_seeds(job.seeds, f"'{job.name}' of jobs in {file}")
     if spec.seeds is not None and not any(row.pretrain for row in spec.rows):
         raise InputError(f"{file} has seeds, but no row is pretrained")
-    named = {"rows": [row.name for row in spec.rows], "jobs": [job.name for job in spec.jobs]}
-    named["protocols"] = [protocol.folder for protocol in spec.protocols]
+    folders = [protocol.folder for protocol in spec.protocols if protocol.folder]
+    named = {"rows": [row.name for row in spec.rows], "jobs": jobs, "protocols": folders}
     for key, names in named.items():
         for name in filter(None, names):
             if not NAME.fullmatch(name):

@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def load(args) -> Pipeline:
+def load(args: Namespace) -> Pipeline:
     """The jobs that the parsed arguments name; InputError."""
     folder = Path(args.output_dir).absolute()
     weights = {}

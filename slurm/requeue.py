@@ -5,12 +5,16 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from densessl.core.errors import DenseSSLError
 
 from .queue import read_queue
 from .settings import Cluster
 from .state import read_graph
+
+if TYPE_CHECKING:
+    from submitit.core.job_environment import JobEnvironment
 
 TRIES = (1, 2, 4, 0)  # seconds after each
 logger = logging.getLogger("densessl")
@@ -25,7 +29,7 @@ def is_running(slurm_job: str) -> bool:
     return queued is not None and queued.state == "RUNNING"
 
 
-def queue_again(environment, folder: Path, name: str, requeues: int) -> None:
+def queue_again(environment: "JobEnvironment", folder: Path, name: str, requeues: int) -> None:
     """Have SLURM queue this job again, under its own number; else submit it anew.
 
     ``environment`` is Submitit's. Some compute nodes have no scontrol, or may not use it: then the

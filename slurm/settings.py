@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -93,7 +94,8 @@ class Cluster:
     def of(self, job: Job) -> Settings:
         """What this job is submitted with."""
         verb = str(job.argv[0]) if job.program[-1] == "densessl" and job.argv else ""
-        made = replace(Settings(), **{**self.base, **self.verbs.get(verb, {}), **self.flags})
+        given: dict[str, Any] = {**self.base, **self.verbs.get(verb, {}), **self.flags}
+        made = replace(Settings(), **given)
         if made.time and minutes(made.time) * 60 <= made.signal_delay + EARLY:
             raise InputError(
                 f"the time limit of '{job.name}' is {understood(made.time)}, and signal_delay "

@@ -16,15 +16,15 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import NoneType
-from typing import get_args
+from typing import TypeVar
 
 from densessl.core.errors import InputError
 from densessl.core.files import read_json, write_json, write_text
-from densessl.core.form import Form, fault
+from densessl.core.form import Form, fault, of_class
 
 from .graph import Job, Resources, in_order
 
@@ -33,6 +33,7 @@ NUMBER = re.compile(r"\d+(_\d+)?", re.ASCII)  # of a job, in an array with its p
 BEGUN = ("jobs", "cluster", "state")  # one of these has a file of a job that was begun
 
 
+Read = TypeVar("Read")
 GRAPH_FORM: Form = {
     "settings": dict,
     "jobs": [
@@ -169,14 +170,14 @@ def read_submission(folder: Path, name: str) -> Submission | None:
     return None
 
 
-def _read(path: Path, kind: type):
+def _read(path: Path, kind: type[Read]) -> Read | None:
     try:
         values = read_json(path)
     except (FileNotFoundError, ValueError):
         return None
     values = {"why": ""} | values if isinstance(values, dict) else values
-    form: Form = {each.name: get_args(each.type) or each.type for each in fields(kind)}
-    return None if fault(values, form) else kind(**{name: values[name] for name in form})
+    keys = of_class(kind)
+    return None if fault(values, keys) else kind(**{name: values[name] for name in keys})
 
 
 def cancel(folder: Path) -> None:

@@ -189,7 +189,7 @@ def _active(jobs: Sequence[Job], folder: Path, finished: Finished) -> dict[str, 
     for job in jobs:
         submission = state.read_submission(folder, job.name)
         queued = queue.get(submission.slurm_job) if submission else None
-        if queued is None or finished.seconds(job.name) is not None:
+        if submission is None or queued is None or finished.seconds(job.name) is not None:
             continue
         said = state.read_state(folder, job.name)
         if queued.state == ENDING and not (said and said.state == "requeued"):

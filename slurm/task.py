@@ -20,6 +20,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from densessl.core import names
 from densessl.core.errors import InputError, StoppedEarly
@@ -32,6 +33,9 @@ from .graph import Finished, Job
 from .local import TAIL
 from .state import State, is_cancelled, now, read_state, read_submission, write_state
 from .stops import Stops
+
+if TYPE_CHECKING:
+    from submitit.core.job_environment import JobEnvironment
 
 STOPPED = StoppedEarly.exit_code
 STOPPED_CODES = (STOPPED, -signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
@@ -81,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
 class _Run:
     """One process's part in one run of a job."""
 
-    def __init__(self, task: Task, environment):
+    def __init__(self, task: Task, environment: "JobEnvironment"):
         self.task, self.environment = task, environment
         self.folder = Path(task.folder)
         self.finished = Finished(task.jobs, task.folder)
@@ -133,10 +137,10 @@ class _Run:
     def _begin(self) -> None:
         """Count where this run stands, and say that it runs."""
         before = read_state(self.folder, self.task.name)
-        same = before is not None and before.slurm_job == self.environment.job_id
-        self.state.requeues = before.requeues if same else self.task.requeues
-        if same:
+        self.state.requeues = self.task.requeues
+        if before is not None and before.slurm_job == self.environment.job_id:
             by_slurm = before.state != "requeued"  # a node failed, or SLURM preempted the job
+            self.state.requeues = before.requeues
             self.state.restarts = before.restarts + by_slurm
         if self.rank == 0:
             for old in self.verdict.parent.glob("*"):

@@ -8,7 +8,8 @@ Example: ``fault({"a": [1, "x"]}, {"a": [int]}) == "'a.1' is 'x', expected int"`
 """
 
 import os
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast, get_args
 
 from .errors import InputError
 from .files import read_object
@@ -56,6 +57,11 @@ def _kind(value: Any, kinds: tuple, at: str) -> str | None:
 
 def _below(at: str, key: Any) -> str:
     return brief(f"{at}.{key}" if at else key)
+
+
+def of_class(kind: type) -> dict[str, Form]:
+    """That of a dataclass of plain values."""
+    return {each.name: get_args(each.type) or cast(type, each.type) for each in fields(kind)}
 
 
 def read(path: str | os.PathLike, what: str, form: Form) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The task ``cls``: class folders, measured by linear classifiers of frozen features."""
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from densessl.d2_transfer.classification.folders import read_folders
 from densessl.d2_transfer.classification.images import Images
 
 from . import linking
-from .model import Protocol, Reads
+from .model import Protocol, Reads, Timing
 
 FOLDER = "classes"  # of links to both folders, below data/ in the study's
 STEPS = {"cpu": (400, 200, 100), "cuda": (5000, 2500, 1250)}  # of the classifier, by effort
@@ -61,9 +61,7 @@ class Classes:
             options |= {"TEST.IMS_PER_BATCH": "64", "DATALOADER.NUM_WORKERS": "0"}
         return (Protocol("linear", "dino", "linear/top1_best_lr", options),)
 
-    def trial_seconds(
-        self, network: str, cuda: bool
-    ) -> tuple[Callable[[int, int], float], Callable[[int], float]]:
+    def trial_seconds(self, network: str, cuda: bool) -> Timing:
         from ..jobs import resolved
         from .speeds import Classifier
 

@@ -3,16 +3,18 @@
 import json
 import os
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
 from densessl.core.files import decode, write_json
 from densessl.d2_transfer.datasets import custom
 
-from .model import Protocol, Reads
+from .model import Protocol, Reads, Timing
 
 PROTOCOLS = {"det": ("custom_det", "bbox/AP"), "mask": ("custom_mask", "segm/AP")}
 JSON = "annotations.json"
@@ -73,17 +75,16 @@ class Coco:
             options["DATALOADER.NUM_WORKERS"] = "0"
         return (Protocol(name, "", metric, options),)
 
-    def trial_seconds(
-        self, network: str, cuda: bool
-    ) -> tuple[Callable[[int, int], float], Callable[[int], float]]:
+    def trial_seconds(self, network: str, cuda: bool) -> Timing:
         from ..jobs import resolved
         from .speeds import Detector
 
-        def cfg(effort: int):
+        def cfg(effort: int) -> CfgNode:
             (protocol,) = self.protocols(network, cuda, effort)
             words = [word for pair in protocol.options.items() for word in pair]
-            how = {"gpus": int(cuda), "mini": self.mini, "custom": self.data}
-            return resolved(protocol.name, None, words, **how).cfg
+            return resolved(
+                protocol.name, None, words, gpus=int(cuda), custom=self.data, mini=self.mini
+            ).cfg
 
         detector = Detector(cfg(0), self.data)
         steps = [cfg(effort).SOLVER.MAX_ITER for effort in range(self.efforts)]
@@ -111,7 +112,7 @@ class Coco:
 
 def read(args: Namespace, folder: Path) -> Coco:
     """The files that ``--train`` and ``--val`` name, ``JSON:IMAGES``, checked whole; InputError."""
-    places = {}
+    places: dict[str, str] = {}
     for split in ("train", "val"):
         word = getattr(args, split)
         file, _, images = word.partition(os.pathsep)

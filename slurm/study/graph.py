@@ -15,9 +15,13 @@ from densessl.d2_transfer.protocols import find
 from .. import jobs as making
 from ..graph import Job, Resources
 from . import linking
+from .classes import Classes
+from .coco import Coco
 from .draws import Share, draw
 from .model import GIVEN, PRETRAINED, Arm, Plan, Protocol
+from .segmentation import Segmentation
 
+Data = Classes | Coco | Segmentation
 DETERMINISTIC = ("custom_semseg",)  # protocols in which of given weights nothing is random
 
 
@@ -43,7 +47,7 @@ def measured(folder: Path, arm: str) -> Path:
 class Graph:
     """The jobs of ``plan`` on ``data`` in ``folder``; what a subset needs is written first."""
 
-    def __init__(self, plan: Plan, data, folder: Path, machines: Machines):
+    def __init__(self, plan: Plan, data: Data, folder: Path, machines: Machines):
         self.plan, self.data, self.folder, self.machines = plan, data, folder, machines
         self._own: dict[tuple, object] = {}
 
@@ -88,7 +92,7 @@ class Graph:
                 yield self._trial(arm, seed, protocol, share)
 
     def _trial(self, arm: Arm, seed: int, protocol: Protocol, share: Share) -> Job:
-        start, needs = arm.weights or arm.name, ()
+        start, needs = arm.weights or arm.name, tuple[str, ...]()
         if arm.kind == PRETRAINED:
             job = self.pretrainings(arm)[seed]
             start, needs = str(job.outputs[0]), (job.name,)

@@ -1,6 +1,6 @@
 """What a study consists of, and its file ``study.json``: the plan that every job of it reads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,11 @@ from .draws import Share
 FILE = "study.json"
 SCHEMA = 1
 RANDOM, GIVEN, PRETRAINED = "random", "given", "pretrained"  # kinds of arms
+
+
+# Seconds of a trial by its effort and its labelled images; of what a network's trials share, by
+# effort.
+Timing = tuple[Callable[[int, int], float], Callable[[int], float]]
 
 
 @dataclass(frozen=True)

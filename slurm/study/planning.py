@@ -22,7 +22,7 @@ from ..jobs import RANDOM_STARTS as CONTROLS
 from ..pipeline import NAME
 from . import draws, recipe
 from .budget import Costs, Fitting, Offer
-from .graph import Machines
+from .graph import Data, Machines
 from .model import GIVEN, PRETRAINED, RANDOM, Arm, Plan, parse_duration, unique
 from .recipe import Recipe
 
@@ -38,14 +38,18 @@ DECIDES = (
     "labels",
     "network",
     "steps",
+    "classes",
+    "ignore",
+    "image_suffix",
+    "mask_suffix",
+    "mini",
 )
-DECIDES += ("classes", "ignore", "image_suffix", "mask_suffix", "mini")
 
 
 class Planner:
     """What the command asks for, checked; :meth:`plan` measures, and fits it into the budget."""
 
-    def __init__(self, args: Namespace, folder: Path, data, machines: Machines, command: str):
+    def __init__(self, args: Namespace, folder: Path, data: Data, machines: Machines, command: str):
         self.args, self.folder, self.data = args, folder, data
         self.machines, self.command = machines, command
         self.budget = parse_duration(args.budget, "--budget") if args.budget else None
@@ -150,6 +154,7 @@ class Planner:
 
     def _pretrained(self, each: Recipe, most: int | None, seeds: int, costs: Costs | None) -> Arm:
         words, cfg = each.words(most)
+        batch = cfg.SOLVER.BATCH_SIZE
         return Arm(
             each.name,
             PRETRAINED,
@@ -158,7 +163,7 @@ class Planner:
             pretrainings=seeds,
             steps=recipe.run_steps(cfg, self.images.number),
             steps_full=each.full,
-            images_per_second=costs and round(costs.step.images_per_second(each), 2),
+            images_per_second=round(batch / costs.step(each), 2) if costs else None,
         )
 
     def _expected(self, offer: Offer, arms: Sequence[Arm], costs: Costs) -> dict[str, float]:

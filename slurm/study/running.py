@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from densessl.core.progress import duration
 from ..graph import MARKER
 from ..local import run_local
 from . import classes, coco, model, segmentation
-from .graph import Graph, Machines
+from .graph import Data, Graph, Machines
 from .model import PRETRAINED, Plan
 from .planning import Planner, told
 from .watch import Watch
 
-READERS = {
+READERS: dict[str, Callable[[Namespace, Path], Data]] = {
     "semseg": segmentation.read,
     "det": coco.read,
     "mask": coco.read,
@@ -58,12 +59,16 @@ def planned(args: Namespace, folder: Path, line: str) -> tuple[Plan, Graph]:
 
 def graph_of(folder: Path) -> Graph:
     """The graph of the study in a folder, for one of its jobs."""
-    plan = model.read(folder)
-    if plan is None:
-        raise InputError(f"{folder} holds no {model.FILE}: it is no folder of a study")
+    plan = _read(folder)
     args = Namespace(**plan.told)
     machines = Machines(gpus=plan.told["gpus"])
     return Graph(plan, READERS[plan.task](args, folder), folder, machines)
+
+
+def _read(folder: Path) -> Plan:
+    if (plan := model.read(folder)) is None:
+        raise InputError(f"{folder} holds no {model.FILE}: it is no folder of a study")
+    return plan
 
 
 def _machines(args: Namespace) -> Machines:
@@ -130,7 +135,7 @@ def page(folder: Path) -> None:
     """Write what pretrainings took into the plan, and the page."""
     from densessl.d2_transfer.report.study_page import write_study_page
 
-    plan = model.read(folder)
+    plan = _read(folder)
     arms = [
         replace(arm, seconds=_mean_seconds(folder, arm.name, arm.pretrainings))
         if arm.kind == PRETRAINED

@@ -2,10 +2,11 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,7 @@ from densessl.d2_transfer.dense_probes.own import OwnData, read_own
 from densessl.probes import pairs
 
 from . import linking
-from .model import Protocol, Reads
+from .model import Protocol, Reads, Timing
 
 IMAGES, MASKS = ("images",), ("labels", "masks")
 ANNOTATED = "annot"  # SegNet's tutorial: train and trainannot
@@ -71,7 +72,7 @@ class Segmentation:
             options |= {"LINEAR.STEPS": "100", "DATALOADER.NUM_WORKERS": "0"}
         return (Protocol("custom_semseg", "linear", "sem_seg/mIoU", options),)
 
-    def trial_seconds(self, network: str, cuda: bool) -> tuple[Callable[[int, int], float], float]:
+    def trial_seconds(self, network: str, cuda: bool) -> Timing:
         """Of an effort and so many labelled images, and beside that of each network, whose
         features of the validation images all trials share. A few seconds of it are run here."""
         from ..jobs import resolved
@@ -122,13 +123,13 @@ class Segmentation:
         """A subset as folders of links."""
         train = self.data.train
         for kind, files in (("images", train.images), ("masks", train.masks)):
-            home = Path(self.places[f"train_{kind}"])
+            home = Path(str(self.places[f"train_{kind}"]))
             linking.link([files[number] for number in numbers], home, folder / kind)
 
 
 def read(args: Namespace, folder: Path) -> Segmentation:
     """The data that ``--train`` and ``--val`` name, checked whole; InputError."""
-    found = {}
+    found: dict[str, Any] = {}
     for split in ("train", "val"):
         images, masks = _folders(getattr(args, split), f"--{split}")
         found |= {f"{split}_images": str(images), f"{split}_masks": str(masks)}

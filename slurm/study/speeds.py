@@ -17,6 +17,7 @@ from densessl.d2_transfer.classification.networks import build_backbone
 from densessl.d2_transfer.datasets import custom
 from densessl.d2_transfer.dense_probes.data import read
 from densessl.d2_transfer.dense_probes.loading import Samples
+from densessl.d2_transfer.dense_probes.own import OwnData
 from densessl.d2_transfer.dense_probes.probing import levels_of
 from densessl.d2_transfer.trials import detectron2_log
 from densessl.pretrain import advise_trial
@@ -35,20 +36,17 @@ class Steps:
 
     def __init__(self, source: ImageSource):
         self.source = source
-        self.speeds: dict[tuple, float] = {}  # images a second
-
-    def images_per_second(self, recipe: Recipe) -> float:
-        key = (recipe.config, recipe.view)
-        if key not in self.speeds:
-            advice = recipe.advice(100)
-            share = advice.cfg.SOLVER.BATCH_SIZE // advice.processes
-            trial = advise_trial.measure(advice.cfg, self.source, share, SECONDS)
-            self.speeds[key] = trial.images_per_second * advice.processes
-        return self.speeds[key]
+        self.seconds: dict[tuple, float] = {}
 
     def __call__(self, recipe: Recipe) -> float:
-        batch = recipe.advice(100).cfg.SOLVER.BATCH_SIZE
-        return batch / self.images_per_second(recipe)
+        key = (recipe.config, recipe.view)
+        if key not in self.seconds:
+            advice = recipe.advice(100)
+            batch = advice.cfg.SOLVER.BATCH_SIZE
+            share = batch // advice.processes
+            trial = advise_trial.measure(advice.cfg, self.source, share, SECONDS)
+            self.seconds[key] = batch / (trial.images_per_second * advice.processes)
+        return self.seconds[key]
 
 
 class Probe:
@@ -58,7 +56,7 @@ class Probe:
     fit for each position, the evaluation of an image.
     """
 
-    def __init__(self, cfg: CfgNode, own, validation: int):
+    def __init__(self, cfg: CfgNode, own: OwnData, validation: int):
         train, _ = read(cfg, own)
         device = torch.device(cfg.MODEL.DEVICE)
         network = build_backbone(cfg.MODEL.BACKBONE, "", cfg.INPUT.SIZE, 0).eval().to(device)
@@ -120,7 +118,7 @@ class Detector:
     """``step``: seconds of an iteration; ``image``: of the evaluation of an image; ``beside``: of
     what comes before and after. Measured with a detector of a random start."""
 
-    def __init__(self, cfg, data: custom.Custom):
+    def __init__(self, cfg: CfgNode, data: custom.Custom):
         began = time.perf_counter()
         from detectron2.utils.events import EventStorage
 
