@@ -9,7 +9,9 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,7 +20,7 @@ from pathlib import Path
 from densessl.core import install, limits
 from densessl.core.parser import Parser
 
-from .protocols import DENSE, PROTOCOLS
+from .protocols import DENSE, DETECTION, PROTOCOLS
 
 OK, MISSING, OPTIONAL = "ok", "missing", "optional"  # optional: absent, and the main job runs
 LIBRARIES = {  # import name: distribution, of what the main job imports besides torch
@@ -109,6 +111,7 @@ def examine() -> list[Finding]:
         _libraries,
         _detectron2,
         _packages,
+        _reading,
         _cluster,
         _data_sets,
         _disk,
@@ -228,6 +231,42 @@ def _package(part: str, module: str, name: str, extra: str, state: str = OPTIONA
     if error := _import_error(module):
         return Finding(part, state, error, install.command(extra))
     return Finding(part, OK, _version(name))
+
+
+def _reading() -> list[Finding]:
+    """An image of each data set for Detectron2, drawn in miniature, as a trial reads it."""
+    from . import compat, datasets, resolve, trainer
+
+    compat.setup()
+    from detectron2.data import DatasetCatalog
+
+    failed = {}
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder, "scenes")
+        size = ["--train", "8", "--val", "2", "--size", "64", "--workers", "1"]
+        draw = [sys.executable, "-m", "densessl", "scenes", str(drawn), *size]
+        done = subprocess.run(draw, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr.strip() or "no message").splitlines()[-1]
+            return [Finding("readers", OPTIONAL, f"not tried, as nothing could be drawn: {said}")]
+        datasets.register(drawn)
+        read = {
+            name: protocol.name
+            for protocol in PROTOCOLS.values()
+            if protocol.family == DETECTION and not protocol.needs
+            for name in protocol.datasets
+        }
+        for name, protocol in read.items():
+            try:
+                cfg = resolve.resolve(protocol, gpus=1, mini=True, cuda=False)
+                trainer.build_mapper(cfg, is_train=True)(DatasetCatalog.get(name)[0])
+            except Exception as error:  # whatever a package of another version raises
+                failed[name] = f"{name}: {type(error).__name__}: {error}"
+    if failed:
+        return [
+            Finding("readers", OPTIONAL, "; ".join(failed.values()), install.command("transfer"))
+        ]
+    return [Finding("readers", OK, f"an image of each of {len(read)} data sets was read")]
 
 
 def _cluster() -> list[Finding]:

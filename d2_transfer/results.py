@@ -43,6 +43,19 @@ ADDED = {
     "DATASETS.TRAIN_LIST": "",
     "DATASETS.TEST_LIST": "",
 }
+# Options that the official main of Detectron2 has and 0.5 lacks, at what 0.5 does.
+OF_MAIN_ALONE = {
+    "DATALOADER.REPEAT_SQRT": True,
+    "FLOAT32_PRECISION": "",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": 0.5,
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": 50,
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
+    "SOLVER.BASE_LR_END": 0.0,
+    "SOLVER.NUM_DECAYS": 3,
+    "SOLVER.RESCALE_INTERVAL": False,
+}
+NOT_EVERYWHERE = ADDED | OF_MAIN_ALONE
 
 
 class WrongValue(InputError):
@@ -221,16 +234,16 @@ def config_fingerprint(config: dict[str, Any]) -> str:
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
     """``{"SOLVER.BASE_LR": 0.02, …}`` of a nested config, less what may differ between trials, and
-    less what older configs lack where it has its default."""
+    less what configs of before, or of Detectron2's other version, lack where it changes nothing."""
     return {
         name: "" if name in PLACES else _plain(value)
         for name, value in options.flat(config).items()
-        if name not in NOT_PART_OF_THE_EXPERIMENT and not _default_since(name, value)
+        if name not in NOT_PART_OF_THE_EXPERIMENT and not _changes_nothing(name, value)
     }
 
 
-def _default_since(name: str, value: Any) -> bool:
-    return name in ADDED and ADDED[name] == value
+def _changes_nothing(name: str, value: Any) -> bool:
+    return name in NOT_EVERYWHERE and NOT_EVERYWHERE[name] == value
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from densessl.core import files
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
 
-from . import results
+from . import compat, results
 from .datasets.custom import Custom
 from .launch import Machines
 from .weights import Weights
@@ -81,7 +81,8 @@ def finished(run: Run, cfg, trial: int, seed: int) -> results.Record | None:
     fingerprint = results.config_fingerprint(as_dict(cfg))
     if record.config_sha256 != fingerprint:
         other = results.config_of(record) or {}
-        raise _other_run(folder, differences(other, results.flat(as_dict(cfg))))
+        different = differences(other, results.flat(as_dict(cfg)))
+        raise _other_run(folder, different, record.versions.get("detectron2"))
     found = (record.seed, record.weights["sha256"], record.protocol, record.variant)
     wanted = (seed, run.weights.sha256, run.protocol, run.variant)
     names = ("seed", "weights sha256", "protocol", "variant")
@@ -115,7 +116,9 @@ def check_folder(run: Run, cfg) -> None:
     facts = run.folder / "run.json"
     if not facts.is_file():
         return
-    different = differences(files.read_object(facts, OF_RUN), run.facts())
+    of_run = files.read_object(facts, OF_RUN)
+    detectron2 = of_run.pop("detectron2", None)
+    different = differences(of_run, run.facts())
     written = read_mapping(run.folder / "config.yaml", OF_RUN)
     there, here = results.flat(written), results.flat(as_dict(cfg))
     evaluated = [*run.folder.glob("trial_*/result.json")]
@@ -124,7 +127,7 @@ def check_folder(run: Run, cfg) -> None:
     different += differences(there, here)
     begun = [*run.folder.glob("trial_*/last_checkpoint"), *evaluated]
     if different and begun:  # a folder in which nothing came to be saved may be taken over
-        raise _other_run(run.folder, different)
+        raise _other_run(run.folder, different, detectron2)
 
 
 def _trained_on(options: dict) -> str | None:
@@ -135,14 +138,21 @@ def _trained_on(options: dict) -> str | None:
 def differences(there: dict, here: dict) -> list[str]:
     """Of two flat configs each key that differs, with both values."""
     return [
-        f"{key} {there.get(key)!r} there, {here.get(key)!r} here"
+        f"{key} {_value(there, key)} there, {_value(here, key)} here"
         for key in sorted(there.keys() | here.keys())
         if there.get(key) != here.get(key)
     ]
 
 
-def _other_run(folder: Path, different: list[str]) -> InputError:
+def _value(options: dict, key: str) -> str:
+    return repr(options[key]) if key in options else "(absent)"
+
+
+def _other_run(folder: Path, different: list[str], detectron2: str | None = None) -> InputError:
+    """``detectron2``: the version that the other run had, where it is known."""
     some = "; ".join(different[:5]) + ("; …" if len(different) > 5 else "")
+    if detectron2 and detectron2 != (here := compat.version()):
+        some += f"; Detectron2 {detectron2} there, {here} here"
     return InputError(
         f"{folder} holds another run ({some}); give the same command as before, or another -o"
     )
@@ -155,7 +165,8 @@ def as_dict(cfg) -> dict:
 
 def begin_folder(run: Run, cfg) -> None:
     files.write_text(run.folder / "config.yaml", cfg.dump())
-    files.write_json(run.folder / "run.json", run.facts())
+    version = {} if "TASK" in cfg else {"detectron2": compat.version()}
+    files.write_json(run.folder / "run.json", run.facts() | version)
 
 
 def begin_trial(run: Run, cfg, trial: int, seed: int) -> None:

@@ -22,7 +22,6 @@ from .semantic import Pair, SemanticLayout
 FOLDER = "cityscapes"
 CLASSES = 19
 IMAGE_END = "_leftImg8bit.png"
-OBJECTS = ("instanceIds.png", "labelIds.png", "polygons.json")  # as Detectron2's reader takes them
 FEW = 64  # images that one process reads before others have begun
 UNKNOWN = -1  # of label ids that Cityscapes does not have
 
@@ -92,13 +91,13 @@ class CityscapesInstances(Layout):
 
     def inspect(self, root: Path) -> Inspection:
         for module in ("cityscapesscripts", "shapely"):
-            _import(module)  # Detectron2's reader needs both
+            _import(module)  # the reader of objects needs both
         kinds = ("instanceIds.png", "polygons.json", "labelIds.png")
         found, all_frames = inspect_files(root, self.split, kinds)
         images, _ = folders(root, self.split)
         if strays := _strays(images):
             found.problems.append(
-                f"remove {some(strays)}: Detectron2's reader stops at other files"
+                f"remove {some(strays)}: Detectron2's own reader stops at other files"
             )
         if not found.problems:
             found.look(all_frames, _instance_problem)
@@ -220,30 +219,24 @@ def _import(module: str):
 def read_objects(root: Path, split: str) -> list[dict]:
     """Every image of a split with its objects, in Detectron2's format, by city and name.
 
-    In place of Detectron2's ``load_cityscapes_instances``, with the same reader of single files:
-    that one leaves its processes running, with the signal handlers of a trial, so that they never
-    end; and it reads in the order of the disk.
+    In place of Detectron2's ``load_cityscapes_instances``: that one leaves its processes running,
+    with the signal handlers of a trial, so that they never end; it reads in the order of the disk;
+    and the official main's imports a package of Meta's own (detectron2#5436).
     """
     compat.setup()
-    from detectron2.data.datasets.cityscapes import _cityscapes_files_to_dict
     from detectron2.utils.comm import get_world_size
 
-    numbers = contiguous_ids()
-    files = [
-        (str(frame.image), *(str(frame.file(kind)) for kind in OBJECTS))
-        for frame in frames(root, split)
-    ]
-    read_one = functools.partial(_cityscapes_files_to_dict, from_json=True, to_polygons=True)
+    from .cityscapes_objects import read_frame
+
+    files = frames(root, split)
+    read_one = functools.partial(read_frame, labels=_labels_of_objects())
     workers = 1 if len(files) <= FEW else max(limits.cores() // get_world_size(), 1)
     with pool.results(read_one, files, workers, forked=True) as records:
-        found = list(records)
-    for record in found:
-        for each in record["annotations"]:
-            each["category_id"] = numbers[each["category_id"]]
-    return found
+        return list(records)
 
 
-def contiguous_ids() -> dict[int, int]:
-    """Cityscapes' ids of the classes with instances, as 0 to 7, in ``thing_classes``' order."""
-    evaluated = [each.id for each in _labels() if each.hasInstances and not each.ignoreInEval]
-    return {id: number for number, id in enumerate(evaluated)}
+def _labels_of_objects() -> dict[str, tuple[int, int | None]]:
+    """Each label's id, and its class: 0 to 7 in ``thing_classes``' order, None for all others."""
+    evaluated = [each.name for each in _labels() if each.hasInstances and not each.ignoreInEval]
+    classes = {name: number for number, name in enumerate(evaluated)}
+    return {each.name: (each.id, classes.get(each.name)) for each in _labels()}

@@ -164,7 +164,7 @@ def difference(trials: Sequence[Record]) -> str:
     other = next((trial for trial in trials if trial.config_sha256 != first.config_sha256), None)
     if other is None:
         return ""
-    where = f" ({first.folder} and {other.folder})"
+    where = f" ({first.folder} and {other.folder}{_versions(first, other)})"
     ours, theirs = config_of(first), config_of(other)
     if ours is None or theirs is None:
         return f"their config hashes differ, and a config.yaml is missing to say where{where}"
@@ -180,6 +180,12 @@ def difference(trials: Sequence[Record]) -> str:
         )
     more = f", and {len(keys) - 6} more keys" if len(keys) > 6 else ""
     return "; ".join(keys[:6]) + more + where
+
+
+def _versions(*records: Record) -> str:
+    """Both versions of Detectron2 where they differ."""
+    found = [record.versions.get("detectron2") for record in records]
+    return f"; Detectron2 {' and '.join(map(str, found))}" if len(set(found)) > 1 else ""
 
 
 def span(seeds: list[int]) -> str:

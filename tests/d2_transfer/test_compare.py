@@ -52,6 +52,23 @@ def compared(a, b, **options):
     return compare((a, b), (results.collect([a]), results.collect([b])), **options)
 
 
+def test_trials_of_two_versions_of_detectron2_compare_until_an_option_differs(trials):
+    """The official main has options that 0.5 lacks; at 0.5's behaviour they are no difference."""
+    ours = trials("a", A, versions={"detectron2": "0.5"})
+    mains = {"FLOAT32_PRECISION": "", "DATALOADER": {"REPEAT_SQRT": True}}
+    theirs = trials("b", B, config=mains, versions={"detectron2": "0.6"})
+    assert compared(ours, theirs).differences["bbox/AP"].mean == pytest.approx(
+        sum(B) / len(B) - sum(A) / len(A)
+    )
+    kept = {record.versions["detectron2"] for record in results.collect([ours, theirs])}
+    assert kept == {"0.5", "0.6"}
+    other = trials("c", B, config={"FLOAT32_PRECISION": "high"}, versions={"detectron2": "0.6"})
+    with pytest.raises(InputError) as caught:
+        compared(ours, other)
+    assert "FLOAT32_PRECISION is (absent) and high" in str(caught.value)
+    assert "Detectron2 0.5 and 0.6" in str(caught.value)
+
+
 def test_paired_is_scipys_and_the_tables_interval():
     found, theirs = paired(A, B), stats.ttest_rel(B, A)
     low, high = theirs.confidence_interval(0.95)

@@ -1,10 +1,12 @@
 """The checks of the data sets, and Detectron2's catalogs pointed at a folder."""
 
 import functools
+import importlib
 import json
 import logging
 import multiprocessing
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +30,8 @@ COARSE = [name for name in datasets.LAYOUTS if name.startswith(("coco_stuff", "c
 DRAWN = [  # in scenes, with labels that Detectron2 can read
     name for name, layout in datasets.LAYOUTS.items() if layout.drawn and name not in COARSE
 ]
+
+METAS = "deeplearning.projects.cityscapesApi"  # a package of Meta's own, detectron2#5436
 
 
 def test_scenes_pass_for_every_protocol(scenes):
@@ -305,8 +309,11 @@ def test_keypoints_and_cityscapes_have_what_detectron2_gives_its_own(scenes):
 @pytest.mark.parametrize("few", [0, 64])
 def test_cityscapes_objects_are_those_of_detectron2s_own_reader(scenes, monkeypatch, few):
     """``few`` 0: in other processes, which end although a trial's signal handlers are set."""
+    from cityscapesscripts.helpers import labels
     from detectron2.data.datasets.cityscapes import load_cityscapes_instances
 
+    # the official main's own reader asks for it by Meta's name
+    monkeypatch.setitem(sys.modules, f"{METAS}.cityscapesscripts.helpers.labels", labels)
     monkeypatch.setattr(cityscapes, "FEW", few)
     with stoppable():
         found = cityscapes.read_objects(scenes, "val")
@@ -318,6 +325,50 @@ def test_cityscapes_objects_are_those_of_detectron2s_own_reader(scenes, monkeypa
     for process in multiprocessing.active_children():  # theirs
         process.terminate()
         process.join()
+
+
+def test_cityscapes_objects_need_nothing_of_metas(scenes, monkeypatch):
+    """As with the official main, whose own functions import a package that only Meta has."""
+    from detectron2.data.datasets import cityscapes as detectron2s
+
+    def as_in_main(*args, **kwargs):
+        importlib.import_module(f"{METAS}.cityscapesscripts.helpers.labels")
+
+    for name in ("_cityscapes_files_to_dict", "load_cityscapes_instances"):
+        monkeypatch.setattr(detectron2s, name, as_in_main)
+    with pytest.raises(ModuleNotFoundError, match="deeplearning"):
+        detectron2s.load_cityscapes_instances()
+    assert any(record["annotations"] for record in cityscapes.read_objects(scenes, "train"))
+
+
+def write_frame(root, objects) -> cityscapes.Frame:
+    frame = cityscapes.Frame("a_0_0", root / f"a_0_0{cityscapes.IMAGE_END}", root)
+    content = {"imgHeight": 40, "imgWidth": 60, "objects": objects}
+    frame.file("polygons.json").write_text(json.dumps(content))
+    return frame
+
+
+def test_what_lies_over_an_object_is_cut_off(tmp_path):
+    from densessl.d2_transfer.datasets.cityscapes_objects import read_frame
+
+    labels = {"car": (26, 2), "pole": (17, None), "license plate": (-1, None)}
+    square = [[10, 10], [30, 10], [30, 30], [10, 30]]
+    bar = [[18, 0], [22, 0], [22, 39], [18, 39]]
+    drawn = [
+        {"label": "cargroup", "polygon": square},
+        {"label": "pole", "polygon": bar},
+        {"label": "license plate", "polygon": square},
+        {"label": "car", "polygon": square, "deleted": 1},
+    ]
+    found = read_frame(write_frame(tmp_path, drawn), labels)
+    assert (found["height"], found["width"], found["image_id"]) == (40, 60, "a_0_0_leftImg8bit.png")
+    (car,) = found["annotations"]
+    assert car["iscrowd"] and car["category_id"] == 2 and len(car["segmentation"]) == 2
+    assert car["bbox"] == (10.0, 10.0, 31.0, 31.0)  # half a pixel more than the pixels' middles
+    hidden = read_frame(
+        write_frame(tmp_path, [drawn[0], {"label": "car", "polygon": square}]), labels
+    )
+    assert [each["iscrowd"] for each in hidden["annotations"]] == [False]
 
 
 def test_voc_classes_are_those_of_detectron2_and_of_the_masks():

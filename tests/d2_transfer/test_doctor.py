@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -38,10 +39,30 @@ def test_here_the_main_job_can_run(capsys, monkeypatch, tmp_path):
     assert densessl.main(["doctor"]) == 0
     output = capsys.readouterr().out
     states = lines_of(output)
-    for part in ("Python", "torch", "torchvision", "libraries", "Detectron2", "pycocotools"):
+    for part in (
+        "Python",
+        "torch",
+        "torchvision",
+        "libraries",
+        "Detectron2",
+        "pycocotools",
+        "readers",
+    ):
         assert states[part] == "ok"
     assert states["VOC"] == states["COCO"] == "optional"
     assert "\x1b" not in output  # no colours when piped
+
+
+def test_a_data_set_that_detectron2_cannot_read_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "shapely", None)  # importing it now fails
+    monkeypatch.delitem(
+        sys.modules, "densessl.d2_transfer.datasets.cityscapes_objects", raising=False
+    )
+    (found,) = doctor._reading()
+    assert (found.part, found.state, found.fix) == ("readers", doctor.OPTIONAL, "make setup")
+    named = re.findall(r"(\w+): ModuleNotFoundError: import of shapely", found.detail)
+    assert named == [f"cityscapes_fine_instance_seg_{split}" for split in ("train", "val")]
+    assert "coco" not in found.detail
 
 
 def test_every_line_that_is_not_ok_and_can_be_mended_says_how(monkeypatch, tmp_path):

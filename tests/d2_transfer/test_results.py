@@ -157,6 +157,30 @@ def test_nesting_without_end_is_no_record(tmp_path):
         results.load(tmp_path)
 
 
+MAINS = {  # what get_cfg() of Detectron2's official main has beside 0.5's, at its defaults
+    "DATALOADER.REPEAT_SQRT": True,
+    "FLOAT32_PRECISION": "",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": 0.5,
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": 50,
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
+    "SOLVER.BASE_LR_END": 0.0,
+    "SOLVER.NUM_DECAYS": 3,
+    "SOLVER.RESCALE_INTERVAL": False,
+}
+
+
+def with_options(config: CfgNode, flat: dict) -> CfgNode:
+    """With more options, as another version of Detectron2 has them."""
+    for name, value in flat.items():
+        *groups, leaf = name.split(".")
+        node = config
+        for group in groups:
+            node = node.setdefault(group, CfgNode())
+        node[leaf] = value
+    return config
+
+
 def test_the_fingerprint_ignores_what_may_differ_and_sees_everything_else():
     def config(**changes):
         cfg = CfgNode({"OUTPUT_DIR": "a", "SEED": 1})
@@ -171,5 +195,10 @@ def test_the_fingerprint_ignores_what_may_differ_and_sees_everything_else():
     assert results.config_fingerprint(config(**others)) == plain
     for change in ({"SOLVER.BASE_LR": 0.01}, {"MODEL.DEPTH": 18}, {"SOLVER.STEPS": (1, 2)}):
         assert results.config_fingerprint(config(**change)) != plain
+    # Keys of another version of Detectron2 count as soon as they change something.
+    assert results.config_fingerprint(with_options(config(), MAINS)) == plain
+    for key, value in MAINS.items():
+        other = not value if isinstance(value, bool) else f"{value}1"
+        assert results.config_fingerprint(with_options(config(), {key: other})) != plain, key
     # The same config read back from YAML: tuples are lists there, keys are in another order.
     assert results.config_fingerprint(yaml.safe_load(config().dump())) == plain

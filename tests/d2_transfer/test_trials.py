@@ -193,6 +193,33 @@ def test_a_folder_of_another_run_is_refused(finished, scenes, weights, change, s
     assert says in str(caught.value)
 
 
+def as_of_main(out, options: dict) -> None:
+    """Turn a run's files into those that the official main of Detectron2 would have left."""
+    run = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(run | {"detectron2": "0.6"}))
+    for folder in (out, out / "trial_1", out / "trial_2"):
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | options
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        if folder != out:
+            record = json.loads((folder / "result.json").read_text())
+            record["versions"]["detectron2"] = "0.6"
+            record["config_sha256"] = results.config_fingerprint(config)
+            (folder / "result.json").write_text(json.dumps(record))
+
+
+def test_a_run_of_another_version_of_detectron2_goes_on(finished, tmp_path, scenes, weights):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    as_of_main(out, {"FLOAT32_PRECISION": ""})
+    words = transfer(weights, out, scenes, tiny(2), "--trials", "2", "--seed", "5")
+    assert main.main(words) == 0
+    assert {each.versions["detectron2"] for each in results.collect([out])} == {"0.6"}
+    as_of_main(out, {"FLOAT32_PRECISION": "high"})
+    with pytest.raises(InputError) as caught:
+        main.main(words)
+    assert "FLOAT32_PRECISION 'high' there, (absent) here" in str(caught.value)
+    assert f"Detectron2 0.6 there, {compat.version()} here" in str(caught.value)
+
+
 def test_a_stopped_trial_is_saved_and_goes_on(tmp_path, scenes, monkeypatch):
     from densessl.d2_transfer import hooks, trainer
 
