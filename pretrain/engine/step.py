@@ -52,9 +52,11 @@ class Stepper:
         self._kept = [[torch.empty_like(b) for b in buffers] for buffers in self._moving]
 
     def state_bytes(self) -> int:
-        """How many bytes a checkpoint takes: model and momentum buffers."""
+        """How many bytes a checkpoint takes: the model, and the optimizer's state of each weight
+        (a momentum, or AdamW's two)."""
+        each = 2 if isinstance(self.optimizer, torch.optim.AdamW) else 1
         trained = sum(p.numel() * p.element_size() for p in self.parameters)
-        return trained + sum(
+        return each * trained + sum(
             t.numel() * t.element_size() for t in self.method.state_dict().values()
         )
 

@@ -94,6 +94,22 @@ def train(
         distributed.teardown()
 
 
+class OnCPU:
+    """Copies states from a GPU, each tensor once: a file holds what two of its dicts share once."""
+
+    def __init__(self) -> None:
+        self._copies: dict[tuple, torch.Tensor] = {}
+
+    def __call__(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: self._copy(value) for name, value in state.items()}
+
+    def _copy(self, value: torch.Tensor) -> torch.Tensor:
+        which = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if which not in self._copies:
+            self._copies[which] = value.cpu()
+        return self._copies[which]
+
+
 class Run:
     """One run of pretraining in ``folder``, new or found there."""
 
@@ -333,11 +349,11 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything that a run resuming from here needs; all processes must call it in step."""
         weights, backbone = self.method.state_dict(), self.method.backbone_state()
-        fpn = self.method.fpn_state()
+        fpn, copied = self.method.fpn_state(), OnCPU()
         return {
-            "model": {name: value.cpu() for name, value in weights.items()},
-            "backbone": {name: value.cpu() for name, value in backbone.items()},
-            **({} if fpn is None else {"fpn": {name: value.cpu() for name, value in fpn.items()}}),
+            "model": copied(weights),
+            "backbone": copied(backbone),
+            **({} if fpn is None else {"fpn": copied(fpn)}),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
             "iteration": self.iteration,

@@ -13,6 +13,7 @@ import torch
 from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.pretrain import config
 from densessl.pretrain.engine import resume
+from densessl.pretrain.engine import train as training
 from densessl.pretrain.engine.checkpoint import Checkpoints
 from densessl.pretrain.engine.train import Run, train
 from densessl.pretrain.views import apply_photometric, collate
@@ -243,6 +244,33 @@ def test_too_small_a_disk_is_said_before_anything_runs(tiny, monkeypatch):
     with pytest.raises(EnvironmentLacks, match=r"has 0.10 GB free, .* need 0.4\d GB"):
         train(cfg)
     assert not (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
+def test_a_checkpoint_takes_what_was_asked_of_the_disk(tiny, monkeypatch, optimizer):
+    asked = []
+    monkeypatch.setattr(training, "check_disk", lambda _, size, files: asked.append(size))
+    cfg = tiny("moco", None, "SOLVER.MAX_STEPS", 1, "SOLVER.OPTIMIZER", optimizer)
+    train(cfg)
+    (file,) = Path(cfg.OUTPUT_DIR).glob("checkpoints/*.pth")
+    beside = 400_000  # bytes of names, config and counters
+    assert asked[0] <= file.stat().st_size < asked[0] + beside
+
+
+def test_what_two_states_share_is_copied_once():
+    shared = torch.rand(3, 4, device="cpu")
+    moved = []
+
+    class OnGPU(torch.Tensor):  # counts the copies that a GPU's tensor would need
+        def cpu(self):
+            moved.append(self.data_ptr())
+            return self.as_subclass(torch.Tensor).clone()
+
+    one, alike = shared.as_subclass(OnGPU), shared.view(3, 4).as_subclass(OnGPU)
+    copied = training.OnCPU()
+    whole, part = copied({"a": one, "b": one[0]}), copied({"c": alike})
+    assert part["c"] is whole["a"] and len(moved) == 2
+    assert torch.equal(whole["b"], shared[0])
 
 
 @pytest.mark.parametrize("options", [("AMP", "bf16"), ("CHANNELS_LAST", True)])
