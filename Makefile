@@ -9,7 +9,7 @@ READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Where no number comes out of a kernel. What is not named here, a new file too, is tested on other processors.
-NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults \
+NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations \
   pretrain/test_advise* pretrain/test_audit* pretrain/test_con* pretrain/test_docs* pretrain/test_scenes* \
   pretrain/test_views_sources* pretrain/test_views_bad_input* \
   $(patsubst %,pretrain/test_engine_%*,checkpoint command facts loading lock logs order stops unreadable) \
@@ -17,7 +17,7 @@ NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults \
   protocol report results tables trials))
 
 # Pure functions: of tensors, text and numbers; no run, no process of its own.
-QUICK := tests/probes tests/decoding $(wildcard $(patsubst %,tests/%.py,core/knn/test_* \
+QUICK := tests/probes tests/decoding tests/annotations $(wildcard $(patsubst %,tests/%.py,core/knn/test_* \
   $(patsubst %,core/test_%,arrows errors lines names overrides text) \
   $(patsubst %,pretrain/test_%,correspondence* losses* engine_schedules views_geometry)))
 

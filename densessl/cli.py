@@ -17,6 +17,7 @@ VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of hel
     "inspect": ("d2_transfer.convert.inspection", "what a checkpoint is, and what it converts to"),
     "transfer": ("d2_transfer.main", "fine-tune under a paper's protocol, k trials, averaged"),
     "prepare": ("d2_transfer.datasets.prepare.main", "write the labels that a data set lacks"),
+    "data": ("annotations.main", "your annotations, in any form: what they hold, as COCO's JSON"),
     "table": ("d2_transfer.tables.main", "paper-style tables from trial records"),
     "compare": ("d2_transfer.compare.main", "is B better than A, as far as their trials tell"),
     "plot": ("d2_transfer.plots.main", "training curves, and the papers' figures from records"),

@@ -15,11 +15,12 @@ from densessl.cli import VERBS
 ROOT = Path(densessl.__file__).parents[1]
 BESIDE = ("pretrain", "d2_transfer", "slurm", "configs")  # these are densessl.NAME, too
 OUTSIDE = "benchmarks"  # imported as it is called
-FLOOR = {"core", "decoding", "probes", "weight_files"}
+FLOOR = {"core", "decoding", "annotations", "probes", "weight_files"}
 MAY_IMPORT = {
     "core": set(),
     "configs": {"core"},
     "decoding": {"core"},
+    "annotations": {"core", "decoding"},
     "probes": {"core", "decoding"},
     "weight_files": {"core"},
     "pretrain": FLOOR | {"configs"},

@@ -1,0 +1,347 @@
+"""What lies at a path: which of the formats, and the splits that it has."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from densessl.core import files
+from densessl.core.errors import InputError
+from densessl.core.names import one_line
+from densessl.decoding import is_image
+
+from . import coco, cvat, label_images, labelme, voc, yolo
+from .model import Dataset
+from .reading import BadFile, Pictures, below, json_of, xml_of
+
+FORMS = {
+    "COCO": "a JSON file with images, annotations and categories",
+    "Pascal VOC": "a folder of XML files, <annotation> each",
+    "YOLO": "data.yaml, or a folder of images with text files of labels",
+    "LabelMe": "a folder of JSON files with shapes",
+    "CVAT": "annotations.xml of 'CVAT for images 1.1' or 'CVAT for video 1.1'",
+    "masks": "folders images and masks, with PNG files",
+}
+SPLITS = {"train": "train", "training": "train", "valid": "val", "val": "val", "test": "test"}
+OF_IMAGES = ("images", "JPEGImages", "img", "imgs")
+OF_MASKS = ("masks", "labels", "SegmentationClass", "annotations", "mask")
+COCO_NAMES = ("_annotations.coco.json", "labels.json", "result.json")  # Roboflow, FiftyOne, …
+OF_OBJECTS = "instances_"  # where there are other JSON files of the same images
+NO_WORD = re.compile(r"[^a-z]+")
+PEEKED = 3  # files of a kind that are opened to tell what they are
+OBJECTS = "SegmentationObject"
+MASK_ENDS = ("_mask.png", "_masks.png", "_label.png")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set that was recognised: its format, its split, and what reads it."""
+
+    form: str
+    path: Path
+    split: str = ""
+    reader: Callable[[Dataset], None] = field(repr=False, default=lambda data: None)
+
+    def read(self) -> Dataset:
+        """All of it; what is wrong is in ``faults``."""
+        data = Dataset(self.form, self.path, self.split)
+        self.reader(data)
+        data.pictures.sort(key=lambda each: each.path)
+        return data
+
+
+def read(path: str | os.PathLike, split: str = "") -> Dataset:
+    """The data set at ``path``; of several splits that of the name ``split``.
+
+    Raises InputError where nothing is recognised, or several splits are and none is named.
+    """
+    sources = recognise(path)
+    chosen = [each for each in sources if each.split == split] or sources
+    if len(chosen) > 1:
+        named = ", ".join(f"{each.split or each.path} ({each.form})" for each in sources)
+        raise InputError(f"{one_line(path)} holds several data sets: {named}; name one of them")
+    return chosen[0].read()
+
+
+def recognise(path: str | os.PathLike) -> list[Source]:
+    """What lies at ``path``: one source, or one for each of its splits.
+
+    Raises InputError that says what was looked for.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise InputError(f"{one_line(path)} is not there")
+    found = _folder(path) if path.is_dir() else _file(path)
+    if not found:
+        raise InputError(f"{one_line(path)} holds no annotations that are known; {_allowed(path)}")
+    return found
+
+
+def _allowed(path: Path) -> str:
+    kinds = {}
+    for place, _, names in files.walk(path if path.is_dir() else path.parent):
+        for name in names:
+            kinds[Path(name).suffix.lower() or name] = place
+        if len(kinds) > 30:
+            break
+    return f"it has files {', '.join(sorted(kinds)[:8]) or 'of no kind'}. Known are " + "; ".join(
+        f"{form}: {what}" for form, what in FORMS.items()
+    )
+
+
+# A file -----------------------------------------------------------------------------------------
+
+
+def _file(path: Path) -> list[Source]:
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".yaml", ".yml"):
+            return _yaml(path)
+        if suffix == ".json":
+            content = json_of(path)
+            if coco.is_coco(content):
+                return [_coco(path)]
+            if isinstance(content, dict) and "shapes" in content:
+                return [_labelme(path, [path])]
+        elif suffix == ".xml":
+            root = xml_of(path).tag
+            if root == "annotations":
+                return [_cvat(path)]
+            if root == "annotation":
+                return [_voc(path, [path])]
+    except BadFile as error:
+        raise InputError(f"{one_line(path)}: {error}") from None
+    return []
+
+
+def _yaml(path: Path) -> list[Source]:
+    splits = yolo.splits(path)
+    if not splits:  # the list of classes alone
+        held = (path.parent / name for name in (*OF_IMAGES, "."))
+        splits = {"": [next(folder for folder in held if folder.is_dir())]}
+    return [
+        Source("YOLO", path, split, partial(yolo.read_yaml, file=path, places=places))
+        for split, places in splits.items()
+    ]
+
+
+def _coco(path: Path) -> Source:
+    return Source(
+        "COCO", path, reader=lambda data: coco.read(data, path, Pictures(*_around(path.parent)))
+    )
+
+
+def _cvat(path: Path) -> Source:
+    return Source("CVAT", path, reader=lambda data: cvat.read(data, path, Pictures(path.parent)))
+
+
+def _labelme(path: Path, found: list[Path]) -> Source:
+    folder = path if path.is_dir() else path.parent
+    return Source(
+        "LabelMe", path, reader=lambda data: labelme.read(data, found, Pictures(*_around(folder)))
+    )
+
+
+def _voc(path: Path, found: list[Path]) -> Source:
+    folder = path if path.is_dir() else path.parent
+    return Source(
+        "Pascal VOC", path, reader=lambda data: voc.read(data, found, Pictures(*_around(folder)))
+    )
+
+
+def _around(folder: Path) -> tuple[Path, ...]:
+    """Where the images of annotation files of a folder may be: in it, and, where it is one for
+    annotations alone, beside it."""
+    if folder.name.lower() in ("annotations", "labels", "json", "xml", "xmls"):
+        return folder, folder.parent
+    return (folder,)
+
+
+# A folder ---------------------------------------------------------------------------------------
+
+
+def _folder(path: Path) -> list[Source]:
+    """By what is surest first: files that name a format, then those in it, then its folders."""
+    for found in (_of_names(path), _of_splits(path), _of_files(path), _of_images(path)):
+        if found:
+            return found
+    return []
+
+
+def _of_names(path: Path) -> list[Source]:
+    held = sorted(os.listdir(path))
+    for name in (name for name in held if name.lower().endswith((".yaml", ".yml"))):
+        try:
+            return _yaml(path / name)
+        except BadFile as error:
+            if name in ("data.yaml", "dataset.yaml"):
+                raise InputError(f"{one_line(path / name)}: {error}") from None
+    for name in COCO_NAMES:
+        if name in held and (found := _file(path / name)):
+            return found
+    if "annotations.xml" in held:
+        return _file(path / "annotations.xml")
+    return []
+
+
+def _of_splits(path: Path) -> list[Source]:
+    """``train``, ``valid`` and so on, each a data set of its own."""
+    found = []
+    for folder in sorted(path.iterdir()):
+        if folder.is_dir() and (split := SPLITS.get(folder.name.lower())):
+            inside = _of_names(folder) or _of_files(folder) or _of_images(folder)
+            found += [
+                Source(each.form, each.path, split, each.reader)
+                for each in inside
+                if not each.split
+            ]
+    return found
+
+
+def _of_files(path: Path) -> list[Source]:
+    """XML and JSON files, in the folder or below it; of COCO's the one, or one a split."""
+    xml_files, json_files = _below(path, ".xml"), _below(path, ".json")
+    kinds = [_kind(file) for file in xml_files[:PEEKED]]
+    if "annotation" in kinds:
+        return [_voc(path, [file for file in xml_files if _is_voc(file, kinds)])]
+    if "annotations" in kinds and len(xml_files) == 1:
+        return [_cvat(xml_files[0])]
+    kinds = [_kind(file) for file in json_files[:PEEKED]]
+    if "shapes" in kinds:
+        return [_labelme(path, json_files)]
+    found = [_coco(file) for file in json_files if _kind(file) == "coco"]
+    objects = [each for each in found if each.path.name.startswith(OF_OBJECTS)] or found
+    if len(objects) < 2:
+        return objects
+    return [
+        Source(each.form, each.path, _split_of(each.path, objects), each.reader) for each in objects
+    ]
+
+
+def _split_of(file: Path, others: list[Source]) -> str:
+    """``train`` of ``instances_train2017.json``, where no other file is of that split; else the
+    file's name."""
+    names = [NO_WORD.split(each.path.stem.lower()) for each in others]
+    words = NO_WORD.split(file.stem.lower())
+    split = next((SPLITS[word] for word in words if word in SPLITS), "")
+    many = sum(any(SPLITS.get(word) == split for word in each) for each in names)
+    return split if split and many == 1 else file.name
+
+
+def _is_voc(file: Path, kinds: list[str]) -> bool:
+    return set(kinds) == {"annotation"} or _kind(file) == "annotation"
+
+
+def _below(path: Path, suffix: str) -> list[Path]:
+    return sorted(
+        Path(place) / name
+        for place, _, names in files.walk(path)
+        for name in names
+        if name.lower().endswith(suffix) and not name.startswith(".")
+    )
+
+
+def _kind(file: Path) -> str:
+    """What an XML or a JSON file is: its root's name; ``coco``, ``shapes``; empty for others."""
+    try:
+        if file.suffix.lower() == ".xml":
+            return xml_of(file).tag
+        content = json_of(file)
+    except BadFile:
+        return "annotation" if file.suffix.lower() == ".xml" else ""
+    if coco.is_coco(content):
+        return "coco"
+    return "shapes" if isinstance(content, dict) and "shapes" in content else ""
+
+
+def _of_images(path: Path) -> list[Source]:
+    """Text files or label images with the images, in the folder or in one beside it."""
+    images = next((path / name for name in OF_IMAGES if (path / name).is_dir()), None)
+    labels = path / "labels"
+    if images and labels.is_dir() and _has_text(labels):
+        return [_yolo(path, images, labels)]
+    if images is None and _has_text(path):
+        return [_yolo(path, path, path)]
+    if images is None:
+        grouped = label_images.grouped_by_folder(path)
+        return [_objects(path, grouped, list(grouped))] if grouped else _beside(path)
+    for masks in (path / name for name in OF_MASKS if (path / name).is_dir()):
+        if found := _masks(path, images, masks):
+            return found
+    return []
+
+
+def _yolo(path: Path, images: Path, labels: Path) -> Source:
+    classes = next(
+        (
+            file
+            for folder in (path, labels, path.parent)
+            for name in yolo.CLASS_FILES
+            if (file := folder / name).is_file()
+        ),
+        None,
+    )
+    return Source("YOLO", path, reader=lambda data: yolo.read_folder(data, images, labels, classes))
+
+
+def _has_text(folder: Path) -> bool:
+    """Whether a text file below begins with the number of a class, as YOLO's do."""
+    return any(_begins_with_number(file) for file in _below(folder, ".txt"))
+
+
+def _begins_with_number(file: Path) -> bool:
+    with open(file, "rb") as stream:
+        words = stream.readline(1 << 16).split()
+    return len(words) > yolo.BOX and words[0].isdigit()
+
+
+def _masks(path: Path, images: Path, masks: Path) -> list[Source]:
+    pictures = below(images)
+    stems = {_plain(file.stem): file for file in below(masks)}
+    pairs = [(image, stems[image.stem]) for image in pictures if image.stem in stems]
+    if pairs:
+        table = label_images.table_of(path, masks, path.parent)
+        objects = path / OBJECTS if (path / OBJECTS).is_dir() else None
+        return [_labelled(path, pairs, table, objects, len(pictures) - len(pairs))]
+    if grouped := label_images.grouped(pictures, masks):
+        return [_objects(path, grouped, pictures)]
+    return []
+
+
+def _labelled(path, pairs, table, objects, without: int) -> Source:
+    def reader(data: Dataset) -> None:
+        label_images.read_labels(data, pairs, table, objects)
+        if without:
+            data.remarks.append(f"{path}: {without} images have no label image: left out")
+
+    return Source("masks", path, reader=reader)
+
+
+def _objects(path: Path, grouped, pictures: list[Path]) -> Source:
+    return Source(
+        "masks", path, reader=lambda data: label_images.read_objects(data, grouped, pictures)
+    )
+
+
+def _plain(stem: str) -> str:
+    """The name of a label image's picture: ``a`` of ``a_mask``."""
+    for end in MASK_ENDS:
+        stem = stem.removesuffix(Path(end).stem)
+    return stem
+
+
+def _beside(path: Path) -> list[Source]:
+    """``a.jpg`` with ``a_mask.png`` in one folder, as Roboflow writes them."""
+    held = {file.name: file for file in sorted(path.iterdir()) if is_image(file.name)}
+    pairs = [
+        (image, held[f"{image.stem}{end}"])
+        for image in held.values()
+        for end in MASK_ENDS
+        if f"{image.stem}{end}" in held
+    ]
+    if not pairs:
+        return []
+    table = label_images.table_of(path, path.parent)
+    return [_labelled(path, pairs, table, None, len(held) - 2 * len(pairs))]

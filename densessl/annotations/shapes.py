@@ -1,0 +1,38 @@
+"""Masks as run lengths, and what polygons and masks cover."""
+
+import numpy as np
+
+from .model import Box
+
+
+def runs(mask: np.ndarray) -> dict:
+    """COCO's uncompressed RLE of a mask ``[h, w]``: run lengths down the columns, of 0 first."""
+    height, width = mask.shape
+    flat = np.asarray(mask, bool).ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(changes, prepend=0, append=flat.size).tolist()
+    return {"size": [height, width], "counts": [0, *counts] if flat.size and flat[0] else counts}
+
+
+def box_of(mask: np.ndarray) -> Box:
+    """The edges of a mask's pixels; it must have one."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return (
+        float(columns[0]),
+        float(rows[0]),
+        float(columns[-1]) + 1,
+        float(rows[-1]) + 1,
+    )
+
+
+def hull(polygons: list[list[float]]) -> Box:
+    """The box around polygons."""
+    xs = [x for each in polygons for x in each[::2]]
+    ys = [y for each in polygons for y in each[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def enclosed(polygon: list[float]) -> float:
+    """The area of a polygon in pixels (Gauss' formula)."""
+    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
