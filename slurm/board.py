@@ -33,7 +33,7 @@ class Board:
         self.seconds: dict[str, float] = {}
         self.lines: dict[str, str] = {}  # what each running job said last
         self._began: dict[str, float] = {}
-        self._said: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
         self._live = Live(console=console(), auto_refresh=False) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Board":
@@ -51,7 +51,7 @@ class Board:
         """The job entered a state; ``seconds`` is how long it took when it ended."""
         self.states[name] = state
         self.lines.pop(name, None)
-        self._said[name] = time.monotonic()
+        self._logged[name] = time.monotonic()
         if state == "running":
             self._began[name] = time.monotonic()
         if seconds is not None:
@@ -71,9 +71,9 @@ class Board:
             self._live.update(self._table(), refresh=True)
         elif line == self.lines.get(name, ""):
             return
-        elif time.monotonic() - self._said[name] >= PLAIN_INTERVAL:
+        elif time.monotonic() - self._logged[name] >= PLAIN_INTERVAL:
             self.lines[name] = line
-            self._said[name] = time.monotonic()
+            self._logged[name] = time.monotonic()
             self._log(name, line)
 
     def _log(self, name: str, text: str) -> None:

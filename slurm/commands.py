@@ -36,14 +36,16 @@ def submit(script: Path) -> str:
     it refuses, and StoppedEarly when it was busy every time.
     """
     try:
-        said = _patiently(
+        answer = _patiently(
             "sbatch", lambda: _once(("sbatch", str(script))), lambda: _number_of(script)
         )
     except Refused as error:
         raise InputError(f"sbatch refused: {error} (the file is {script})") from None
-    if found := re.search(r"job (\d+)", said):
+    if found := re.search(r"job (\d+)", answer):
         return found[1]
-    raise DenseSSLError(f"sbatch said '{said.strip()}', which names no job (the file is {script})")
+    raise DenseSSLError(
+        f"sbatch said '{answer.strip()}', which names no job (the file is {script})"
+    )
 
 
 def _patiently(
@@ -97,8 +99,8 @@ def _number_of(script: Path) -> str | None:
 
     Raises Unanswered where squeue does not tell.
     """
-    said = _once(("squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"))
-    numbers = (line.split("|")[0] for line in said.splitlines() if line.endswith(f"|{script}"))
+    answer = _once(("squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"))
+    numbers = (line.split("|")[0] for line in answer.splitlines() if line.endswith(f"|{script}"))
     return next((f"job {number}" for number in numbers), None)
 
 

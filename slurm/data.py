@@ -39,15 +39,15 @@ class Data:
     def actual(self, relative: str) -> Path:
         """Where ``imagenet/train`` is."""
         name, _, rest = relative.partition("/")
-        place, other = self.root / name, self.root / OTHER_NAMES.get(name, name)
-        if other.exists() and not place.exists():
-            place = other
-        return self.named.get(name, place) / rest
+        path, other = self.root / name, self.root / OTHER_NAMES.get(name, name)
+        if other.exists() and not path.exists():
+            path = other
+        return self.named.get(name, path) / rest
 
     def missing(self, relatives: Iterable[str]) -> list[str]:
-        """Those that are not there, each with its place."""
-        places = {each: self.actual(each) for each in dict.fromkeys(relatives)}
-        return [f"{each}: {place}" for each, place in places.items() if not place.exists()]
+        """Those that are not there, each with its path."""
+        paths = {each: self.actual(each) for each in dict.fromkeys(relatives)}
+        return [f"{each}: {path}" for each, path in paths.items() if not path.exists()]
 
     def check_names(self, relatives: Iterable[str]) -> None:
         """InputError where a data set was named that no job reads."""
@@ -63,14 +63,14 @@ class Data:
             return made
         self.home.mkdir(parents=True, exist_ok=True)
         for name in {each.partition("/")[0] for each in relatives}:
-            place, link = self.actual(name).absolute(), self.home / name
-            if not place.exists() or (link.is_symlink() and Path(os.readlink(link)) == place):
+            path, link = self.actual(name).absolute(), self.home / name
+            if not path.exists() or (link.is_symlink() and Path(os.readlink(link)) == path):
                 continue
             if link.is_symlink():
                 link.unlink()
             elif link.exists():
-                raise InputError(f"{link} is in the way: the link to {place} goes there")
-            link.symlink_to(place)
+                raise InputError(f"{link} is in the way: the link to {path} goes there")
+            link.symlink_to(path)
             made.append(link)
         return made
 
@@ -87,11 +87,11 @@ def parse(words: Sequence[str], folder: Path) -> Data:
         raise InputError(f"--data has two folders for all data sets: '{roots[0]}', '{roots[1]}'")
     named = {}
     for word in words:
-        name, equals, place = word.partition("=")
-        if equals and not (name and place):
+        name, equals, path = word.partition("=")
+        if equals and not (name and path):
             raise InputError(f"--data '{word}' is not NAME=DIR, such as imagenet=/data/imagenet")
         if equals:
-            named[name] = Path(place).expanduser().absolute()
+            named[name] = Path(path).expanduser().absolute()
     root, _ = root_folder(roots[0] if roots else None)
     return Data(root, folder / LINKS if named else root, named)
 

@@ -74,10 +74,10 @@ def require_cluster(args: Namespace) -> None:
 def preview(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> str:
     """All batch files, and before them in words what is easily misread."""
     times = dict.fromkeys(filter(None, (cluster.of(job).time for job in jobs)))
-    said = [f"# time limit {time}: {settings.understood(time)}\n" for time in times]
+    limits = [f"# time limit {time}: {settings.understood(time)}\n" for time in times]
     if not times:
-        said = ["# time limit: the partition's own (set 'time' in slurm.yaml, or --time)\n"]
-    return "".join(said) + "\n" + submission.preview(jobs, folder, cluster)
+        limits = ["# time limit: the partition's own (set 'time' in slurm.yaml, or --time)\n"]
+    return "".join(limits) + "\n" + submission.preview(jobs, folder, cluster)
 
 
 def submit(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) -> None:

@@ -48,7 +48,7 @@ class Job:
     ``needs`` names the jobs that must have ended well before it, ``after`` those that must only
     have ended; ``outputs`` are files or folders that exist once it is finished; ``env`` is added to
     its environment; ``program`` is what runs ``argv``. ``content`` is what decides, with the jobs
-    before, whether a finished job is still the same one (a config's sum, say); empty, the whole
+    before, whether a finished job is still the same one (a config's hash, say); empty, the whole
     command does. Jobs with one ``array`` name are alike (the trials of one protocol), and a
     cluster gets them as one job array.
     """
@@ -111,7 +111,8 @@ class Finished:
 
     A job is finished when it ended well as it is now (its ``content``, or its command, is the
     same), after jobs that left the same content, and its outputs are there. What a job left is the
-    sums of its output files; so weights that came out the same again make nothing else run again.
+    hashes of its output files; so weights that came out the same again make nothing else run
+    again.
     """
 
     def __init__(self, jobs: Sequence[Job], folder: str | os.PathLike):
@@ -154,15 +155,15 @@ class Finished:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _left(self, name: str) -> list[str]:
-        """What the job left: the sums of its output files, or its key before it has ended."""
+        """What the job left: the hashes of its output files, or its key before it has ended."""
         marker = self._marker(name)
         if marker is None:
             return [self._key(name)]
         noted = marker["outputs"].values()  # of other paths where the folder has moved since
-        sums = [
-            _sum(Path(p), state) for p, state in zip(self.jobs[name].outputs, noted, strict=False)
+        hashes = [
+            _hash(Path(p), state) for p, state in zip(self.jobs[name].outputs, noted, strict=False)
         ]
-        return sums if all(sums) and sums else [marker["key"]]
+        return hashes if all(hashes) and hashes else [marker["key"]]
 
 
 def _state(path: str | os.PathLike) -> dict:
@@ -170,8 +171,8 @@ def _state(path: str | os.PathLike) -> dict:
     return {"size": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
-def _sum(path: Path, state: dict) -> str:
-    """The file's sum: the one noted, while size and time say that it is the same file."""
+def _hash(path: Path, state: dict) -> str:
+    """The file's hash: the one noted, while size and time say that it is the same file."""
     now = _state(path)
     if all(now[key] == state[key] for key in now):
         return state["sha256"]

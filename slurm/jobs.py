@@ -49,7 +49,7 @@ def pretrain_job(
     """
     from densessl.pretrain import config as pretraining
 
-    config, words = _place(config), list(map(str, overrides))
+    config, words = _config_path(config), list(map(str, overrides))
     added = {"BACKBONE.WEIGHTS": start} if start else {}
     for key, value in (added | {"OUTPUT_DIR": folder}).items():
         if key in words[::2]:
@@ -83,13 +83,13 @@ def pretraining_hash(cfg: Mapping[str, Any], made_here: bool = False) -> str:
     from densessl.pretrain.engine.resume import FREE
 
     options = pretraining.flat(pretraining.defaults()) | pretraining.flat(cfg)
-    weights, places = options["BACKBONE.WEIGHTS"], str(options["DATA.PATH"]).split(os.pathsep)
+    weights, paths = options["BACKBONE.WEIGHTS"], str(options["DATA.PATH"]).split(os.pathsep)
     free = set(FREE) - {"DATA.CLASSES"}
     kept = {key: value for key, value in options.items() if key not in free}
-    kept["DATA.PATH"] = [Path(place).absolute().parts[-2:] for place in places]
+    kept["DATA.PATH"] = [Path(path).absolute().parts[-2:] for path in paths]
     if weights and not made_here:
         kept["BACKBONE.WEIGHTS"] = sha256(weights) if Path(weights).is_file() else weights
-    return _sum(kept)
+    return _hash(kept)
 
 
 def convert_job(
@@ -107,11 +107,11 @@ def convert_job(
     by its content. ``method`` is its name and ``facts`` what it was pretrained on (``dataset``,
     ``epochs``), where the file cannot tell them.
     """
-    told = [f"{key}={value}" for key, value in (facts or {}).items()]
-    content = ["convert", Path(output).suffix, method or "", *told]
+    words = [f"{key}={value}" for key, value in (facts or {}).items()]
+    content = ["convert", Path(output).suffix, method or "", *words]
     if not needs:
-        content.append(_sum_of_file(weights))
-    named = (*(("--method", method) if method else ()), *(("--pretrain", *told) if told else ()))
+        content.append(_file_hash(weights))
+    named = (*(("--method", method) if method else ()), *(("--pretrain", *words) if words else ()))
     return Job(
         name,
         ("convert", str(weights), "-o", str(output), *named, "--force"),
@@ -151,19 +151,21 @@ def transfer_jobs(
         raise InputError(f"the trials of {protocol} are {trials}; allowed: 1 or more")
     known = find(protocol)[0]
     own = own_data.of(known, given) if own is None else own
-    told = resolved(protocol, variant, options, nodes, gpus, own, **flags.of_config(given))
+    found = resolved(protocol, variant, options, nodes, gpus, own, **flags.of_config(given))
     if str(weights) == RANDOM_BN:
-        _check_control(protocol, told.cfg)
-    first = {"protocol": anywhere(protocol), "variant": told.variant or None, "gpus": gpus or None}
+        _check_control(protocol, found.cfg)
+    first = {"protocol": anywhere(protocol), "variant": found.variant or None, "gpus": gpus or None}
     words = flags.given_words({**first, **given, "seed": seed, "output_dir": folder})
     words += map(str, options)
-    content = ["transfer", known.name, told.variant, told.config_hash]
+    content = ["transfer", known.name, found.variant, found.config_hash]
     if str(weights) in RANDOM_STARTS:
         content.append(str(weights))
     elif not needs:
-        content.append(_sum_of_file(str(weights).removeprefix(SUPERVISED)))
+        content.append(_file_hash(str(weights).removeprefix(SUPERVISED)))
     mini = given.get("mini")
-    hours = None if mini else cost.of_fine_tuning(told.file, [*known.words, *options], nodes * gpus)
+    hours = (
+        None if mini else cost.of_fine_tuning(found.file, [*known.words, *options], nodes * gpus)
+    )
     resources = Resources(nodes, gpus, "node", hours and hours * (trials if together else 1))
 
     def job(name: str, output: str, *which: str, **more) -> Job:
@@ -266,17 +268,17 @@ def _check_control(protocol: str, cfg: Any) -> None:
     check_control(cfg)
 
 
-def _place(config: str) -> str:
+def _config_path(config: str) -> str:
     """A config's file as an absolute path (a job may run elsewhere), a built-in one's name."""
     return str(Path(config).absolute()) if Path(config).is_file() else str(config)
 
 
-def _sum_of_file(path: str | Path) -> str:
+def _file_hash(path: str | Path) -> str:
     if not Path(path).is_file():
         raise InputError(f"the weights '{path}' are not a file")
     return sha256(path)
 
 
-def _sum(values: Mapping[str, Any]) -> str:
+def _hash(values: Mapping[str, Any]) -> str:
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

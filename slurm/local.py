@@ -133,13 +133,13 @@ def _run(
     log.parent.mkdir(parents=True, exist_ok=True)
     begun, kills = time.monotonic(), ending.kills_for_memory()
     board.set(job.name, "running")
-    said = State("running", host=socket.gethostname(), started=now(), updated=now())
-    write_state(done.folder, job.name, said)
+    running_state = State("running", host=socket.gethostname(), started=now(), updated=now())
+    write_state(done.folder, job.name, running_state)
 
     def ended(state: str, error: str = "", why: str = "") -> None:
         board.set(job.name, state, seconds)
         change: dict[str, Any] = {"state": state, "code": code, "error": error, "why": why}
-        write_state(done.folder, job.name, replace(said, updated=now(), **change))
+        write_state(done.folder, job.name, replace(running_state, updated=now(), **change))
 
     with open(log, "ab") as stream:
         stream.write(os.fsencode(f"$ {shlex.join(job.command)}\n"))

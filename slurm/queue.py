@@ -46,8 +46,8 @@ def read_queue(tries: int = 3, patience: float = PATIENCE) -> dict[str, Queued] 
             raise DenseSSLError(f"squeue gave no answer in {patience:g} s") from None
         if answer.returncode == 0:
             return parse(answer.stdout)
-    said = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
-    last = said[-1] if said else f"exit code {answer.returncode}"
+    lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+    last = lines[-1] if lines else f"exit code {answer.returncode}"
     if UNCONFIGURED in answer.stderr:
         raise EnvironmentLacks(
             f"squeue is here, but knows no SLURM controller ({last}): run this on a login node of "

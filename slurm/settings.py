@@ -146,8 +146,8 @@ def load(flags: Mapping[str, object] | None = None, file: Path | None = None) ->
 def find() -> Path | None:
     """``slurm.yaml`` of the working folder, else of the user's config folder, else None."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    places = (Path(FILE), home / "densessl" / FILE)
-    return next((place.absolute() for place in places if place.is_file()), None)
+    candidates = (Path(FILE), home / "densessl" / FILE)
+    return next((candidate.absolute() for candidate in candidates if candidate.is_file()), None)
 
 
 def _read(file: Path) -> dict:
@@ -254,8 +254,8 @@ def understood(time: str) -> str:
     hours, rest = divmod(minutes(time), 60)
     days, hours = divmod(hours, 24)
     parts = {"day": days, "hour": hours, "minute": rest}
-    said = ", ".join(f"{n} {unit}{'s' * (n != 1)}" for unit, n in parts.items() if n)
+    text = ", ".join(f"{n} {unit}{'s' * (n != 1)}" for unit, n in parts.items() if n)
     if re.fullmatch(r"\d+:\d+", time):
         first = time.split(":")[0]
-        said += f" ({time} is MINUTES:SECONDS to SLURM; {first} hours are {time}:00)"
-    return said
+        text += f" ({time} is MINUTES:SECONDS to SLURM; {first} hours are {time}:00)"
+    return text

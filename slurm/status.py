@@ -123,48 +123,48 @@ def _queue() -> tuple[dict[str, Queued] | None, str]:
 def _row(
     job: Job, folder: Path, finished: Finished, queue: dict[str, Queued] | None, cancelled: bool
 ) -> Row:
-    said = folder_state.read_state(folder, job.name)
+    recorded = folder_state.read_state(folder, job.name)
     submission = folder_state.read_submission(folder, job.name)
     number = submission.slurm_job if submission else ""
-    row = Row(job.name, "waiting", number, requeues=said.requeues if said else 0)
+    row = Row(job.name, "waiting", number, requeues=recorded.requeues if recorded else 0)
     if (seconds := finished.seconds(job.name)) is not None:
         row.state, row.seconds = "done", seconds
         return row
     queued = (queue or {}).get(number)
     if queued and not queued.runs:
-        row.state = "requeued" if said and said.state == "requeued" else "queued"
+        row.state = "requeued" if recorded and recorded.state == "requeued" else "queued"
         row.says = _why(queued)
-    elif said and said.state == "running" and not said.slurm_job:  # on this machine
+    elif recorded and recorded.state == "running" and not recorded.slurm_job:  # on this machine
         row.state = "running" if is_held(folder / ".lock") else "stopped"
-        _read_progress(row, job, folder, said)
+        _read_progress(row, job, folder, recorded)
         if row.state == "stopped":
             row.says = "its run was killed; the same command resumes"
-    elif said and said.state == "running":
+    elif recorded and recorded.state == "running":
         row.state = "running" if queued or queue is None else "lost"
-        _read_progress(row, job, folder, said)
+        _read_progress(row, job, folder, recorded)
         if row.state == "lost":
-            row.says = f"it ran on {one_line(said.host)} and SLURM no longer knows it"
+            row.says = f"it ran on {one_line(recorded.host)} and SLURM no longer knows it"
             if word := ending.slurms_word(folder, number):
                 row.says = f"{word}; {row.says}"
     elif queued:
         row.state, row.says = "running", "starting"
-    elif said and said.state in ("failed", "stopped"):
-        row.state, row.says = said.state, _reason(said, folder)
+    elif recorded and recorded.state in ("failed", "stopped"):
+        row.state, row.says = recorded.state, _reason(recorded, folder)
     elif submission and queue is None and not cancelled:
-        row.state = "requeued" if said and said.state == "requeued" else "queued"
+        row.state = "requeued" if recorded and recorded.state == "requeued" else "queued"
     elif submission:
         row.state = "cancelled"
     return row
 
 
-def _reason(said: folder_state.State, folder: Path) -> str:
+def _reason(recorded: folder_state.State, folder: Path) -> str:
     """Why a job ended: SLURM's word on memory, what the end was, and the message that it left."""
-    why, last = one_line(said.why), _last(said.error)
-    word = ending.slurms_word(folder, said.slurm_job) if said.slurm_job else ""
+    why, last = one_line(recorded.why), _last(recorded.error)
+    word = ending.slurms_word(folder, recorded.slurm_job) if recorded.slurm_job else ""
     if ending.MEMORY.search(word):
         return f"{word}; {why or last}"
-    told = last and (not why or ("exit code" in why and not STEP.search(last)))
-    return ": ".join(filter(None, (why, last if told else "")))
+    informative = last and (not why or ("exit code" in why and not STEP.search(last)))
+    return ": ".join(filter(None, (why, last if informative else "")))
 
 
 def _why(queued: Queued) -> str:
@@ -179,9 +179,9 @@ def _why(queued: Queued) -> str:
     return f"{text}; expected to start at {queued.starts}" if queued.starts else text
 
 
-def _read_progress(row: Row, job: Job, folder: Path, said: folder_state.State) -> None:
+def _read_progress(row: Row, job: Job, folder: Path, recorded: folder_state.State) -> None:
     """The step, the time left and the speed, from the job's own log and metrics."""
-    row.seconds = _since(said.started) if row.state == "running" else None
+    row.seconds = _since(recorded.started) if row.state == "running" else None
     lines = tail(folder / "logs" / f"{job.name}.txt")
     for line in reversed(lines):
         if found := STEP.search(line):

@@ -191,8 +191,8 @@ def _active(jobs: Sequence[Job], folder: Path, finished: Finished) -> dict[str, 
         queued = queue.get(submission.slurm_job) if submission else None
         if submission is None or queued is None or finished.seconds(job.name) is not None:
             continue
-        said = state.read_state(folder, job.name)
-        if queued.state == ENDING and not (said and said.state == "requeued"):
+        recorded = state.read_state(folder, job.name)
+        if queued.state == ENDING and not (recorded and recorded.state == "requeued"):
             continue  # its own end is written, or it was killed
         if job.name in before and _what(before[job.name]) != _what(job):
             raise InputError(

@@ -111,9 +111,9 @@ class _Run:
             logger.info("'%s' is finished already", self.task.name)
             return 0
         first = self.rank == 0
-        place = self.folder / "state" / f"{self.task.name}.lock"
+        lock_file = self.folder / "state" / f"{self.task.name}.lock"
         try:
-            with lock.held(place, self.environment.job_id) if first else nullcontext():
+            with lock.held(lock_file, self.environment.job_id) if first else nullcontext():
                 return self._locked()
         except InputError as error:  # another run has the lock, and the state is its own
             logger.error("%s", error)
@@ -184,7 +184,7 @@ class _Run:
         if program and program[0] == self.task.python:
             program = (sys.executable, *program[1:])  # a container has another one
         if self.job.resources.per == "node" and self.environment.num_nodes > 1:
-            address, port = self._meeting()
+            address, port = self._rendezvous()
             argv[1:1] = [
                 "--num-machines",
                 str(self.environment.num_nodes),
@@ -198,7 +198,7 @@ class _Run:
     def _environment(self) -> Mapping[str, str]:
         values = {**os.environ, **self.job.env, "PYTHONUNBUFFERED": "1"}
         if self.job.resources.per == "gpu" and self.environment.num_tasks > 1:
-            address, port = self._meeting()
+            address, port = self._rendezvous()
             nodes = self.environment.num_nodes
             values |= {
                 "MASTER_ADDR": address,
@@ -211,12 +211,12 @@ class _Run:
             values.setdefault("OMP_NUM_THREADS", "1")  # as torchrun
         return values
 
-    def _meeting(self) -> tuple[str, int]:
+    def _rendezvous(self) -> tuple[str, int]:
         """Where the processes meet: the same address and port in each."""
         from submitit.helpers import TorchDistributedEnvironment
 
-        place = TorchDistributedEnvironment()
-        return place.master_addr, place.master_port
+        rendezvous = TorchDistributedEnvironment()
+        return rendezvous.master_addr, rendezvous.master_port
 
     def _end_of_other(self, code: int, start: int) -> int:
         """The exit code of a process that is not the first: a failure that came first is its own
@@ -283,8 +283,8 @@ class _Run:
         """Write the failure, unless another process's came first; the exit code."""
         code = (128 - code if code < 0 else code) or 1
         last = "\n".join(tail(self.log, start)[-TAIL:])
-        told = read_state(self.folder, self.task.name) if self.rank else None  # by the first
-        state = replace(told or self.state, state="failed", code=code, error=last, why=why)
+        recorded = read_state(self.folder, self.task.name) if self.rank else None  # by the first
+        state = replace(recorded or self.state, state="failed", code=code, error=last, why=why)
         self._say(f"failed: {why}")
         self._write(state) if settled else self._settle(state)
         return code

@@ -43,10 +43,10 @@ class Offer:
     effort: int = 0  # how little a protocol takes, of so many ``efforts``: 0 as its authors
     efforts: int = 1
     steps: tuple[int, ...] = ()
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def cut(self, sentence: str, **changes) -> "Offer":
-        return replace(self, said=(*self.said, sentence), **changes)
+        return replace(self, notes=(*self.notes, sentence), **changes)
 
 
 @dataclass
@@ -117,11 +117,11 @@ class Fitting:
 
         The seeds stay: the intervals of two runs are several times as wide as those of three.
         """
-        said = f"with it each pretraining would have {steps:,} steps"
+        reason = f"with it each pretraining would have {steps:,} steps"
         if len(offer.recipes) > 1:
             left = offer.recipes[-1].name
             recipes = offer.recipes[:-1]
-            return offer.cut(f"the method {left} is left out: {said}", recipes=recipes)
+            return offer.cut(f"the method {left} is left out: {reason}", recipes=recipes)
         recipe = offer.recipes[0]
         if smaller := recipe.smaller:
             side = smaller.view
@@ -132,5 +132,5 @@ class Fitting:
         if len(offer.shares) > 2:
             middle = offer.shares[len(offer.shares) // 2]
             shares = tuple(share for share in offer.shares if share is not middle)
-            return offer.cut(f"{middle.name} % of the labels is left out: {said}", shares=shares)
+            return offer.cut(f"{middle.name} % of the labels is left out: {reason}", shares=shares)
         return None

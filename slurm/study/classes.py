@@ -77,18 +77,18 @@ class Classes:
 
     def prepare(self) -> None:
         """Links to both folders, where the protocol looks for them."""
-        place = self.folder / "data" / FOLDER
-        place.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "data" / FOLDER
+        path.mkdir(parents=True, exist_ok=True)
         for name, images in (("train", self.train), ("val", self.val)):
-            if not (place / name).is_symlink():
-                (place / name).symlink_to(images.root)
+            if not (path / name).is_symlink():
+                (path / name).symlink_to(images.root)
 
     def reads(self, subset: Path | None) -> Reads:
         data = self.folder / "data"
         if subset is None:
             return Reads(data=data)
-        place = Path("..", "..", subset.relative_to(self.folder))  # from data/classes
-        return Reads(data=data, options={"DATASETS.TRAIN": str(place)})
+        path = Path("..", "..", subset.relative_to(self.folder))  # from data/classes
+        return Reads(data=data, options={"DATASETS.TRAIN": str(path)})
 
     def write(self, folder: Path, numbers: Sequence[int]) -> None:
         """A subset as class folders of links."""

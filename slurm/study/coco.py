@@ -97,10 +97,10 @@ class Coco:
 
     def reads(self, subset: Path | None) -> Reads:
         names = ("train_json", "train_images", "val_json", "val_images")
-        places = {name: getattr(self.data, name) for name in names}
+        paths = {name: getattr(self.data, name) for name in names}
         if subset is not None:
-            places["train_json"] = str(subset / JSON)
-        return Reads(own_data=places)
+            paths["train_json"] = str(subset / JSON)
+        return Reads(own_data=paths)
 
     def write(self, folder: Path, numbers: Sequence[int]) -> None:
         """A subset: these images alone, with their annotations, and all categories."""
@@ -112,7 +112,7 @@ class Coco:
 
 def read(args: Namespace, folder: Path) -> Coco:
     """The files that ``--train`` and ``--val`` name, ``JSON:IMAGES``, checked whole; InputError."""
-    places: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for split in ("train", "val"):
         word = getattr(args, split)
         file, _, images = word.partition(os.pathsep)
@@ -122,6 +122,6 @@ def read(args: Namespace, folder: Path) -> Coco:
             raise InputError(f"--{split}: the file {file} is not there")
         if not Path(images).is_dir():
             raise InputError(f"--{split}: the folder {images} is not there")
-        places |= {f"{split}_json": file, f"{split}_images": images}
-    data = custom.read(**places, need_masks=args.task == "mask")
+        paths |= {f"{split}_json": file, f"{split}_images": images}
+    data = custom.read(**paths, need_masks=args.task == "mask")
     return Coco(args.task, data, args.mini)

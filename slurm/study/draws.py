@@ -78,7 +78,7 @@ def shares(images: int, percents: Sequence[float], needed: int) -> tuple[list[Sh
     is as large.
     """
     found: dict[int, Share] = {}
-    said = []
+    notes = []
     for percent in sorted(set(percents)):
         count = max(round(images * percent / 100), 1)
         asked = f"{percent:g} % of {images} labelled images are {count}"
@@ -87,17 +87,17 @@ def shares(images: int, percents: Sequence[float], needed: int) -> tuple[list[Sh
             if count not in found:
                 found[count] = Share(percent, count)
             else:
-                said.append(f"{asked}, which {found[count].name} % are already: left out")
+                notes.append(f"{asked}, which {found[count].name} % are already: left out")
         elif least_of_all in found:
-            said.append(
+            notes.append(
                 f"{asked}, and at least {needed} are needed (one of every class, and a handful), "
                 f"which {found[least_of_all].name} % are already: left out"
             )
         else:
             share = Share(float(f"{100 * least_of_all / images:.3g}"), least_of_all)
             found[least_of_all] = share
-            said.append(
+            notes.append(
                 f"{asked}; at least {needed} are needed (one of every class, and a handful), "
                 f"so that it became {share.name} %"
             )
-    return [found[count] for count in sorted(found)], said
+    return [found[count] for count in sorted(found)], notes

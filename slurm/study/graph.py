@@ -108,7 +108,7 @@ class Graph:
             protocol.name,
             protocol.variant or None,
             1,
-            self.place(arm, seed, protocol, share),
+            self.trial_folder(arm, seed, protocol, share),
             name=f"{protocol.folder}-{share.name}-{arm.name}-{seed}",
             options=[word for pair in options.items() for word in pair],
             nodes=1,
@@ -123,7 +123,7 @@ class Graph:
         )
         return trial
 
-    def place(self, arm: Arm, seed: int, protocol: Protocol, share: Share) -> Path:
+    def trial_folder(self, arm: Arm, seed: int, protocol: Protocol, share: Share) -> Path:
         """Where the trial's records go."""
         return self.folder / "results" / protocol.folder / share.name / arm.name / str(seed)
 
@@ -135,9 +135,9 @@ class Graph:
         """The folder of a draw; None for all images."""
         if share.images >= self.data.images:
             return None
-        place = self.folder / "labels" / share.name / str(seed)
-        linking.once(place, lambda part: self.data.write(part, self._numbers(share, seed)))
-        return place
+        folder = self.folder / "labels" / share.name / str(seed)
+        linking.once(folder, lambda part: self.data.write(part, self._numbers(share, seed)))
+        return folder
 
     def _numbers(self, share: Share, seed: int) -> list[int]:
         return sorted(draw(self.data.classes_of, share.images, seed))

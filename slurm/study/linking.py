@@ -8,9 +8,9 @@ from pathlib import Path
 def link(files: Sequence[Path], home: Path, folder: Path) -> None:
     """Links to ``files``, which lie below ``home``, at the same places below ``folder``."""
     for file in files:
-        place = folder / file.relative_to(home)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(file.absolute())
+        made = folder / file.relative_to(home)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.symlink_to(file.absolute())
 
 
 def once(folder: Path, write: Callable[[Path], None]) -> None:

@@ -70,7 +70,7 @@ class Planner:
         unique([*CONTROLS, *self.weights, *(each.name for each in self.recipes)], "the arm")
         numbers = range(self.seeds)
         needed = draws.least(data.classes_of, numbers)
-        self.shares, self.said = draws.shares(data.images, percents(args.labels), needed)
+        self.shares, self.notes = draws.shares(data.images, percents(args.labels), needed)
 
     def _recipe(self, method: str) -> Recipe:
         return recipe.first(method, self.network, self.images, self.machine)
@@ -126,9 +126,9 @@ class Planner:
             seeds=offer.seeds,
             mini=self.args.mini,
             budget_s=self.budget,
-            left_out=(*self.said, *offer.said),
+            left_out=(*self.notes, *offer.notes),
             command=self.command,
-            told=told(self.args, self.machines.gpus),
+            told=identity(self.args, self.machines.gpus),
             expected=self._expected(offer, arms, costs) if costs else {},
         )
 
@@ -212,7 +212,7 @@ def methods_of(args: Namespace) -> tuple[str, ...]:
     return methods
 
 
-def told(args: Namespace, gpus: int) -> dict[str, Any]:
+def identity(args: Namespace, gpus: int) -> dict[str, Any]:
     """What decides which study it is."""
     more = {"weights": list(args.weights), "gpus": gpus}
     return {name: getattr(args, name) for name in DECIDES} | more

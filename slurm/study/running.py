@@ -18,7 +18,7 @@ from ..local import run_local
 from . import classes, coco, model, segmentation
 from .graph import Data, Graph, Machines
 from .model import PRETRAINED, Plan
-from .planning import Planner, told
+from .planning import Planner, identity
 from .watch import Watch
 
 READERS: dict[str, Callable[[Namespace, Path], Data]] = {
@@ -39,7 +39,7 @@ def planned(args: Namespace, folder: Path, line: str) -> tuple[Plan, Graph]:
         setattr(args, name, _absolute(getattr(args, name)))
     args.weights = [_weights(word) for word in args.weights]
     found = model.read(folder)
-    if found and (differ := _differing(found.told, told(args, machines.gpus))):
+    if found and (differ := _differing(found.told, identity(args, machines.gpus))):
         raise InputError(
             f"{folder} holds another study ({differ}); give the same command as before, or "
             "another -o"

@@ -29,10 +29,10 @@ POSITIONS = {"cpu": (65_536, 16_384, 16_384), "cuda": (262_144, 65_536, 65_536)}
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Training and validation images with their masks. ``places`` are the options of a transfer."""
+    """Training and validation images with their masks. ``paths`` are the options of a transfer."""
 
     data: OwnData
-    places: dict[str, str | int]
+    paths: dict[str, str | int]
     frozen: bool = True  # its protocols train no network
 
     @property
@@ -108,14 +108,14 @@ class Segmentation:
     def reads(self, subset: Path | None) -> Reads:
         """Of a trial that learns from a subset's folder; None: from all."""
         if subset is None:
-            return Reads(own_data=self.places)
+            return Reads(own_data=self.paths)
         kinds = ("images", "masks")
-        return Reads(own_data=self.places | {f"train_{kind}": str(subset / kind) for kind in kinds})
+        return Reads(own_data=self.paths | {f"train_{kind}": str(subset / kind) for kind in kinds})
 
     def prepare(self) -> None:
         """Write the names of the classes, unless there is a list of them already: a subset may lack
         the last ones."""
-        file = Path(str(self.places["classes"]))
+        file = Path(str(self.paths["classes"]))
         if not file.is_file():
             write_text(file, "".join(f"{name}\n" for name in self.data.classes))
 
@@ -123,7 +123,7 @@ class Segmentation:
         """A subset as folders of links."""
         train = self.data.train
         for kind, files in (("images", train.images), ("masks", train.masks)):
-            home = Path(str(self.places[f"train_{kind}"]))
+            home = Path(str(self.paths[f"train_{kind}"]))
             linking.link([files[number] for number in numbers], home, folder / kind)
 
 
@@ -154,9 +154,9 @@ def _folders(word: str, flag: str) -> tuple[Path, Path]:
             "folder that holds images/ and labels/ or masks/"
         )
     images, masks = (Path(part).absolute() for part in parts)
-    for place in (images, masks):
-        if not place.is_dir():
-            raise InputError(f"{flag}: the folder {place} is not there")
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise InputError(f"{flag}: the folder {folder} is not there")
     return images, masks
 
 

@@ -83,7 +83,7 @@ def test_what_the_budget_does_not_hold_is_cut_one_thing_after_the_other(offer):
     found, fitting = fitted(offer, 1e6)
     assert len(found.recipes) == 2 and found.seeds == 3 and len(found.shares) == 3
     found, fitting = fitted(offer, 1500)
-    assert [each.method for each in found.recipes] == ["simclr"] and len(found.said) >= 2
+    assert [each.method for each in found.recipes] == ["simclr"] and len(found.notes) >= 2
     assert found.seeds == 3 and found.steps[0] >= budget.LEAST_STEPS
     found, fitting = fitted(offer, 600)
     assert found.seeds == 3 and len(found.shares) == 2 and 1 <= found.steps[0] < 300
