@@ -30,7 +30,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         held = {"model": self.model.state_dict(), **extra}
         held |= {key: each.state_dict() for key, each in self.checkpointables.items()}
         target = Path(self.save_dir) / f"{name}.pth"
-        with files.told_when_full(target):
+        with files.full_disk_reported(target):
             checkpoint.save(target, held)
             files.write_text(Path(self.save_dir) / "last_checkpoint", target.name)
         for older in Path(self.save_dir).glob("model_*.pth"):

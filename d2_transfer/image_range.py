@@ -7,7 +7,7 @@ from pathlib import Path
 
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
-from densessl.decoding import Range, find_range, is_image, parse, sample, told
+from densessl.decoding import Range, describe, find_range, is_image, parse, sample
 
 from .datasets.cityscapes import CityscapesInstances, CityscapesSemantic, frames
 from .datasets.custom import Custom
@@ -52,7 +52,7 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     if bounds and says:
         logger.info(
             "images that are not of 8 bits: %s become black and white (%s; %s LOW,HIGH sets it)",
-            told(bounds),
+            describe(bounds),
             told_by,
             OPTION,
         )
@@ -63,12 +63,12 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
             found.least,
             found.greatest,
             OPTION,
-            told(found.range),
+            describe(found.range),
         )
     settled = cfg.clone()
     settled.defrost()
     # Not 'LOW,HIGH': that comes back from a YAML file as a tuple.
-    settled.INPUT.RANGE = told(bounds).replace(",", " to ") if bounds else ""
+    settled.INPUT.RANGE = describe(bounds).replace(",", " to ") if bounds else ""
     settled.freeze()
     return settled
 

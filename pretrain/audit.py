@@ -16,7 +16,7 @@ from densessl.core.names import readable
 from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.units import byte_size
-from densessl.decoding import find_range, parse, sample, told, told_left_out
+from densessl.decoding import describe, describe_left_out, find_range, parse, sample
 
 from .images_argument import add_images, require_writable, show, source_of
 
@@ -102,7 +102,7 @@ def _numbers(audit: dict) -> Table:
                 f"{spread['min']} to {spread['max']} px, median {spread['median']:g}"
             )
     if audit["depth"]["images"]:
-        rows["depth"] = _depth_told(audit)
+        rows["depth"] = _describe_depth(audit)
     steps = audit["steps_per_epoch"]
     rows["an epoch"] = (
         f"{steps:,} step{'s' if steps > 1 else ''} of {batch} images"
@@ -114,10 +114,10 @@ def _numbers(audit: dict) -> Table:
     return table
 
 
-def _depth_told(audit: dict) -> str:
+def _describe_depth(audit: dict) -> str:
     """'40 images not of 8 bits, values 7235 to 8772: 7247,8764 become black and white'."""
     depth, used, auto = audit["depth"], audit["range"]["used"], audit["range"]["auto"]
-    each = "each by its own values" if used is None else f"{told(used)} become black and white"
+    each = "each by its own values" if used is None else f"{describe(used)} become black and white"
     how = "" if used is None else " (DATA.RANGE auto)" if used == auto else " (--range)"
     values = f"values {depth['least']:g} to {depth['greatest']:g}"
     return f"{depth['images']:,} images not of 8 bits, {values}: {each}{how}"
@@ -154,23 +154,25 @@ def _remarks(audit: dict) -> Iterator[Text]:
         side = audit["below"]["side"]
         yield _remark(f"{small:,} with a side below {side} px", audit["below"]["files"])
     if flat := audit["one_colour"]["images"]:
-        yield _remark(_flat_told(audit, flat), audit["one_colour"]["files"])
+        yield _remark(_describe_flat(audit, flat), audit["one_colour"]["files"])
     if audit["left_out"]:
-        yield _remark(told_left_out(audit["left_out"]), [])
+        yield _remark(describe_left_out(audit["left_out"]), [])
     if copies := audit["duplicates"]["images"]:
         files = [" = ".join(group) for group in audit["duplicates"]["files"]]
         yield _remark(f"{copies:,} with the same bytes as another image", files)
 
 
-def _flat_told(audit: dict, flat: int) -> str:
+def _describe_flat(audit: dict, flat: int) -> str:
     line = f"{flat:,} of {audit['readable']:,} images nearly one colour"
     line += f" (less than {audit['one_colour']['levels']} of 255 levels apart)"
     depth, used, auto = audit["depth"], audit["range"]["used"], audit["range"]["auto"]
     if not depth["images"] or used is None:
         return line
-    line += f": values {depth['least']:g} to {depth['greatest']:g}, of which {told(used)} become "
+    line += (
+        f": values {depth['least']:g} to {depth['greatest']:g}, of which {describe(used)} become "
+    )
     line += "black and white"
-    return line if used == auto else f"{line}; DATA.RANGE auto would take {told(auto)}"
+    return line if used == auto else f"{line}; DATA.RANGE auto would take {describe(auto)}"
 
 
 def _remark(line: str, files: list[str]) -> Text:

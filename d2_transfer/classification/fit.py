@@ -207,7 +207,7 @@ class Fit:
                 "evaluated": self.evaluated,
                 "best": self.best,
             }
-            with files.told_when_full(self.checkpoint):
+            with files.full_disk_reported(self.checkpoint):
                 checkpoint.save(self.checkpoint, state)
                 files.write_text(self.checkpoint.with_name(NOTE), FILE)
         self.saved = self.step

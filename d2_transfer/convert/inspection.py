@@ -62,7 +62,7 @@ def examine(
         problem = error
     if found:
         method = f"{found.method}{pretrain_told(found.pretrain)}"
-        rows += [("layout", found.told), ("method", method)]
+        rows += [("layout", found.summary), ("method", method)]
     if isinstance(checkpoint, dict):
         rows += _beside(checkpoint)
     return rows + (_backbone(found, path, checkpoint) if found else []), problem

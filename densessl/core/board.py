@@ -30,8 +30,8 @@ class Board:
         except ImportError:
             logger.info("TensorBoard is not installed: metrics.jsonl has everything")
             return
-        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
-        self._file = Growing(Path(folder) / f"events.out.tfevents.{place}")
+        suffix = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        self._file = Growing(Path(folder) / f"events.out.tfevents.{suffix}")
         self._add(file_version="brain.Event:2")
         if start:  # from this step on, what earlier files have is no longer shown
             log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)

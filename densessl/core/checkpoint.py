@@ -20,7 +20,7 @@ def save(path: Path, state: Any, *, checked: bool = False) -> None:
 
     Raises EnvironmentLacks when the disk is full, leaving ``path`` as it was.
     """
-    with files.told_when_full(path), files.atomic(path) as stream:
+    with files.full_disk_reported(path), files.atomic(path) as stream:
         if not checked:
             torch.save(state, stream)
             return

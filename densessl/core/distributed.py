@@ -32,9 +32,9 @@ def setup(device: str = "auto", init_method: str = "env://", timeout: float = 18
             f"process {local_rank} of this machine has no GPU of its own ({gpus} here); "
             f"start at most {gpus} processes a machine, or run with DEVICE cpu"
         )
-    place = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
+    chosen = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
     if gpus:
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(chosen)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and not dist.is_initialized():
         dist.init_process_group(
@@ -43,9 +43,9 @@ def setup(device: str = "auto", init_method: str = "env://", timeout: float = 18
             rank=int(os.environ["RANK"]),
             world_size=processes,
             timeout=timedelta(seconds=timeout),
-            device_id=place if gpus else None,
+            device_id=chosen if gpus else None,
         )
-    return place
+    return chosen
 
 
 def teardown() -> None:

@@ -85,7 +85,7 @@ def unknown(
     Example: ``raise unknown("protocol", "voc_det", PROTOCOLS, where="--protocol")``
     """
     allowed = list(allowed)
-    place = f" in {where}" if where else ""
+    location = f" in {where}" if where else ""
     hint = nearest(value, allowed if known is None else known)
     meant = f" Did you mean '{hint}'?" if hint else ""
     shown = sorted(allowed)
@@ -93,4 +93,4 @@ def unknown(
         near = difflib.get_close_matches(value, shown, MOST // 4, cutoff=0.3)
         shown = [*sorted(near or shown[: MOST // 4]), f"… ({len(allowed)} in all)"]
     given = names.brief(value)
-    return InputError(f"unknown {what} '{given}'{place}.{meant} Allowed: {', '.join(shown)}")
+    return InputError(f"unknown {what} '{given}'{location}.{meant} Allowed: {', '.join(shown)}")

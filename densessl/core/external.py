@@ -30,27 +30,26 @@ def load_object(text: str, what: str, where: str) -> Any:
     InputError for a text that is not of this form, a file that is not there, one that fails to
     import (with its line and message), and a name that it lacks.
     """
-    place, separator, name = text.rpartition(":")
-    if not (separator and place.endswith(".py") and name.isidentifier()):
+    file, separator, name = text.rpartition(":")
+    if not (separator and file.endswith(".py") and name.isidentifier()):
         raise InputError(f"{where}: '{text}' is no {what}; it must be {FORM}")
-    path = Path(place).expanduser()
+    path = Path(file).expanduser()
     if not path.is_file():
         raise InputError(
-            f"{where}: there is no file '{place}' for the {what} '{text}' "
-            f"(looked from {Path.cwd()})"
+            f"{where}: there is no file '{file}' for the {what} '{text}' (looked from {Path.cwd()})"
         )
     module = _module(path.resolve(), f"{where}: '{text}'")
     if not hasattr(module, name):
-        raise unknown(what, name, _public(module), where=f"{place} ({where})")
+        raise unknown(what, name, _public(module), where=f"{file} ({where})")
     return getattr(module, name)
 
 
-def _module(path: Path, place: str) -> ModuleType:
-    """The file as a module; ``place`` begins a message."""
+def _module(path: Path, where: str) -> ModuleType:
+    """The file as a module; ``where`` begins a message."""
     try:
         source = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{place}: {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{where}: {path} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(bytes(path) + b"\0" + source).hexdigest()[:16]
     name = f"_{path.stem}_{digest}"
     LOADED[path.name] = digest
@@ -67,7 +66,7 @@ def _module(path: Path, place: str) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         line, message = failure(error, path)
-        raise InputError(f"{place}: {path}, line {line}: {message}") from error
+        raise InputError(f"{where}: {path}, line {line}: {message}") from error
     return module
 
 

@@ -32,7 +32,7 @@ def standing(folder: str | os.PathLike) -> Path:
     Raises NotADirectoryError or PermissionError where ``folder`` cannot be made or written to.
     """
     folder = Path(folder)
-    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
     if not os.access(there, os.W_OK | os.X_OK):
@@ -44,13 +44,13 @@ def standing(folder: str | os.PathLike) -> Path:
 def unmade_when_refused(folder: str | os.PathLike):
     """Where the work inside raises, the empty folders that it made down to ``folder`` go again."""
     folder = Path(folder).absolute()
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except BaseException:
-        for place in new:
+        for path in new:
             with suppress(OSError):  # not made, or no longer empty
-                place.rmdir()
+                path.rmdir()
         raise
 
 
@@ -97,7 +97,7 @@ def require_file(path: str | os.PathLike) -> None:
 
 
 @contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
+def full_disk_reported(path: Path) -> Iterator[None]:
     """Turn 'disk full' (or quota, or file size limit) while writing ``path`` into one message."""
     try:
         yield
@@ -140,14 +140,14 @@ def walk(
     over without it.
     """
     seen = set()
-    for place, folders, files in os.walk(os.fspath(folder), followlinks=True, onerror=onerror):
-        real = os.path.realpath(place)
+    for directory, folders, files in os.walk(os.fspath(folder), followlinks=True, onerror=onerror):
+        real = os.path.realpath(directory)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield place, folders, files
+        yield directory, folders, files
 
 
 def read_text(path: str | os.PathLike, errors: str = "strict") -> str:

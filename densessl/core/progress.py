@@ -34,7 +34,7 @@ class Bar:
         self._rich: Progress | None = None
 
     def __enter__(self) -> "Bar":
-        self._began = self._said = time.monotonic()
+        self._began = self._shown = time.monotonic()
         if sys.stderr.isatty():
             from .log import console
 
@@ -67,8 +67,8 @@ class Bar:
             return
         now = time.monotonic()
         done = self.done == self.total and now - self._began >= BRIEF
-        if done or now - self._said >= PLAIN_INTERVAL:
-            self._said = now
+        if done or now - self._shown >= PLAIN_INTERVAL:
+            self._shown = now
             per_step = (now - self._began) / max(self.done - self.start, 1)
             left = duration(per_step * (self.total - self.done))
             tail = f"  {self.note}" if self.note else ""

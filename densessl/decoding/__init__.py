@@ -5,8 +5,8 @@ business: they are read exactly as they are.
 """
 
 from .decoder import MAX_PIXELS, Picture, UnreadableImage, decode, require_decodable, size_of
-from .files import SUFFIXES, is_image, opened, reasons, told_left_out, unlimited
-from .ranges import Found, Range, find_range, parse, sample, told
+from .files import SUFFIXES, describe_left_out, is_image, opened, reasons, unlimited
+from .ranges import Found, Range, describe, find_range, parse, sample
 
 __all__ = [
     "MAX_PIXELS",
@@ -24,7 +24,7 @@ __all__ = [
     "require_decodable",
     "sample",
     "size_of",
-    "told",
-    "told_left_out",
+    "describe",
+    "describe_left_out",
     "unlimited",
 ]

@@ -39,7 +39,7 @@ def may_be_deep(name: str) -> bool:
     return not name.lower().endswith((*EIGHT_BITS, *AVIF))
 
 
-def told_left_out(left_out: Mapping[str, int]) -> str:
+def describe_left_out(left_out: Mapping[str, int]) -> str:
     """'5 other files are left out: 4 .txt, 1 .mp4'; the most frequent suffixes by name."""
     total = sum(left_out.values())
     counted = Counter(left_out).most_common()

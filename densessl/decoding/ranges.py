@@ -56,7 +56,7 @@ def _bare(text: str) -> str:
     return text.strip().strip("()[]").strip()
 
 
-def told(bounds: Range | None) -> str:
+def describe(bounds: Range | None) -> str:
     """A range as people, configs and :func:`parse` read it."""
     return "8 bits" if bounds is None else ",".join(_plain(value) for value in bounds)
 
@@ -70,7 +70,7 @@ def sample(count: int, name: Callable[[int], str]) -> list[int]:
     may = [index for index in range(count) if may_be_deep(name(index))]
     if len(may) <= SAMPLED:
         return may
-    return [may[place * len(may) // SAMPLED] for place in range(SAMPLED)]
+    return [may[part * len(may) // SAMPLED] for part in range(SAMPLED)]
 
 
 def find_range(files: Sequence[File] | Sequence[Callable[[], File]]) -> Found | None:

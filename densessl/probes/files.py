@@ -7,7 +7,7 @@ from pathlib import Path
 
 from densessl.core.errors import InputError, nearest
 from densessl.core.files import walk
-from densessl.core.names import one_line as told
+from densessl.core.names import one_line
 from densessl.decoding import is_image
 
 SHOWN = 3  # files that a message names
@@ -26,9 +26,9 @@ def matched(
     if extra := sorted(set(labels) - set(pictures)):
         logging.getLogger("densessl").info(
             "%s: %d label images have no image in %s and are left out: %s",
-            told(masks),
+            one_line(masks),
             len(extra),
-            told(images),
+            one_line(images),
             some([labels[name] for name in extra]),
         )
     return pictures, {name: labels[name] for name in pictures}
@@ -43,35 +43,34 @@ def _files(folder: Path, suffix: str, what: str, wanted, but=frozenset()) -> dic
     if not folder.is_dir():
         beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
         meant = nearest(folder.name, beside)
-        hint = f". Did you mean '{told(folder.with_name(meant))}'?" if meant else ""
-        raise InputError(f"the folder of {what} {told(folder)} is not there{hint}")
+        hint = f". Did you mean '{one_line(folder.with_name(meant))}'?" if meant else ""
+        raise InputError(f"the folder of {what} {one_line(folder)} is not there{hint}")
     found: dict[str, Path] = {}
     others: list[Path] = []
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"cannot list {told(error.filename)}: {error.strerror}")
+        raise InputError(f"cannot list {one_line(error.filename)}: {error.strerror}")
 
-    for place, _, files in walk(folder, refuse):
+    for directory, _, files in walk(folder, refuse):
         for file in sorted(files):
-            path = Path(place, file)
+            path = Path(directory, file)
             stem = path.stem
             if file.startswith(".") or not wanted(file) or not stem.endswith(suffix):
                 others.append(path)
                 continue
             if but and os.path.realpath(path) in but:
                 continue
-            name = os.path.join(os.path.relpath(place, folder), stem.removesuffix(suffix))
+            name = os.path.join(os.path.relpath(directory, folder), stem.removesuffix(suffix))
             name = os.path.normpath(name)
             if name in found:
-                raise InputError(
-                    f"{told(found[name])} and {told(path)} have the same name; it must be one"
-                )
+                first, second = one_line(found[name]), one_line(path)
+                raise InputError(f"{first} and {second} have the same name; it must be one")
             found[name] = path
     if not found:
         ends = f" with names that end in '{suffix}'" if suffix else ""
         there = f"; it holds {some(others)}" if others else ""
         needed = " (PNG files: JPEG would change the numbers)" if wanted is _is_png else ""
-        raise InputError(f"{told(folder)} holds no {what}{needed}{ends}{there}")
+        raise InputError(f"{one_line(folder)} holds no {what}{needed}{ends}{there}")
     return found
 
 
@@ -85,7 +84,7 @@ def _without_mask(lone, pictures, labels, masks: Path, image_suffix, mask_suffix
         hint = f"; with {options.strip()} all have one"
     shown = some([pictures[name] for name in lone])
     return InputError(
-        f"{len(lone)} of {len(pictures)} images have no label image in {told(masks)} (a PNG of "
+        f"{len(lone)} of {len(pictures)} images have no label image in {one_line(masks)} (a PNG of "
         f"the same name): {shown}{hint}"
     )
 
@@ -96,11 +95,11 @@ def _ends(images: Sequence[str], labels: Mapping[str, Path]) -> tuple[str, str] 
     An image's ending begins with '_', '-' or '.'.
     """
     first = images[0]
-    places = [n for n in range(len(first)) if first[n] in "_-." and n > first.rfind(os.sep) + 1]
-    for place in (len(first), *reversed(places)):
-        of_image = first[place:]
-        for name in sorted(name for name in labels if name.startswith(first[:place])):
-            of_mask = name[place:]
+    cuts = [n for n in range(len(first)) if first[n] in "_-." and n > first.rfind(os.sep) + 1]
+    for cut in (len(first), *reversed(cuts)):
+        of_image = first[cut:]
+        for name in sorted(name for name in labels if name.startswith(first[:cut])):
+            of_mask = name[cut:]
             if all(
                 image.endswith(of_image) and image.removesuffix(of_image) + of_mask in labels
                 for image in images
@@ -110,5 +109,5 @@ def _ends(images: Sequence[str], labels: Mapping[str, Path]) -> tuple[str, str] 
 
 
 def some(paths: Sequence[Path]) -> str:
-    shown = ", ".join(map(told, paths[:SHOWN]))
+    shown = ", ".join(map(one_line, paths[:SHOWN]))
     return shown + (", …" if len(paths) > SHOWN else "")

@@ -95,7 +95,7 @@ def linear_probe(
     steps = 0
     last = np.inf
 
-    def told(result) -> None:
+    def report_step(result) -> None:
         nonlocal steps, last
         steps, last = steps + 1, float(result.fun)
         if report:
@@ -106,7 +106,7 @@ def linear_probe(
         problem.start(),
         jac=True,
         method="L-BFGS-B",
-        callback=lambda intermediate_result: told(intermediate_result),
+        callback=lambda intermediate_result: report_step(intermediate_result),
         options={
             "maxiter": iterations,
             "maxfun": 2 * iterations + 10,

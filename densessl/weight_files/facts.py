@@ -31,30 +31,30 @@ def own_backbone(checkpoint: Any) -> str:
 
 def method(checkpoint: dict, facts: dict[str, Any], layout: Layout) -> str:
     """The method's name: the file's own word, else its layout's, else 'unknown'."""
-    told = checkpoint.get("method")
-    told = told if isinstance(told, str) else facts.get("method") or layout.method
-    return told or _method_of_openmmlab(checkpoint) or "unknown"
+    stated = checkpoint.get("method")
+    stated = stated if isinstance(stated, str) else facts.get("method") or layout.method
+    return stated or _method_of_openmmlab(checkpoint) or "unknown"
 
 
 def pretrain(checkpoint: dict, facts: dict[str, Any]) -> dict[str, Any]:
     """The facts of our own pretraining; ``epochs`` are those done when the file was written."""
-    told = checkpoint.get("pretrain")
-    told = dict(told) if isinstance(told, dict) else {}
-    done, steps = checkpoint.get("iteration"), told.get("steps")
-    if done is not None and steps and "epochs" in told and done < steps:
-        told |= {"epochs": round(told["epochs"] * done / steps, 4), "steps": done}
-    return told or facts.get("pretrain") or {}
+    stated = checkpoint.get("pretrain")
+    stated = dict(stated) if isinstance(stated, dict) else {}
+    done, steps = checkpoint.get("iteration"), stated.get("steps")
+    if done is not None and steps and "epochs" in stated and done < steps:
+        stated |= {"epochs": round(stated["epochs"] * done / steps, 4), "steps": done}
+    return stated or facts.get("pretrain") or {}
 
 
 def progress(checkpoint: dict) -> dict[str, Any]:
     """How far the training was, in the file's own words: ``{"epoch": 200}``."""
     meta = checkpoint.get("meta")
-    places = [checkpoint, meta if isinstance(meta, dict) else {}]
+    holders = [checkpoint, meta if isinstance(meta, dict) else {}]
     found = {}
-    for place in places:
+    for holder in holders:
         for name in PROGRESS:
-            if isinstance(place.get(name), int | float) and name not in found:
-                found[name] = place[name]
+            if isinstance(holder.get(name), int | float) and name not in found:
+                found[name] = holder[name]
     return found
 
 

@@ -49,7 +49,7 @@ class Images:
     by: str = ""
 
 
-def told(
+def read(
     checkpoint: dict, facts: dict[str, Any], layout: Layout, found: Origin, notes: list[str]
 ) -> Images:
     """What the file says of its images, or is known of its kind; else ImageNet's.
@@ -89,10 +89,10 @@ def given(
 
     ``mean`` and ``std`` are of 0–1 or of 0–255 values. Raises InputError for what can be neither.
     """
-    said = {"mean": mean, "std": std}
+    given = {"mean": mean, "std": std}
     unit = _unit(mean, std)
     normal: dict[str, Any] = {
-        name: [float(value) / unit for value in values] for name, values in said.items() if values
+        name: [float(value) / unit for value in values] for name, values in given.items() if values
     }
     if channel_order:
         normal["channel_order"] = channel_order
@@ -102,7 +102,7 @@ def given(
         images,
         normalization=_checked(images.normalization | normal),
         stride_in_1x1=images.stride_in_1x1 if stride_in_1x1 is None else stride_in_1x1,
-        by=_said_by(images.by, len(normal)),
+        by=_source_of(images.by, len(normal)),
     )
     known = images.by or images.stride_in_1x1
     if known and new != replace(images, by=new.by):
@@ -110,10 +110,10 @@ def given(
     return new
 
 
-def _said_by(by: str, said: int) -> str:
+def _source_of(by: str, count: int) -> str:
     """Who says how images are normalised, after people have said so many of its three parts."""
-    if said in (0, 3):
-        return "the command line" if said else by
+    if count in (0, 3):
+        return "the command line" if count else by
     return f"the command line, the rest {f'by {by}' if by else 'assumed'}"
 
 
@@ -126,10 +126,10 @@ def words_of(facts: dict[str, Any]) -> str:
     """What a converted file's facts say of the images that its network takes, and of its stride."""
     normal = facts["normalization"]
     mean, std = (" ".join(f"{v:.6g}" for v in normal[f"pixel_{k}"]) for k in ("mean", "std"))
-    said = f"{facts['channel_order']}, mean {mean}, deviation {std} (of 0-255)"
+    text = f"{facts['channel_order']}, mean {mean}, deviation {std} (of 0-255)"
     if facts.get("depth", 0) >= 50:
-        said += f", stride in the {'1x1' if facts['stride_in_1x1'] else '3x3'}"
-    return f"{said}, {source(facts.get('images_by', 'the file'))}"
+        text += f", stride in the {'1x1' if facts['stride_in_1x1'] else '3x3'}"
+    return f"{text}, {source(facts.get('images_by', 'the file'))}"
 
 
 def words(images: Images) -> str:
@@ -186,10 +186,10 @@ def _openmmlabs_config(checkpoint: dict, layout: Layout, found: Origin, notes: l
 
 def _configurations(checkpoint: dict, layout: Layout, found: Origin, notes: list[str]):
     """``mean`` and ``std`` of timm's configuration, in the file or in ``config.json`` beside it."""
-    for settings, place in found.configurations:
+    for settings, where in found.configurations:
         mean, std = (_numbers(origin.plain(settings.get(name))) for name in ("mean", "std"))
         if mean and std:
-            return Images(_checked(IMAGENET | {"mean": mean, "std": std}), by=place)
+            return Images(_checked(IMAGENET | {"mean": mean, "std": std}), by=where)
     return None
 
 
@@ -197,8 +197,8 @@ def _huggingfaces(checkpoint: dict, layout: Layout, found: Origin, notes: list[s
     """``preprocessor_config.json``, and the stride of ``config.json``."""
     if layout.names != "huggingface":
         return None
-    told_by = found.beside.get("preprocessor_config.json", {})
-    mean, std = (_numbers(told_by.get(f"image_{name}")) for name in ("mean", "std"))
+    preprocessor = found.beside.get("preprocessor_config.json", {})
+    mean, std = (_numbers(preprocessor.get(f"image_{name}")) for name in ("mean", "std"))
     stride = bool(found.beside.get("config.json", {}).get("downsample_in_bottleneck"))
     if mean and std:
         normal = _checked(IMAGENET | {"mean": mean, "std": std})
@@ -212,7 +212,7 @@ def _timms_registry(checkpoint: dict, found: Origin):
     Its training files name a network whose own statistics it trains with.
     """
     timms_training = {"arch", "args", "state_dict", "version"} <= checkpoint.keys()
-    for word, place in found.words:
+    for word, where in found.words:
         name = re.sub(r"\.(safetensors|bin|pth|pt)$", "", word.rpartition("/")[2])
         tagged = re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name)
         if not (tagged or timms_training) or not importlib.util.find_spec("timm"):
@@ -227,7 +227,7 @@ def _timms_registry(checkpoint: dict, found: Origin):
             continue
         if settings is not None:
             normal = {"mean": list(settings.mean), "std": list(settings.std)}
-            return Images(_checked(IMAGENET | normal), by=f"timm, of {name} ({place})")
+            return Images(_checked(IMAGENET | normal), by=f"timm, of {name} ({where})")
     return None
 
 

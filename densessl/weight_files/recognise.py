@@ -62,7 +62,7 @@ class Source:
         return vit.SIZES[self.network].title if self.is_vit else f"ResNet-{self.depth}"
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The layout and the branch in a few words."""
         of = BY_NAME[self.layout].of if self.layout in BY_NAME else "named by --from"
         branch = f", {self.branch} branch" if self.branch else ""
@@ -103,7 +103,7 @@ def recognise(
         found.refuse_variants(where)
     for layout in LAYOUTS if name == "auto" else [named(name)]:
         held = _held(checkpoint, layout, forced=name != "auto")
-        if held is None or (name == "auto" and not _told_by(held, layout.tell)):
+        if held is None or (name == "auto" and not _has_key(held, layout.tell)):
             continue
         if not _has_network(_after_prefix(held, layout)):
             continue
@@ -145,7 +145,7 @@ def _is_wrapped(state: dict[str, Any]) -> bool:
     return bool(state) and all(name.startswith(WRAPPER) for name in state)
 
 
-def _told_by(held: dict[str, Any], pattern: str) -> bool:
+def _has_key(held: dict[str, Any], pattern: str) -> bool:
     return not pattern or any(re.fullmatch(pattern, name) for name in held)
 
 
@@ -211,7 +211,7 @@ def _source(
             " the networks that are known here would compute other features"
         )
     facts = facts_of.ours(checkpoint)
-    images = images_of.told(checkpoint, facts, layout, found, notes)
+    images = images_of.read(checkpoint, facts, layout, found, notes)
     if layout.alike:
         notes.append(f"the same names are also {layout.alike}")
     return Source(

@@ -75,8 +75,8 @@ def write(stream: BinaryIO, tensors: dict[str, Any], facts: dict[str, Any]) -> N
     import torch
 
     names = {getattr(torch, theirs): ours for ours, theirs in _TYPES.items()}
-    told = json.dumps(facts, sort_keys=True)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", FACTS: told}}
+    packed = json.dumps(facts, sort_keys=True)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", FACTS: packed}}
     end = 0
     ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())  # keeps alignment
     for name, tensor in ordered:

@@ -72,12 +72,14 @@ def _own(name: str, norm: Callable[[int], nn.Module]) -> Backbone:
             levels = backbone.eval()(torch.zeros(1, 3, SIDE, SIDE))
         backbone.train(training)
         found = {level: tuple(each.shape[:2]) for level, each in levels.items()}
-        told = {level: (1, channels) for level, channels in backbone.channels.items()}
+        declared = {level: (1, channels) for level, channels in backbone.channels.items()}
     except Exception as error:  # whatever a user's own code raises
         raise InputError(
             f"{where}(norm) makes no backbone: {type(error).__name__}: {error}"
         ) from error
-    if "layer4" not in told or any(found.get(level) != shape for level, shape in told.items()):
+    if "layer4" not in declared or any(
+        found.get(level) != shape for level, shape in declared.items()
+    ):
         shapes = {level: tuple(each.shape) for level, each in levels.items()}
         raise InputError(
             f"{where} has the channels {dict(backbone.channels)}, and its levels the shapes "

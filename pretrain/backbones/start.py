@@ -24,7 +24,7 @@ class Start:
     """A backbone's tensors under the names of ``build_backbone``, and one line on what they are."""
 
     state: dict[str, Tensor]
-    told: str
+    summary: str
 
 
 def starting_state(path: str, name: str, normalization: dict[str, Any], where: str) -> Start:
@@ -48,9 +48,9 @@ def starting_state(path: str, name: str, normalization: dict[str, Any], where: s
             "its network has the stride in the 1x1 convolutions, ours in the 3x3: the first steps "
             "make up for that"
         )
-    said = f"{found.told}: {found.title}, images {images.words(found.images)}"
-    said += f", {images.source(found.images.by)}"
-    return Start(state, "; ".join([said, *changes]))
+    summary = f"{found.summary}: {found.title}, images {images.words(found.images)}"
+    summary += f", {images.source(found.images.by)}"
+    return Start(state, "; ".join([summary, *changes]))
 
 
 def _for_our_images(

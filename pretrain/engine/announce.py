@@ -7,7 +7,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from densessl.core import distributed
-from densessl.decoding import told_left_out
+from densessl.decoding import describe_left_out
 
 from .. import config
 from ..contradictions import contradictions
@@ -39,7 +39,7 @@ def announce(
         solver.BATCH_SIZE,
     )
     if source.left_out:
-        logger.info("%s", told_left_out(source.left_out))
+        logger.info("%s", describe_left_out(source.left_out))
     logger.info(
         "learning rate %g = %g x %d/%d (scaled with the batch); %d process(es) on %s, AMP %s",
         scaled_lr(solver),

@@ -95,7 +95,7 @@ def check_length(state: dict[str, Any], cfg: CfgNode) -> None:
         )
 
 
-def told(change: Change) -> str:
+def describe(change: Change) -> str:
     """'SOLVER.BASE_LR 0.03 -> 0.01 from step 400 on'."""
     options = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in change["options"].items())
     return f"{options} from step {change['step']} on"

@@ -49,8 +49,11 @@ def start_facts(weights: str) -> dict[str, str]:
     A start that is pretrained anew for each seed is one start by its recipe, not by its content.
     """
     _, found = from_file(weights)
-    told = str((found.pretrain or {}).get("recipe") or "")
-    return {"start_sha256": files.sha256(weights), **({"start_recipe": told} if told else {})}
+    start_recipe = str((found.pretrain or {}).get("recipe") or "")
+    return {
+        "start_sha256": files.sha256(weights),
+        **({"start_recipe": start_recipe} if start_recipe else {}),
+    }
 
 
 def config_names(cfg: CfgNode) -> list[str]:

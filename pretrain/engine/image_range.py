@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 
 from densessl.core import distributed, waiting
 from densessl.core.errors import InputError
-from densessl.decoding import Range, find_range, parse, sample, told
+from densessl.decoding import Range, describe, find_range, parse, sample
 
 from ..views import ImageSource
 from ..views.dataset import Batch
@@ -59,7 +59,7 @@ def range_of_run(
             len(indices),
             found.least,
             found.greatest,
-            told(bounds),
+            describe(bounds),
             whence,
         )
     return bounds
@@ -85,7 +85,7 @@ def require_contrast(batch: Batch, source: ImageSource, bounds: Range | None) ->
     hint = "look at some of them, or run densessl audit"
     if bounds is not None:
         hint = (
-            f"{told(bounds)} become black and white in images that are not of 8 bits: set "
+            f"{describe(bounds)} become black and white in images that are not of 8 bits: set "
             "DATA.RANGE auto, or DATA.RANGE LOW,HIGH"
         )
     if shows_something:

@@ -59,7 +59,7 @@ class Logs:
         self._since = time.perf_counter()
         self._steps = 0
         self._waited = 0.0
-        self._said = 0  # the last epoch that the log has a line on
+        self._logged = 0  # the last epoch that the log has a line on
         self._lines = self._board = None
         if distributed.is_main():
             path = Path(folder) / "metrics.jsonl"
@@ -105,12 +105,12 @@ class Logs:
             line["gpu_memory_gib"] = memory
         self._steps, self._waited = 0, 0.0
         self._write(line)
-        if int(line["epoch"]) > self._said:
-            self._said = int(line["epoch"])
+        if int(line["epoch"]) > self._logged:
+            self._logged = int(line["epoch"])
             loss = f"{line['loss']:.4f}" if "loss" in line else "of no step (all skipped)"
             logger.info(
                 "epoch %d: loss %s, learning rate %.3g, %.1f images/s, %.0f %% waiting for data",
-                self._said,
+                self._logged,
                 loss,
                 line["lr"],
                 line["images_per_second"],
@@ -125,13 +125,13 @@ class Logs:
         """
         self.meter.sums = distributed.all_reduce_mean(self.meter.sums)
         seconds = self.seconds + self._running()
-        state = {"meter": self.meter.state_dict(), "seconds": seconds, "said": self._said}
+        state = {"meter": self.meter.state_dict(), "seconds": seconds, "said": self._logged}
         waiting = [line.decode() for line in self._lines.kept] if self._lines else []
         return state | ({"lines": waiting} if waiting else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.meter.load_state_dict(state["meter"])
-        self.seconds, self._said = state["seconds"], state["said"]
+        self.seconds, self._logged = state["seconds"], state["said"]
         if self._lines and "lines" in state:
             self._lines.add("".join(state["lines"]).encode())
 

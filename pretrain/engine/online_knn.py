@@ -123,8 +123,8 @@ class ClassFolders(LabelledImages):
             raise InputError(f"{option}: {root} is no folder (looked from {Path.cwd()})")
         found = {
             folder.name: sorted(
-                Path(place, file)
-                for place, _, names in walk(folder)
+                Path(directory, file)
+                for directory, _, names in walk(folder)
                 for file in names
                 if is_image(file)
             )

@@ -160,7 +160,7 @@ class Run:
                 logger.warning("%s", line)
         self.restore(found)
         if self.main:
-            heads = (f"# changed: {changes.told(change)}\n" for change in self.changes)
+            heads = (f"# changed: {changes.describe(change)}\n" for change in self.changes)
             files.write_text(self.folder / "config.yaml", "".join(heads) + self.cfg.dump())
         return True
 
@@ -324,7 +324,7 @@ class Run:
         if state["scaler"]:
             self.stepper.scaler.load_state_dict(state["scaler"])
         self.patience.in_a_row = 0
-        logger.info("changed: %s", changes.told(self.changes[-1]))
+        logger.info("changed: %s", changes.describe(self.changes[-1]))
         if line := changes.consequence(state, self.cfg):
             logger.info(line)
 

@@ -84,8 +84,8 @@ class Unreadable:
         if not self.indices:
             return ""
         counted = Counter(map(self._reason, sorted(self.indices))).most_common(NAMED)
-        told = "; ".join(f"{count:,} {reason}" for reason, count in counted)
-        return f"{len(self):,} images could not be read ({told}); all are listed in {self.path}"
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in counted)
+        return f"{len(self):,} images could not be read ({reasons}); all are listed in {self.path}"
 
     def check(self, seen: int, at_most: int) -> None:
         """Raise InputError when more than ``limit`` of the ``seen`` distinct images failed.

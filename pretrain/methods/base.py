@@ -120,7 +120,7 @@ def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> Backbone:
     )
     if options.WEIGHTS:
         start = starting_weights(cfg)
-        logger.info("BACKBONE.WEIGHTS: %s", start.told)
+        logger.info("BACKBONE.WEIGHTS: %s", start.summary)
         backbone.load_state_dict(start.state)
     return backbone
 

@@ -125,13 +125,13 @@ def classes(look: "Look") -> Section:
         ),
     ]
     true = voters.class_of(look.image)
-    told = "" if true is None else f"its class, {shown(voters.classes[true], NAME)}"
+    label = "" if true is None else f"its class, {shown(voters.classes[true], NAME)}"
     colours = (*VIEW_COLOURS, LOCAL, GOOD)
     bars = [
         Panel(
             name,
             partial(_bars, p=p[row], voters=voters, true=true, colour=colours[row]),
-            legend=() if true is None else ((TRUE, f"{told}: {float(p[row, true]):.0%}"),),
+            legend=() if true is None else ((TRUE, f"{label}: {float(p[row, true]):.0%}"),),
         )
         for row, name in enumerate(SAMPLES)
     ]
@@ -151,7 +151,7 @@ def _bars(axes, p: Tensor, voters: Voters, true: int | None, colour: str) -> Non
     inner = axes.inset_axes((0.02, 0.04, 0.96, 0.92))
     inner.barh(range(len(order)), values, color=[TRUE if n == true else OTHER for n in order])
     for row, number in enumerate(order):
-        told = f"{shown(voters.classes[number], NAME)}  {values[row]:.0%}"
-        inner.text(0.02, row, told, fontsize=9, va="center", parse_math=False)
+        label = f"{shown(voters.classes[number], NAME)}  {values[row]:.0%}"
+        inner.text(0.02, row, label, fontsize=9, va="center", parse_math=False)
     inner.set(xlim=(0, 1), ylim=(BARS - 0.5, -0.5), xticks=[], yticks=[])
     inner.spines[:].set(color=colour, linewidth=2)

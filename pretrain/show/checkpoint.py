@@ -113,11 +113,11 @@ def _convert(path: str, weights: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode == 0:
         return
-    *_, told = done.stderr.rpartition("densessl convert: ")
-    told = told.strip() if "densessl convert: " in done.stderr else _last_line(done.stderr)
-    told = told.removeprefix(str(path)).lstrip(": ")
+    *_, message = done.stderr.rpartition("densessl convert: ")
+    message = message.strip() if "densessl convert: " in done.stderr else _last_line(done.stderr)
+    message = message.removeprefix(str(path)).lstrip(": ")
     kind = EnvironmentLacks if done.returncode == EnvironmentLacks.exit_code else InputError
-    raise kind(f"{path} is not of densessl pretrain, and densessl convert refuses it: {told}")
+    raise kind(f"{path} is not of densessl pretrain, and densessl convert refuses it: {message}")
 
 
 def converted(path: str, state: dict[str, Any]) -> Pretrained:

@@ -62,8 +62,8 @@ def main(argv: list[str]) -> int:
         for job in track(jobs, "pictures"):
             draw_picture(look(job.image), methods, job.out, args.format, args.dpi)
     number = f"{len(jobs)} picture{'s' if len(jobs) > 1 else ''}"
-    told = f"{jobs[0].out}" if args.sheet else f"{number} to {args.output}"
-    logging.getLogger("densessl").info("wrote %s (%s)", told, ", ".join(methods))
+    written = f"{jobs[0].out}" if args.sheet else f"{number} to {args.output}"
+    logging.getLogger("densessl").info("wrote %s (%s)", written, ", ".join(methods))
     return 0
 
 
@@ -155,20 +155,20 @@ def _require_matplotlib() -> None:
 # ----------------------------------------------------------------------------------------- images
 
 
-def images_of(places: list[str], limit: int) -> list[Path]:
+def images_of(paths: list[str], limit: int) -> list[Path]:
     """The readable images that the arguments name: a folder stands for its first ``limit``.
 
     Those of a folder come sorted by name, without those of folders below it. Raises InputError for
     what is not there, is no image, or is a folder without one.
     """
     images = []
-    for place in map(Path, places):
-        if place.is_dir():
-            images += _of_folder(place, limit)
-        elif place.is_file():
-            images.append(place)
+    for path in map(Path, paths):
+        if path.is_dir():
+            images += _of_folder(path, limit)
+        elif path.is_file():
+            images.append(path)
         else:
-            raise InputError(f"{place}: no such image or folder of images")
+            raise InputError(f"{path}: no such image or folder of images")
     for image in images:
         _require_readable(image)
     return images
@@ -185,8 +185,8 @@ def _of_folder(folder: Path, limit: int) -> list[Path]:
     if not found:
         raise InputError(f"{folder} has no images itself ({', '.join(SUFFIXES[:4])}, … files)")
     if len(found) > limit:
-        told = "%s: the first %d of its %d images (--limit %d)"
-        logging.getLogger("densessl").info(told, folder, limit, len(found), limit)
+        message = "%s: the first %d of its %d images (--limit %d)"
+        logging.getLogger("densessl").info(message, folder, limit, len(found), limit)
     return found[:limit]
 
 

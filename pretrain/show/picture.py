@@ -66,7 +66,7 @@ def draw_picture(
     with _style(), _says_why(out):
         figure = Figure(figsize=(WIDTH, title + sum(height for height, _ in strips)))
         y = 1 - 0.15 / figure.get_figheight()
-        words = f"{shown(look.image.name)}   ·   {_checkpoint_told(look)}"
+        words = f"{shown(look.image.name)}   ·   {_describe_checkpoint(look)}"
         figure.suptitle(words, fontsize=13, y=y, va="top", parse_math=False)
         _stack(figure, strips, title)
         _write(figure, out, format, dpi or DPI)
@@ -88,7 +88,7 @@ def draw_sheet(
     side = min(VIEWS, max(SHEET_ROW, SHEET_WIDTH / sum(shares)))
     width = side * sum(shares) + 0.2 * len(shares)
     strip = side + TITLE + max(_below(panels) for panels in rows)
-    words = [_checkpoint_told(look), *(f"{each.name}: {each.text}" for each in sections)]
+    words = [_describe_checkpoint(look), *(f"{each.name}: {each.text}" for each in sections)]
     words = [line for each in words for line in textwrap.wrap(each, int(width * LETTERS))]
     title = 0.2 + 0.2 * len(words)
     with _style(), _says_why(out):
@@ -148,7 +148,7 @@ def _source(axes, look: "Look") -> None:
         label(axes, x, y, f"view {k + 1}", VIEW_COLOURS[k], ha=across, va=down)
 
 
-def _checkpoint_told(look: "Look") -> str:
+def _describe_checkpoint(look: "Look") -> str:
     model = look.model
     steps = f"{model.iteration} steps" if model.iteration else ""
     method = "" if model.method == UNKNOWN else shown(model.method)

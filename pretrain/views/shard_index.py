@@ -74,16 +74,16 @@ def scan(shard: Path, progress: Callable[[int], None] = lambda done: None) -> In
 
     Raises InputError for a file that is empty, cut off, damaged, compressed, or without images.
     """
-    names, offsets, sizes, told = [], [], [], 0
+    names, offsets, sizes, reported = [], [], [], 0
     where: dict[str, tuple[int, int]] = {}
     _refuse_compressed(shard)
     try:
         with tarfile.open(shard, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # a million of them take a gigabyte
-                if tar.offset - told >= STEP:
-                    told = tar.offset
-                    progress(told)
+                if tar.offset - reported >= STEP:
+                    reported = tar.offset
+                    progress(reported)
                 name = _clean(member.name)
                 if member.isdir() or not _is_image(name):
                     continue
@@ -162,7 +162,7 @@ def _require_end(shard: Path, end: int) -> None:
                 )
 
 
-def index_places(shard: Path) -> list[Path]:
+def index_paths(shard: Path) -> list[Path]:
     """Where the index of a shard may be kept: beside it, or in the user's cache folder."""
     beside = shard.with_name(f"{shard.name}.index.npz")
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -181,10 +181,10 @@ def _facts(shard: Path) -> list[int]:
 def _kept(shard: Path) -> Index | None:
     """The kept index, if there is one of this shard as it is now."""
     facts = _facts(shard)
-    for place in index_places(shard):
+    for path in index_paths(shard):
         try:
-            archive.check_file(place)
-            with np.load(place, allow_pickle=False) as saved:
+            archive.check_file(path)
+            with np.load(path, allow_pickle=False) as saved:
                 index = Index(*(saved[name] for name in ("offsets", "sizes", "ends", "names")))
                 if saved["facts"].tolist() == facts and index.fits(facts[1]):
                     return index
@@ -196,9 +196,9 @@ def _kept(shard: Path) -> Index | None:
 def _keep(shard: Path, index: Index) -> None:
     """Write the index where that is possible; without, the next run makes it again."""
     facts = np.array(_facts(shard), dtype=np.int64)
-    for place in index_places(shard):
+    for path in index_paths(shard):
         try:
-            write_atomic(place, lambda stream: np.savez(stream, facts=facts, **vars(index)))
+            write_atomic(path, lambda stream: np.savez(stream, facts=facts, **vars(index)))
             return
         except OSError:
             continue

@@ -14,7 +14,7 @@ from densessl.configs import FOLDER
 from densessl.core.errors import InputError, nearest, unknown
 from densessl.core.files import read_json, read_text, require_file, walk
 from densessl.core.names import LIST, from_line, one_line
-from densessl.decoding import SUFFIXES, is_image, told_left_out
+from densessl.decoding import SUFFIXES, describe_left_out, is_image
 
 from ..config import data_paths, split_paths
 
@@ -43,7 +43,7 @@ class ImageSource:
         self.left_out = left_out or {}
         self._ends, self._buffer = pack(names)
         if not len(self._ends):
-            others = f"; {told_left_out(self.left_out)}" if self.left_out else ""
+            others = f"; {describe_left_out(self.left_out)}" if self.left_out else ""
             raise InputError(f"{where} has no images{others}")
 
     def __len__(self) -> int:

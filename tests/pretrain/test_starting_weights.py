@@ -147,7 +147,7 @@ def test_msras_stride_is_said(tmp_path):
     torch.save(tensors, tmp_path / "resnet50_msra-5891d200.pth")
     path = str(tmp_path / "resnet50_msra-5891d200.pth")
     start = starting_state(path, "resnet50", NORMALIZATION, "here")
-    assert "the stride in the 1x1" in start.told and "takes RGB now" in start.told
+    assert "the stride in the 1x1" in start.summary and "takes RGB now" in start.summary
     want = tensors["conv1.weight"].flip(1) * (
         torch.tensor(NORMALIZATION["std"])[:, None, None] * 255
     )

@@ -18,7 +18,7 @@ from PIL import Image
 
 from densessl.core.errors import InputError
 from densessl.pretrain.views import RECIPES, ViewDataset, build_source
-from densessl.pretrain.views.shard_index import index_places, scan
+from densessl.pretrain.views.shard_index import index_paths, scan
 from densessl.pretrain.views.shards import OPEN_SHARDS, expand
 from densessl.pretrain.views.sources import class_folders
 
@@ -418,7 +418,7 @@ def poison(place):
 def test_the_index_is_kept_and_made_again_for_another_shard(shards):
     shard = shards / "train-000000.tar"
     source(shards, "shards")
-    beside = index_places(shard)[0]
+    beside = index_paths(shard)[0]
     assert beside == shards / "train-000000.tar.index.npz" and beside.exists()
     poison(beside)
     assert source(shards, "shards").name(0).startswith("Z")
@@ -433,13 +433,13 @@ def test_the_index_is_kept_and_made_again_for_another_shard(shards):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 rubbish", pickle.dumps([1])])
 def test_a_damaged_index_is_made_again(content, shards):
     expected = names(source(shards, "shards"))
-    index_places(shards / "train-000000.tar")[0].write_bytes(content)
+    index_paths(shards / "train-000000.tar")[0].write_bytes(content)
     assert names(source(shards, "shards")) == expected
 
 
 def test_an_index_that_reaches_beyond_its_shard_is_made_again(shards):
     expected = names(source(shards, "shards"))
-    place = index_places(shards / "train-000000.tar")[0]
+    place = index_paths(shards / "train-000000.tar")[0]
     with np.load(place) as saved:
         kept = dict(saved)
     np.savez(place, **(kept | {"sizes": kept["sizes"] + 10**9}))
@@ -448,7 +448,7 @@ def test_an_index_that_reaches_beyond_its_shard_is_made_again(shards):
 
 
 def test_an_index_goes_to_the_cache_folder_where_it_cannot_lie_beside(shards):
-    beside, cached = index_places(shards / "train-000000.tar")
+    beside, cached = index_paths(shards / "train-000000.tar")
     beside.mkdir()  # in the way
     expected = names(source(shards, "shards"))
     assert cached.is_file()
