@@ -10,7 +10,7 @@ from pathlib import Path
 
 from densessl.core import log
 from densessl.core.errors import InputError, unknown
-from densessl.core.files import standing, told_when_full, write_text
+from densessl.core.files import full_disk_reported, standing, write_text
 from densessl.core.names import one_line
 from densessl.core.parser import Parser
 
@@ -100,7 +100,7 @@ def _inspect(data: Dataset, file: Path) -> int:
 
     rows = [*_rows(data)]
     if data.pictures:
-        with told_when_full(file):
+        with full_disk_reported(file):
             drawn = drawing.sheet(data, file)
         rows.append(("drawn", f"{file}, {drawn} images"))
     rows += [("note", remark) for remark in data.remarks]
@@ -170,7 +170,7 @@ def _convert(data: Dataset, file: Path) -> None:
     text = coco.text(coco.content(data, where))
     if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
         raise InputError(f"-o {file} is there already, and nothing is overwritten: name another")
-    with told_when_full(file):
+    with full_disk_reported(file):
         write_text(file, text)
     for remark in data.remarks:
         logging.getLogger("densessl").warning("%s", one_line(remark))
