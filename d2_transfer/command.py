@@ -15,7 +15,7 @@ from .launch import Machines
 from .protocols import Protocol
 from .resolve import describe_scaling, resolve
 from .run import log_name
-from .trained import FINAL
+from .saved import FINAL
 
 
 @dataclass(frozen=True)

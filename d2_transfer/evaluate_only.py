@@ -15,9 +15,10 @@ from . import compat, convert, results
 from .launch import Meeting
 from .limits import check_machine
 from .run import Run, as_dict, differences
+from .saved import FINAL, NOTE
 from .stops import stoppable
 from .summary import metric_table
-from .trained import FINAL, measure
+from .trained import measure
 from .trials import detectron2_log, record_of, register
 from .weights import Weights
 
@@ -52,7 +53,7 @@ def origin(model: Path) -> Origin:
         about = (held.protocol, held.variant, held.mini)
         return Origin(held.method, held.weights, held.pretrain, held.seed, *about)
     run, config = model.parent.parent / "run.json", model.parent / "config.yaml"
-    if not (run.is_file() and config.is_file() and (model.parent / "last_checkpoint").is_file()):
+    if not (run.is_file() and config.is_file() and (model.parent / NOTE).is_file()):
         return Origin(UNKNOWN, {"path": str(model), "sha256": files.sha256(model)})
     try:
         facts = files.read_object(run, "what a run of transfer wrote")
@@ -87,7 +88,7 @@ def trained(named: str, folder: Path, cfg) -> Weights:
             "trial's folder"
         )
     source, sha256 = source.absolute(), files.sha256(source)
-    for name in ("run.json", results.FILE, "last_checkpoint"):
+    for name in ("run.json", results.FILE, NOTE):
         if (Path(folder) / name).is_file() and not _is_again(Path(folder), sha256):
             raise InputError(f"{folder} holds trials ({name}); name another -o for an evaluation")
     return Weights(str(source), str(source), sha256, origin(source).method)

@@ -85,6 +85,14 @@ class SaveBeforeEvaluation(HookBase):
             self.trainer.checkpointer.save(f"model_{self.trainer.iter:07d}")
 
 
+class EvaluateTrained(hooks.EvalHook):
+    """Detectron2's evaluations, but for one of a model whose last step, or whose saving, failed."""
+
+    def after_train(self):
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+
 class StopWhenAsked(HookBase):
     """Save and leave at the next step once any rank was asked to stop; the last step goes on."""
 
@@ -101,10 +109,13 @@ class StopWhenAsked(HookBase):
 
 
 class RunMetrics(EventWriter):
-    """One JSON object a line, of all trials together: the run's metrics.jsonl."""
+    """One JSON object a line, of all trials together: the run's metrics.jsonl.
 
-    def __init__(self, path: str | os.PathLike, trial: int):
-        self.lines, self.trial = Metrics(path), trial
+    What comes after the last step, the evaluation, has that one's number, ``steps``.
+    """
+
+    def __init__(self, path: str | os.PathLike, trial: int, steps: int):
+        self.lines, self.trial, self.steps = Metrics(path), trial, steps
         self._last = -1
 
     def write(self):
@@ -114,7 +125,8 @@ class RunMetrics(EventWriter):
         latest = {name: value for name, (value, at) in storage.latest().items() if at > self._last}
         self._last = storage.iter
         if latest:
-            self.lines.log({"trial": self.trial, "iteration": storage.iter + 1, **latest})
+            iteration = min(storage.iter + 1, self.steps)
+            self.lines.log({"trial": self.trial, "iteration": iteration, **latest})
 
     def close(self):
         self.lines.close()

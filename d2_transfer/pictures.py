@@ -11,7 +11,8 @@ from densessl.core.text import read_mapping
 
 from . import flags, own_data
 from .protocols import PROTOCOLS
-from .trained import FINAL, fill
+from .saved import FINAL
+from .trained import fill
 
 DETECTOR = "GeneralizedRCNN"
 GOOD_IOU = 0.5  # a box that overlaps an object of its class so much has found it

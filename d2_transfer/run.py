@@ -13,6 +13,7 @@ from densessl.core.text import read_mapping
 from . import compat, results
 from .datasets.custom import Custom
 from .launch import Machines
+from .saved import NOTE, Saved
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def check_trials(run: Run, cfg, trials: int, seed: int) -> None:
 
 def _check_seed(run: Run, trial: int, seed: int) -> None:
     folder = run.trial_folder(trial)
-    if (folder / "last_checkpoint").is_file():
+    if Saved(folder).begun:
         begun = read_mapping(folder / "config.yaml", OF_RUN).get("SEED")
         if begun != seed:
             raise _other_run(folder, [f"seed {begun} there, {seed} here"])
@@ -125,7 +126,7 @@ def check_folder(run: Run, cfg) -> None:
     if not evaluated and _trained_on(there) == _trained_on(here) is not None:
         there[CUSTOM] = here[CUSTOM]  # another validation file has changed no number yet
     different += differences(there, here)
-    begun = [*run.folder.glob("trial_*/last_checkpoint"), *evaluated]
+    begun = [*run.folder.glob(f"trial_*/{NOTE}"), *evaluated]
     if different and begun:  # a folder in which nothing came to be saved may be taken over
         raise _other_run(run.folder, different, detectron2)
 
@@ -164,13 +165,16 @@ def as_dict(cfg) -> dict:
 
 
 def begin_folder(run: Run, cfg) -> None:
+    """Write what the trials have in common; what killed writers left is cleared."""
+    files.clear_partials(run.folder, alone=run.only is None)
     files.write_text(run.folder / "config.yaml", cfg.dump())
     version = {} if "TASK" in cfg else {"detectron2": compat.version()}
     files.write_json(run.folder / "run.json", run.facts() | version)
 
 
 def begin_trial(run: Run, cfg, trial: int, seed: int) -> None:
-    """The trial's folder with its own config: the seed, the folder, the weights.
+    """The trial's folder with its own config: the seed, the folder, the weights; cleared of what
+    killed writers left.
 
     Raises InputError when the trial was begun with another seed.
     """
@@ -181,4 +185,6 @@ def begin_trial(run: Run, cfg, trial: int, seed: int) -> None:
     own.OUTPUT_DIR = str(folder.absolute())
     own.MODEL.WEIGHTS = run.weights.file
     _check_seed(run, trial, seed)
+    Saved(folder).clean()
+    files.clear_partials(folder / "evaluation")
     files.write_text(folder / "config.yaml", own.dump())

@@ -1,4 +1,4 @@
-"""A trained model: where a trial keeps it, how it is read, and what a detector measures."""
+"""A trained model: how it is read, and what a detector measures."""
 
 import os
 from pathlib import Path
@@ -7,27 +7,6 @@ from densessl.core import archive
 from densessl.core.errors import InputError
 
 from . import compat
-
-FINAL = "model_final.pth"  # as Detectron2 names it
-
-
-def final_model(folder: str | os.PathLike) -> Path | None:
-    """The model of a trial whose training has come to its end, evaluated or not.
-
-    It is written whole, after the last step and before the evaluation. A folder without
-    ``last_checkpoint`` is no begun trial's, whatever lies in it.
-    """
-    file = Path(folder) / FINAL
-    return file if (Path(folder) / "last_checkpoint").is_file() and file.is_file() else None
-
-
-def is_whole(file: str | os.PathLike) -> bool:
-    """Whether the file of a trained model can be read."""
-    try:
-        _read(file)
-    except InputError:
-        return False
-    return True
 
 
 def measure(cfg, file: str | os.PathLike, cure: str = "") -> dict[str, float]:
@@ -50,20 +29,14 @@ def measure(cfg, file: str | os.PathLike, cure: str = "") -> dict[str, float]:
         close_all()
 
 
-def keep_model_only(folder: str | os.PathLike) -> None:
-    """Leave a finished trial's model without the optimizer's state: half the size."""
-    from densessl.core import checkpoint
-
-    target = Path(folder) / FINAL
-    held = _read(target)
-    if held.keys() != {"model"}:
-        checkpoint.save(target, {"model": held["model"]})
-
-
 def _read(file: str | os.PathLike, cure: str = "") -> dict:
     import torch
 
+    from densessl.core import checkpoint
+
     archive.check_file(file)
+    if Path(file).is_file() and (reason := checkpoint.damage(Path(file), copied=True)):
+        raise InputError(f"{file} is damaged ({reason}){cure and '; '}{cure}")
     try:
         held = torch.load(file, map_location="cpu", weights_only=True)
         held["model"].keys()

@@ -5,13 +5,14 @@ import weakref
 from pathlib import Path
 
 from . import compat, modeling, solver  # noqa: F401  (modeling registers its heads)
-from .checkpoints import AtomicCheckpointer, steps_done
+from .checkpoints import AtomicCheckpointer
 from .datasets.detection_mapper import DetectionMapper
 from .datasets.semantic_mapper import SemanticMapper
 from .evaluation import build_evaluator
 from .hooks import (
     AfterPreciseBN,
     BoardMetrics,
+    EvaluateTrained,
     Forgiving,
     Progress,
     RunMetrics,
@@ -20,6 +21,7 @@ from .hooks import (
     StopWhenAsked,
 )
 from .sampling import BatchOrder, test_loader, training_loader, wide_images
+from .saved import Saved
 from .weights import check_loaded
 
 compat.setup()
@@ -46,7 +48,9 @@ class Trainer(compat.default_trainer()):
 
     def __init__(self, cfg, trial: int = 1, lines: str | os.PathLike | None = None):
         self.trial, self.lines = trial, lines
-        self._first_batch = steps_done(cfg.OUTPUT_DIR)
+        saved = Saved(cfg.OUTPUT_DIR)
+        self._resumed = saved.whole()
+        self._first_batch = saved.number(self._resumed) + 1 if self._resumed else 0
         self._dicts: list[dict] | None = None
         super().__init__(cfg)
 
@@ -105,6 +109,7 @@ class Trainer(compat.default_trainer()):
             self._bare_model(),
             self.cfg.OUTPUT_DIR,
             self.cfg.MODEL.FPN.TRANSFER,
+            self._resumed,
             trainer=weakref.proxy(self),
         )
         self._first_batch = 0  # PreciseBN's own loader does not go on from anywhere
@@ -113,8 +118,9 @@ class Trainer(compat.default_trainer()):
             if isinstance(hook, hooks.PreciseBN):
                 built.insert(place + 1, AfterPreciseBN(hook, self.cfg.TEST.EVAL_PERIOD))
                 break
+        place = next(n for n, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
+        built[place] = EvaluateTrained(self.cfg.TEST.EVAL_PERIOD, built[place]._func)
         if self.cfg.TEST.EVAL_PERIOD > 0 and comm.is_main_process():
-            place = next(n for n, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
             built.insert(place, SaveBeforeEvaluation(self.cfg.TEST.EVAL_PERIOD))
         return [Progress(self.trial), SeedEachStep(self.cfg.SEED), *built, StopWhenAsked()]
 
@@ -129,7 +135,9 @@ class Trainer(compat.default_trainer()):
             if self.cfg.VIS_PERIOD
             else BoardMetrics(folder),
         ]
-        return written + [RunMetrics(self.lines, self.trial)] if self.lines else written
+        if self.lines:
+            written.append(RunMetrics(self.lines, self.trial, self.max_iter))
+        return written
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):

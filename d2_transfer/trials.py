@@ -27,9 +27,10 @@ from .run import (
     check_trials,
     finished,
 )
+from .saved import CURE, FINAL, Saved
 from .stops import stoppable
 from .summary import summary
-from .trained import final_model, is_whole, keep_model_only, measure
+from .trained import measure
 
 logger = logging.getLogger("densessl")
 
@@ -64,6 +65,7 @@ def run_trials(
             record = finished(run, cfg, trial, seed + trial - 1) if run.machines.first else None
             if meeting.agree("finished" if record else "to do") == "finished":
                 if record:
+                    Saved(run.trial_folder(trial)).finish()  # unless a kill came before it did
                     logger.info("trial %d of %d is finished (seed %d)", trial, trials, record.seed)
                 continue
             with _held(run, trial):
@@ -128,8 +130,7 @@ def _one_trial(meeting: Meeting, work: Callable, run: Run, trial: int, cuda: boo
 
 def _kept(run: Run, trial: int) -> str:
     """What the message of a failed evaluation ends in."""
-    model = final_model(run.trial_folder(trial))
-    if model and is_whole(model):
+    if Saved(run.trial_folder(trial)).is_trained():
         return f"; trial {trial} is trained, and its model kept: the same command evaluates it"
     return ""
 
@@ -161,11 +162,12 @@ def run_trial(run: Run, trial: int) -> None:
     with stoppable(), detectron2_log(folder / "log.txt", main):
         seed_all_rng(cfg.SEED + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        model = final_model(folder)
-        metrics = _evaluate(run, cfg, trial, model) if model else _train(run, cfg, trial)
+        saved = Saved(folder)
+        trained = saved.trained()
+        metrics = _evaluate(run, cfg, trial, trained) if trained else _train(run, cfg, trial)
         if main:
             save_record(run, cfg, trial, metrics, started)
-            keep_model_only(folder)
+            saved.finish()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -182,6 +184,10 @@ def _train(run: Run, cfg, trial: int) -> dict[str, float]:
 
     trainer = Trainer(cfg, trial, run.lines)
     trainer.resume_or_load(resume=True)
+    if trainer.start_iter >= cfg.SOLVER.MAX_ITER:  # it ended between its last save and the model's
+        trainer.checkpointer.save(Path(FINAL).stem)
+        comm.synchronize()
+        return _evaluate(run, cfg, trial, run.trial_folder(trial) / FINAL)
     if comm.is_main_process():
         cut_back(Metrics(run.lines), trial, trainer.start_iter)
     try:
@@ -202,11 +208,11 @@ def _evaluate(run: Run, cfg, trial: int, model: Path) -> dict[str, float]:
     main = comm.is_main_process()
     if main:
         logger.info("trial %d is trained already: it is evaluated", trial)
-    metrics = measure(cfg, model, "remove it, and the trial begins anew")
+    metrics = measure(cfg, model, CURE)
     if main:
-        lines = Metrics(run.lines)
-        cut_back(lines, trial, cfg.SOLVER.MAX_ITER)
-        lines.log({"trial": trial, "iteration": cfg.SOLVER.MAX_ITER + 1, **metrics})
+        lines, last = Metrics(run.lines), cfg.SOLVER.MAX_ITER
+        cut_back(lines, trial, last, evaluated=False)
+        lines.log({"trial": trial, "iteration": last, **metrics})
     return metrics
 
 
@@ -278,6 +284,12 @@ def detectron2_log(file: Path, main: bool) -> Iterator[None]:
         handler.close()
 
 
-def cut_back(lines: Metrics, trial: int, steps: int) -> None:
-    """Forget what a killed trial logged after the checkpoint that it resumes from."""
-    lines.cut_back(lambda line: line.get("trial") != trial or line.get("iteration", 0) <= steps)
+def cut_back(lines: Metrics, trial: int, steps: int, evaluated: bool = True) -> None:
+    """Forget what a killed trial logged after the checkpoint that it resumes from, and the line
+    of an evaluation there unless it was ``evaluated`` before that was saved."""
+
+    def stays(line: dict) -> bool:
+        step = line.get("iteration", 0)
+        return step < steps or (step == steps and (evaluated or "total_loss" in line))
+
+    lines.cut_back(lambda line: line.get("trial") != trial or stays(line))

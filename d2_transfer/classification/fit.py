@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from densessl.core import checkpoint, files, waiting
+from densessl.core import checkpoint, waiting
 from densessl.core.distributed import any_rank, barrier, from_first, rank, world_size
 from densessl.core.errors import DenseSSLError, InputError, StoppedEarly
 from densessl.core.loader import Batches
@@ -15,6 +15,7 @@ from densessl.core.metrics import Metrics
 from densessl.core.order import seed_of
 from densessl.core.progress import Bar
 
+from ..saved import CURE, Saved
 from ..trials import cut_back
 from .accuracy import Counts, likeliest
 from .images import Images
@@ -22,15 +23,7 @@ from .loading import STEP_STREAM, Order, evaluation_batches, training_batches
 from .models import Model, loss_of
 from .settings import Schedule, Setting
 
-FILE = "checkpoint.pth"
-NOTE = "last_checkpoint"  # says that a trial was begun, as Detectron2's does
 LOG_PERIOD = 20  # steps between lines of metrics.jsonl
-
-
-def forget(folder: Path) -> None:
-    """Remove the checkpoint of a training that needs it no more."""
-    for name in (FILE, NOTE):
-        (folder / name).unlink(missing_ok=True)
 
 
 class Diverged(DenseSSLError):
@@ -73,7 +66,7 @@ class Fit:
         title: str,
     ):
         self.cfg, self.model, self.setting, self.train, self.test = cfg, model, setting, train, test
-        self.checkpoint, self.lines = folder / FILE, Metrics(lines)
+        self.on_disk, self.lines = Saved(folder), Metrics(lines)
         self.trial, self.title = trial, title
         self.device = next(model.parameters()).device
         self.schedule = Schedule(cfg, len(train), setting)
@@ -179,12 +172,13 @@ class Fit:
     # ---- where it stands ----
 
     def _restore(self) -> None:
-        if not self.checkpoint.is_file():
+        path = self.on_disk.whole()
+        if path is None:
             return
-        state = checkpoint.load(self.checkpoint, "remove it, and the trial begins anew")
+        state = checkpoint.load(path, CURE)
         if state["images"][0] != self._images()[0]:
             raise InputError(
-                f"{self.checkpoint} belongs to a trial on other training images; put those back, "
+                f"{path} belongs to a trial on other training images; put those back, "
                 "or give another -o"
             )
         self.model.trained.load_state_dict(state["model"])
@@ -207,9 +201,7 @@ class Fit:
                 "evaluated": self.evaluated,
                 "best": self.best,
             }
-            with files.full_disk_reported(self.checkpoint):
-                checkpoint.save(self.checkpoint, state)
-                files.write_text(self.checkpoint.with_name(NOTE), FILE)
+            self.on_disk.save(self.step, state)
         self.saved = self.step
         barrier()
 

@@ -11,8 +11,9 @@ from fvcore.common.config import CfgNode
 from densessl.core import files, form
 from densessl.core.distributed import barrier, rank
 
+from ..saved import Saved
 from .data import hold_out
-from .fit import Diverged, Fit, forget
+from .fit import Diverged, Fit
 from .images import Images
 from .models import Model
 from .settings import Setting, configured
@@ -90,6 +91,7 @@ def _score(
         return form.read(result, "the result of a search", TRIED)["top1"]
     if rank() == 0:
         place.mkdir(parents=True, exist_ok=True)
+        Saved(place).clean()
     barrier()
     lines = folder / "metrics.jsonl"
     fit = Fit(cfg, build(setting), setting, part, held, place, lines, number, f"search {number}")
@@ -101,7 +103,7 @@ def _score(
             logger.info("%s", error)
     if rank() == 0:
         files.write_json(result, asdict(setting) | {"top1": top1})
-        forget(place)
+        Saved(place).finish()
         logger.info("search: %s: %.2f %% of held out", setting, top1)
     barrier()
     return top1

@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from densessl.core import checkpoint, log
+from densessl.core import log
 from densessl.core.distributed import barrier, rank, world_size
 
 from .. import evaluate_only, results, trained, trials
 from ..run import Run, as_dict
+from ..saved import Saved
 from ..stops import stoppable
-from ..trained import FINAL
 from . import controls, knn_trial, search
 from .accuracy import Counts, flat_metrics
 from .config import C
 from .data import read, training_images
-from .fit import Fit, evaluate, forget
+from .fit import Fit, evaluate
 from .images import Images
 from .loading import EvaluationCrops
 from .models import Classifier, LinearProbe, Model
@@ -52,7 +52,7 @@ def run_trial(run: Run, trial: int) -> None:
             metrics = task(cfg, run, trial, train, test, device)
     if rank() == 0:
         trials.save_record(run, cfg, trial, metrics, started)
-        forget(folder)
+        Saved(folder).finish()
     barrier()
     gc.collect()
 
@@ -152,8 +152,8 @@ def _fit(
     fit = Fit(cfg, model, setting, train, test, folder, run.lines, trial, f"trial {trial}")
     fit.train_to_the_end()
     if rank() == 0:
-        held = {"model": {name: t.cpu() for name, t in model.trained.state_dict().items()}}
-        checkpoint.save(folder / FINAL, held)
+        held = {name: tensor.cpu() for name, tensor in model.trained.state_dict().items()}
+        Saved(folder).save_final(held)
     return fit, fit.evaluate()
 
 

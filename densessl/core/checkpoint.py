@@ -6,13 +6,19 @@ later (a truncated copy, a flipped bit) is seen.
 """
 
 import hashlib
+import logging
+import re
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from . import files
+from .distributed import is_main
 from .errors import InputError
+
+logger = logging.getLogger("densessl")
 
 
 def save(path: Path, state: Any, *, checked: bool = False) -> None:
@@ -45,12 +51,16 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a checked file, in words; None when its bytes are those once written."""
+def damage(path: Path, *, copied: bool = False) -> str | None:
+    """What is wrong with a checked file, in words; None when its bytes are those once written.
+
+    One that may have been ``copied`` without its sidecar is held against the weaker checksums
+    (CRC-32) that ``torch.save`` itself writes.
+    """
     try:
         expected = sidecar(path).read_text().split()[0]
     except FileNotFoundError:
-        return f"{sidecar(path).name} is missing"
+        return _damaged_member(path) if copied else f"{sidecar(path).name} is missing"
     except (IndexError, UnicodeDecodeError):
         return f"{sidecar(path).name} is not a checksum"
     if path.stat().st_size == 0:
@@ -60,10 +70,95 @@ def damage(path: Path) -> str | None:
     return None
 
 
+def _damaged_member(path: Path) -> str | None:
+    if not zipfile.is_zipfile(path):  # of another program, or cut short: who reads it says so
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        return str(error)
+    return f"the CRC-32 of {member} in it is not the one written with it" if member else None
+
+
 def remove(path: Path) -> None:
     """Delete a checked file, then its sidecar: never one without the other in between."""
     path.unlink(missing_ok=True)
     sidecar(path).unlink(missing_ok=True)
+
+
+class NumberedCheckpoints:
+    """The checked files ``folder/PREFIX<number>.pth``: a kill leaves those before it as they were.
+
+    ``keep`` newest ones stay; one whose number is a multiple of ``keep_every`` (0: none) stays for
+    good. ``cure``: what to do when all are damaged. Only one process may call :meth:`save`.
+    """
+
+    def __init__(self, folder: Path, prefix: str, digits: int, cure: str, keep: int = 2):
+        self.folder, self.prefix, self.digits, self.cure = Path(folder), prefix, digits, cure
+        self.keep, self.keep_every = keep, 0
+        self.damaged: set[Path] = set()
+
+    def path(self, number: int) -> Path:
+        """Where the checkpoint of this number lies."""
+        return self.folder / f"{self.prefix}{number:0{self.digits}d}.pth"
+
+    def number(self, path: Path) -> int | None:
+        """The number of the checkpoint ``path``; None for other files."""
+        found = re.fullmatch(rf"{self.prefix}(\d{{{self.digits},}})\.pth", path.name)
+        return int(found[1]) if found else None
+
+    def found(self) -> list[tuple[int, Path]]:
+        """(number, file) of every checkpoint that is there, oldest first."""
+        numbered = [(self.number(file), file) for file in self.folder.glob(f"{self.prefix}*.pth")]
+        return sorted((number, file) for number, file in numbered if number is not None)
+
+    def save(self, number: int, state: dict[str, Any]) -> Path:
+        """Write ``state`` as the checkpoint of this number, then delete those outlived.
+
+        Raises EnvironmentLacks when the disk is full; the earlier checkpoints are then untouched.
+        """
+        path = self.path(number)
+        save(path, state, checked=True)
+        self.damaged.discard(path)
+        self._prune(number)
+        return path
+
+    def whole(self) -> Path | None:
+        """The newest checkpoint that is as it was written; None where there is none at all.
+
+        Each damaged one above it is named in the log of the main process. Raises InputError when
+        all are damaged: nothing starts from scratch over its remains.
+        """
+        found = self.found()
+        for _, path in reversed(found):
+            reason = damage(path)
+            if reason is None:
+                return path
+            self.damaged.add(path)
+            if is_main():
+                logger.warning("%s is damaged (%s); trying the one before it", path, reason)
+        if found:
+            raise InputError(
+                f"every checkpoint in {self.folder} is damaged ({len(found)} of {len(found)}); "
+                f"{self.cure}"
+            )
+        return None
+
+    def clean(self) -> None:
+        """Remove what a killed writer left: half-written files, sidecars without a checkpoint."""
+        files.clear_partials(self.folder)
+        for side in self.folder.glob(f"{self.prefix}*.pth.sha256"):
+            if not side.with_suffix("").exists():
+                side.unlink(missing_ok=True)
+
+    def _prune(self, newest: int) -> None:
+        overtaken = [(number, path) for number, path in self.found() if number <= newest]
+        good = [(number, path) for number, path in overtaken if path not in self.damaged]
+        for number, path in overtaken:
+            for_good = self.keep_every and number % self.keep_every == 0
+            if path in self.damaged or not (for_good or (number, path) in good[-self.keep :]):
+                remove(path)
 
 
 class _Hashing:

@@ -75,14 +75,22 @@ def atomic(path: str | os.PathLike):
         partial.unlink(missing_ok=True)
 
 
-def clear_partials(*folders: Path) -> None:
+def clear_partials(*folders: Path, alone: bool = True) -> None:
     """Delete what killed writers left of their files (:func:`atomic`) in these folders.
 
-    For who alone writes there: the half of a writer at work goes, too.
+    For who writes there ``alone``: the half of a writer at work goes, too. Otherwise those go whose
+    writer was a process of this machine that is no more.
     """
     for folder in folders:
         for partial in folder.glob(".*.partial"):
-            partial.unlink(missing_ok=True)
+            if alone or _is_left(partial):
+                partial.unlink(missing_ok=True)
+
+
+def _is_left(partial: Path) -> bool:
+    place, _, process = partial.name.removesuffix(".partial").rpartition(".")
+    here = place.endswith(f".{socket.gethostname()}")
+    return here and not os.path.exists(f"/proc/{process}")
 
 
 def require_file(path: str | os.PathLike) -> None:

@@ -165,8 +165,9 @@ def test_a_checkpoint_of_other_images_or_a_damaged_one_is_refused(objects, tmp_p
     other = objects[0].subset(range(20)), objects[1]
     with pytest.raises(InputError, match="other training images"):
         run(fit_of(cfg, other, tmp_path))
-    (tmp_path / "checkpoint.pth").write_bytes(b"PK")
-    with pytest.raises(InputError, match="checkpoint.pth is damaged; remove it"):
+    for saved in tmp_path.glob("model_*.pth"):
+        saved.write_bytes(b"PK")
+    with pytest.raises(InputError, match="every checkpoint .* is damaged .*or remove them"):
         run(fit_of(cfg, objects, tmp_path))
 
 
@@ -231,7 +232,7 @@ def test_a_search_takes_what_does_best_on_held_out_images(objects, tmp_path):
     best = max(tried, key=lambda row: row["top1"])
     assert tried[0]["top1"] == 0 and told["search/top1"] == best["top1"]
     assert (setting.base_lr, setting.head_lr_factor) == (best["base_lr"], best["head_lr_factor"])
-    assert len(built) == 4 and not list(tmp_path.rglob("checkpoint.pth"))
+    assert len(built) == 4 and not list(tmp_path.rglob("model_*"))
     again, _, built = searching(cfg, objects, tmp_path)
     assert again == setting and not built
 

@@ -38,6 +38,9 @@ TINY = [
 ]
 
 
+TRAINED = ["model_final.pth", "model_final.pth.sha256"]  # what of a finished training is kept
+
+
 def tiny(iterations: int, **more) -> list[str]:
     extra = [word for pair in more.items() for word in map(str, pair)]
     return [*TINY, "SOLVER.MAX_ITER", str(iterations), *extra]
@@ -108,7 +111,7 @@ def test_a_run_leaves_what_every_verb_leaves(finished):
         assert "detectron2" in (folder / "log.txt").read_text()
         kept = torch.load(folder / "model_final.pth", weights_only=True)
         assert list(kept) == ["model"]
-        assert [path.name for path in folder.glob("model_*")] == ["model_final.pth"]
+        assert sorted(path.name for path in folder.glob("model_*")) == TRAINED
 
 
 def test_a_finished_trial_is_not_run_again(finished, scenes, weights, capsys):
@@ -456,9 +459,9 @@ def test_a_trial_whose_evaluation_failed_is_evaluated_and_not_trained_again(
     assert record.weights == same.weights and record.config_sha256 == same.config_sha256
     kept = torch.load(folder / "model_final.pth", weights_only=True)
     assert list(kept) == ["model"]  # as after any finished trial
-    assert [path.name for path in folder.glob("model_*")] == ["model_final.pth"]
+    assert sorted(path.name for path in folder.glob("model_*")) == TRAINED
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["bbox/AP"] == record.metrics["bbox/AP"] and last["iteration"] == 3
+    assert last["bbox/AP"] == record.metrics["bbox/AP"] and last["iteration"] == 2
     assert json.loads((out / "summary.json").read_text())["seeds"] == [5]
 
 
@@ -488,7 +491,7 @@ def test_an_evaluation_that_fails_by_a_bug_loses_no_trial(
     model.write_bytes(model.read_bytes()[:1000])
     (model.parent / "result.json").unlink()
     with pytest.raises(
-        InputError, match="model_final.pth is not .*; remove it, and the trial"
+        InputError, match="model_final.pth is damaged .*put a good copy back, or remove"
     ) as e:
         main.main(words)
     assert "kept" not in str(e.value)
@@ -608,7 +611,7 @@ def test_a_begun_trial_keeps_its_seed_and_names_a_damaged_checkpoint(tmp_path, s
     assert (folder / "config.yaml").read_bytes() == config
     checkpoint = folder / "model_0000001.pth"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(InputError, match=f"{checkpoint.name} is damaged; remove it"):
+    with pytest.raises(InputError, match="every checkpoint .* is damaged .1 of 1.*or remove them"):
         main.main(words)
     checkpoint.unlink()  # as the message says: the trial begins anew
     assert main.main(words) == 0
@@ -829,17 +832,26 @@ def test_what_of_a_detector_is_the_backbone(key, name):
 # Folders and averages ----------------------------------------------------------------------------
 
 
-def test_checkpoints_are_replaced_whole(tmp_path):
-    from densessl.d2_transfer.checkpoints import AtomicCheckpointer, steps_done
+def test_the_two_newest_checkpoints_are_kept_then_the_model_alone(tmp_path):
+    from densessl.d2_transfer.checkpoints import AtomicCheckpointer
+    from densessl.d2_transfer.saved import Saved
 
-    model = torch.nn.Linear(2, 2)
+    def there():
+        return sorted(path.name for path in tmp_path.glob("*.pth"))
+
+    model, saved = torch.nn.Linear(2, 2), Saved(tmp_path)
     checkpointer = AtomicCheckpointer(model, str(tmp_path))
-    checkpointer.save("model_0000004", iteration=4)
-    assert steps_done(tmp_path) == 5
-    checkpointer.save("model_0000009", iteration=9)
-    assert {path.name for path in tmp_path.iterdir()} == {"model_0000009.pth", "last_checkpoint"}
-    assert steps_done(tmp_path) == 10
-    assert checkpointer.resume_or_load("")["iteration"] == 9
+    for step in (4, 9, 14):
+        checkpointer.save(f"model_{step:07d}", iteration=step)
+    assert there() == ["model_0000009.pth", "model_0000014.pth"] and not saved.is_trained()
+    newest = saved.whole()
+    assert saved.number(newest) == 14
+    resumes = AtomicCheckpointer(model, str(tmp_path), resumed=newest)
+    assert resumes.resume_or_load("")["iteration"] == 14
+    checkpointer.save("model_final", iteration=14)
+    assert saved.trained() == tmp_path / "model_final.pth"
+    saved.finish()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", *TRAINED]
 
 
 def test_what_a_killed_trial_logged_beyond_its_checkpoint_is_forgotten(tmp_path):
