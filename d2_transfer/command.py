@@ -127,6 +127,7 @@ def _run(args, job: Job, cfg, data, find: Callable):
         gpus=job.gpus,
         machines=job.machines,
         metrics=job.protocol.metrics,
+        stall_timeout=args.stall_timeout,
         only=args.trial,
     )
 

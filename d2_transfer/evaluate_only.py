@@ -118,7 +118,7 @@ def run(run: Run, cfg, seed: int, work: Callable | None = None) -> int:
     if run.machines.first:
         _compare_configs(run, own)
         files.write_text(run.folder / "config.yaml", own.dump())
-    with Meeting(run.machines) as meeting:
+    with Meeting(run.machines, run.limit) as meeting:
         meeting.agree("begun")
         meeting.run(work or evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
     if run.machines.first:

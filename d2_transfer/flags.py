@@ -81,6 +81,15 @@ ALL = (
     Flag("num_machines", "that share DIR", "M", int, 1, rule=">= 1", job=False),
     Flag("machine_rank", "0 to M-1", "R", int, 0, job=False),
     Flag("dist_url", "tcp://HOST:PORT of machine 0", "URL", job=False),
+    Flag(
+        "stall_timeout",
+        "end all processes when none makes progress for so long, with their stacks in the log; "
+        "0: never",
+        "SECONDS",
+        float,
+        600.0,
+        rule=">= 0",
+    ),
     Flag("eval_only", "evaluate WEIGHTS, a trial's model_final.pth, and train nothing", job=False),
     *_of_split("train"),
     *_of_split("val"),
@@ -114,7 +123,7 @@ def add(
     for flag in ALL if names is None else map(BY_NAME.__getitem__, names):
         more: dict[str, Any] = {"action": "store_true"}
         if flag.metavar:
-            kind = options.argument(flag.rule) if flag.rule else flag.kind
+            kind = options.argument(flag.rule, flag.kind or int) if flag.rule else flag.kind
             more = {"metavar": flag.metavar, "type": kind, "default": flag.default}
             more |= {"required": flag.name in required}
         parser.add_argument(*flag.words, help=flag.help, **more)

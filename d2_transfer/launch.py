@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import signal
 import socket
 import sys
@@ -12,7 +11,8 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from densessl.core import errors
+from densessl.core import errors, watchdog
+from densessl.core.peers import BROKEN, KINDS, WORD, Peers, kind_of
 from densessl.core.stops import handled
 
 from . import compat
@@ -21,17 +21,6 @@ logger = logging.getLogger("densessl")
 HOST = "127.0.0.1"
 TIMEOUT = timedelta(minutes=30)  # of one collective; as detectron2.engine.launch
 HEAR = 2.0  # seconds between two looks whether another machine has failed
-WORD = 10.0  # seconds that a machine may take to say why it failed
-CONNECTION = re.compile("connection|socket|gloo|nccl", re.IGNORECASE)
-KINDS = {  # of an error in a child, by its exit code: subclasses take more than a message
-    kind.exit_code: kind
-    for kind in (
-        errors.DenseSSLError,
-        errors.InputError,
-        errors.EnvironmentLacks,
-        errors.StoppedEarly,
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -75,11 +64,12 @@ class Meeting:
 
     A port found free may be taken before a child binds it, so the parent keeps the store. While
     entered, :meth:`agree` tells all machines what the first one says, and :meth:`run` runs a
-    function in every process.
+    function in every process, which may stand still for ``limit``.
     """
 
-    def __init__(self, machines: Machines | None = None):
+    def __init__(self, machines: Machines | None = None, limit: watchdog.Limit | None = None):
         self.machines = machines or Machines()
+        self.limit = limit or watchdog.Limit()
         self._store = None
         self._runs = 0
         self._agreed = 0
@@ -178,10 +168,12 @@ class Meeting:
         name. An error of DenseSSL in a child is raised here as the same error, and on the other
         machines as a DenseSSLError within seconds. SIGTERM and SIGINT go on to the children, and
         this waits for them, so that they can save. StoppedEarly must be raised by every process:
-        all wait for the slowest to have saved.
+        all wait for the slowest to have saved. Stalled is raised where they stood still and were
+        ended; one process in all is ended itself.
         """
         if processes * self.machines.count == 1:
-            function(*args)
+            with watchdog.watched(self.limit):
+                function(*args)
             return
         import torch
         import torch.multiprocessing as multiprocessing
@@ -202,6 +194,7 @@ class Meeting:
             args,
             processes,
             self.machines,
+            self.limit,
             place,
             "nccl" if cuda else "gloo",
             said,
@@ -222,16 +215,19 @@ class Meeting:
             multiprocessing.ProcessExitedException,
             multiprocessing.ProcessRaisedException,  # of one that another's end made fail
         ) as ended:
+            if still := self._stood_still():
+                self._tell(str(still))
+                raise still from None
             if not said.empty():
-                code, message = said.get()
-                error = KINDS[code](message)
+                kind, message = said.get()
+                error = KINDS[kind](message)
                 if not isinstance(error, errors.StoppedEarly):
                     self._tell(message)
                 raise error from None
             if not stops:
                 problem = str(ended).strip().splitlines()[-1]
                 deadline = time.monotonic() + WORD
-                broken = self.machines.count > 1 and CONNECTION.search(problem)
+                broken = self.machines.count > 1 and BROKEN.search(problem)
                 while broken and time.monotonic() < deadline:
                     self._hear([])  # the machine whose end broke the connection says why
                     time.sleep(0.2)
@@ -241,6 +237,15 @@ class Meeting:
                     "stopped; the same command resumes from what is saved"
                 ) from None
             raise
+
+    def _stood_still(self) -> errors.Stalled | None:
+        """That the children stood still and ended themselves, if they did."""
+        from torch.distributed import PrefixStore
+
+        with suppress(RuntimeError):  # the first machine may be gone
+            message = Peers(store=PrefixStore(f"run_{self._runs}", self._store)).stood_still()
+            return errors.Stalled(message) if message else None
+        return None
 
     def _tell(self, message: str) -> None:
         """Let the other machines know that this one's processes have ended with an error."""
@@ -266,7 +271,9 @@ class Meeting:
         raise errors.DenseSSLError(problem)
 
 
-def _worker(local_rank: int, function, args, processes: int, machines: Machines, place, *how):
+def _worker(
+    local_rank: int, function, args, processes: int, machines: Machines, limit, place, *how
+):
     os.setsid()  # a terminal's Ctrl-C reaches the parent, which passes it on, and not this as well
     compat.setup()
     import torch
@@ -276,22 +283,28 @@ def _worker(local_rank: int, function, args, processes: int, machines: Machines,
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
     world = processes * machines.count
-    store = dist.PrefixStore(name, dist.TCPStore(host, port, is_master=False, timeout=TIMEOUT))
+    rank = machines.rank * processes + local_rank
+    # The second is used by another thread, while the first may wait for an answer.
+    store, own = (
+        dist.PrefixStore(name, dist.TCPStore(host, port, is_master=False, timeout=TIMEOUT))
+        for _ in range(2)
+    )
     dist.init_process_group(
         backend,
         store=store,
         world_size=world,
-        rank=machines.rank * processes + local_rank,
+        rank=rank,
         timeout=TIMEOUT,
     )
     compat.create_local_groups(machines.count, processes)
     try:
-        function(*args)
+        with watchdog.watched(limit, Peers(rank, world, own)):
+            function(*args)
         _leave_together(store, world)
     except errors.DenseSSLError as error:
         if isinstance(error, errors.StoppedEarly) and not isinstance(error, errors.Interrupted):
             _leave_together(store, world)  # the first to leave ends those still writing
-        said.put((error.exit_code, str(error)))
+        said.put((kind_of(error), str(error)))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # torch.multiprocessing would take it for success

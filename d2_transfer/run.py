@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from densessl.core import files
+from densessl.core import files, watchdog
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
 
@@ -36,12 +36,18 @@ class Run:
     gpus: int = 1  # of this machine
     machines: Machines = field(default_factory=Machines)
     metrics: tuple[str, ...] = ()  # the protocol's, which are printed
+    stall_timeout: float = watchdog.TIMEOUT  # seconds; 0: no limit
     only: int | None = None  # the one trial that this process does, while others do the others
 
     @property
     def log(self) -> str:
         """The file of the folder that this process's log goes to."""
         return log_name(self.only)
+
+    @property
+    def limit(self) -> watchdog.Limit:
+        """For how long its processes may stand still."""
+        return watchdog.Limit(self.stall_timeout, "--stall-timeout", self.folder / self.log)
 
     @property
     def lines(self) -> Path:

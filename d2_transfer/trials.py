@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from densessl.core import files, log
-from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
+from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, Stalled, StoppedEarly
 from densessl.core.lock import in_use, locked
 from densessl.core.metrics import Metrics
 from densessl.core.progress import duration
@@ -55,7 +55,7 @@ def run_trials(
     records: list[results.Record] = []  # of all finished trials, where this machine is the first
     failed: dict[int, str] = {}
     check_machine(cfg, run.processes, run.gpus)
-    with Meeting(run.machines) as meeting:
+    with Meeting(run.machines, run.limit) as meeting:
         if run.machines.first:
             check_folder(run, cfg)
             check_trials(run, cfg, trials, seed)
@@ -115,7 +115,7 @@ def _one_trial(meeting: Meeting, work: Callable, run: Run, trial: int, cuda: boo
         meeting.run(work, run.gpus, (run, trial), cuda=cuda)
     except StoppedEarly:
         raise
-    except (InputError, EnvironmentLacks) as error:  # every other trial would end the same way
+    except (InputError, EnvironmentLacks, Stalled) as error:  # so would every other trial
         raise type(error)(f"{error}{_kept(run, trial)}") from None
     except DenseSSLError as error:
         logger.error("trial %d: %s", trial, error)

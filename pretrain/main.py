@@ -43,6 +43,12 @@ def parser() -> Parser:
         help="resume from the last checkpoint with these options at other values than before "
         "(KEY VALUE does so, too); it is recorded",
     )
+    parse.add_argument(
+        "--stall-timeout",
+        metavar="SECONDS",
+        help="STALL_TIMEOUT: end a run that makes no progress for so long, with the stacks of all "
+        "processes in its log (600; 0: never)",
+    )
     parse.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="options by name")
     return parse
 
@@ -69,7 +75,10 @@ def main(argv: list[str]) -> int:
             "rows of the papers' tables that --list shows)"
         )
     change, values = changes.named(options.change)
-    cfg = config.load(options.config, [*pairs(options.overrides), *values])
+    given = [*pairs(options.overrides), *values]
+    if options.stall_timeout is not None:
+        given += ["STALL_TIMEOUT", options.stall_timeout]
+    cfg = config.load(options.config, given)
     config.check(cfg, int(os.environ.get("WORLD_SIZE", 1)))
     if options.print_config:
         config.validate(cfg)

@@ -136,6 +136,8 @@ OPTIONS = {
     "CHECKPOINT.KEEP": (2, ">= 1, free"),  # the newest so many stay; older ones are deleted
     # epochs whose checkpoint stays for good (every so many); 0: none
     "CHECKPOINT.KEEP_EVERY": (0, ">= 0, free"),
+    # seconds that no process may make progress before all are ended; 0: no limit
+    "STALL_TIMEOUT": (600.0, ">= 0, free"),
     "LOG.PERIOD": (10, ">= 1, free"),  # steps between lines of metrics.jsonl
     # KNN: accuracy of nearest neighbours during the run; labels are read for this alone
     "KNN.PERIOD": (0.0, ">= 0, free"),  # epochs between measurements; 0: none

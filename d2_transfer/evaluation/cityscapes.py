@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from densessl.core import install
+from densessl.core import install, watchdog
 from densessl.core.errors import EnvironmentLacks, InputError
 
 from .. import compat
@@ -80,6 +80,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         metrics |= {f"AP-{name}": each["ap"] for name, each in averages["classes"].items()}
         return {"segm": {name: 100 * float(value) for name, value in metrics.items()}}
 
+    @watchdog.unhurried()
     def _precisions(self, matches: dict) -> np.ndarray:
         """AP by region size, class and overlap, as ``evaluateMatches`` gives it.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from densessl.core import files, install
+from densessl.core import files, install, watchdog
 from densessl.core.errors import EnvironmentLacks, InputError
 
 from .. import compat
@@ -83,6 +83,7 @@ class CocoEvaluator(DatasetEvaluator):
         tasks = sorted(set().union(*(each for _, each in gathered)))
         return {task: self._metrics(task, truth, found) for task in tasks}
 
+    @watchdog.unhurried()
     def _numbered(self, found: list[dict]) -> tuple[object, list[dict]]:
         """The ground truth and the detections, with numbers of our own for the data set's ids."""
         with no_garbage_collection():
@@ -107,6 +108,7 @@ class CocoEvaluator(DatasetEvaluator):
         made.createIndex()
         return made
 
+    @watchdog.unhurried()
     def _metrics(self, task: str, truth, found: list[dict]) -> dict[str, float]:
         kept = ("image_id", "category_id", "score", *KEPT[task])
         found = [{key: each[key] for key in kept} for each in found]

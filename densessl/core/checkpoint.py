@@ -7,6 +7,7 @@ later (a truncated copy, a flipped bit) is seen.
 
 import hashlib
 import logging
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from . import files
+from . import files, watchdog
 from .distributed import is_main
 from .errors import InputError
+
+PIECE = 1 << 26  # bytes
 
 logger = logging.getLogger("densessl")
 
@@ -162,14 +165,26 @@ class NumberedCheckpoints:
 
 
 class _Hashing:
-    """A binary stream that hashes what passes through it; torch.save only ever appends."""
+    """A binary stream that hashes what passes through it; torch.save only ever appends.
+
+    Each PIECE is brought to the disk at once: how fast a slow one is shows while it writes, and not
+    in one long wait at the end.
+    """
 
     def __init__(self, stream: BinaryIO):
         self.stream, self.digest = stream, hashlib.sha256()
+        self._waiting = 0  # bytes that may not be on the disk yet
 
     def write(self, data) -> int:
         self.digest.update(data)
-        return self.stream.write(data)
+        written = self.stream.write(data)
+        self._waiting += written
+        if self._waiting >= PIECE:
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
+            self._waiting = 0
+        watchdog.beat()
+        return written
 
     def flush(self) -> None:
         self.stream.flush()

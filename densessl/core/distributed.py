@@ -12,6 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .errors import EnvironmentLacks, InputError
+from .peers import Peers
+
+_talks = 0  # calls of peers() so far: each has keys of its own
 
 
 def setup(device: str = "auto", init_method: str = "env://", timeout: float = 1800) -> torch.device:
@@ -52,6 +55,18 @@ def teardown() -> None:
     """Leave the group; nothing happens where there is none."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def peers() -> Peers:
+    """What this process knows of the others outside of collectives; all must call it in step."""
+    global _talks
+    if world_size() == 1:
+        return Peers()
+    _talks += 1
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps the store
+    store = dist.PrefixStore(f"peers/{attempt}/{_talks}", dist.TCPStore(*place, is_master=False))
+    return Peers(rank(), world_size(), store)
 
 
 def rank() -> int:

@@ -41,6 +41,10 @@ class Interrupted(StoppedEarly):
     """Stopped in the middle of a wait: what came after the last save is not saved."""
 
 
+class Stalled(DenseSSLError):
+    """Stood still for too long, and was ended; the last checkpoint is whole."""
+
+
 def run_module(main: Callable[[list[str]], int], name: str) -> None:
     """Leave with the exit code of ``main``; an error of ours is one message under ``name``.
 

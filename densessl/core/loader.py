@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from . import limits, reading, stops, waiting
+from . import limits, peers, reading, stops, waiting, watchdog
 from .errors import DenseSSLError, EnvironmentLacks
 from .names import one_line
 from .waiting import TIMEOUT
@@ -138,8 +138,12 @@ class Batches:
     def __next__(self) -> Any:
         began = time.perf_counter()
         try:
-            with waiting.wait(self.options.timeout, self._late, self.options.grace):
+            with (
+                watchdog.doing(self._where),
+                waiting.wait(self.options.timeout, self._late, self.options.grace),
+            ):
                 batch = next(self._inner)
+                watchdog.beat()
                 return batch.value() if isinstance(batch, _Packed) else batch
         except StopIteration:
             self.close()
@@ -188,17 +192,24 @@ class Batches:
             if main:
                 signal.signal(signal.SIGCHLD, handler)
 
-    def _late(self) -> EnvironmentLacks:
+    def _where(self) -> str:
+        """Which image a batch waits for, and which loader processes are stopped."""
         begun = self.reports and self.reports.longest()
         where = "no loader process reads an image" if self.options.workers else "no image is read"
         if begun:
             worker, number = begun
             who = f"loader process {worker}" if self.options.workers else "the process"
             where = f"{who} is still at {one_line(self.loader.name_of(number))}"
+        pids = (each.pid for each in self._workers)
+        stopped = [str(pid) for pid in pids if pid and peers.state(pid) == "T"]
+        return f"{where} (stopped: {', '.join(stopped)})" if stopped else where
+
+    def _late(self) -> EnvironmentLacks:
         return EnvironmentLacks(
-            f"no batch has come for {self.options.timeout:g} s: {where}. See whether its disk or "
-            f"network mount answers; if it is only slow, raise {self.options.group}.TIMEOUT (0: no "
-            "limit). The same command resumes from the last checkpoint"
+            f"no batch has come for {self.options.timeout:g} s: {self._where()}. See whether its "
+            "disk or network mount answers; if it is only slow, raise "
+            f"{self.options.group}.TIMEOUT (0: no limit). The same command resumes from the last "
+            "checkpoint"
         )
 
     def _explained(self, error: BaseException) -> BaseException:

@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .watchdog import beat
+
 Item = TypeVar("Item")
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
 BRIEF = 1.0  # seconds: what took less needs no line to say that it is done
@@ -59,6 +61,7 @@ class Bar:
             self._rich.stop()
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
+        beat()
         self.done += steps
         if note is not None:
             self.note = note

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from . import watchdog
 from .errors import Interrupted
 
 _asked = False  # whether a stop was asked for since forget()
@@ -58,7 +59,8 @@ def ask() -> None:
 
 
 def asked() -> bool:
-    """Whether a stop was asked for since :func:`forget`."""
+    """Whether a stop was asked for since :func:`forget`; who looks is not stuck."""
+    watchdog.beat()
     return _asked
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from densessl.core import watchdog
+
 BLOCK = 2**23  # values of a block that is worked on at a time: 64 MiB in float64
 
 
@@ -48,6 +50,7 @@ class Rows:
                     continue
                 labels = self.labels[here][counted].to(rows.device)
                 rows = rows.to(self.dtype)
+                watchdog.beat()
                 yield (rows if mean is None else rows - mean.to(rows)), labels
         if offset != len(self.labels):
             raise ValueError(f"{offset} rows of features, {len(self.labels)} labels")

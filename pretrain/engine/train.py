@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from densessl.core import distributed, files, gpu_memory, log, waiting
+from densessl.core import distributed, files, gpu_memory, log, waiting, watchdog
 from densessl.core.checkpoint import damage, load, remove, save
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.external import loaded
@@ -70,21 +70,24 @@ def train(
         resume.check_writable(folder)
         log.setup(rank=distributed.rank())
         run = Run(cfg, folder, device, change)
-        with Stops(speaks=distributed.is_main()) as stops:
+        limit = watchdog.Limit(cfg.STALL_TIMEOUT, "STALL_TIMEOUT", folder / "log.txt")
+        together = watchdog.watched(limit, distributed.peers())
+        with Stops(speaks=distributed.is_main()) as stops, together:
             if run.is_new():
                 if change:
                     raise InputError(
                         f"--change {' '.join(change)}: OUTPUT_DIR {folder} has no checkpoint to "
                         "resume; leave --change out to start with these options"
                     )
-                with waiting.wait():  # there is nothing to save yet: a signal ends it
+                # There is nothing to save yet: a signal ends it.
+                with waiting.wait(), watchdog.unhurried():
                     run.build(None)  # a run that is refused makes no folder
             resume.writable(folder)
             log.setup(folder, distributed.rank())
             alone = locked(folder / ".lock", in_use(f"OUTPUT_DIR {folder}", "OUTPUT_DIR"))
             memory = gpu_memory.enough(run.where, run.smaller)
             with alone if run.main else nullcontext(), memory:
-                with waiting.wait():
+                with waiting.wait(), watchdog.unhurried():
                     steps_left = run.prepare()
                 if steps_left:
                     with run.logs:
@@ -415,7 +418,10 @@ class Run:
                     if distributed.world_size() > 1:
                         raise  # the others are in the middle of a step
                     raise self.stopped() from None
-                loss = self.one_step(batch, batches.waited)
+                compiles = self.cfg.COMPILE and not self.looked_at
+                with watchdog.unhurried() if compiles else nullcontext():
+                    loss = self.one_step(batch, batches.waited)
+                watchdog.beat()
                 if bar:
                     bar.advance(note=f"loss {loss:.4f}")
                 if after_step:

@@ -1,5 +1,6 @@
 """What tests of faults share: the real command, and a C library that does what bad disks do."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -31,6 +32,15 @@ def bad_libc(tmp_path_factory):
         return {**os.environ, **named, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
 
     return environment
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Starts processes that have imported everything already, and hold nothing of pytest's."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in the other tests' runs
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["densessl.pretrain.engine.train", "torch.utils.tensorboard"])
+    return context
 
 
 @pytest.fixture

@@ -1,24 +1,17 @@
 """Kill −9 at any moment: the run that resumes is the run that nothing disturbed, bit for bit."""
 
-import multiprocessing
 import os
 import random
 import shutil
+import signal
 import time
 
 import pytest
 
 SEEDS = 24
 FAST = 3  # of them are among the fast tests
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Starts processes that have imported everything already, and hold nothing of pytest's."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # as in the other tests' runs
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["densessl.pretrain.engine.train", "torch.utils.tensorboard"])
-    return context
+STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGINT)  # the last one kills again
+TWICE = 20  # seeds of a second signal
 
 
 @pytest.fixture(scope="module")
@@ -90,4 +83,35 @@ def test_killed_runs_go_on_as_if_nothing_had_happened(
         for run in (folder, expected)
     )
     assert different(one, other) == []
+    assert not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(TWICE)],
+)
+def test_a_second_signal_while_it_saves_damages_nothing(
+    begin, changes, whole, check_same_run, tmp_path, seed
+):
+    from densessl.pretrain.engine.checkpoint import Checkpoints
+
+    rng = random.Random(seed)
+    expected, seen = whole
+    folder = tmp_path / "run"
+    folder.mkdir()
+    process = begin(folder, workers=seed % 2)
+    first, second = rng.choice(STOPS), STOPS[seed % 4]
+    at = rng.randrange(seen // 4, seen // 2)
+    then = at + rng.randrange(1, 6)  # it saves: a file changes with each piece that is written
+    for count, _ in enumerate(changes(process, folder)):
+        if count in (at, then):
+            os.kill(process.pid, first if count == at else second)
+    process.join()
+    assert process.exitcode in (0, 1, -signal.SIGINT)  # 1: StoppedEarly, which no verb turns to 75
+    if process.exitcode == 1:
+        assert Checkpoints(folder / "checkpoints").newest() is not None
+    last = begin(folder, workers=0)
+    last.join()
+    assert last.exitcode == 0
+    check_same_run(folder, expected)
     assert not list(folder.rglob("*.partial"))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import watchdog
+
 ROWS, COLUMNS = 1024, 8192  # of a block of similarities: 32 MiB in float32
 
 
@@ -45,6 +47,7 @@ def nearest(
                 found = best[part, : min(k, offset)], index[part, : min(k, offset)]
                 values = queries[part] @ block.T
                 best[part], index[part] = _merged(found, values, offset, held)
+                watchdog.beat()
             offset += len(block)
     return best, index
 
