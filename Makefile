@@ -9,7 +9,7 @@ READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Where no number comes out of a kernel. What is not named here, a new file too, is tested on other processors.
-NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations \
+NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations docs \
   pretrain/test_advise* pretrain/test_audit* pretrain/test_con* pretrain/test_docs* pretrain/test_scenes* \
   pretrain/test_views_sources* pretrain/test_views_bad_input* \
   $(patsubst %,pretrain/test_engine_%*,checkpoint command facts loading lock logs order stops unreadable) \
@@ -21,7 +21,7 @@ QUICK := tests/probes tests/decoding tests/annotations $(wildcard $(patsubst %,t
   $(patsubst %,core/test_%,arrows errors lines names overrides text) \
   $(patsubst %,pretrain/test_%,correspondence* losses* engine_schedules views_geometry)))
 
-.PHONY: setup demo evidence test test-quick test-slow test-processors lint format benchmarks detectron2-main clean
+.PHONY: setup demo evidence test test-quick test-slow test-processors lint format docs benchmarks detectron2-main clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)  ## make .venv with everything in it
@@ -87,9 +87,13 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY)  ## the site of docs/, in site/; a warning is an error
+	$(UV) --quiet --no-build-isolation -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 benchmarks: $(READY)  ## measured comparisons; each prints ratios from one run
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf .venv demo evidence build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv demo evidence site build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
