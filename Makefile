@@ -40,9 +40,13 @@ $(READY): requirements.txt setup.py pyproject.toml Makefile
 	$(UV) --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
+# DETECTRON2: a folder with a checkout, in place of the commit that was chosen
+DETECTRON2 ?= git+https://github.com/facebookresearch/detectron2@fd27788985af0f4ca800bca563acdb700bb890e2
 detectron2-main: $(READY)  ## the official Detectron2 main instead of 0.5: a compiler and its repository are needed
 	-$(BIN)/uv pip uninstall --python $(BIN)/python detectron2-cdo
-	$(UV) --no-build-isolation --no-deps 'git+https://github.com/facebookresearch/detectron2'
+	$(UV) --quiet iopath==0.1.9 black==25.1.0  # which it asks for: iopath below 0.1.10, any black
+	$(UV) --no-build-isolation --no-deps '$(DETECTRON2)'
+	$(BIN)/uv pip check --python $(BIN)/python
 
 demo: $(READY)  ## the whole way in miniature, about ten minutes on two cores
 	$(BIN)/densessl demo

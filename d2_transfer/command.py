@@ -89,7 +89,7 @@ def _scaling(args, job: Job, own) -> str:
     source, ours = (
         resolve(args.protocol, job.variant, gpus, custom=own) for gpus in (None, job.processes)
     )
-    return describe_scaling(source, ours, job.processes)
+    return describe_scaling(source, ours, job.processes, args.overrides[::2])
 
 
 def _begin(args, job: Job):
@@ -128,6 +128,7 @@ def _run(args, job: Job, cfg, data, find: Callable):
         machines=job.machines,
         metrics=job.protocol.metrics,
         stall_timeout=args.stall_timeout,
+        named=tuple(args.overrides[::2]),
         only=args.trial,
     )
 

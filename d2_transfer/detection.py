@@ -10,7 +10,8 @@ from .datasets.custom import Custom
 from .evaluate_only import evaluate as evaluate_trained
 from .evaluation import build_evaluator
 from .image_range import training_pictures as training_files
-from .resolve import check_model, describe
+from .model_check import check_model
+from .resolve import describe
 from .run import Run
 from .trials import register, run_trial
 from .weights import prepare
@@ -41,7 +42,7 @@ def ready(cfg, run: Run, evaluates: bool):
         norm = "BN, whose statistics in one process are SyncBN's" if plain else "naiveSyncBN"
         logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
     register(run)
-    check_model(cfg)
+    check_model(cfg, run.named)
     for name in cfg.DATASETS.TEST:  # what an evaluator lacks is said before the training
         build_evaluator(name, "", images=0, oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS)
     return cfg

@@ -109,6 +109,7 @@ ALL = (
         "print the complete config as YAML (for the source's GPUs unless --gpus says others)",
         job=False,
     ),
+    Flag("official", "with --print-config: as plain Detectron2, 0.5 or main, loads it", job=False),
 )
 BY_NAME = {flag.name: flag for flag in ALL}
 OWN = tuple(flag.name for flag in ALL if flag.own)

@@ -2,6 +2,8 @@
 
 from densessl.core.limits import check_loading
 
+from .datasets.layouts import are_semantic
+
 OPTION = "DATALOADER.NUM_WORKERS"
 ASPECT = 4 / 3  # of a photograph
 
@@ -28,7 +30,7 @@ def check_machine(cfg, processes: int, here: int, evaluates: bool = False) -> No
 def _bytes_of_image(cfg, evaluates: bool) -> float:
     """RGB, and eight bytes a pixel where labels come with it."""
     given = cfg.INPUT
-    if cfg.MODEL.META_ARCHITECTURE == "FCNSegmentor" and not evaluates:
+    if are_semantic(cfg.DATASETS.TRAIN) and not evaluates:
         height, width = given.CROP.SIZE if given.CROP.ENABLED else given.SCALE
         return (3 + 8) * height * width
     sides = [given.MIN_SIZE_TEST] if evaluates else given.MIN_SIZE_TRAIN

@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int:
     if args.print_config:
         print(_config_text(args), end="")
         return 0
+    if args.official:
+        raise InputError("--official is for --print-config: add that, or leave it out")
     if args.weights and is_option(args.weights):
         args.weights, args.overrides = None, [args.weights, *args.overrides]
     args.overrides = pairs(args.overrides)
@@ -82,7 +84,13 @@ def _config_text(args) -> str:
     cfg = resolve(args.protocol, gpus=gpus, overrides=overrides, custom=own, **given)
     cfg.defrost()
     cfg.MODEL.WEIGHTS = "" if weights == "random" else weights
-    return cfg.dump()
+    if not args.official:
+        return cfg.dump()
+    if "TASK" in cfg:
+        raise InputError(f"--official: {args.protocol} does not train with Detectron2")
+    from .official_config import official_text
+
+    return official_text(cfg)
 
 
 def _check_arguments(args) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from densessl.configs import FOLDER
 
+from .datasets.layouts import are_semantic
+
 DETECTION = FOLDER / "transfer" / "mini.yaml"
 SEMANTIC = FOLDER / "transfer" / "mini_semseg.yaml"
 
@@ -15,7 +17,7 @@ def shrink(cfg, full) -> Callable[[set[str]], None]:
     it leaves alone: a detector's anchors follow MIN_SIZE_TEST, STEPS and WARMUP_ITERS follow
     MAX_ITER, each as in ``full``, the protocol's own config.
     """
-    semantic = cfg.MODEL.META_ARCHITECTURE == "FCNSegmentor"
+    semantic = are_semantic(cfg.DATASETS.TRAIN)
     cfg.merge_from_file(str(SEMANTIC if semantic else DETECTION))
 
     def shrink_rest(named: set[str]) -> None:

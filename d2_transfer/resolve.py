@@ -1,7 +1,7 @@
 """A protocol's complete config: its file, the machine, the user's own options."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import getitem
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .dense_probes.own import OwnData
 
 ELSEWHERE = {"SEED": "--seed", "OUTPUT_DIR": "-o", "MODEL.WEIGHTS": "WEIGHTS, the first argument"}
+SCALED = {"IMS_PER_BATCH": "images a step", "BASE_LR": "learning rate", "MAX_ITER": "iterations"}
 NORMS = (
     ("RESNETS", "NORM"),
     ("FPN", "NORM"),
@@ -152,18 +153,23 @@ def describe(cfg, gpus: int) -> str:
     )
 
 
-def describe_scaling(source, cfg, gpus: int) -> str:
+def describe_scaling(source, cfg, gpus: int, named: Collection[str] = ()) -> str:
     """One line on what the linear rule changed for ``gpus`` GPUs; empty where nothing was.
 
-    ``source``: the same config for as many GPUs as its source used.
+    ``source``: the same config for as many GPUs as its source used, both without the user's own
+    options. Those (``named``) were not scaled.
     """
     there, here = source.SOLVER, cfg.SOLVER
-    if there.IMS_PER_BATCH == here.IMS_PER_BATCH:
+    changed = [
+        f"{words} {there[key]:g} -> {here[key]:g}"
+        for key, words in SCALED.items()
+        if there[key] != here[key] and f"SOLVER.{key}" not in named
+    ]
+    if not changed:
         return ""
     return (
-        f"linear rule for {gpus} instead of {there.REFERENCE_WORLD_SIZE} GPUs: images a step "
-        f"{there.IMS_PER_BATCH} -> {here.IMS_PER_BATCH}, learning rate {there.BASE_LR:g} -> "
-        f"{here.BASE_LR:g}, iterations {there.MAX_ITER} -> {here.MAX_ITER}; --keep-batch leaves all"
+        f"linear rule for {gpus} instead of {there.REFERENCE_WORLD_SIZE} GPUs: "
+        f"{', '.join(changed)}; --keep-batch leaves all"
     )
 
 
@@ -242,35 +248,4 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
             raise InputError(
                 f"MODEL.{node}.{key} is 'SyncBN', which needs a CUDA device; allowed here: "
                 "BN (the same statistics in one process) or naiveSyncBN"
-            )
-
-
-def check_model(cfg) -> None:
-    """Build the model once, on the CPU, and compare its classes with those of the data sets.
-
-    What Detectron2 would say of a wrong option in a trial, with a traceback, is an InputError here.
-    The data sets must be registered.
-    """
-    from detectron2.data import MetadataCatalog
-
-    from .trainer import Trainer
-
-    own = cfg.clone()
-    own.defrost()
-    own.MODEL.DEVICE = "cpu"
-    try:
-        Trainer.build_model(own)
-    except InputError:
-        raise
-    except Exception as error:  # an assertion, a missing key, a shape: whatever the option breaks
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"the config makes no model: {type(error).__name__}: {said}") from None
-    semantic = cfg.MODEL.META_ARCHITECTURE == "FCNSegmentor"
-    node = "SEM_SEG_HEAD" if semantic else "ROI_HEADS"
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        classes = MetadataCatalog.get(name).get("stuff_classes" if semantic else "thing_classes")
-        if classes is not None and len(classes) != cfg.MODEL[node].NUM_CLASSES:
-            raise InputError(
-                f"MODEL.{node}.NUM_CLASSES is {cfg.MODEL[node].NUM_CLASSES}, but {name} has "
-                f"{len(classes)} classes"
             )

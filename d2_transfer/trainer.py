@@ -7,6 +7,7 @@ from pathlib import Path
 from . import compat, modeling, solver  # noqa: F401  (modeling registers its heads)
 from .checkpoints import AtomicCheckpointer
 from .datasets.detection_mapper import DetectionMapper
+from .datasets.layouts import are_semantic
 from .datasets.semantic_mapper import SemanticMapper
 from .evaluation import build_evaluator
 from .hooks import (
@@ -165,7 +166,7 @@ class Trainer(compat.default_trainer()):
 
 
 def build_mapper(cfg, is_train: bool):
-    """What turns a data set's dict into a model's input, as the config's kind of model needs it."""
-    if cfg.MODEL.META_ARCHITECTURE == "FCNSegmentor":
+    """What turns a data set's dict into a model's input, whatever the model is."""
+    if are_semantic(cfg.DATASETS.TRAIN):
         return SemanticMapper(cfg, is_train)
     return DetectionMapper(cfg, is_train)

@@ -1,11 +1,13 @@
 """Where each data set lies below DETECTRON2_DATASETS: Detectron2's own names and folders."""
 
+from collections.abc import Iterable
+
 from . import coco_stuff, voc_masks
 from .camvid import CamVidSemantic
 from .cityscapes import CityscapesInstances, CityscapesSemantic
 from .detection import CocoLayout, VocLayout
 from .inspection import Layout
-from .semantic import AdeSemantic, VocSemantic
+from .semantic import AdeSemantic, SemanticLayout, VocSemantic
 
 
 def _coco(split: str, kind: str, official: int) -> CocoLayout:
@@ -45,3 +47,8 @@ LAYOUTS: dict[str, Layout] = {
         for split, official in (("train", 118287), ("val", 5000))
     },
 }
+
+
+def are_semantic(names: Iterable[str]) -> bool:
+    """Whether the data sets of a protocol have label images, and no objects."""
+    return any(isinstance(LAYOUTS.get(name), SemanticLayout) for name in names)

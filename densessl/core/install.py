@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+# A commit of the official main; the Makefile has the same.
+OFFICIAL = (
+    "git+https://github.com/facebookresearch/detectron2@fd27788985af0f4ca800bca563acdb700bb890e2"
+)
 CHECKOUT = (Path(__file__).parents[2] / "Makefile").is_file()
 
 
@@ -21,5 +25,5 @@ def detectron2() -> str:
         build = "--config-settings=--global-option=build_py"
         build += " --config-settings=--build-option=--skip-build"
         release = f"{command('transfer')} && {pip} {build} detectron2-cdo==0.5"
-        official = f"{pip} 'git+https://github.com/facebookresearch/detectron2'"
+        official = f"{pip} '{OFFICIAL}' && pip install 'iopath<0.1.10' black"
     return f"{release}  (the release on PyPI), or {official}  (the official main, compiled)"

@@ -88,7 +88,7 @@ def test_bias_decay_follows_weight_decay_and_spares_normalisation():
     cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.WEIGHT_DECAY_NORM = 5e-4, 0.0
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     groups = build_optimizer(cfg, model).param_groups
-    decay = {id(group["params"][0]): group["weight_decay"] for group in groups}
+    decay = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
     assert [decay[id(p)] for p in model.parameters()] == [5e-4, 5e-4, 0.0, 0.0]
 
 

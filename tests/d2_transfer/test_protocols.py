@@ -8,6 +8,8 @@ from densessl.d2_transfer import compat, main, protocols
 from densessl.d2_transfer.resolve import NORMS, describe_scaling, resolve
 from densessl.d2_transfer.results import flat
 
+BATCH = "SOLVER.IMS_PER_BATCH"
+
 
 def options(cfg) -> dict:
     return flat(yaml.safe_load(cfg.dump()))
@@ -46,6 +48,10 @@ def test_what_the_linear_rule_changes_is_said():
     assert "2 instead of 8 GPUs: images a step 16 -> 4, learning rate 0.02 -> 0.005" in said
     assert "iterations 24000 -> 96000" in said
     assert describe_scaling(source, resolve("voc_det_c4", gpus=2, keep_batch=True), 2) == ""
+    named = ["SOLVER.MAX_ITER", "SOLVER.BASE_LR"]  # the user's own, which the rule leaves alone
+    said = describe_scaling(source, resolve("voc_det_c4", gpus=2), 2, named)
+    assert "GPUs: images a step 16 -> 4; --keep-batch" in said
+    assert not describe_scaling(source, resolve("voc_det_c4", gpus=2), 2, [*named, BATCH])
 
 
 def test_channels_last_is_the_same_model():

@@ -1,0 +1,149 @@
+"""Whether a config makes a model that fits its data, and whether anything reads what a user set."""
+
+from collections.abc import Collection
+
+from densessl.core import options
+from densessl.core.errors import InputError
+
+from . import compat
+from .datasets.layouts import are_semantic
+from .trainer import Trainer, build_mapper
+
+compat.setup()
+from detectron2.config import CfgNode  # noqa: E402
+from detectron2.data import MetadataCatalog  # noqa: E402
+from detectron2.modeling import PanopticFPN, SemanticSegmentor  # noqa: E402
+
+LOOKED_AT = ("MODEL.", "INPUT.", "SOLVER.")  # what a model, its data and its schedule are made of
+LATER = {  # of these, what is read once a trial has begun
+    "MODEL.FPN.TRANSFER",
+    "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE",
+    "SOLVER.AMP.ENABLED",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+    "SOLVER.CLIP_GRADIENTS.NORM_TYPE",
+    "SOLVER.IMS_PER_BATCH",
+    "SOLVER.REFERENCE_WORLD_SIZE",
+}
+NEVER = {  # what other trainers read
+    "DATALOADER.REPEAT_SQRT",
+    "DATALOADER.REPEAT_THRESHOLD",
+    "DATALOADER.SAMPLER_TRAIN",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN",
+    "DATASETS.PROPOSAL_FILES_TEST",
+    "DATASETS.PROPOSAL_FILES_TRAIN",
+    "TEST.AUG.ENABLED",
+    "TEST.AUG.FLIP",
+    "TEST.AUG.MAX_SIZE",
+    "TEST.AUG.MIN_SIZES",
+}
+WINDOW = "TEST.SLIDING_WINDOW.ENABLED"
+
+
+def check_model(cfg, named: Collection[str] = ()) -> None:
+    """Make the model, its inputs and its schedule once, on the CPU, without reading an image.
+
+    What Detectron2 would say of a wrong option in a trial, with a traceback, is an InputError here,
+    and so are a model that has other classes than the data sets, or learns from what they lack, and
+    an option among the ``named`` that nothing reads. The data sets must be registered.
+    """
+    own, read = watched(cfg)
+    own.MODEL.DEVICE = "cpu"
+    try:
+        model = Trainer.build_model(own)
+        for is_train in (True, False):
+            build_mapper(own, is_train)
+        Trainer.build_lr_scheduler(own, Trainer.build_optimizer(own, model))
+    except InputError:
+        raise
+    except Exception as error:  # an assertion, a missing key, a shape: whatever the option breaks
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the config makes no model: {type(error).__name__}: {said}") from None
+    _check_kind(cfg, model)
+    _check_read(cfg, read, named)
+    _check_classes(cfg)
+
+
+def _check_kind(cfg, model) -> None:
+    """Refuse a model of Detectron2's that cannot learn from what the data sets have."""
+    semantic = are_semantic(cfg.DATASETS.TRAIN)
+    has = "label images" if semantic else "objects"
+    if isinstance(model, PanopticFPN):
+        needs = "objects and label images"
+    elif isinstance(model, SemanticSegmentor):
+        needs = "label images"
+    elif cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "RetinaNet"):
+        needs = "objects"
+    else:  # the user's own
+        return
+    if needs != has:
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', which learns from "
+            f"{needs}; {', '.join(cfg.DATASETS.TRAIN)} has {has} alone"
+        )
+
+
+def _check_classes(cfg) -> None:
+    semantic = are_semantic(cfg.DATASETS.TRAIN)
+    node = "SEM_SEG_HEAD" if semantic else "ROI_HEADS"
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        node = "RETINANET"
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        classes = MetadataCatalog.get(name).get("stuff_classes" if semantic else "thing_classes")
+        if classes is not None and len(classes) != cfg.MODEL[node].NUM_CLASSES:
+            raise InputError(
+                f"MODEL.{node}.NUM_CLASSES is {cfg.MODEL[node].NUM_CLASSES}, but {name} has "
+                f"{len(classes)} classes"
+            )
+
+
+def watched(cfg, prefix: str = "", read: set[str] | None = None) -> tuple[CfgNode, set[str]]:
+    """A copy of a config, not frozen, and the set of keys that are read from it from now on."""
+    read = set() if read is None else read
+
+    class Watched(CfgNode):
+        def __getattr__(self, name):
+            read.add(prefix + name)
+            return super().__getattr__(name)
+
+        def __getitem__(self, name):
+            read.add(prefix + name)
+            return super().__getitem__(name)
+
+        def get(self, name, default=None):
+            read.add(prefix + name)
+            return super().get(name, default)
+
+    node = Watched()
+    for name, value in cfg.items():
+        deeper = isinstance(value, dict)
+        dict.__setitem__(
+            node, name, watched(value, f"{prefix}{name}.", read)[0] if deeper else value
+        )
+    return node, read
+
+
+def _check_read(cfg, read: set[str], named: Collection[str]) -> None:
+    """InputError for an option among the ``named`` that nothing has read or will read.
+
+    ``read``: the keys that were read while all was made of ``cfg``. Sliding windows are a
+    protocol's own, and a model in the place of its own may not know them.
+    """
+    flat = options.flat(cfg)
+    unread = [
+        key
+        for key in sorted(named)
+        if key in NEVER or (key.startswith(LOOKED_AT) and key not in LATER | read)
+    ]
+    if unread:
+        raise InputError(
+            f"{unread[0]} is set to {flat[unread[0]]!r}, but nothing of this config reads it (with "
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} on "
+            f"{', '.join(cfg.DATASETS.TRAIN)}): leave it out"
+        )
+    if flat[WINDOW] and WINDOW not in read:
+        raise InputError(
+            f"{WINDOW} is True, but MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has no "
+            f"sliding window: set {WINDOW} False to evaluate whole images"
+        )
