@@ -1,6 +1,13 @@
-"""Self-supervised pretraining for dense tasks, and the proof of what its weights are worth."""
+"""Self-supervised pretraining for dense tasks, and the proof of what its weights are worth.
+
+Importing it imports no torch: each name and module below is loaded once it is used
+(docs/python.md).
+"""
 
 import os
+from typing import TYPE_CHECKING
+
+from .core.lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -9,6 +16,43 @@ __version__ = "0.1.0"
 _HERE = os.path.dirname(os.path.abspath(__file__))
 if not os.path.isdir(os.path.join(_HERE, "pretrain")):
     __path__.append(os.path.dirname(_HERE))
+
+if TYPE_CHECKING:
+    from . import correspondence, evaluate, losses, views
+    from .core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
+    from .pretrained import FeatureList, ImageTransform, PretrainedBackbone, load_backbone
+
+_NAMES = {  # a name, and the module that has it
+    "DenseSSLError": "core.errors",
+    "EnvironmentLacks": "core.errors",
+    "FeatureList": "pretrained",
+    "ImageTransform": "pretrained",
+    "InputError": "core.errors",
+    "PretrainedBackbone": "pretrained",
+    "StoppedEarly": "core.errors",
+    "load_backbone": "pretrained",
+}
+_MODULES = ("correspondence", "evaluate", "losses", "views")
+__all__ = [
+    "DenseSSLError",
+    "EnvironmentLacks",
+    "FeatureList",
+    "ImageTransform",
+    "InputError",
+    "PretrainedBackbone",
+    "StoppedEarly",
+    "correspondence",
+    "evaluate",
+    "load_backbone",
+    "losses",
+    "main",
+    "views",
+]
+__getattr__ = lazily(__name__, _NAMES, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -57,7 +57,7 @@ def convert(
     _check_target(checkpoint, out, target)
     _, found = from_file(checkpoint, source, branch)
     found = _with_facts(found, pretrain or {})
-    found = _with_images(found, mean, std, channel_order, stride_in_1x1)
+    found = with_images(found, mean, std, channel_order, stride_in_1x1)
     target = _target(target, out, found)
     if found.is_vit and target == "detectron2":
         raise InputError(
@@ -119,14 +119,17 @@ def _with_facts(found: Source, given: dict[str, Any]) -> Source:
     return replace(found, pretrain=given | told, notes=[*found.notes, *notes])
 
 
-def _with_images(
+def with_images(
     found: Source,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     channel_order: str | None,
     stride_in_1x1: bool | None,
 ) -> Source:
-    """What people say of the images and the stride, which counts over the file."""
+    """``found`` with what people say of the images and the stride, which counts over the file.
+
+    Arguments as for :func:`convert`. InputError for those that cannot be.
+    """
     if channel_order not in (None, *images.ORDERS):
         raise unknown("channel order", channel_order, images.ORDERS, "--channel-order")
     if stride_in_1x1 and (found.is_vit or found.depth < 50):

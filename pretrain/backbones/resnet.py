@@ -8,11 +8,15 @@ RESNETS = {
     "resnet50": resnet.resnet50,
     "resnet101": resnet.resnet101,
 }
-LEVELS = ("layer1", "layer2", "layer3", "layer4")  # at strides 4, 8, 16, 32
+STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+LEVELS = tuple(STRIDES)
 
 
 class ResNet(nn.Module):
-    """A torchvision ResNet that returns its feature levels, ``layer1`` to ``layer4``."""
+    """A torchvision ResNet that returns its feature levels, ``layer1`` to ``layer4``.
+
+    ``channels`` and ``strides`` map a level to its C and to its pixels a position.
+    """
 
     conv1: nn.Module
     bn1: nn.Module
@@ -27,6 +31,7 @@ class ResNet(nn.Module):
         self.channels = {
             level: getattr(getattr(self, level)[-1], last).out_channels for level in LEVELS
         }
+        self.strides = dict(STRIDES)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
 
+from ..options import PATCH
+
 VITS = {
     "vit_tiny": "vit_tiny_patch16_224",
     "vit_small": "vit_small_patch16_224",
@@ -23,8 +25,8 @@ class VisionTransformer(nn.Module):
     ``forward(images [B, 3, H, W])`` gives ``{"block4": [B, C, h, w], "block8": …, "block12": …,
     "cls": [B, C]}`` with h = H // 16, w = W // 16: the patch tokens after blocks 4, 8 and 12 and
     the class token after the last, each behind the final LayerNorm that all share (DINO's
-    ``get_intermediate_layers``). ``channels`` maps a level to its C. The state dict has timm's
-    names, which are also DINO's.
+    ``get_intermediate_layers``). ``channels`` and ``strides`` map a level that is a map to its C
+    and to its pixels a position. The state dict has timm's names, which are also DINO's.
     """
 
     cls_token: Tensor
@@ -38,7 +40,8 @@ class VisionTransformer(nn.Module):
         for name in ("cls_token", "pos_embed", "patch_embed", "blocks", "norm"):
             setattr(self, name, getattr(network, name))
         self.grid = self.patch_embed.grid_size  # of pos_embed
-        self.channels = dict.fromkeys(LEVELS.values(), network.embed_dim)
+        self.channels = dict.fromkeys(LEVELS.values(), self.pos_embed.shape[2])
+        self.strides = dict.fromkeys(LEVELS.values(), PATCH)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         patches = self.patch_embed.proj(images)  # [B, C, h, w]

@@ -1,0 +1,47 @@
+"""docs/python.md: its snippets run, one after the other, as a reader would type them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+
+
+def snippets(heading: str) -> list[str]:
+    """The Python snippets of one section."""
+    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", DOCUMENT, re.S | re.M)[1]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.fixture
+def reader(moco, run_folder, pictures, tmp_path, monkeypatch):
+    """A working folder with the files that the page names; what a section leaves in memory."""
+    (tmp_path / "moco").mkdir()
+    (tmp_path / "moco" / moco.name).symlink_to(moco)
+    (tmp_path / "output").symlink_to(run_folder)
+    (tmp_path / "images").mkdir()
+    for number, path in enumerate(sorted(pictures.iterdir())[:8]):
+        Image.open(path).resize((96, 64)).save(tmp_path / "images" / f"{number}.jpg")
+    Image.open(path).save(tmp_path / "images" / "street.jpg")
+    monkeypatch.chdir(tmp_path)
+
+    def read(heading: str) -> dict:
+        held: dict = {}
+        exec("import densessl", held)  # the page's first snippet
+        for number, text in enumerate(snippets(heading)):
+            exec(compile(text, f"docs/python.md, {heading}, {number}", "exec"), held)
+        return held
+
+    return read
+
+
+def test_the_page_begins_with_the_import():
+    assert re.search(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)[1] == "import densessl\n"
+
+
+def test_load_a_backbone(reader):
+    held = reader("Load a backbone")
+    assert list(held["levels"]) == ["layer1", "layer2", "layer3", "layer4"]
+    assert [each.shape[1] for each in held["maps"]] == [64, 128, 256, 512]
