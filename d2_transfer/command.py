@@ -3,7 +3,7 @@
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from densessl.core import files, log
@@ -71,6 +71,8 @@ def _transfer(args, job: Job) -> int:
     )
     cfg = room.ready(cfg, run, evaluates)
     _accepted(args, job)
+    if isinstance(own, custom.Custom) and own.texts:
+        run = replace(run, data=custom.write(own))
     if evaluates:
         return evaluate_only.run(run, cfg, args.seed, room.evaluate_trained)
     if job.machines.first:

@@ -43,8 +43,10 @@ class Flag:
         return options.option(self.default, *rules, kinds=(self.kind or str,))
 
 
-def _own(name: str, metavar: str, text: str, kind: type | None = None) -> Flag:
-    return Flag(name, text, metavar, kind, own=True, path=metavar in ("FILE", "DIR"))
+def _own(name: str, metavar: str, text: str, kind: type | None = None, rule: str = "") -> Flag:
+    return Flag(
+        name, text, metavar, kind, rule=rule, own=True, path=metavar in ("FILE", "DIR", "PATH")
+    )
 
 
 def _of_split(name: str) -> tuple[Flag, ...]:
@@ -91,6 +93,12 @@ ALL = (
         rule=">= 0",
     ),
     Flag("eval_only", "evaluate WEIGHTS, a trial's model_final.pth, and train nothing", job=False),
+    _own("train", "PATH", "custom_det, custom_mask: annotations in any form, see 'densessl data'"),
+    _own("val", "PATH", "the same for validation; else that of PATH, else a part of it"),
+    _own("val_share", "PERCENT", "that part (20)", int, ">= 1, <= 90"),
+    _own("groups", "FILE", "images that stay together, NAME,GROUP a line; else by their names"),
+    _own("labels", "AMOUNT", "train with so many of the images alone: 300, or 10%%"),
+    _own("data_seed", "SEED", "of that part, and of --labels (0)", int, ">= 0"),
     *_of_split("train"),
     *_of_split("val"),
     _own("classes", "FILE", "custom_semseg: their names, one a line"),

@@ -1,6 +1,7 @@
 """The user's own data: which files and folders a protocol takes on the command line."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from densessl.core.errors import InputError
@@ -9,26 +10,42 @@ from . import flags
 from .protocols import DENSE, PROTOCOLS, Protocol
 
 _ORDER = tuple(  # of the flags, as the protocols name them
-    dict.fromkeys(name for each in PROTOCOLS.values() for name in (*each.needs, *each.takes))
+    dict.fromkeys(
+        name for each in PROTOCOLS.values() for name in (*each.instead, *each.needs, *each.takes)
+    )
 )
+FOLDER = "annotations"  # below that of the trials: what was read, as COCO's JSON
 
 
 def given(protocol: Protocol, flags_given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the flags, by name; InputError for one that is missing, or that is not for it."""
     found = {name: value for name in _ORDER if (value := flags_given.get(name)) is not None}
-    for name in protocol.needs:
+    instead = not found.keys().isdisjoint(protocol.instead)
+    needs, takes = protocol.needs, protocol.takes
+    if instead:
+        needs, takes = protocol.instead[:1], protocol.instead[1:]
+    for name in needs:
         if not found.get(name):
-            raise InputError(f"{flags.shown(name)} is missing: {protocol.name} reads your own data")
+            other = f" (or {flags.shown(protocol.instead[0])})" if protocol.instead[1:] else ""
+            other = "" if instead else other
+            raise InputError(
+                f"{flags.shown(name)} is missing{other}: {protocol.name} reads your own data"
+            )
     for name, value in found.items():
-        if name not in (*protocol.needs, *protocol.takes):
-            why = "takes none" if protocol.needs else "reads its own data sets"
-            raise InputError(f"{flags.shown(name)} is '{value}', but {protocol.name} {why}")
+        if name not in (*needs, *takes):
+            why = f"{protocol.name} {'takes none' if needs else 'reads its own data sets'}"
+            if instead and name in (*protocol.needs, *protocol.takes):
+                why = f"{flags.shown(needs[0])} names the data already"
+            raise InputError(f"{flags.shown(name)} is '{value}', but {why}")
     return found
 
 
 def of(protocol: Protocol, flags_given: Mapping[str, Any]):
     """The data that they name, read and checked whole: a :class:`datasets.custom.Custom`, or
-    :class:`dense_probes.own.OwnData`; None for other protocols."""
+    :class:`dense_probes.own.OwnData`; None for other protocols.
+
+    Of annotations in any form it has COCO's JSON, which is to be written below ``output_dir``.
+    """
     found = given(protocol, flags_given)
     if not found:
         return None
@@ -36,6 +53,10 @@ def of(protocol: Protocol, flags_given: Mapping[str, Any]):
         from . import dense_probes
 
         return dense_probes.read_own(**found)
-    from .datasets import custom
+    from .datasets import any_form, custom
 
-    return custom.read(**found, need_masks="segm/AP" in protocol.metrics)
+    need_masks = "segm/AP" in protocol.metrics
+    if "train" in found:
+        folder = Path(flags_given.get("output_dir") or "").absolute() / FOLDER
+        return any_form.read(folder, need_masks=need_masks, **found)
+    return custom.read(**found, need_masks=need_masks)

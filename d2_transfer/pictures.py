@@ -76,11 +76,11 @@ def register(trial_dir: str | os.PathLike, args) -> None:
 
     config = config_of(trial_dir)
     known = PROTOCOLS.get(origin(Path(trial_dir) / FINAL).protocol or "")
-    if own := known and own_data.of(known, vars(args)):
+    if own := known and own_data.of(known, vars(args) | {"output_dir": Path(trial_dir).parent}):
         classes = config["MODEL"]["ROI_HEADS"]["NUM_CLASSES"]
         if own.num_classes != classes:
             raise InputError(
-                f"--val-json {own.val_json} has {own.num_classes} categories, but {trial_dir} was "
+                f"{own.val_json} has {own.num_classes} categories, but {trial_dir} was "
                 f"trained on {classes}"
             )
         custom.register(own)

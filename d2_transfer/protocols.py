@@ -31,7 +31,8 @@ class Protocol:
     ``parameters``: millions that a trained model keeps, of the largest variant; 0: none is kept.
     ``family``: the module that checks, trains and evaluates. ``frozen``: the network is not
     trained, so that ``random_bn`` is a control of it. ``stand_in``: the variant that scenes have
-    data for, where the others have none. ``needs``, ``takes``: flags that name the user's own data.
+    data for, where the others have none. ``needs``, ``takes``: flags that name the user's own data;
+    ``instead``: others in place of all of these, of which the first is needed.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Protocol:
     stand_in: str | None = None
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -98,6 +100,7 @@ PROBES = {  # what is measured of frozen features of positions
     "overcluster": "clusters of frozen features of positions, matched to the classes",
 }
 OWN_PROBES = {"linear": "linear_semseg", "knn": "knn_semseg", "overcluster": "overcluster"}
+ANY_FORM = ("train", "val", "val_share", "groups", "labels", "data_seed")
 COCO_FILES = ("train_json", "train_images", "val_json", "val_images")
 MASK_FILES = ("train_images", "train_masks", "val_images", "val_masks")
 MASK_OPTIONS = ("classes", "ignore", "image_suffix", "mask_suffix")
@@ -192,19 +195,21 @@ _ALL = (
     ),
     _protocol(
         "custom_det",
-        "your own boxes in COCO's format, Faster R-CNN R50-FPN (see docs/data.md)",
+        "your own boxes, Faster R-CNN R50-FPN (see docs/data.md)",
         BOX,
         OWN,
         44.0,
         needs=COCO_FILES,
+        instead=ANY_FORM,
     ),
     _protocol(
         "custom_mask",
-        "your own masks in COCO's format, Mask R-CNN R50-FPN (see docs/data.md)",
+        "your own masks, Mask R-CNN R50-FPN (see docs/data.md)",
         BOX + MASK,
         OWN,
         47.0,
         needs=COCO_FILES,
+        instead=ANY_FORM,
     ),
     Protocol(
         name="knn",

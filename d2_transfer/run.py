@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -63,9 +63,9 @@ class Run:
     def trial_folder(self, trial: int) -> Path:
         return self.folder / f"trial_{trial}"
 
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         """What must be the same for a folder to be resumed, beside the config."""
-        return {
+        found = {
             "protocol": self.protocol,
             "variant": self.variant,
             "mini": self.mini,
@@ -73,6 +73,9 @@ class Run:
             "weights_sha256": self.weights.sha256,
             "method": self.weights.method,
         }
+        if isinstance(self.data, Custom) and self.data.facts:
+            found["data"] = self.data.facts
+        return found
 
 
 def log_name(only: int | None) -> str:

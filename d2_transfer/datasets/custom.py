@@ -7,12 +7,14 @@ import logging
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from densessl.core.errors import InputError
+from densessl.core.files import full_disk_reported, write_text
 from densessl.decoding import sample
 
 from .coco_content import Id, ordered
@@ -59,6 +61,8 @@ class Custom:
     bitmasks: bool
     sha256: tuple[str, str]  # of the two JSON files
     sampled: tuple[str, ...] = ()  # training images that may have more than 8 bits, 256 at most
+    texts: tuple[bytes, bytes] | None = None  # of the two files, where they are not written yet
+    facts: dict[str, Any] | None = None  # where they come from, if not from COCO's JSON itself
 
     @property
     def num_classes(self) -> int:
@@ -75,16 +79,19 @@ def read(
     val_json: str | os.PathLike,
     val_images: str | os.PathLike,
     need_masks: bool = False,
+    texts: tuple[bytes, bytes] | None = None,
 ) -> Custom:
     """Read and check the user's data; one InputError with all that is wrong.
 
-    ``need_masks``: for custom_mask. What is odd but can be trained on is a warning.
+    ``need_masks``: for custom_mask. ``texts``: what the two files will hold, where they are not
+    there yet (:func:`write`). What is odd but can be trained on is a warning.
     """
     paths = [
         Path(p).expanduser().absolute() for p in (train_json, train_images, val_json, val_images)
     ]
-    train = read_annotations(paths[0], paths[1], need_masks, evaluated=False)
-    val = read_annotations(paths[2], paths[3], need_masks, evaluated=True)
+    held = texts or (None, None)
+    train = read_annotations(paths[0], paths[1], need_masks, evaluated=False, text=held[0])
+    val = read_annotations(paths[2], paths[3], need_masks, evaluated=True, text=held[1])
     problems = train.problems + val.problems
     remarks = [*train.remarks, *val.remarks]
     if not problems:
@@ -108,7 +115,17 @@ def read(
         bitmasks=train.rle,
         sha256=(train.sha256, val.sha256),
         sampled=tuple(str(pictures[n]) for n in sample(len(pictures), lambda n: pictures[n].name)),
+        texts=texts,
     )
+
+
+def write(custom: Custom) -> Custom:
+    """The same, once its two files are there; they are named by what they hold."""
+    for file, text in zip((custom.train_json, custom.val_json), custom.texts or (), strict=False):
+        if not os.path.isfile(file):
+            with full_disk_reported(Path(file)):
+                write_text(file, text.decode())
+    return replace(custom, texts=None)
 
 
 def _leave_out_groups(train: Annotations, val: Annotations) -> list[str]:
@@ -214,8 +231,12 @@ def schedule(images: int, batch: int) -> int:
 
 def describe(custom: Custom) -> str:
     """One line on the data."""
+    facts = custom.facts or {}
+    drawn = "".join(
+        f"; {name}: {facts[name]}" for name in ("validation", "labels") if name in facts
+    )
     return (
         f"{custom.images} training images with objects (of {custom.listed}), {custom.evaluated} to "
         f"evaluate, {custom.num_classes} classes ({some(custom.names)}), short edge "
-        f"{custom.short_edge[1]:g} px, long edge {custom.long_edge[1]:g} px (medians)"
+        f"{custom.short_edge[1]:g} px, long edge {custom.long_edge[1]:g} px (medians){drawn}"
     )

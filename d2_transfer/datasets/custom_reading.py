@@ -22,20 +22,22 @@ from .custom_objects import Objects
 from .inspection import Inspection, some, spread
 
 
-def read(file: Path, folder: Path, need_masks: bool, evaluated: bool) -> Annotations:
+def read(
+    file: Path, folder: Path, need_masks: bool, evaluated: bool, text: bytes | None = None
+) -> Annotations:
     """Read and check one file; every fault is in ``problems`` of what is returned.
 
     ``need_masks``: objects need a segmentation; ``evaluated``: it serves the evaluation, which
-    reads the ``area``, too.
+    reads the ``area``, too. ``text``: what the file will hold, where it is not there yet.
     """
     found = Annotations(file, folder)
     with no_garbage_collection():
-        _read_into(found, need_masks, evaluated)
+        _read_into(found, need_masks, evaluated, text)
     return found
 
 
-def _read_into(found: Annotations, need_masks: bool, evaluated: bool) -> None:
-    content = _content(found)
+def _read_into(found: Annotations, need_masks: bool, evaluated: bool, text: bytes | None) -> None:
+    content = _content(found, text)
     for kind in KEYS:
         if not found.problems:
             _check_entries(found, kind, content[kind])
@@ -53,9 +55,9 @@ def _read_into(found: Annotations, need_masks: bool, evaluated: bool) -> None:
 # The file ---------------------------------------------------------------------------------------
 
 
-def _content(found: Annotations) -> dict:
+def _content(found: Annotations, text: bytes | None) -> dict:
     try:
-        data = found.file.read_bytes()
+        data = found.file.read_bytes() if text is None else text
         found.sha256 = hashlib.sha256(data).hexdigest()
         content = json.loads(decode(data))
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from densessl.annotations.draws import draw
 from densessl.d2_transfer import own_data
 from densessl.d2_transfer.protocols import find
 
@@ -17,7 +18,7 @@ from ..graph import Job, Resources
 from . import linking
 from .classes import Classes
 from .coco import Coco
-from .draws import Share, draw
+from .draws import Share
 from .model import GIVEN, PRETRAINED, Arm, Plan, Protocol
 from .segmentation import Segmentation
 
