@@ -28,11 +28,13 @@ from .measured import (
     PROBES,
     TITLES,
     Measured,
+    of_older_sign,
     pretrainings,
     signs,
 )
 
 PAGE = Path(__file__).with_name("page.md")
+OLDER_SIGN = Path(__file__).with_name("older_sign.md")
 YES, NO, UNSEEN = "yes", "no", "not to be seen at this size"
 OPTIONS_ALONE = ("DATA.WORKERS", "CHECKPOINT.KEEP")  # change no number
 Answers = Mapping[tuple[str, str], Contrast]  # by data set and probe
@@ -173,17 +175,18 @@ def _of_set(name: str, measured: Measured, answers: Answers, folder: Path) -> st
 
 def _signs(runs: Mapping[str, Sequence]) -> str:
     heads = ("method", "accuracy of images", "of positions", "warned of collapse")
-    return "\n".join(
-        [
-            *_table(heads, signs(runs), left=1),
-            "",
-            "At the end of pretraining, in per cent: how often the other view of an image is the "
-            "most similar one of its batch, and the match of a position more similar than the "
-            "positions of another image; in brackets what a guess would have. A run is warned "
-            "where its spread falls or one of the two stays at chance "
-            "([what the log shows](methods.md#what-the-log-shows)).",
-        ]
-    )
+    lines = [
+        *_table(heads, signs(runs), left=1),
+        "",
+        "At the end of pretraining, in per cent: how often the other view of an image is the most "
+        "similar one of its batch, and the match of a position more similar than a position of "
+        "another image; in brackets what a guess would have. A run is warned where its spread "
+        "falls or one of the two stays at chance "
+        "([what the log shows](methods.md#what-the-log-shows)).",
+    ]
+    if of_older_sign(runs):
+        lines += ["", OLDER_SIGN.read_text("utf-8").rstrip()]
+    return "\n".join(lines)
 
 
 def _numbers(measured: Measured) -> str:

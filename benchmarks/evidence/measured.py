@@ -139,6 +139,15 @@ def signs(found: Mapping[str, Sequence[Pretraining]]) -> list[tuple[str, ...]]:
     ]
 
 
+def of_older_sign(found: Mapping[str, Sequence[Pretraining]]) -> bool:
+    """Whether records are of the accuracy of positions against all of another image's at once.
+
+    They tell it by their chance: against one it is a half.
+    """
+    chances = [run.series("stat/positions_chance")[1] for runs in found.values() for run in runs]
+    return any(values and values[-1] < 0.5 for values in chances)
+
+
 def _accuracy(runs: Sequence[Pretraining], name: str, chance: str) -> str:
     """In per cent, of all runs' last lines; – where the method has none."""
     there = [run for run in runs if run.series(f"stat/{name}")[1]]

@@ -12,7 +12,7 @@ GOOD, LOOK, BAD = "as usual", "worth a look", "bad"
 SHARE = 0.1  # of the lines, at the end, are judged by their mean
 COLLAPSED = 0.1  # of the spread of healthy runs: embeddings with less have (as pretrain's own rule)
 TIMES = 1.5  # a network that learns is so many times as often right as a guess (the same)
-TIMES_POSITIONS = 1.1  # the same, where a guess is right every other time
+TIMES_POSITIONS = 1.07  # the same, where a guess is right every other time
 EVEN = 1.1  # more spread than evenly over the sphere is noise
 
 
@@ -97,7 +97,7 @@ INDICATORS = (
     Indicator(
         "stat/positions_accuracy",
         "contrast accuracy of positions",
-        "how often the match of a position is nearer than a position of another image; below 1.1 "
+        "how often the match of a position is nearer than a position of another image; below 1.07 "
         "times what guessing gives, the network does not tell positions apart",
         _above_chance("stat/positions_chance", TIMES_POSITIONS),
         noticed=(

@@ -13,7 +13,7 @@ SHARE = 0.1  # of the spread of step 1: below it the embeddings have collapsed
 SHARE_TOO_FAST = 1 / 3  # the same where the rate is far above the linear rule
 WINDOW = 200  # steps over which an accuracy is judged
 # A network that learns is at least so many times as often right as a guess, in 1 / B or in 1/2.
-TIMES = {"": 1.5, "positions_": 1.1}
+TIMES = {"": 1.5, "positions_": 1.07}
 LEVEL = 1e-4  # chance of so few hits in a run whose accuracy is TIMES that of a guess
 ADVICE = (
     "Lower SOLVER.BASE_LR (it is scaled by SOLVER.BATCH_SIZE / SOLVER.REFERENCE_BATCH), or warm up "

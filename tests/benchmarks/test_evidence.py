@@ -211,6 +211,15 @@ def test_the_page_says_which_pretrainings_show_no_life(run, capsys):
     assert "PixPro" not in text
 
 
+@pytest.mark.parametrize("chance, older", [(0.2, True), (0.5, False)])
+def test_records_of_the_older_sign_of_positions_are_said_to_be_so(chance, older, run, capsys):
+    positions = {"stat/positions_accuracy": 0.13, "stat/positions_chance": chance}
+    pretrained(run, "setsim-seed1", 0.3, **positions, **{"collapse/positions_accuracy": 231})
+    text = page(run, capsys).out.partition("### Signs of life")[2].partition("###")[0]
+    assert f"| SetSim | 30 (3) | 13 ({100 * chance:.0f}) | 1 of 1 |" in text
+    assert ("of an older sign" in text) == older
+
+
 def test_what_is_missing_is_said(run, capsys):
     for gone in (run / "scenes/transfer/knn").glob("scfs-seed2/trial_1/result.json"):
         gone.unlink()
