@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from densessl.core import errors, watchdog
 from densessl.core.peers import BROKEN, KINDS, WORD, Peers, kind_of
-from densessl.core.stops import handled
+from densessl.core.stops import ALL, announce, handled
 
 from . import compat
 
@@ -166,10 +166,10 @@ class Meeting:
         In place of ``detectron2.engine.launch``, which asserts CUDA (0.5) and whose children import
         Detectron2 before anything can call ``compat.setup()``. ``function`` must be importable by
         name. An error of DenseSSL in a child is raised here as the same error, and on the other
-        machines as a DenseSSLError within seconds. SIGTERM and SIGINT go on to the children, and
-        this waits for them, so that they can save. StoppedEarly must be raised by every process:
-        all wait for the slowest to have saved. Stalled is raised where they stood still and were
-        ended; one process in all is ended itself.
+        machines as a DenseSSLError within seconds. Signals that ask to stop go on to the children,
+        and this waits for them, so that they can save. StoppedEarly must be raised by every
+        process: all wait for the slowest to have saved. Stalled is raised where they stood still
+        and were ended; one process in all is ended itself.
         """
         if processes * self.machines.count == 1:
             with watchdog.watched(self.limit):
@@ -320,12 +320,14 @@ def _leave_together(store, processes: int) -> None:
 
 
 def _pass_on_signals(children: list[int], seen: list[int]) -> AbstractContextManager[None]:
-    """The block in which SIGTERM and SIGINT are sent on to ``children`` and noted."""
+    """The block in which signals that ask to stop are sent on to ``children`` and noted."""
 
     def handle(number, frame):
+        if not seen:
+            announce(number)
         seen.append(number)
         for child in children:
             with suppress(ProcessLookupError):  # it has ended already
                 os.kill(child, number)
 
-    return handled(handle, (signal.SIGTERM, signal.SIGINT))
+    return handled(handle, ALL)

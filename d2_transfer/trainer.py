@@ -4,7 +4,7 @@ import os
 import weakref
 from pathlib import Path
 
-from . import compat, modeling, solver  # noqa: F401  (modeling registers its heads)
+from . import compat, modeling, solver, stops  # noqa: F401  (modeling registers its heads)
 from .checkpoints import AtomicCheckpointer
 from .datasets.detection_mapper import DetectionMapper
 from .datasets.layouts import are_semantic
@@ -150,7 +150,12 @@ class Trainer(compat.default_trainer()):
     def test(cls, cfg, model, evaluators=None):
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
-        return super().test(cfg, model, evaluators)
+        try:
+            with stops.evaluation():
+                return super().test(cfg, model, evaluators)
+        finally:
+            for evaluator in evaluators:
+                evaluator.close()
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"_trainer": self._trainer.state_dict()}  # 0.5 leaves it out

@@ -28,7 +28,7 @@ from .run import (
     finished,
 )
 from .saved import CURE, FINAL, Saved
-from .stops import stoppable
+from .stops import stop_after, stoppable
 from .summary import summary
 from .trained import measure
 
@@ -49,8 +49,8 @@ def run_trials(
     the others from running. Writes ``summary.json`` (mean, standard deviation with n−1,
     n) over those that are finished. With ``run.only`` it does that trial alone, and other processes
     may do the others meanwhile. Raises InputError when the folder belongs to another run or another
-    process is busy with the trial, StoppedEarly (everything saved) on Ctrl-C or SIGTERM. On several
-    machines the first one decides and writes; the others return no records.
+    process is busy with the trial, StoppedEarly (everything saved) when a signal asks to stop. On
+    several machines the first one decides and writes; the others return no records.
     """
     records: list[results.Record] = []  # of all finished trials, where this machine is the first
     failed: dict[int, str] = {}
@@ -168,6 +168,7 @@ def run_trial(run: Run, trial: int) -> None:
         if main:
             save_record(run, cfg, trial, metrics, started)
             saved.finish()
+        stop_after(trial)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -5,10 +5,11 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import nullcontext
 
 import densessl
 
-from .core import command, names
+from .core import command, names, stops
 from .core.errors import DenseSSLError, InputError, nearest
 
 VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of help)
@@ -40,6 +41,8 @@ OF_PATHS = (  # errors of a path that a person named: it cannot be one, or it is
     errno.EACCES, errno.EPERM, errno.EROFS,
 )
 # fmt: on
+# Verbs whose work is long, and is saved: a stop at any moment is exit code 75.
+RESUMED = ("pretrain", "convert", "transfer", "report", "reproduce", "study", "demo")
 JOB = "job"  # the verb that batch files call; not for people
 
 
@@ -56,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # names may hold bytes that are no UTF-8
         sys.stdout.reconfigure(errors=names.ERRORS)
     try:
-        with command.named(["densessl", *argv]):
+        verb = argv[0] if argv else ""
+        stopping = stops.unfinished(verb) if verb in RESUMED else nullcontext()
+        with command.named(["densessl", *argv]), stopping:
             code = run(argv)
         sys.stdout.flush()
         return code

@@ -20,7 +20,7 @@ from densessl.core.limits import cores
 from densessl.core.lines import tail
 from densessl.core.lock import locked
 from densessl.core.progress import duration
-from densessl.core.stops import handled
+from densessl.core.stops import ALL, handled
 
 from . import ending
 from .board import Board
@@ -195,11 +195,11 @@ def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]
 
 @contextmanager
 def _stops() -> Iterator[list[int]]:
-    """A list that grows by one signal number at every Ctrl-C, SIGTERM or closed terminal."""
+    """A list that grows by one signal number at every signal that asks to stop."""
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        received.append(signal.SIGTERM if number == signal.SIGHUP else number)
+        received.append(number if number == signal.SIGINT else signal.SIGTERM)
 
-    with handled(note, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+    with handled(note, ALL):
         yield received

@@ -16,6 +16,7 @@ from densessl.core.order import seed_of
 from densessl.core.progress import Bar
 
 from ..saved import CURE, Saved
+from ..stops import evaluation
 from ..trials import cut_back
 from .accuracy import Counts, likeliest
 from .images import Images
@@ -114,7 +115,8 @@ class Fit:
 
     def evaluate(self) -> Counts:
         """The accuracy of what was trained, on all test images."""
-        return self._evaluate_if_due() or self._evaluate()
+        with evaluation():
+            return self._evaluate_if_due() or self._evaluate()
 
     # ---- a step ----
 

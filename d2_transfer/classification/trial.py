@@ -15,7 +15,7 @@ from densessl.core.distributed import barrier, rank, world_size
 from .. import evaluate_only, results, trained, trials
 from ..run import Run, as_dict
 from ..saved import Saved
-from ..stops import stoppable
+from ..stops import evaluation, stop_after, stoppable
 from . import controls, knn_trial, search
 from .accuracy import Counts, flat_metrics
 from .config import C
@@ -46,14 +46,16 @@ def run_trial(run: Run, trial: int) -> None:
         tell_images(train, test)
         if cfg.TASK == "knn":
             cache = features_of(run, cfg.KNN.CACHE)
-            metrics = knn_trial.evaluate(cfg, train, test, run.weights.sha256, cache, device)
+            with evaluation():
+                metrics = knn_trial.evaluate(cfg, train, test, run.weights.sha256, cache, device)
         else:
             task = _linear if cfg.TASK == "linear" else _finetune
             metrics = task(cfg, run, trial, train, test, device)
-    if rank() == 0:
-        trials.save_record(run, cfg, trial, metrics, started)
-        Saved(folder).finish()
-    barrier()
+        if rank() == 0:
+            trials.save_record(run, cfg, trial, metrics, started)
+            Saved(folder).finish()
+        barrier()
+        stop_after(trial)
     gc.collect()
 
 
@@ -70,7 +72,8 @@ def evaluate_trained(run: Run, known: evaluate_only.Origin) -> None:
         classes, linear = len(train.classes), cfg.TASK == "linear"
         model = _probe(cfg, train) if linear else _classifier(cfg, classes, configured(cfg))
         trained.fill(model.trained, run.weights.file)
-        counts = evaluate(model.to(device), test, cfg)
+        with evaluation():
+            counts = evaluate(model.to(device), test, cfg)
         metrics = _linear_metrics(cfg, counts) if linear else _metrics(counts)
     if rank() == 0:
         evaluate_only.write(run, known, cfg, metrics, started)

@@ -13,7 +13,7 @@ from ..classification import weights
 from ..classification.networks import check_size, network_of, stages_of
 from ..classification.trial import begun, features_of, tell_images, written_once
 from ..run import Run
-from ..stops import stoppable
+from ..stops import evaluation, stop_after, stoppable
 from ..weights import Weights
 from .config import C
 from .data import read
@@ -51,8 +51,10 @@ def run_trial(run: Run, trial: int) -> None:
         tell_images(train, test)
         cache = features_of(run, cfg.FEATURES.CACHE)
         kept = run.trial_folder(trial)
-        metrics = measure(cfg, train, test, run.weights.sha256, cache, device, kept)
-    if rank() == 0:
-        trials.save_record(run, cfg, trial, metrics, started)
-    barrier()
+        with evaluation():
+            metrics = measure(cfg, train, test, run.weights.sha256, cache, device, kept)
+        if rank() == 0:
+            trials.save_record(run, cfg, trial, metrics, started)
+        barrier()
+        stop_after(trial)
     gc.collect()

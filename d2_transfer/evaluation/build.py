@@ -6,10 +6,11 @@ import io
 from collections.abc import Sequence
 
 from densessl.core import waiting
-from densessl.core.errors import StoppedEarly, unknown
+from densessl.core.errors import Interrupted, unknown
 from densessl.core.progress import Bar
 
 from .. import compat
+from ..stops import STOPPED
 from .cityscapes import CityscapesInstanceEvaluator
 from .coco import CocoEvaluator
 from .pascal_voc import OccurringClassesVOCEvaluator
@@ -80,9 +81,9 @@ class Progress(DatasetEvaluator):
     def process(self, inputs, outputs):
         if self.bar:
             self.bar.advance(len(inputs))
-        if waiting.asked() and comm.get_world_size() == 1:  # others would wait for this one
+        if waiting.asked():
             self.close()
-            raise StoppedEarly("stopped in the evaluation; the same command evaluates again")
+            raise Interrupted(STOPPED)
 
     def evaluate(self):
         self.close()
@@ -99,3 +100,9 @@ class Quiet(DatasetEvaluators):
     def evaluate(self):
         with contextlib.redirect_stdout(io.StringIO()):
             return super().evaluate()
+
+    def close(self) -> None:
+        """Take away the bar of an evaluation that did not come to its end."""
+        for each in self._evaluators:
+            if isinstance(each, Progress):
+                each.close()

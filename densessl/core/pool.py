@@ -12,9 +12,8 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from .errors import EnvironmentLacks
-from .stops import handled
+from .stops import ALL, BESIDE_CTRL_C, handled
 
-STOPS = {signal.SIGINT, signal.SIGTERM}
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -32,9 +31,9 @@ def results(
     """An iterator over ``function(item)`` of every item, in their order.
 
     One worker: in this process. ``forked``, where that is safe: for a function that takes long to
-    import or to send; it is sent to each process once. They ignore Ctrl-C and SIGTERM, which are
-    this process's to handle: when the block is left early they finish the item that they are at and
-    begin no other, or are killed ``at_once`` (they may hang in a read), also by a SIGTERM. Raises
+    import or to send; it is sent to each process once. They ignore the signals that ask to stop,
+    which are this process's to handle: when the block is left early they finish the item that they
+    are at and begin no other, or are killed ``at_once`` (they may hang in a read). Raises
     EnvironmentLacks when one was killed; ``option`` names their number there.
     """
     if workers <= 1:
@@ -45,8 +44,8 @@ def results(
     context = multiprocessing.get_context(start)
     pool = ProcessPoolExecutor(workers, context, _begin, (function,))
     try:
-        with handled(signal.default_int_handler, [signal.SIGTERM]) if at_once else nullcontext():
-            held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until processes know theirs
+        with handled(signal.default_int_handler, BESIDE_CTRL_C) if at_once else nullcontext():
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, ALL)  # until processes know theirs
             try:
                 ready = pool.map(_work, items)
             finally:
@@ -72,9 +71,9 @@ _function: Callable[[Any], Any]  # of a worker
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
-    for number in STOPS:
+    for number in ALL:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ALL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

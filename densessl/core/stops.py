@@ -4,14 +4,20 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from . import waiting
 from .errors import StoppedEarly
 
-ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)  # USR2: preemption
+BESIDE_CTRL_C = (  # clusters announce preemption by USR1 or USR2
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+ALL = (signal.SIGINT, *BESIDE_CTRL_C)
 SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it, and a killed process cannot bring it back
 Handler = Callable[[int, FrameType | None], object]
 
@@ -44,8 +50,9 @@ class Stops:
 
     A second Ctrl-C ends the process at once: SIGINT has its default action again, which needs no
     Python to run. With ``unwinds`` it raises KeyboardInterrupt instead, also after a SIGTERM. Other
-    signals may come again: a cluster may send one to every process and to its parent. On a terminal
-    it says so if it ``speaks`` (one process of a run should).
+    signals may come again: a cluster may send one to every process and to its parent. If it
+    ``speaks`` (one process of a run should) it says so: on a terminal after a Ctrl-C, and with
+    ``unwinds`` after any signal.
     """
 
     def __init__(
@@ -67,9 +74,11 @@ class Stops:
         waiting.forget()  # else an evaluation of one's own afterwards would stop at once
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = self.requested or signal.Signals(number)
+        first, self.requested = self.requested is None, self.requested or signal.Signals(number)
         if self.unwinds:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            if first and self.speaks:
+                announce(number)
         elif number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             # os.write, since the log may be in use below this handler.
@@ -79,11 +88,19 @@ class Stops:
         waiting.ask()
 
 
+def announce(number: int) -> None:
+    """Say that the process is about to stop; for handlers, so the log may be in use."""
+    cursor = SHOW_CURSOR if sys.stderr.isatty() else b""
+    name = signal.Signals(number).name.encode()
+    with suppress(OSError):  # a terminal that is closed
+        os.write(2, cursor + name + b": stopping, after saving; Ctrl-C (again) to quit at once\n")
+
+
 @contextmanager
 def unfinished(what: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end this block with StoppedEarly: ``what`` is unfinished."""
+    """A signal that asks to stop ends this block with StoppedEarly: ``what`` is unfinished."""
     try:
-        with handled(signal.default_int_handler, [signal.SIGTERM]):
+        with handled(signal.default_int_handler, BESIDE_CTRL_C):
             yield
     except KeyboardInterrupt:
         raise StoppedEarly(f"stopped; {what} is unfinished, the same command resumes") from None

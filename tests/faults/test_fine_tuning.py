@@ -1,0 +1,225 @@
+"""Faults of a fine-tuning: damage, kills, stops, full disks. The real command, on small scenes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from densessl.d2_transfer import results
+from densessl.d2_transfer.saved import FINAL
+
+SEEDS = 20
+FAST = 2  # of them are among the fast tests
+SMALL = ["INPUT.SIZE", "16", "INPUT.RESIZE", "16", "MODEL.BACKBONE", "resnet18"]
+LINEAR = [*SMALL, "SOLVER.MAX_ITER", "6", "SOLVER.CHECKPOINT_PERIOD", "2"]
+DETECTOR = [
+    *("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "4", "MODEL.RPN.POST_NMS_TOPK_TEST", "4"),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", "32", "MODEL.FPN.OUT_CHANNELS", "32"),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "16", "TEST.PRECISE_BN.NUM_ITER", "1"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "2"),
+    *("SOLVER.MAX_ITER", "6", "SOLVER.CHECKPOINT_PERIOD", "2", "DATALOADER.NUM_WORKERS", "0"),
+]
+PROTOCOLS = {"linear": LINEAR, "coco_mask_fpn_1x": DETECTOR}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    from densessl.pretrain.scenes import main as scenes_verb
+
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    options = ["--train", "8", "--val", "4", "--size", "64", "--seed", "3", "--workers", "1"]
+    assert not scenes_verb.main([str(folder), *options])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(scenes):
+    """``words(protocol, out)``: of the command, two trials of six steps with a checkpoint every two
+    unless told otherwise."""
+
+    def of(protocol, out, *more, trials=1):
+        where = ["--mini", "--trials", str(trials), "-o", str(out), "--data", str(scenes)]
+        return ["transfer", "random", "--protocol", protocol, *where, *PROTOCOLS[protocol], *more]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def undisturbed(words, tmp_path_factory):
+    """``undisturbed(protocol)``: the folder of a run that nothing happened to."""
+    made = {}
+
+    def run(protocol):
+        if protocol not in made:
+            from densessl import main
+
+            made[protocol] = tmp_path_factory.mktemp("whole") / "run"
+            assert main(words(protocol, made[protocol])) == 0
+        return made[protocol]
+
+    return run
+
+
+def outcome(out: Path, trial: int = 1) -> tuple:
+    """What must be the same, whatever happened: model, metrics, and the lines of the trial."""
+    folder = out / f"trial_{trial}"
+    held = torch.load(folder / FINAL, weights_only=True)
+    assert held.keys() == {"model"}
+    assert not list(out.rglob("*.partial")) and not list(folder.glob("model_0*"))
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    kept = [
+        {k: v for k, v in line.items() if "time" not in k and "seconds" not in k}
+        for line in lines
+        if line["trial"] == trial
+    ]
+    model = {name: value.tolist() for name, value in held["model"].items()}
+    return repr(model), repr(results.load(folder).metrics), kept
+
+
+def flip(file: Path) -> None:
+    """Flip one bit in the middle of the file's largest tensor."""
+    with zipfile.ZipFile(file) as archive:
+        member = max(archive.infolist(), key=lambda each: each.file_size)
+    data = bytearray(file.read_bytes())
+    data[member.header_offset + 128 + member.file_size // 2] ^= 4
+    file.write_bytes(data)
+
+
+def begin(words) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "densessl", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped(words, tmp_path_factory):
+    """``stopped(protocol)``: a new folder of a trial that was asked to stop after four steps."""
+    made = {}
+
+    def run(protocol, out):
+        if protocol not in made:
+            made[protocol] = tmp_path_factory.mktemp("stopped") / "run"
+            command = words(protocol, made[protocol])
+            done = subprocess.run(
+                [sys.executable, "-c", STOP_AFTER_FOUR, protocol, *command],
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 75, done.stderr
+        shutil.copytree(made[protocol], out)
+        return out / "trial_1"
+
+    return run
+
+
+STOP_AFTER_FOUR = """
+import os, signal, sys
+from densessl import main
+if sys.argv[1] == "linear":
+    from densessl.d2_transfer.classification.fit import Fit as trained
+    method, done = "_stop_if_asked", lambda self: self.step
+else:
+    from densessl.d2_transfer.hooks import StopWhenAsked as trained
+    method, done = "after_step", lambda self: self.trainer.iter + 1
+before = getattr(trained, method)
+def stop(self):
+    if done(self) == 4:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    before(self)
+setattr(trained, method, stop)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "protocol", ["linear", pytest.param("coco_mask_fpn_1x", marks=pytest.mark.slow)]
+)
+def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(
+    protocol, stopped, undisturbed, words, densessl, tmp_path
+):
+    out = tmp_path / "out"
+    trial = stopped(protocol, out)
+    older, newest = sorted(trial.glob("model_*.pth"))
+    flip(newest)
+    said = densessl(*words(protocol, out))
+    assert f"{newest} is damaged" in said and said.count("is damaged") == 1
+    assert outcome(out) == outcome(undisturbed(protocol))
+
+
+def test_all_damaged_is_never_a_new_trial(stopped, words, densessl, tmp_path):
+    trial = stopped("linear", tmp_path / "out")
+    for file in trial.glob("model_*.pth"):
+        flip(file)
+    said = densessl(*words("linear", tmp_path / "out"), code=2)
+    assert "every checkpoint" in said and "(2 of 2)" in said
+
+
+def test_a_flipped_bit_in_a_trained_model_is_refused_by_every_reader(
+    undisturbed, words, densessl, tmp_path, scenes
+):
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed("linear"), out)
+    model = out / "trial_1" / FINAL
+    flip(model)
+    evaluate = words("linear", tmp_path / "again", "--eval-only")
+    evaluate[1] = str(model)
+    assert f"{model} is damaged" in densessl(*evaluate, code=2)
+    assert f"{model} is damaged" in densessl("inspect", model, code=2)
+    model.with_name(f"{FINAL}.sha256").unlink()  # the model alone was copied
+    assert f"{model} is damaged" in densessl(*evaluate, code=2)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
+def test_a_stop_in_the_evaluation_ends_it_and_begins_no_trial(number, words, tmp_path):
+    program = """
+import os, sys
+from densessl import main
+from densessl.d2_transfer.classification import fit
+counted = fit.Counts.add
+def add(self, *images):
+    counted(self, *images)
+    os.kill(os.getpid(), int(sys.argv[1]))
+fit.Counts.add = add
+sys.exit(main(sys.argv[2:]))
+"""
+    command = words("linear", tmp_path / "out", "TEST.EVAL_PERIOD", "0.0", trials=2)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(int(number)), *command], capture_output=True, text=True
+    )
+    assert done.returncode == 75, done.stderr
+    assert f"{number.name}: stopping" in done.stderr
+    assert "stopped in the evaluation; the same command evaluates again" in done.stderr
+    assert (tmp_path / "out" / "trial_1" / FINAL).is_file()
+    assert not (tmp_path / "out" / "trial_2").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR2])
+def test_a_stop_at_any_stage_of_the_command_is_75(number, words, tmp_path, until):
+    """Before anything is trained: while modules are imported and weights are prepared."""
+    process = begin(words("linear", tmp_path / "out", trials=2))
+    status = Path(f"/proc/{process.pid}/status")
+
+    def listens():
+        caught = [line for line in status.read_text().splitlines() if line.startswith("SigCgt")]
+        return int(caught[0].split()[1], 16) >> (signal.SIGUSR2 - 1) & 1
+
+    until(listens)
+    process.send_signal(number)
+    said, _ = process.communicate()
+    assert process.returncode == 75 and "Traceback" not in said, said
+    assert not (tmp_path / "out" / "trial_2").exists()
