@@ -59,7 +59,7 @@ def origin(model: Path) -> Origin:
         facts = files.read_object(run, "what a run of transfer wrote")
         options = read_mapping(config, "the config of a trial")
         converted = options["MODEL"]["WEIGHTS"]
-        pretrain = {}
+        pretrain: dict = {}
         if converted and Path(converted).is_file():
             pretrain = convert.read_weights(converted)["densessl"].get("pretrain") or {}
         return Origin(

@@ -189,7 +189,7 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
     keys = set(words[::2])
     for key, value in zip(words[::2], words[1::2], strict=True):
         if key not in allowed:
-            raise unknown_key(key, allowed)
+            raise unknown_key(key, list(allowed))
         if key in ELSEWHERE:
             raise InputError(f"{key} cannot be set to '{value}' here: it is {ELSEWHERE[key]}")
         *groups, leaf = key.split(".")

@@ -36,13 +36,13 @@ def table(shown: Sequence[str], records: list[Record]) -> str:
         values = [record.metrics.get(name, float("nan")) for name in names]
         cells = "".join(f"{_two_decimals(value):>{width}s}" for value in values)
         lines.append(f"{f'trial {number} (seed {record.seed})':16s}" + cells)
-    cells = []
+    averaged = []
     for name in names:
         average = averages.get(name, {"mean": float("nan"), "std": None})
         spread = "" if average["std"] is None else f" ± {average['std']:.2f}"
-        cells.append(f"{_two_decimals(average['mean'])}{spread}")
+        averaged.append(f"{_two_decimals(average['mean'])}{spread}")
     count = len(records)
-    lines.append(f"{f'mean of {count}':16s}" + "".join(f"{cell:>{width}s}" for cell in cells))
+    lines.append(f"{f'mean of {count}':16s}" + "".join(f"{cell:>{width}s}" for cell in averaged))
     return "\n".join(lines)
 
 

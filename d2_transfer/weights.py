@@ -65,17 +65,17 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
         return Weights("", RANDOM, "", RANDOM)
     if named == RANDOM_BN:
         raise refuse_random_bn("Detectron2's protocols settle batch norm by themselves")
-    supervised, _, path = named.rpartition(f"{SUPERVISED}:")
-    if named.startswith(f"{SUPERVISED}:") and not path:
+    supervised = named.startswith(f"{SUPERVISED}:")
+    path = named.rpartition(f"{SUPERVISED}:")[2]
+    if supervised and not path:
         raise InputError(f"'{named}' names no file; write {SUPERVISED}:FILE, a torchvision .pth")
-    source = Path(path if named.startswith(f"{SUPERVISED}:") else named)
+    source = Path(path if supervised else named)
     if not source.is_file():
         raise InputError(
             f"the weights '{source}' are not a file; allowed: a checkpoint, a converted .pkl, "
             f"'{RANDOM}' or '{SUPERVISED}:FILE'"
         )
     sha256 = files.sha256(source)
-    supervised = named.startswith(f"{SUPERVISED}:")
     held = convert.read_checkpoint(source) if source.suffix == ".pkl" and not supervised else None
     if isinstance(held, dict) and held.get("densessl"):
         file, held = source, convert.read_weights(source)

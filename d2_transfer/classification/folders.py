@@ -54,13 +54,14 @@ def _read_split(folder: Path, wanted: list[str] | None) -> Images:
                 f"{folder}: {_some(missing)}"
             )
         classes = sorted(wanted)
-    names, labels = [], []
+    names: list[str] = []
+    labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _images_below(folder, name)
-        if not found:
+        below = _images_below(folder, name)
+        if not below:
             raise InputError(f"{folder / name} has no images ({', '.join(SUFFIXES)})")
-        names += found
-        labels += [label] * len(found)
+        names += below
+        labels += [label] * len(below)
     return Images(str(folder), folder, packed(names), np.array(labels, np.int64), tuple(classes))
 
 

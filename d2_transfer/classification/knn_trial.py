@@ -31,7 +31,7 @@ def evaluate(
     backbone = backbone.eval().requires_grad_(False).to(device)
     controls.settle(backbone, EvaluationCrops(train, cfg), len(train), cfg, train.path)
     if cfg.MODEL.CHANNELS_LAST:
-        backbone = backbone.to(memory_format=torch.channels_last)
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stages = stages_of(backbone.name, cfg.KNN.STAGES)
     database, queries = (
         Features(cfg, backbone, stages, images, start, cache) for images in (train, test)

@@ -35,7 +35,7 @@ class TrainingCrops(Dataset):
         crop = T.RandomResizedCrop(cfg.INPUT.SIZE, scale=scale)
         self.transform = T.Compose([crop, T.RandomHorizontalFlip(), T.PILToTensor()])
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         position, index = draw
         torch.manual_seed(seed_of(CROP_STREAM, self.seed, position))
         return _sample(self, self.transform, index)
@@ -50,7 +50,7 @@ class EvaluationCrops(Dataset):
         resize = T.Resize(cfg.INPUT.RESIZE, interpolation=how)
         self.transform = T.Compose([resize, T.CenterCrop(cfg.INPUT.SIZE), T.PILToTensor()])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return _sample(self, self.transform, index)
 
 
@@ -95,7 +95,7 @@ def options_of(cfg: CfgNode, workers: int) -> Options:
     return Options(workers, cfg.DATALOADER.TIMEOUT, GRACE, "DATALOADER", "NUM_WORKERS")
 
 
-def _sample(dataset, transform: Callable, index: int) -> tuple[Tensor, int]:
+def _sample(dataset, transform: Callable, index: int) -> tuple[Tensor, Tensor]:
     reading(index)
     image = dataset.images.open(index)
     return transform(image), torch.tensor(int(dataset.images.labels[index]))

@@ -1,6 +1,7 @@
 """What is trained: linear classifiers on a frozen backbone, or a backbone with a new layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class LinearProbe(Model):
         self.features, self.rates = cfg.LINEAR.VIT_FEATURES, tuple(rates)
         self.amp, self.classifiers = cfg.SOLVER.AMP.ENABLED, len(self.rates)
         first = new_layer(backbone.linear_channels(self.features), classes)
-        self.trained = LinearLayers(first, len(self.rates))
+        self.trained: LinearLayers = LinearLayers(first, len(self.rates))
 
     def train(self, mode: bool = True) -> "LinearProbe":
         super().train(mode)
@@ -97,7 +98,7 @@ class Classifier(Model):
 
     def __init__(self, backbone: Backbone, classes: int, setting: Setting, cfg: CfgNode):
         super().__init__()
-        network: nn.Module = Network(backbone, classes)
+        network: Any = Network(backbone, classes)
         if cfg.MODEL.CHANNELS_LAST:
             network = network.to(memory_format=torch.channels_last)
         if cfg.MODEL.NORM == "SyncBN" and world_size() > 1:

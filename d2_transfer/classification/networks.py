@@ -57,7 +57,10 @@ class Backbone(nn.Module):
     ViT's patch tokens. They may have any height and width (of a ViT: whole patches).
     """
 
-    def __init__(self, name: str, network: nn.Module, facts: dict[str, Any]):
+    pixel_mean: Tensor  # [3, 1, 1]
+    pixel_std: Tensor
+
+    def __init__(self, name: str, network: Any, facts: dict[str, Any]):
         super().__init__()
         self.name, self.network, self.rgb = name, network, facts["channel_order"] == "RGB"
         for key, values in facts["normalization"].items():

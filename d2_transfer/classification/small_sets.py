@@ -76,7 +76,8 @@ def _aircraft(folder: Path) -> tuple[Images, Images]:
 
 
 def _pets(folder: Path) -> tuple[Images, Images]:
-    chosen, names = [], {}
+    chosen = []
+    names: dict[int, str] = {}
     for split in ("trainval", "test"):
         rows = [line.split() for line in _text(folder / "annotations" / f"{split}.txt")]
         chosen.append([(f"{row[0]}.jpg", int(row[1]) - 1) for row in rows])

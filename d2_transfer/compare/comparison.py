@@ -160,8 +160,8 @@ def _names(folders: Folders, a: list[Record], b: list[Record]) -> tuple[str, str
     """The methods, or what else tells the two apart."""
     if a[0].method != b[0].method:
         return a[0].method, b[0].method
-    names = tuple(Path(folder.split(os.pathsep)[0]).resolve().name for folder in folders)
-    return names if names[0] != names[1] else folders
+    first, second = (Path(folder.split(os.pathsep)[0]).resolve().name for folder in folders)
+    return (first, second) if first != second else folders
 
 
 def _of_two_networks(a: Side, b: Side) -> bool:

@@ -132,7 +132,7 @@ def with_images(
     """
     if channel_order not in (None, *images.ORDERS):
         raise unknown("channel order", channel_order, images.ORDERS, "--channel-order")
-    if stride_in_1x1 and (found.is_vit or found.depth < 50):
+    if stride_in_1x1 and (found.depth or 0) < 50:
         raise InputError(
             f"--stride-in-1x1 is for ResNets with bottleneck blocks (50 and deeper), and this is a "
             f"{found.title}"
@@ -183,7 +183,7 @@ def _facts(found: Source, source_sha256: str, method: str | None) -> dict[str, A
     """What travels with the weights: the detector's options that must agree, and their origin."""
     normal = found.normalization
     if found.is_vit:
-        network = {"patch_size": vit.PATCH, "image_size": vit.IMAGE}
+        network: dict[str, Any] = {"patch_size": vit.PATCH, "image_size": vit.IMAGE}
     else:  # torchvision's ResNet has the stride in the 3x3 convolution
         network = {"stride_in_1x1": found.stride_in_1x1, "depth": found.depth}
     return {

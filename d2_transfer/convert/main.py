@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from typing import Any
 
 from densessl.core import log
 from densessl.core.errors import InputError, unknown
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
         help="what foreign weights were pretrained on, for records and tables: dataset=imagenet "
         "epochs=200; several pretrainings by one method: recipe=NAME seed=1",
     )
-    numbers = {"nargs": 3, "type": float, "metavar": ("R", "G", "B")}
+    numbers: dict[str, Any] = {"nargs": 3, "type": float, "metavar": ("R", "G", "B")}
     parser.add_argument(
         "--mean",
         **numbers,

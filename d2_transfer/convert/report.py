@@ -86,7 +86,7 @@ class Report:
     def next_command(self) -> str:
         if self.target == "detectron2":
             # Res5 of Detectron2's C4 head is always three bottleneck blocks.
-            protocol = "voc_det_c4" if self.depth >= 50 else "coco_mask_fpn_1x"
+            protocol = "voc_det_c4" if (self.depth or 0) >= 50 else "coco_mask_fpn_1x"
             folder = Path(self.out).with_suffix("")
             words = (str(self.out), "--protocol", protocol, "-o", f"{folder}_{protocol}")
             return shlex.join(["densessl", "transfer", *words])

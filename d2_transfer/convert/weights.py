@@ -64,7 +64,7 @@ def write_state_dict(stream: BinaryIO, state: dict[str, Any], facts: dict[str, A
     """
     import torch
 
-    held = collections.OrderedDict(state)
+    held: Any = collections.OrderedDict(state)
     held.densessl = json.loads(json.dumps(facts, sort_keys=True))
     torch.save(held, stream)
 

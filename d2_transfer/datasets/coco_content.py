@@ -10,6 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from pycocotools import mask as coco_mask
 
@@ -50,7 +51,7 @@ def is_crowd(annotation: Mapping) -> bool:
     return bool(annotation.get("iscrowd"))
 
 
-def is_area(value: object) -> bool:
+def is_area(value: Any) -> bool:
     """Whether an ``area`` can be used as it is."""
     return type(value) in (int, float) and 0 <= value < math.inf
 

@@ -104,8 +104,12 @@ def read(
         logging.getLogger("densessl").warning("%s", remark)
     sizes = np.array(list(train.sizes.values()))
     pictures = list(train.paths.values())
+    train_json, train_images, val_json, val_images = map(str, paths)
     return Custom(
-        *map(str, paths),
+        train_json,
+        train_images,
+        val_json,
+        val_images,
         categories=tuple(train.names.items()),
         images=len(train.trained),
         listed=len(train.paths),

@@ -9,6 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from densessl.core.files import decode
 from densessl.decoding import size_of
@@ -84,7 +85,7 @@ def _is_whole(value: object) -> bool:
     return type(value) is int  # and no bool
 
 
-def _is_id(value: object) -> bool:
+def _is_id(value: Any) -> bool:
     kind = type(value)
     return kind is int or kind is str or (kind is float and math.isfinite(value))
 
@@ -97,7 +98,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-Rule = tuple[Callable[[object], bool], str]
+Rule = tuple[Callable[[Any], bool], str]
 ID: Rule = (_is_id, "a number or a text")
 NAME: Rule = (_is_text, "a text")
 LENGTH: Rule = (lambda value: _is_whole(value) and value > 0, "a whole number from 1")

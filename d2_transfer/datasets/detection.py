@@ -72,10 +72,10 @@ def voc_records(folder: Path, split: str) -> list[dict]:
         objects = []
         for item in tree.iter("object"):
             sides = ("xmin", "ymin", "xmax", "ymax")
-            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}")) for side in sides)
+            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in sides)
             objects.append(
                 {
-                    "category_id": VOC_CLASSES.index(item.findtext("name")),
+                    "category_id": VOC_CLASSES.index(item.findtext("name", "")),
                     "bbox": [x1 - 1, y1 - 1, x2, y2],  # VOC counts pixels from 1, both included
                     "bbox_mode": BoxMode.XYXY_ABS,
                 }
@@ -84,8 +84,8 @@ def voc_records(folder: Path, split: str) -> list[dict]:
             {
                 "file_name": str(folder / "JPEGImages" / f"{name}.jpg"),
                 "image_id": name,
-                "height": int(tree.findtext("size/height")),
-                "width": int(tree.findtext("size/width")),
+                "height": int(tree.findtext("size/height", "")),
+                "width": int(tree.findtext("size/width", "")),
                 "annotations": objects,
             }
         )
@@ -97,12 +97,13 @@ def _voc_problem(path: Path) -> str | None:
     try:
         tree = ElementTree.parse(path)
         for place in ("size/width", "size/height"):
-            int(tree.findtext(place))
+            int(tree.findtext(place, ""))
         for item in tree.iter("object"):
-            if (name := item.findtext("name")) not in VOC_CLASSES:
+            if (name := item.findtext("name", "")) not in VOC_CLASSES:
                 return f"{path} has an object '{name}', which is none of VOC's 20 classes"
             x1, y1, x2, y2 = (
-                float(item.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
+                float(item.findtext(f"bndbox/{side}", ""))
+                for side in ("xmin", "ymin", "xmax", "ymax")
             )
             if not (x1 <= x2 and y1 <= y2):
                 box = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"

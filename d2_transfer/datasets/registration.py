@@ -6,6 +6,7 @@ again under the same names, so that ``--data`` and a variable set later take eff
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .. import compat
 from . import cityscapes, coco_content
@@ -93,7 +94,7 @@ def forget(name: str) -> None:
         MetadataCatalog.remove(name)
 
 
-def _reader(layout: Layout, root: Path) -> Callable[[], list[dict]]:
+def _reader(layout: Any, root: Path) -> Callable[[], list[dict]]:
     if isinstance(layout, CityscapesInstances):
         return lambda: cityscapes.read_objects(root, layout.split)
     return lambda: [pair.record() for pair in layout.pairs(root)]

@@ -152,8 +152,8 @@ def _of_layout(name: str, root: Path, wanted: str, option: str) -> Split:
 def _split(
     where: str, images: Sequence[Path], labels: Sequence[Path], classes: Sequence[str], ignore: int
 ) -> Split:
-    images, labels = (packed(list(map(str, each))) for each in (images, labels))
-    return Split(where, images, labels, tuple(classes), ignore)
+    names, masks = (packed(list(map(str, each))) for each in (images, labels))
+    return Split(where, names, masks, tuple(classes), ignore)
 
 
 def training_files(cfg: CfgNode, data: Path | OwnData) -> list[Path]:

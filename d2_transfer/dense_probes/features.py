@@ -115,19 +115,20 @@ class DenseFeatures(Pieces):
                     if self.draw is None:
                         found["features"].append(rows[place])
                         continue
-                    chosen = self._chosen(counts[place], number)
+                    chosen = _chosen(self.draw, counts[place], number)
                     found["features"].append(rows[place, chosen])
                     found["counts"].append(counts[place, chosen])
                     found["images"].append(torch.full((len(chosen),), number))
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    def _chosen(self, counts: Tensor, number: int) -> Tensor:
-        """The positions of image ``number`` that are drawn, rising."""
-        labelled = counts.sum(1).nonzero()[:, 0]
-        if len(labelled) <= self.draw.count:
-            return labelled
-        generator = torch.Generator().manual_seed(seed_of(STREAM, self.draw.seed, number))
-        if self.draw.balanced:
-            return probes.sample_positions(counts, self.draw.count, generator)
-        order = torch.randperm(len(labelled), generator=generator)
-        return labelled[order[: self.draw.count]].sort().values
+
+def _chosen(draw: Draw, counts: Tensor, number: int) -> Tensor:
+    """The positions of image ``number`` that are drawn, rising."""
+    labelled = counts.sum(1).nonzero()[:, 0]
+    if len(labelled) <= draw.count:
+        return labelled
+    generator = torch.Generator().manual_seed(seed_of(STREAM, draw.seed, number))
+    if draw.balanced:
+        return probes.sample_positions(counts, draw.count, generator)
+    order = torch.randperm(len(labelled), generator=generator)
+    return labelled[order[: draw.count]].sort().values

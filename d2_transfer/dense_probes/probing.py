@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ def measure(
     backbone = backbone.eval().requires_grad_(False).to(device)
     controls.settle(backbone, Samples(train, cfg), len(train), cfg, train.path)
     if cfg.MODEL.CHANNELS_LAST:
-        backbone = backbone.to(memory_format=torch.channels_last)
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     levels = levels_of(cfg, backbone)
     start = controls.start_of(cfg, sha256, train.fingerprint)
     if cfg.TASK == "overcluster":
@@ -132,7 +133,7 @@ def _searches(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> dict
     found: dict[str, Predict] = {}
     for share in map(str, cfg.KNN.SHARES):
         chosen = probes.subset(len(memory.split), share, cfg.SEED)
-        kept = torch.isin(images, torch.tensor(chosen))
+        kept: Any = torch.isin(images, torch.tensor(chosen))
         if Fraction(share) == 1:
             kept = slice(None)
         keys, values = features[kept].to(device), labels[kept].to(device)

@@ -1,5 +1,6 @@
 """The fully convolutional head of the semantic segmentation protocols."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from densessl.core.errors import InputError
@@ -134,9 +135,9 @@ class Branch(nn.Module):
         return self.classifier(self.dropout(y))
 
 
-def upsample(logits: torch.Tensor, size: tuple[int, int], align_corners: bool) -> torch.Tensor:
+def upsample(logits: torch.Tensor, size: Sequence[int], align_corners: bool) -> torch.Tensor:
     """Logits ``[B, C, h, w]`` bilinearly at ``size`` (height, width), in float32 also under AMP."""
-    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=align_corners)
+    return F.interpolate(logits.float(), list(size), mode="bilinear", align_corners=align_corners)
 
 
 def _conv(in_channels: int, out_channels: int, norm: str, dilation: int = 1) -> Conv2d:

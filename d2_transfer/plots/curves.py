@@ -81,7 +81,9 @@ def _line(name: str, run: Run, metric: str, x: str, smooth: int, spread: str) ->
 
 
 def _epochs(name: str, run: Run, steps: Sequence[float]) -> list[float]:
-    epochs = {step: e for trial in run.trials for step, e in run.series(trial, "epoch").items()}
+    epochs: dict[float, float] = {
+        step: e for trial in run.trials for step, e in run.series(trial, "epoch").items()
+    }
     if any(math.isnan(epochs.get(step, math.nan)) for step in steps):
         raise InputError(f"--x is 'epoch', but {name} has lines without one; allowed there: step")
     return [epochs[step] for step in steps]

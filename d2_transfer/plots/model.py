@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..tables.spread import mean_and_deviation
@@ -68,7 +68,7 @@ def spread_of(values: Sequence[float], spread: str) -> tuple[float, float, float
     return mean, mean - deviation, mean + deviation
 
 
-def line_of(label: str, points: dict[float, Sequence[float]], spread: str) -> Line:
+def line_of(label: str, points: Mapping[float, Sequence[float]], spread: str) -> Line:
     """The line through the means of the trials' values at each x."""
     places = sorted(points)
     found = [spread_of(points[x], spread) for x in places]

@@ -31,8 +31,9 @@ class Option:
         told = record.pretrain.get(self.fact)
         for name in config_names(record.pretrain):  # of equal options, if there are several
             told = built_in(name).get(self.key) if told is None else told
-        numeric = isinstance(told, int | float) and not isinstance(told, bool)
-        return float(told) if numeric else None
+        if not isinstance(told, int | float) or isinstance(told, bool):
+            return None
+        return float(told)
 
     def family(self, record: Record) -> str:
         """The config's name without the option, which a sweep has in common; else the method."""

@@ -92,7 +92,7 @@ def _files(place: Path) -> list[Path]:
     own = [place / FILE] if (place / FILE).is_file() else []
     trials = [file for file in place.glob(f"trial_*/{FILE}") if TRIAL.fullmatch(file.parent.name)]
     if own or trials:
-        return own + sorted(trials, key=lambda file: int(TRIAL.fullmatch(file.parent.name)[1]))
+        return own + sorted(trials, key=lambda file: int(file.parent.name.removeprefix("trial_")))
     below = sorted({_run_of(file) for file in place.rglob(FILE)})
     if not below:
         raise InputError(f"{place}: there is no {FILE}; 'pretrain' and 'transfer' write it")

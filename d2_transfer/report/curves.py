@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from .collect import Pretraining
 from .health import INDICATORS
 
-FIRST = ("loss", "loss/image", "loss/dense", "probe/miou", "knn/top1", "stat/feature_std")
-FIRST += ("stat/accuracy", "stat/positions_accuracy")
+FIRST = (
+    "loss",
+    "loss/image",
+    "loss/dense",
+    "probe/miou",
+    "knn/top1",
+    "stat/feature_std",
+    "stat/accuracy",
+    "stat/positions_accuracy",
+)
 LAST = ("lr", "images_per_second")
 NO_CURVE = {"epoch", "seconds", "skipped", "unreadable", "gpu_memory_gib"}
 TITLES = {"lr": "learning rate", "images_per_second": "images/s", "loss": "loss (total)"}

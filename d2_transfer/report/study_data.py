@@ -150,7 +150,8 @@ def _named(facts: dict[str, Any], path: Path) -> tuple[list[Protocol], list[Arm]
                 f"{path}: labels: percent {share.percent:g} of {share.images} images; allowed: "
                 "above 0 to 100, and 1 image or more"
             )
-    for names in ([arm.name for arm in arms], [share.percent for share in shares]):
+    named: list = [[arm.name for arm in arms], [share.percent for share in shares]]
+    for names in named:
         if double := next((name for name in names if names.count(name) > 1), None):
             raise InputError(f"{path}: '{double}' stands there twice")
     return protocols, arms, sorted(shares, key=lambda share: share.percent)

@@ -199,7 +199,9 @@ def slope(study: Study, arm: Arm, protocol: int = 0) -> Slope | None:
         return None
     gains = [mean / doublings for mean in means]
     mean, deviation = mean_and_deviation(gains)
-    return Slope(arm.name, *shares, mean, t_interval(mean, deviation, len(gains)), len(gains))
+    low_share, high_share = shares
+    interval = t_interval(mean, deviation, len(gains))
+    return Slope(arm.name, low_share, high_share, mean, interval, len(gains))
 
 
 @dataclass(frozen=True)
@@ -225,12 +227,12 @@ def sight(compared: Compared, more: Sequence[int] = (2, 7)) -> Sight | None:
     samples = (found.a, found.b)
     if found.pairs:  # one sample: of differences, whose other side is 0
         gains = [y - x for x, y in zip(found.a, found.b, strict=True)]
-        samples = ([0.0] * len(gains), gains)
-    spreads = tuple(mean_and_deviation(values)[1] for values in samples)
+        samples = ((0.0,) * len(gains), tuple(gains))
+    first, second = (mean_and_deviation(values)[1] for values in samples)
 
     def least(further: int) -> float:
         n = (len(samples[0]) + further, len(samples[1]) + further)
-        return smallest_by_welch(n, spreads, level=compared.level)
+        return smallest_by_welch(n, (first, second), level=compared.level)
 
     needed = next((n for n in range(1, MOST + 1) if least(n) <= abs(found.mean)), None)
     return Sight(least(0), tuple((each, least(each)) for each in more), needed)

@@ -48,8 +48,8 @@ def find(study: Study, arms: Sequence[str]) -> Predicted | None:
     The images were chosen before anything was predicted: evenly spaced. None without any.
     """
     for share in reversed(study.shares):
-        places = [_place(study, arm, share) for arm in arms]
-        if all(places):
+        places = [place for arm in arms if (place := _place(study, arm, share))]
+        if len(places) == len(arms):
             found = _read(share, arms, places)
             if found and found.shown:
                 return found
@@ -59,7 +59,7 @@ def find(study: Study, arms: Sequence[str]) -> Predicted | None:
 def _place(study: Study, arm: str, share: Share) -> Path | None:
     for protocol in range(len(study.protocols)):
         for record in sorted(study.trials(arm, share, protocol), key=lambda each: each.seed):
-            if (record.folder / FOLDER / INDEX).is_file():
+            if record.folder and (record.folder / FOLDER / INDEX).is_file():
                 return record.folder / FOLDER
     return None
 
@@ -72,7 +72,8 @@ def _read(share: Share, arms: Sequence[str], places: Sequence[Path]) -> Predicte
         if any(each["classes"] != told[0]["classes"] for each in told):
             return None
         numbers = [n for n in told[0]["images"] if all(n in each["images"] for each in told)]
-        shown, labels, colours = [], set(), {}
+        shown, labels = [], set()
+        colours: dict = {}
         for number in map(int, numbers[:MOST]):
             picture, there = _shown(number, arms, places)
             shown.append(picture)

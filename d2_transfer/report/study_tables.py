@@ -8,7 +8,7 @@ from densessl.core.errors import InputError
 
 from ..compare.words import points
 from ..tables import from_records
-from ..tables.model import Table
+from ..tables.model import Column, Row, Table
 from ..tables.t_test import p_value
 from . import study_numbers, study_words
 from .study_data import Share, Study
@@ -127,7 +127,8 @@ def _table(study: Study, share: Share, place: int, metric: str) -> list[Table]:
 
 def _joined(parts: Sequence[tuple[Share, Table]]) -> Table:
     """The tables of one protocol's shares side by side."""
-    columns, rows = [], {}
+    columns: list[Column] = []
+    rows: dict[str, Row] = {}
     for share, table in parts:
         for column in table.columns:
             key = f"{share.percent:g} {column.key}"

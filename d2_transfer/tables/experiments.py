@@ -87,7 +87,7 @@ def detectable(table: Table) -> list[str]:
         if column and (cell := row.cells.get(column.key)) and cell.of_several
     ]
     deviation = within_deviation(samples)
-    if not deviation > 0:  # nor NaN
+    if column is None or not deviation > 0:  # nor NaN
         return []
     n = min(map(len, samples))
     least = smallest_difference(n, n, deviation)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from ..results import Record
 from . import experiments
@@ -76,7 +77,7 @@ def _rows(
     """The paper's row: alone, or once for each of our models."""
     facts = dict(paper_row.facts)
     epochs = str(paper_row.epochs or "")
-    shown = {"facts": facts, "section": paper_row.section, "published": numbers}
+    shown: dict[str, Any] = {"facts": facts, "section": paper_row.section, "published": numbers}
     if not models:
         row = Row(paper_row.label, paper_row.method, paper_row.data, epochs, **shown)
         return [row] if numbers else []

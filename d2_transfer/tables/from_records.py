@@ -63,7 +63,10 @@ def build(
     found: dict[tuple, list[Record]] = {}
     for record in records:
         found.setdefault((record.protocol, record.variant, record.mini), []).append(record)
-    tables = [_table(*key, group, metrics, choose) for key, group in found.items()]
+    tables = [
+        _table(protocol, variant, mini, group, metrics, choose)
+        for (protocol, variant, mini), group in found.items()
+    ]
     if baseline is not None:
         _compare(tables, baseline)
     for table in tables:

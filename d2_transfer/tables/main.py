@@ -98,12 +98,12 @@ def _labelled(records: list[Record], labels: list[str]) -> list[Record]:
         named[Path(folder).resolve()] = name
     unused = set(named)
     for index, record in enumerate(records):
-        for folder in named:
-            if record.folder.resolve().is_relative_to(folder):
-                records[index] = replace(record, method=named[folder])
-                unused.discard(folder)
-    for folder in sorted(unused):
-        logger.warning("--label: there is no record below %s", folder)
+        for below in named:
+            if record.folder and record.folder.resolve().is_relative_to(below):
+                records[index] = replace(record, method=named[below])
+                unused.discard(below)
+    for path in sorted(unused):
+        logger.warning("--label: there is no record below %s", path)
     return records
 
 

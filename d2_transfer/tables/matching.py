@@ -36,7 +36,8 @@ def place(layout: Layout, records: Sequence[Record]) -> Placed:
     another variant, its fine-tuning was configured otherwise than the table's, or several rows fit
     it. A record that fits the columns but no row is among ``others``.
     """
-    placed, left = Placed(), {}
+    placed = Placed()
+    left: dict = {}
     protocols = {column.protocol for column in layout.columns}
     for record in records:
         if record.protocol not in protocols:

@@ -63,8 +63,9 @@ def read(path: Path = FILE) -> tuple[Published, ...]:
                 _check(each)
             except (ValueError, DenseSSLError) as error:
                 raise DenseSSLError(f"{path}, line {line}: {error}") from None
-            key = (each.source, each.table, each.method, each.dataset, each.epochs)
-            key += (each.protocol, each.variants, each.data, each.condition, each.metric)
+            row_of = (each.source, each.table, each.method, each.dataset, each.epochs)
+            of_metric = (each.protocol, each.variants, each.data, each.condition, each.metric)
+            key = row_of + of_metric
             if key in found:
                 raise DenseSSLError(f"{path}, line {line}: the same number stands there twice")
             found[key] = each

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,8 @@ def ade20k(root: Path, sbd: Path | None = None) -> Plan:
     items, counts, problems = [], {}, []
     for name in ("ade20k_sem_seg_train", "ade20k_sem_seg_val"):
         found = Inspection()
-        images, originals, targets = LAYOUTS[name].folders(root)
+        layout: Any = LAYOUTS[name]
+        images, originals, targets = layout.folders(root)
         pictures, annotations = found.folder(images) or set(), found.folder(originals) or set()
         names = stems(annotations, ".png")
         if not found.problems:
@@ -142,7 +144,7 @@ def _sbd_masks(found: Inspection, root: Path, given: Path | None) -> dict[str, P
         names = stems(found.folder(folder) or (), ".png")
         return {name: folder / f"{name}.png" for name in names}
     there = found.folder(folder / "cls") or set()
-    masks = {}
+    masks: dict[str, Path] = {}
     for split in ("train", "val"):
         listed = folder / f"{split}.txt"
         names = found.names(listed)

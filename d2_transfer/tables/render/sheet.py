@@ -199,10 +199,11 @@ def _spread(cell: Cell, table: Table) -> str:
 
 def _instead(cells: Sequence[Cell | None]) -> Entry:
     """What stands in place of a number that is not distinguishable from a random start."""
-    if not cells[0].instead:
+    first = cells[0]
+    if first is None or not first.instead:
         return Entry(NOTHING)
     after = takewhile(lambda cell: cell and cell.hidden and not cell.instead, cells[1:])
-    return Entry(cells[0].instead, over=1 + len(list(after)))
+    return Entry(first.instead, over=1 + len(list(after)))
 
 
 def _measured_entry(cell: Cell | None, table: Table, show_n: bool) -> Entry:
