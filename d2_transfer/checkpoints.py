@@ -40,6 +40,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
             return
         held = {key: each.state_dict() for key, each in self.checkpointables.items()}
         number = self.saved.number(Path(f"{name}.pth"))
+        assert number is not None  # Detectron2 names it by its step
         self.saved.save(number, {"model": model, **extra, **held})
 
     def _load_file(self, filename: str) -> dict:

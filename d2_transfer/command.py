@@ -19,7 +19,7 @@ from .saved import FINAL
 
 
 @dataclass(frozen=True)
-class Job:
+class TransferJob:
     """A protocol, and the processes that work on it."""
 
     protocol: Protocol
@@ -41,12 +41,12 @@ def transfer(args) -> int:
     """
     protocol, variant = protocols.find(args.protocol, args.variant)
     machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
-    job = Job(protocol, variant, machines, *_devices(args.gpus))
+    job = TransferJob(protocol, variant, machines, *_devices(args.gpus))
     with files.unmade_when_refused(args.output_dir):
         return _transfer(args, job)
 
 
-def _transfer(args, job: Job) -> int:
+def _transfer(args, job: TransferJob) -> int:
     protocol, evaluates = job.protocol, args.eval_only
     if evaluates and not protocol.parameters:
         raise InputError(
@@ -84,7 +84,7 @@ def _transfer(args, job: Job) -> int:
     return _trials(args, logger, run, cfg, room.run_trial)
 
 
-def _scaling(args, job: Job, own) -> str:
+def _scaling(args, job: TransferJob, own) -> str:
     """What Detectron2's rule changed for so many GPUs, in a line; empty where nothing was."""
     if job.protocol.family != protocols.DETECTION or args.mini or args.keep_batch:
         return ""
@@ -94,7 +94,7 @@ def _scaling(args, job: Job, own) -> str:
     return describe_scaling(source, ours, job.processes, args.overrides[::2])
 
 
-def _begin(args, job: Job):
+def _begin(args, job: TransferJob):
     """Begin the log; InputError where the output folder cannot be made, or the disk is full."""
     folder = Path(args.output_dir).absolute()
     try:
@@ -106,7 +106,7 @@ def _begin(args, job: Job):
     return log.setup(rank=job.machines.rank)
 
 
-def _accepted(args, job: Job) -> None:
+def _accepted(args, job: TransferJob) -> None:
     """Make the output folder: from here on the log is written there, with what came before."""
     folder = Path(args.output_dir).absolute()
     try:
@@ -115,7 +115,7 @@ def _accepted(args, job: Job) -> None:
         raise InputError(f"-o {args.output_dir} cannot be written to: {error.strerror}") from None
 
 
-def _run(args, job: Job, cfg, data, find: Callable):
+def _run(args, job: TransferJob, cfg, data, find: Callable):
     from .run import Run
 
     folder = Path(args.output_dir).absolute()
@@ -154,7 +154,7 @@ def _trials(args, logger, run, cfg, work: Callable) -> int:
     return 0
 
 
-def _say(logger, args, job: Job, method: str) -> None:
+def _say(logger, args, job: TransferJob, method: str) -> None:
     variant = f", variant {job.variant}" if job.variant else ""
     if job.variant and args.variant is None:
         others = [name for name in job.protocol.variants if name != job.variant]

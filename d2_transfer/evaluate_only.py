@@ -12,7 +12,7 @@ from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
 
 from . import compat, convert, results
-from .launch import Meeting
+from .launch import Rendezvous
 from .limits import check_machine
 from .run import Run, as_dict, differences
 from .saved import FINAL, NOTE
@@ -28,7 +28,7 @@ UNKNOWN = "a trained model"
 
 
 @dataclass(frozen=True)
-class Origin:
+class ModelOrigin:
     """What is known of a trained model: what it was fine-tuned from, how, and with which seed.
 
     ``protocol``, ``variant`` and ``mini`` are None for a model that no trial of ours left.
@@ -43,7 +43,7 @@ class Origin:
     mini: bool | None = None
 
 
-def origin(model: Path) -> Origin:
+def origin(model: Path) -> ModelOrigin:
     """From the record beside the model, else from what its trial was begun with, else unknown.
 
     InputError for a damaged file of these.
@@ -51,10 +51,10 @@ def origin(model: Path) -> Origin:
     if (model.parent / results.FILE).is_file():
         held = results.load(model.parent)
         about = (held.protocol, held.variant, held.mini)
-        return Origin(held.method, held.weights, held.pretrain, held.seed, *about)
+        return ModelOrigin(held.method, held.weights, held.pretrain, held.seed, *about)
     run, config = model.parent.parent / "run.json", model.parent / "config.yaml"
     if not (run.is_file() and config.is_file() and (model.parent / NOTE).is_file()):
-        return Origin(UNKNOWN, {"path": str(model), "sha256": files.sha256(model)})
+        return ModelOrigin(UNKNOWN, {"path": str(model), "sha256": files.sha256(model)})
     try:
         facts = files.read_object(run, "what a run of transfer wrote")
         options = read_mapping(config, "the config of a trial")
@@ -62,7 +62,7 @@ def origin(model: Path) -> Origin:
         pretrain: dict = {}
         if converted and Path(converted).is_file():
             pretrain = convert.read_weights(converted)["densessl"].get("pretrain") or {}
-        return Origin(
+        return ModelOrigin(
             facts["method"],
             {"path": facts["weights"], "sha256": facts["weights_sha256"]},
             pretrain,
@@ -118,9 +118,9 @@ def run(run: Run, cfg, seed: int, work: Callable | None = None) -> int:
     if run.machines.first:
         _compare_configs(run, own)
         files.write_text(run.folder / "config.yaml", own.dump())
-    with Meeting(run.machines, run.limit) as meeting:
-        meeting.agree("begun")
-        meeting.run(work or evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
+    with Rendezvous(run.machines, run.limit) as rendezvous:
+        rendezvous.agree("begun")
+        rendezvous.run(work or evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
     if run.machines.first:
         held = files.read_json(run.folder / FILE)
         print(metric_table(run.metrics, held["metrics"]))
@@ -128,7 +128,7 @@ def run(run: Run, cfg, seed: int, work: Callable | None = None) -> int:
     return 0
 
 
-def _check_protocol(run: Run, known: Origin) -> None:
+def _check_protocol(run: Run, known: ModelOrigin) -> None:
     """A record under another protocol would tell of a training that was not."""
     if known.protocol is None:
         return
@@ -155,7 +155,7 @@ def _compare_configs(run: Run, own) -> None:
         logger.info("evaluated with other options than the trial had: %s", some)
 
 
-def evaluate(run: Run, known: Origin) -> None:
+def evaluate(run: Run, known: ModelOrigin) -> None:
     """The work of one process (one of ``run.processes``)."""
     compat.setup()
     from detectron2.utils import comm
@@ -175,7 +175,7 @@ def evaluate(run: Run, known: Origin) -> None:
     gc.collect()
 
 
-def write(run: Run, known: Origin, cfg, metrics: dict[str, float], started: str) -> None:
+def write(run: Run, known: ModelOrigin, cfg, metrics: dict[str, float], started: str) -> None:
     """Write ``evaluation.json`` and the record: the last thing that an evaluation does."""
     model = {"path": run.weights.path, "sha256": run.weights.sha256}
     of = {"method": known.method, "weights": known.weights, "pretrain": known.pretrain}

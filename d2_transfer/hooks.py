@@ -23,7 +23,7 @@ from detectron2.utils.events import EventWriter, get_event_storage  # noqa: E402
 from fvcore.nn.precise_bn import get_bn_modules  # noqa: E402
 
 
-class Progress(HookBase):
+class TrialBar(HookBase):
     """The bar of a trial."""
 
     def __init__(self, trial: int):

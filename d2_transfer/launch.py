@@ -59,7 +59,7 @@ class Machines:
         return self.rank == 0
 
 
-class Meeting:
+class Rendezvous:
     """Where the processes of a command meet: a store kept by the first machine's parent process.
 
     A port found free may be taken before a child binds it, so the parent keeps the store. While
@@ -74,7 +74,7 @@ class Meeting:
         self._runs = 0
         self._agreed = 0
 
-    def __enter__(self) -> "Meeting":
+    def __enter__(self) -> "Rendezvous":
         if self.machines.count > 1:
             self._open()
         return self
@@ -110,8 +110,8 @@ class Meeting:
             )
         except DistNetworkError as error:
             raise errors.InputError(
-                f"no meeting at tcp://{machines.host}:{machines.port} ({error}); --dist-url must "
-                "name a free port of the first machine, which the others can reach"
+                f"no rendezvous at tcp://{machines.host}:{machines.port} ({error}); --dist-url "
+                "must name a free port of the first machine, which the others can reach"
             ) from None
         if machines.count > 1:
             self._store.add("here", 1)

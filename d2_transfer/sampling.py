@@ -33,7 +33,7 @@ def shuffled(size: int, seed: int) -> Iterator[int]:
         yield from torch.randperm(size, generator=generator).tolist()
 
 
-class BatchOrder:
+class GroupedOrder:
     """The batches of one rank, for ever, from batch number ``first`` on.
 
     ``wide``: of each image whether it is wider than high. A batch holds images of one kind, as with
@@ -124,7 +124,7 @@ class TestImages(Dataset):
         return mapped(self.mapper, self.dicts[index])
 
 
-class Images(Loader):
+class ImageLoader(Loader):
     """A loader of lists of mapped dicts; InputError for the first that cannot be read.
 
     Its workers end with :func:`densessl.core.loader.close_all`.
@@ -141,21 +141,21 @@ class Images(Loader):
 def training_loader(
     dicts: Sequence[dict],
     mapper: Callable[[dict], dict],
-    order: BatchOrder,
+    order: GroupedOrder,
     workers: int,
     timeout: float = TIMEOUT,
-) -> Images:
+) -> ImageLoader:
     """The endless loader of lists of mapped dicts that Detectron2's trainers take."""
     images = TrainingImages(dicts, mapper, order.seed)
-    return Images(images, workers, timeout, batch_sampler=order)
+    return ImageLoader(images, workers, timeout, batch_sampler=order)
 
 
 def test_loader(
     dicts: Sequence[dict], mapper: Callable[[dict], dict], workers: int, timeout: float = TIMEOUT
-) -> Images:
+) -> ImageLoader:
     """Each image once, one at a time, the ranks sharing them: for Detectron2's evaluation."""
     order = InferenceSampler(len(dicts))
-    return Images(TestImages(dicts, mapper), workers, timeout, sampler=order)
+    return ImageLoader(TestImages(dicts, mapper), workers, timeout, sampler=order)
 
 
 def wide_images(dicts: Sequence[dict]) -> list[bool] | None:

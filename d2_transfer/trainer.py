@@ -15,13 +15,13 @@ from .hooks import (
     BoardMetrics,
     EvaluateTrained,
     Forgiving,
-    Progress,
     RunMetrics,
     SaveBeforeEvaluation,
     SeedEachStep,
     StopWhenAsked,
+    TrialBar,
 )
-from .sampling import BatchOrder, test_loader, training_loader, wide_images
+from .sampling import GroupedOrder, test_loader, training_loader, wide_images
 from .saved import Saved
 from .weights import check_loaded
 
@@ -86,7 +86,7 @@ class Trainer(compat.default_trainer()):
                 filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
                 min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
             )
-        order = BatchOrder(
+        order = GroupedOrder(
             len(self._dicts),
             cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
             max(cfg.SEED, 0),
@@ -123,7 +123,7 @@ class Trainer(compat.default_trainer()):
         built[place] = EvaluateTrained(self.cfg.TEST.EVAL_PERIOD, built[place]._func)
         if self.cfg.TEST.EVAL_PERIOD > 0 and comm.is_main_process():
             built.insert(place, SaveBeforeEvaluation(self.cfg.TEST.EVAL_PERIOD))
-        return [Progress(self.trial), SeedEachStep(self.cfg.SEED), *built, StopWhenAsked()]
+        return [TrialBar(self.trial), SeedEachStep(self.cfg.SEED), *built, StopWhenAsked()]
 
     def build_writers(self):
         folder = Path(self.cfg.OUTPUT_DIR)

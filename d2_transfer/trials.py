@@ -16,7 +16,7 @@ from densessl.core.progress import duration
 from . import compat, datasets, image_range, results
 from .datasets import custom
 from .datasets.custom import Custom
-from .launch import Meeting
+from .launch import Rendezvous
 from .limits import check_machine
 from .run import (
     Run,
@@ -55,7 +55,7 @@ def run_trials(
     records: list[results.Record] = []  # of all finished trials, where this machine is the first
     failed: dict[int, str] = {}
     check_machine(cfg, run.processes, run.gpus)
-    with Meeting(run.machines, run.limit) as meeting:
+    with Rendezvous(run.machines, run.limit) as rendezvous:
         if run.machines.first:
             check_folder(run, cfg)
             check_trials(run, cfg, trials, seed)
@@ -63,7 +63,7 @@ def run_trials(
         began, done_now = time.monotonic(), 0
         for trial in [run.only] if run.only else range(1, trials + 1):
             record = finished(run, cfg, trial, seed + trial - 1) if run.machines.first else None
-            if meeting.agree("finished" if record else "to do") == "finished":
+            if rendezvous.agree("finished" if record else "to do") == "finished":
                 if record:
                     Saved(run.trial_folder(trial)).finish()  # unless a kill came before it did
                     logger.info("trial %d of %d is finished (seed %d)", trial, trials, record.seed)
@@ -71,9 +71,9 @@ def run_trials(
             with _held(run, trial):
                 if run.machines.first:
                     begin_trial(run, cfg, trial, seed + trial - 1)
-                meeting.agree("begun")
+                rendezvous.agree("begun")
                 cuda = cfg.MODEL.DEVICE != "cpu"
-                problem = _one_trial(meeting, work or run_trial, run, trial, cuda)
+                problem = _one_trial(rendezvous, work or run_trial, run, trial, cuda)
             if problem:
                 failed[trial] = problem
             done_now += 1
@@ -109,10 +109,10 @@ def _held(run: Run, trial: int) -> Iterator[None]:
         yield
 
 
-def _one_trial(meeting: Meeting, work: Callable, run: Run, trial: int, cuda: bool) -> str:
+def _one_trial(rendezvous: Rendezvous, work: Callable, run: Run, trial: int, cuda: bool) -> str:
     """Run a trial in all its processes; what went wrong in one line, or nothing."""
     try:
-        meeting.run(work, run.gpus, (run, trial), cuda=cuda)
+        rendezvous.run(work, run.gpus, (run, trial), cuda=cuda)
     except StoppedEarly:
         raise
     except (InputError, EnvironmentLacks, Stalled) as error:  # so would every other trial

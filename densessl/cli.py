@@ -75,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in OF_PATHS or error.filename is None:
             raise
         path = names.brief(error.filename)
-        print(f"densessl {argv[0]}: {path}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        print(
+            f"densessl {argv[0]}: {path}: {(error.strerror or str(error)).lower()}", file=sys.stderr
+        )
         return InputError.exit_code
     except KeyboardInterrupt:
         logging.getLogger("densessl").warning("interrupted")

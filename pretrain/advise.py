@@ -22,7 +22,7 @@ from densessl.decoding import UnreadableImage, opened, reasons
 from .images_argument import add_images, data_of, require_writable, show, source_of
 
 if TYPE_CHECKING:
-    from .advise_model import Advice, Images, Machine
+    from .advise_model import Advice, ImageStats, Machine
     from .advise_trial import Trial
     from .views import ImageSource
 
@@ -112,12 +112,12 @@ def _check_time(args: Namespace, machine: "Machine") -> None:
         )
 
 
-def look(source: "ImageSource") -> "Images":
+def look(source: "ImageSource") -> "ImageStats":
     """The number of images; of a sample, spread evenly, the size and whether they have colours.
 
     Headers are read, no image is decoded. InputError where none of the sample can be read.
     """
-    from .advise_model import Images
+    from .advise_model import ImageStats
 
     count = min(len(source), SAMPLED)
     sides, grey, reason = [], 0, ""
@@ -135,7 +135,7 @@ def look(source: "ImageSource") -> "Images":
             reason = reason or f"{source.path(index)}: {error}"
     if not sides:
         raise InputError(f"{source.where}: of {count} sampled images none can be read ({reason})")
-    return Images(len(source), float(statistics.median(sides)), grey / len(sides))
+    return ImageStats(len(source), float(statistics.median(sides)), grey / len(sides))
 
 
 def machine_of(gpus: int | None) -> "Machine":

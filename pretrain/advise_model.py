@@ -13,7 +13,7 @@ GPU_BYTES = 16e9  # of a GPU, where none is here to ask
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageStats:
     """What the folder holds: ``side`` is the median shorter side in pixels, ``grey`` a share."""
 
     number: int
@@ -31,7 +31,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Choice:
+class AdvisedOption:
     """One option, why it has its value, and who says so."""
 
     option: str
@@ -47,11 +47,11 @@ class Advice:
     name: str  # of the config that it starts from
     cfg: CfgNode
     published: CfgNode  # that config as it is
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[AdvisedOption] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     processes: int = 1
 
     def choose(self, option: str, value: Any, reason: str, source: str) -> None:
         """Set an option (at the value that it has, too), with its reason."""
         config.merge(self.cfg, nested({option: value}), "the advice")
-        self.choices.append(Choice(option, value, reason, source))
+        self.choices.append(AdvisedOption(option, value, reason, source))

@@ -17,7 +17,7 @@ from densessl.core.progress import duration
 from densessl.core.units import byte_size
 
 from . import config
-from .advise_model import Advice, Images, Machine
+from .advise_model import Advice, ImageStats, Machine
 from .advise_rules import run_steps
 from .advise_trial import Trial
 from .contradictions import contradictions, too_large_views
@@ -26,7 +26,7 @@ WIDTH = 96  # of a comment in a config file
 
 
 def report(
-    advice: Advice, images: Images, machine: Machine, trial: Trial | None
+    advice: Advice, images: ImageStats, machine: Machine, trial: Trial | None
 ) -> Iterator[Table | Text]:
     """What is said of the images, the options, what deserves a remark, and the costs."""
     grey = f", {images.grey:.0%} grey" if images.grey else ""
@@ -55,7 +55,7 @@ def _table(advice: Advice) -> Table:
     return table
 
 
-def _costs(advice: Advice, images: Images, machine: Machine, trial: Trial) -> Table:
+def _costs(advice: Advice, images: ImageStats, machine: Machine, trial: Trial) -> Table:
     """What the run would take, of this machine; and what it would not say of another."""
     cfg = advice.cfg
     steps, share = run_steps(cfg, images.number), cfg.SOLVER.BATCH_SIZE // advice.processes

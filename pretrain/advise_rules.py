@@ -6,7 +6,7 @@ Pure functions of numbers. "judgement" is the source of what nobody has measured
 from fvcore.common.config import CfgNode
 
 from . import config
-from .advise_model import Advice, Choice, Images, Machine
+from .advise_model import Advice, AdvisedOption, ImageStats, Machine
 from .contradictions import LEAST_VIEW, horizon, momentum_option, option_of, starts
 from .engine.schedules import scaled_lr, total_steps
 from .methods import find_method
@@ -38,7 +38,7 @@ CIFAR = "MoCo's CIFAR-10 demo (facebookresearch/moco, colab): 50,000 images"
 MOCO_SPEED = "Chen et al. 2020 (MoCo-v2), Table 3"
 
 
-def starting_config(images: Images) -> tuple[str, str, str]:
+def starting_config(images: ImageStats) -> tuple[str, str, str]:
     """The built-in config to start from, with its reason and source."""
     if images.number < QUEUE_FROM:
         return (
@@ -58,7 +58,7 @@ def starting_config(images: Images) -> tuple[str, str, str]:
 
 
 def advise(
-    images: Images, machine: Machine, name: str = "", most_steps: int | None = None
+    images: ImageStats, machine: Machine, name: str = "", most_steps: int | None = None
 ) -> Advice:
     """Fit a config (``name``; by default by the number of images) to the images and the machine.
 
@@ -69,7 +69,7 @@ def advise(
     advice = Advice(name or start, published.clone(), published)
     if name:
         reason, source = f"asked for; {start} by default", JUDGEMENT
-    advice.choices.append(Choice("--config", advice.name, reason, source))
+    advice.choices.append(AdvisedOption("--config", advice.name, reason, source))
     _network(advice, machine)
     _views(advice, images, machine)
     _batch(advice, images, machine)
@@ -110,7 +110,7 @@ def _network(advice: Advice, machine: Machine) -> None:
     )
 
 
-def _views(advice: Advice, images: Images, machine: Machine) -> None:
+def _views(advice: Advice, images: ImageStats, machine: Machine) -> None:
     views = advice.published.VIEWS
     most = views.SIZE if machine.gpus else min(views.SIZE, CPU_VIEW)
     least = min(LEAST_VIEW, views.SIZE)
@@ -129,7 +129,7 @@ def _views(advice: Advice, images: Images, machine: Machine) -> None:
         advice.choose("VIEWS.LOCAL_SIZE", local, "in proportion to VIEWS.SIZE", JUDGEMENT)
 
 
-def _batch(advice: Advice, images: Images, machine: Machine) -> None:
+def _batch(advice: Advice, images: ImageStats, machine: Machine) -> None:
     """The batch, how many processes share it, and the groups of its batch norm."""
     cfg, published = advice.cfg, advice.published.SOLVER.BATCH_SIZE
     area = (cfg.VIEWS.SIZE / 224) ** 2
@@ -166,7 +166,7 @@ def _batch(advice: Advice, images: Images, machine: Machine) -> None:
         )
 
 
-def _share(images: Images, published: int, room: int, processes: int) -> int:
+def _share(images: ImageStats, published: int, room: int, processes: int) -> int:
     """Images a step of each of so many processes: a power of two."""
     return _power(min(published, images.number // EPOCH_STEPS) // processes, room)
 
@@ -176,7 +176,7 @@ def _power(*most: int) -> int:
     return 1 << max(min(most).bit_length() - 1, 0)
 
 
-def _queue(advice: Advice, images: Images) -> None:
+def _queue(advice: Advice, images: ImageStats) -> None:
     cfg = advice.cfg
     batch = cfg.SOLVER.BATCH_SIZE
     option = find_method(cfg.METHOD.NAME).queue_option
@@ -208,7 +208,7 @@ def own_keys(queue: int, images: int) -> float:
     return 1 - max(2 - share, 0) ** 2 / 2
 
 
-def _length(advice: Advice, images: Images, most_steps: int | None) -> None:
+def _length(advice: Advice, images: ImageStats, most_steps: int | None) -> None:
     solver = advice.cfg.SOLVER
     number, epoch = images.number, images.number // solver.BATCH_SIZE
     epochs = next(epochs for least, epochs in LENGTHS if number >= least)
@@ -270,7 +270,7 @@ def _rate(advice: Advice) -> None:
     )
 
 
-def _starts(advice: Advice, images: Images, steps: int) -> None:
+def _starts(advice: Advice, images: ImageStats, steps: int) -> None:
     """Warm-ups, and what rests at first: a tenth of the run at most."""
     epoch = max(images.number // advice.cfg.SOLVER.BATCH_SIZE, 1)
     for option, unit in starts(advice.cfg):
@@ -282,7 +282,7 @@ def _starts(advice: Advice, images: Images, steps: int) -> None:
         advice.choose(option, shorter, f"a tenth of the run; {length:g} is longer", JUDGEMENT)
 
 
-def _running(advice: Advice, images: Images, machine: Machine) -> None:
+def _running(advice: Advice, images: ImageStats, machine: Machine) -> None:
     spare = machine.cores // advice.processes if machine.gpus else machine.cores // 4
     workers = max(min(spare, 8), 1)
     advice.choose(
@@ -298,7 +298,7 @@ def _running(advice: Advice, images: Images, machine: Machine) -> None:
         )
 
 
-def notes(images: Images, machine: Machine, advice: Advice) -> list[str]:
+def notes(images: ImageStats, machine: Machine, advice: Advice) -> list[str]:
     """What no option can say."""
     found = []
     if images.number < FEW_IMAGES:

@@ -28,7 +28,7 @@ EDGES = (0, 32, 64, 128, 192, 224, 256, 320, 384, 512, 768, 1024, 2048)  # of th
 CHUNK = 32  # images a process takes at a time
 
 
-class Found(NamedTuple):
+class AuditedImage(NamedTuple):
     """What one image is. Where it cannot be read, ``reason`` says why, and the rest is empty."""
 
     length: int  # bytes
@@ -42,7 +42,7 @@ class Found(NamedTuple):
     values: Range | None = None  # as stored, the least and greatest; None: 8 bits
 
 
-def inspect_image(source: ImageSource, index: int, bounds: Range | None = None) -> Found:
+def inspect_image(source: ImageSource, index: int, bounds: Range | None = None) -> AuditedImage:
     """Read and decode one image. Errors of the machine, not of the file, are raised."""
     data = b""
     late = UnreadableImage(f"it could not be read within {TIMEOUT:g} s")
@@ -54,16 +54,18 @@ def inspect_image(source: ImageSource, index: int, bounds: Range | None = None) 
             kind, mode = image.format or "", image.mode
         picture = decode(io.BytesIO(data), bounds)
     except UnreadableImage as error:
-        return Found(len(data), str(error))
+        return AuditedImage(len(data), str(error))
     extrema = cast("tuple[tuple[int, int], ...]", picture.image.getextrema())  # of R, G and B
     levels = max(high - low for low, high in extrema)
     deep = find_range([io.BytesIO(data)])
     values = (deep.least, deep.greatest) if deep else None
     digest = hashlib.sha256(data).digest()
-    return Found(len(data), "", kind, mode, *picture.size, digest, levels, values)
+    return AuditedImage(len(data), "", kind, mode, *picture.size, digest, levels, values)
 
 
-def inspect_all(source: ImageSource, workers: int, bounds: Range | None = None) -> list[Found]:
+def inspect_all(
+    source: ImageSource, workers: int, bounds: Range | None = None
+) -> list[AuditedImage]:
     """Every image, in the source's order, by ``workers`` processes behind a progress bar.
 
     ``bounds``: the range of values that are not of 8 bits; None takes each image's own.
@@ -88,14 +90,14 @@ def inspect_all(source: ImageSource, workers: int, bounds: Range | None = None) 
     return results
 
 
-def _inspect_some(source: ImageSource, bounds: Range | None, chunk: range) -> list[Found]:
+def _inspect_some(source: ImageSource, bounds: Range | None, chunk: range) -> list[AuditedImage]:
     return [inspect_image(source, index, bounds) for index in chunk]
 
 
 # ---- what was found ----
 
 
-def summary(names: list[str], found: list[Found]) -> dict:
+def summary(names: list[str], found: list[AuditedImage]) -> dict:
     """The numbers of an audit, ready for JSON; sizes in pixels, of the readable images."""
     readable = [number for number, each in enumerate(found) if not each.reason]
     width = np.array([found[number].width for number in readable], dtype=np.int64)

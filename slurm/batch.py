@@ -19,7 +19,7 @@ NAME = "densessl"  # before the names of jobs, in squeue
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobBatch:
     """One call of sbatch: jobs that differ only in what they run (more than one: an array)."""
 
     jobs: tuple[Job, ...]
@@ -43,7 +43,7 @@ class Batch:
         return made
 
 
-def parameters(batch: Batch, chdir: str) -> dict[str, object]:
+def parameters(batch: JobBatch, chdir: str) -> dict[str, object]:
     """The batch's resources and settings as Submitit's SlurmExecutor names them."""
     resources, settings = batch.jobs[0].resources, batch.settings
     per_gpu = resources.per == "gpu" and resources.gpus > 0

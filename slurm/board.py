@@ -25,7 +25,7 @@ STYLES = {
 }
 
 
-class Board:
+class JobBoard:
     """The states of the jobs: a live table on a terminal, plain lines in the log elsewhere."""
 
     def __init__(self, names: list[str]):
@@ -36,7 +36,7 @@ class Board:
         self._logged: dict[str, float] = {}
         self._live = Live(console=console(), auto_refresh=False) if sys.stderr.isatty() else None
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "JobBoard":
         if self._live:
             self._live.start()
         return self

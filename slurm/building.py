@@ -22,7 +22,7 @@ from . import jobs as making
 from .data import Data, folders_of
 from .file_jobs import as_words
 from .graph import Job
-from .spec import Call, FreeJob, Protocol, Row, Spec, seeds_of
+from .spec import Call, FreeJob, ProtocolSpec, RowSpec, Spec, seeds_of
 
 TWIN = "_scenes"
 Start = tuple[str, tuple[str, ...], str]  # weights: their file, the jobs to wait for, their name
@@ -44,7 +44,7 @@ class Builder:
         self.turn: float = 0  # of the seed whose jobs are made, among its row's
         self.turns: dict[str, float] = {}  # of each job
         self.hashes: dict[Path, str] = {}  # of the config that a folder of this graph is for
-        self.left_out: list[Row] = []
+        self.left_out: list[RowSpec] = []
         self.results: dict[Path, str] = {}  # the folder of trials, and the method of its row
         self.reads: dict[str, None] = {}
         self.configs: dict[str, Any] = {}  # that read real data, by hash
@@ -55,14 +55,14 @@ class Builder:
             (root,) = (output.parent for output in scenes.outputs)
             self.data, self.drawn = Data(root, root), (self._add("scenes", scenes),)
 
-    def add_row(self, row: Row) -> None:
+    def add_row(self, row: RowSpec) -> None:
         """The row's jobs, or a note that it has none; InputError that names the row."""
         try:
             self._add_row(row)
         except InputError as error:
             raise InputError(f"row '{row.method}' of {self.spec.name}: {error}") from None
 
-    def _add_row(self, row: Row) -> None:
+    def _add_row(self, row: RowSpec) -> None:
         if (given := self.call.weights.get(row.method)) is not None:
             starts = [partial(self._given, row, given)]
         elif row.start in making.RANDOM_STARTS:
@@ -108,7 +108,7 @@ class Builder:
         self._add("free", job)
         return job
 
-    def _of_job(self, row: Row, free: FreeJob, seed: int | None) -> Start:
+    def _of_job(self, row: RowSpec, free: FreeJob, seed: int | None) -> Start:
         """Weights that a job of the file's own makes, converted; as :meth:`_given`.
 
         Their recipe is the job's command, so that those of several seeds are one row.
@@ -123,10 +123,10 @@ class Builder:
             key, job.outputs[0], ".pkl", needs=(job.name,), method=row.method, facts=facts
         )
 
-    def _random(self, row: Row) -> Start:
+    def _random(self, row: RowSpec) -> Start:
         return row.start, self.drawn, row.start
 
-    def _given(self, row: Row, file: str) -> Start:
+    def _given(self, row: RowSpec, file: str) -> Start:
         """Weights from elsewhere, converted."""
         if not Path(file).is_file():
             raise InputError(f"--weights: the file '{file}' of '{row.method}' is not there")
@@ -144,7 +144,7 @@ class Builder:
         job = making.convert_job(source, output, name=f"convert-{key}", **how)
         return str(output), (self._add("convert", job), *self.drawn), key
 
-    def _seeds(self, row: Row) -> list[int | None]:
+    def _seeds(self, row: RowSpec) -> list[int | None]:
         """Those of the row's pretrainings; None: the config's own."""
         from densessl.pretrain import config as pretraining
 
@@ -156,7 +156,7 @@ class Builder:
             raise InputError(f"it has seeds and SEED {words[words.index('SEED') + 1]}; give one")
         return list(seeds_of(seeds, pretraining.load(row.pretrain, words).SEED))
 
-    def _pretrained(self, row: Row, seed: int | None) -> Start:
+    def _pretrained(self, row: RowSpec, seed: int | None) -> Start:
         """The row's pretraining with a seed, and what comes of it."""
         job, vit = self._pretrain(row, row.pretrain, row.options, row.name, seed)
         key = job.outputs[0].parent.name
@@ -165,7 +165,7 @@ class Builder:
         return self._converted(key, job.outputs[0], ".pth" if vit else ".pkl", needs=(job.name,))
 
     def _pretrain(
-        self, row: Row, config: str, options: Mapping[str, Any], name: str, seed: int | None
+        self, row: RowSpec, config: str, options: Mapping[str, Any], name: str, seed: int | None
     ) -> tuple[Job, bool]:
         """The job of a pretraining, and whether it is of a ViT.
 
@@ -200,7 +200,9 @@ class Builder:
         self._add("pretrain", job)
         return job, pretraining.load(config, words).BACKBONE.NAME.startswith("vit")
 
-    def _measure(self, row: Row, protocol: Protocol, start: str, needs: tuple, key: str) -> None:
+    def _measure(
+        self, row: RowSpec, protocol: ProtocolSpec, start: str, needs: tuple, key: str
+    ) -> None:
         """The trials of a row under a protocol."""
         mini = self.mini or protocol.mini
         known, variant = find(protocol.name)[0], protocol.variant
@@ -248,7 +250,7 @@ class Builder:
         for job in trials:
             self._add("transfer", job)
 
-    def _trials(self, row: Row, protocol: Protocol) -> int:
+    def _trials(self, row: RowSpec, protocol: ProtocolSpec) -> int:
         if self.call.trials is not None:
             return self.call.trials
         if self.call.mini:

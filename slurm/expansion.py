@@ -17,7 +17,7 @@ from densessl.core.files import unmade_when_refused
 from .building import Builder
 from .data import Data, check
 from .graph import Finished, Job, in_order
-from .spec import Call, Row, Spec
+from .spec import Call, RowSpec, Spec
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pipeline:
     jobs: tuple[Job, ...]
     data: Data
     reads: tuple[str, ...]
-    left_out: tuple[Row, ...]
+    left_out: tuple[RowSpec, ...]
     configs: tuple[Any, ...]
     results: tuple[Path, ...]
     mini: bool

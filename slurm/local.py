@@ -23,7 +23,7 @@ from densessl.core.progress import duration
 from densessl.core.stops import ALL, handled
 
 from . import ending
-from .board import Board
+from .board import JobBoard
 from .graph import Finished, Job, check_names, in_order
 from .state import BEGUN, State, now, write_graph, write_state
 
@@ -88,7 +88,7 @@ def run_local(
 
     with (
         locked(folder / ".lock", busy, inherited=True) as lock,  # by every job that we start
-        Board([job.name for job in waiting]) as board,
+        JobBoard([job.name for job in waiting]) as board,
         _stops() as stops,
         ThreadPoolExecutor(at_once) as pool,
     ):
@@ -126,7 +126,7 @@ def _threads(at_once: int) -> dict[str, str]:
 
 
 def _run(
-    job: Job, done: Finished, board: Board, stops: list[int], lock: int, threads: dict[str, str]
+    job: Job, done: Finished, board: JobBoard, stops: list[int], lock: int, threads: dict[str, str]
 ) -> JobFailed | None:
     """Run one job to its end; its JobFailed, or None when it ended well or was stopped."""
     log = done.folder / "logs" / f"{job.name}.txt"
@@ -175,7 +175,7 @@ def _run(
     )
 
 
-def _wait(child, job: Job, log: Path, start: int, board: Board, stops: list[int]) -> int:
+def _wait(child, job: Job, log: Path, start: int, board: JobBoard, stops: list[int]) -> int:
     """Wait for the child, show its last line, and hand on every stop that comes in."""
     handed_on = 0
     while child.poll() is None:

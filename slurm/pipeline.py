@@ -18,16 +18,16 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.text import as_written, read_yaml
 from densessl.d2_transfer import flags
 
-from .spec import INNER, PAPER, PLOTS, SECTION, STARTS, FreeJob, Protocol, Row, Seeds, Spec
+from .spec import INNER, PAPER, PLOTS, SECTION, STARTS, FreeJob, ProtocolSpec, RowSpec, Seeds, Spec
 
 PAPERS = configs.FOLDER / "papers"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of folders and jobs
 # Keys of numbers and truths.
 NUMBERS = ("published", "trials", "together", "mini", "scenes", "size", "seed", "seeds")
-ENTRIES = {"rows": Row, "protocols": Protocol, "jobs": FreeJob}  # of the lists in a file
+ENTRIES = {"rows": RowSpec, "protocols": ProtocolSpec, "jobs": FreeJob}  # of the lists in a file
 OPTIONS = {
-    Row: options.of_class(Row, start=STARTS),
-    Protocol: options.of_class(Protocol),
+    RowSpec: options.of_class(RowSpec, start=STARTS),
+    ProtocolSpec: options.of_class(ProtocolSpec),
     FreeJob: options.of_class(FreeJob),
     Spec: options.of_class(Spec, plot=PLOTS),
 }
@@ -36,10 +36,10 @@ FLAGS = {  # of transfer, in a protocol beside those that are its keys
     "flags": tuple(
         name
         for name in flags.OF_JOBS
-        if name not in (*OPTIONS[Protocol], *flags.OWN, "protocol", "output_dir", "data")
+        if name not in (*OPTIONS[ProtocolSpec], *flags.OWN, "protocol", "output_dir", "data")
     ),
 }
-OPTIONS[Row]["from"] = OPTIONS[Row].pop("start_from")  # a word of Python, too
+OPTIONS[RowSpec]["from"] = OPTIONS[RowSpec].pop("start_from")  # a word of Python, too
 del OPTIONS[Spec]["name"]  # it is that of the file
 
 
@@ -105,7 +105,7 @@ def _spec(values: dict, name: str, file: str) -> Spec:
     for key, kind in ENTRIES.items():
         entries = OPTIONS[Spec][key].typed(values.get(key) or [], key, file)
         parts = [_entry(kind, each, f"{key} in {file}") for each in entries]
-        if kind is Row:
+        if kind is RowSpec:
             parts = [row for each in parts for row in _swept(each, file)]
         values[key] = tuple(parts)
     spec = Spec(name, **options.read(values, OPTIONS[Spec], file))
@@ -186,7 +186,7 @@ def _entry(kind: type, values: Any, where: str):
     return kind(**{("start_from" if key == "from" else key): each for key, each in read.items()})
 
 
-def _swept(row: Row, file: str) -> list[Row]:
+def _swept(row: RowSpec, file: str) -> list[RowSpec]:
     """The row, or one for each value of its ``sweep``, whose ``{}`` in ``method`` is the value.
 
     A value with which the pretraining is that of a built-in config takes the config: its name and
@@ -227,7 +227,7 @@ def _swept(row: Row, file: str) -> list[Row]:
     return rows
 
 
-def _check_row(row: Row, spec: Spec, file: str) -> None:
+def _check_row(row: RowSpec, spec: Spec, file: str) -> None:
     where = f"the row '{row.method}' of {file}"
     kinds = [row.pretrain, row.start, row.weights, row.job, row.published is True]
     if len(list(filter(None, kinds))) != 1:

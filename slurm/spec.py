@@ -29,7 +29,7 @@ Seeds = None | int | tuple  # how many, or which
 
 
 @dataclass(frozen=True)
-class Row:
+class RowSpec:
     """One row of the table: a pretrained network, or numbers that are published alone.
 
     ``method`` is unique in the file. ``pretrain`` names a config, ``options`` are its ``KEY:
@@ -62,7 +62,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ProtocolSpec:
     """What every row is measured with: a protocol of ``densessl transfer --list``.
 
     ``folder``: below ``transfer/``, made of the name, the variant and the options unless it is
@@ -115,8 +115,8 @@ class Spec:
     name: str
     description: str = ""
     cost: str = ""
-    rows: tuple[Row, ...] = ()
-    protocols: tuple[Protocol, ...] = ()
+    rows: tuple[RowSpec, ...] = ()
+    protocols: tuple[ProtocolSpec, ...] = ()
     paper: str = ""
     data: str = ""
     mini: bool = False

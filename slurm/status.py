@@ -48,7 +48,7 @@ STYLES = {
 
 
 @dataclass
-class Row:
+class StatusRow:
     """One job as :func:`look` finds it.
 
     ``state``: ``done``; ``running``; ``requeued`` (stopped politely, in the queue again);
@@ -92,14 +92,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def look(folder: Path) -> list[Row]:
+def look(folder: Path) -> list[StatusRow]:
     """A row for every job of the graph in ``folder``; InputError where there is none."""
     jobs = in_order(folder_state.read_graph(folder)[0])
     finished = Finished(jobs, folder)
     submitted = any(folder_state.read_submission(folder, job.name) for job in jobs)
     queue, away = _queue() if submitted else (None, "")  # a run on this machine needs no SLURM
     cancelled = folder_state.is_cancelled(folder)
-    rows: dict[str, Row] = {}
+    rows: dict[str, StatusRow] = {}
     for job in jobs:
         rows[job.name] = _row(job, folder, finished, queue, cancelled)
         rows[job.name].away = away
@@ -122,11 +122,11 @@ def _queue() -> tuple[dict[str, Queued] | None, str]:
 
 def _row(
     job: Job, folder: Path, finished: Finished, queue: dict[str, Queued] | None, cancelled: bool
-) -> Row:
+) -> StatusRow:
     recorded = folder_state.read_state(folder, job.name)
     submission = folder_state.read_submission(folder, job.name)
     number = submission.slurm_job if submission else ""
-    row = Row(job.name, "waiting", number, requeues=recorded.requeues if recorded else 0)
+    row = StatusRow(job.name, "waiting", number, requeues=recorded.requeues if recorded else 0)
     if (seconds := finished.seconds(job.name)) is not None:
         row.state, row.seconds = "done", seconds
         return row
@@ -179,7 +179,7 @@ def _why(queued: Queued) -> str:
     return f"{text}; expected to start at {queued.starts}" if queued.starts else text
 
 
-def _read_progress(row: Row, job: Job, folder: Path, recorded: folder_state.State) -> None:
+def _read_progress(row: StatusRow, job: Job, folder: Path, recorded: folder_state.State) -> None:
     """The step, the time left and the speed, from the job's own log and metrics."""
     row.seconds = _since(recorded.started) if row.state == "running" else None
     lines = tail(folder / "logs" / f"{job.name}.txt")
@@ -212,7 +212,7 @@ def _since(started: str) -> float | None:
     return seconds if seconds >= 0 else None  # the clock was set back meanwhile
 
 
-def drawn(rows: list[Row]) -> Group:
+def drawn(rows: list[StatusRow]) -> Group:
     """The rows for a rich console, and the sums below."""
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     for name in ("job", "state", "step", "left", "images/s", "time"):

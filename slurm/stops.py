@@ -10,7 +10,7 @@ from contextlib import suppress
 PR_SET_PDEATHSIG = 1
 
 
-class Stops:
+class JobStops:
     """Hands the first stop on to the command, and remembers what kind it was.
 
     ``number`` is the cluster's signal for "save and come back", whose stop has ``seconds`` before

@@ -22,7 +22,7 @@ from densessl.core.lock import locked
 from densessl.core.names import one_line
 
 from . import commands, state
-from .batch import Batch
+from .batch import JobBatch
 from .graph import Finished, Job, check_names, in_order
 from .queue import Queued, read_queue
 from .settings import Cluster, Settings
@@ -116,7 +116,7 @@ def preview(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) ->
     parts = []
     for group in _groups(todo, cluster):
         depends = _depends(group[0], left, {job.name: job.name for job in jobs})
-        batch = Batch(tuple(group), cluster.of(group[0]), depends)
+        batch = JobBatch(tuple(group), cluster.of(group[0]), depends)
         executor = batch.executor(folder, cluster.chdir)
         runs = "".join(f"#   {one_line(shlex.join(job.command))}\n" for job in group)
         count = f" ({len(group)} jobs, one array)" if len(group) > 1 else ""
@@ -240,7 +240,7 @@ def _submit(
     new: dict[str, str] = {}
     for group in _groups(todo, cluster):
         depends = _depends(group[0], left, numbers)
-        batch = Batch(tuple(group), cluster.of(group[0]), depends)
+        batch = JobBatch(tuple(group), cluster.of(group[0]), depends)
         submitted = _later_than(latest)
         tasks = [
             _task(job, jobs, folder, batch.settings, submitted, (requeues or {}).get(job.name, 0))

@@ -32,7 +32,7 @@ from . import ending, lock, requeue
 from .graph import Finished, Job
 from .local import TAIL
 from .state import State, is_cancelled, now, read_state, read_submission, write_state
-from .stops import Stops
+from .stops import JobStops
 
 if TYPE_CHECKING:
     from submitit.core.job_environment import JobEnvironment
@@ -92,7 +92,7 @@ class _Run:
         self.job = self.finished.jobs[task.name]
         self.rank: int = environment.global_rank
         number = getattr(signal, f"SIG{environment.USR_SIG}")
-        self.stops = Stops(number, task.signal_delay * SHARE)
+        self.stops = JobStops(number, task.signal_delay * SHARE)
         attempt = f"{environment.job_id}.{os.environ.get('SLURM_RESTART_COUNT', 0)}"
         self.verdict = self.folder / "state" / "ends" / task.name / attempt
         suffix = f".{self.rank}" if self.rank else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from densessl.d2_transfer import results
 from densessl.d2_transfer.report.collect import Pretraining, find
 from densessl.slurm import pipeline
-from densessl.slurm.spec import Protocol, Row, Spec, seeds_of
+from densessl.slurm.spec import ProtocolSpec, RowSpec, Spec, seeds_of
 
 METRIC = "sem_seg/mIoU"
 IMAGE_LEVEL = ("MoCo-v2", "SimSiam")
@@ -92,7 +92,7 @@ def read(name: str, folder: Path) -> Measured:
     return Measured(spec, values, missing, told, _seconds(folder), versions)
 
 
-def _places(spec: Spec, row: Row, protocol: Protocol) -> list[tuple[str, str]]:
+def _places(spec: Spec, row: RowSpec, protocol: ProtocolSpec) -> list[tuple[str, str]]:
     """The folders of a row's pretrainings below the protocol's, and what messages call each."""
     jobs = {job.name: job for job in spec.jobs}
     if row.method in CONTROLS:

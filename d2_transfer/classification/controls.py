@@ -18,7 +18,7 @@ from densessl.core.distributed import from_first, rank
 
 from ..weights import RANDOM_BN
 from .loading import batches_of
-from .networks import Backbone
+from .networks import FeatureNetwork
 
 IMAGES, BATCH = 1024, 32  # at most, drawn by the seed; of a forward pass
 STREAM = 0xB43A  # keeps this generator apart from others of the same seed
@@ -36,7 +36,11 @@ def start_of(cfg: CfgNode, sha256: str, fingerprint: Callable[[], str]) -> str:
 
 @torch.no_grad()
 def settle(
-    backbone: Backbone, dataset: Dataset, images: int, cfg: CfgNode, path: Callable[[int], str]
+    backbone: FeatureNetwork,
+    dataset: Dataset,
+    images: int,
+    cfg: CfgNode,
+    path: Callable[[int], str],
 ) -> None:
     """Of a RANDOM_BN start: give every batch norm the mean of its statistics over the images.
 

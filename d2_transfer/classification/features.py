@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .images import Images
 from .loading import evaluation_batches
-from .networks import Backbone
+from .networks import FeatureNetwork
 from .pieces import Pieces
 
 PIECE = 1024  # images of a file
@@ -25,7 +25,7 @@ class Features(Pieces):
     def __init__(
         self,
         cfg: CfgNode,
-        backbone: Backbone,
+        backbone: FeatureNetwork,
         stages: tuple[str, ...],
         images: Images,
         start: str,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from densessl.core.distributed import world_size
 
 from .. import compat
-from .networks import Backbone
+from .networks import FeatureNetwork
 from .settings import Setting
 
 INIT_STD = 0.01  # of a classifier's weights; its bias starts at 0 (MoCo, DINO)
@@ -46,14 +46,16 @@ class Model(nn.Module):
         return wrapped(x) if wrapped is not None and self.training else self.trained(x)
 
 
-class LinearProbe(Model):
+class LinearClassifier(Model):
     """Classifiers of one layer each on frozen features, one a learning rate, in the same pass.
 
     The backbone stays in evaluation mode (batch norm with its running statistics) and gets no
     gradient. All classifiers start from the same values; none sees another.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, rates: Sequence[float], cfg: CfgNode):
+    def __init__(
+        self, backbone: FeatureNetwork, classes: int, rates: Sequence[float], cfg: CfgNode
+    ):
         super().__init__()
         self.backbone = backbone.eval().requires_grad_(False)
         self.features, self.rates = cfg.LINEAR.VIT_FEATURES, tuple(rates)
@@ -61,7 +63,7 @@ class LinearProbe(Model):
         first = new_layer(backbone.linear_channels(self.features), classes)
         self.trained: LinearLayers = LinearLayers(first, len(self.rates))
 
-    def train(self, mode: bool = True) -> "LinearProbe":
+    def train(self, mode: bool = True) -> "LinearClassifier":
         super().train(mode)
         self.backbone.eval()
         return self
@@ -96,7 +98,7 @@ class LinearLayers(nn.Module):
 class Classifier(Model):
     """The whole network: the backbone and a new linear layer on its features."""
 
-    def __init__(self, backbone: Backbone, classes: int, setting: Setting, cfg: CfgNode):
+    def __init__(self, backbone: FeatureNetwork, classes: int, setting: Setting, cfg: CfgNode):
         super().__init__()
         network: Any = Network(backbone, classes)
         if cfg.MODEL.CHANNELS_LAST:
@@ -121,7 +123,7 @@ class Classifier(Model):
 class Network(nn.Module):
     """Backbone and classifier: ``[B, 3, S, S]`` → ``[B, classes]``."""
 
-    def __init__(self, backbone: Backbone, classes: int):
+    def __init__(self, backbone: FeatureNetwork, classes: int):
         super().__init__()
         self.backbone, self.fc = backbone, new_layer(backbone.channels, classes)
 

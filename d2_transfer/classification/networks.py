@@ -47,7 +47,7 @@ def stages_of(name: str, wanted: Sequence[str], option: str = "KNN.STAGES") -> t
     return tuple(dict.fromkeys(stage for word in wanted for stage in words[word]))
 
 
-class Backbone(nn.Module):
+class FeatureNetwork(nn.Module):
     """Images uint8 ``[B, 3, S, S]`` (RGB) → features ``[B, channels]``.
 
     They are normalised as the weights' facts say. ``stages(images, names)`` gives the features of
@@ -170,7 +170,7 @@ def network_of(wanted: str, facts: dict[str, Any] | None) -> str:
 
 def build_backbone(
     wanted: str, weights: str | os.PathLike, size: int | Sequence[int], seed: int
-) -> Backbone:
+) -> FeatureNetwork:
     """The backbone with the tensors of a converted file; without one, a random start by ``seed``.
 
     ``size``: of its images, an edge or (height, width). ``weights`` may be RANDOM_BN: a random
@@ -190,7 +190,7 @@ def build_backbone(
             network.load_state_dict(dict(held))  # strict
         except RuntimeError as error:
             raise InputError(f"{weights} does not fit a {name}: {error}") from None
-    return Backbone(name, network, facts)
+    return FeatureNetwork(name, network, facts)
 
 
 def check_size(name: str, size: int | Sequence[int]) -> None:

@@ -23,7 +23,7 @@ from .data import read, training_images
 from .fit import Fit, evaluate
 from .images import Images
 from .loading import EvaluationCrops
-from .models import Classifier, LinearProbe, Model
+from .models import Classifier, LinearClassifier, Model
 from .networks import build_backbone
 from .settings import Setting, configured
 
@@ -59,7 +59,7 @@ def run_trial(run: Run, trial: int) -> None:
     gc.collect()
 
 
-def evaluate_trained(run: Run, known: evaluate_only.Origin) -> None:
+def evaluate_trained(run: Run, known: evaluate_only.ModelOrigin) -> None:
     """Evaluate ``run.weights``, what a trial has trained, in this process, and write the record.
 
     As :func:`d2_transfer.evaluate_only.evaluate`. Its metrics are the trial's, less what only a
@@ -141,7 +141,7 @@ def _rates(cfg: CfgNode) -> list[float]:
 def _probe(cfg: CfgNode, train: Images) -> Model:
     backbone = _backbone(cfg)
     controls.settle(backbone, EvaluationCrops(train, cfg), len(train), cfg, train.path)
-    return LinearProbe(backbone, len(train.classes), _rates(cfg), cfg)
+    return LinearClassifier(backbone, len(train.classes), _rates(cfg), cfg)
 
 
 def _classifier(cfg: CfgNode, classes: int, setting: Setting) -> Model:

@@ -7,7 +7,7 @@ from pathlib import Path
 from densessl.decoding import is_image
 
 from .inspection import Inspection, some
-from .semantic import Pair, SemanticLayout
+from .semantic import MaskPair, SemanticLayout
 
 FOLDERS = ("camvid", "CamVid")
 NAMES = (
@@ -50,12 +50,12 @@ class CamVidSemantic(SemanticLayout):
             return base / self.split / "images", base / self.split / "labels"
         return base / self.split, base / f"{self.split}annot"
 
-    def pairs(self, root: Path) -> list[Pair]:
+    def pairs(self, root: Path) -> list[MaskPair]:
         images, labels = self.folders(root)
         names = sorted(name for name in os.listdir(images) if is_image(name))
         stems = [os.path.splitext(name)[0] for name in names]
         return [
-            Pair(stem, images / name, labels / f"{stem}.png")
+            MaskPair(stem, images / name, labels / f"{stem}.png")
             for stem, name in zip(stems, names, strict=True)
         ]
 

@@ -16,8 +16,8 @@ from densessl.probes import label_images
 from densessl.probes.label_images import VOID, BadLabels
 
 from .. import compat
-from .inspection import Inspection, Layout, prepare_command, some
-from .semantic import Pair, SemanticLayout
+from .inspection import DatasetLayout, Inspection, prepare_command, some
+from .semantic import MaskPair, SemanticLayout
 
 FOLDER = "cityscapes"
 CLASSES = 19
@@ -75,7 +75,7 @@ def inspect_files(root: Path, split: str, kinds: Iterable[str]) -> tuple[Inspect
 
 
 @dataclass(frozen=True)
-class CityscapesInstances(Layout):
+class CityscapesInstances(DatasetLayout):
     """Eight classes with instances: Detectron2 trains on the polygons, instanceIds are the truth
     of the evaluation."""
 
@@ -117,9 +117,9 @@ class CityscapesSemantic(SemanticLayout):
             "CITY/*_gtFine_labelTrainIds.png (densessl prepare cityscapes)"
         )
 
-    def pairs(self, root: Path) -> list[Pair]:
+    def pairs(self, root: Path) -> list[MaskPair]:
         return [
-            Pair(frame.name, frame.image, frame.file("labelTrainIds.png"))
+            MaskPair(frame.name, frame.image, frame.file("labelTrainIds.png"))
             for frame in frames(root, self.split)
         ]
 

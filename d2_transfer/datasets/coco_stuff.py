@@ -13,7 +13,7 @@ from pathlib import Path
 from densessl.probes.label_images import VOID
 
 from .inspection import Inspection, stems
-from .semantic import Pair, SemanticLayout
+from .semantic import MaskPair, SemanticLayout
 
 FOLDER = "coco"
 MAPS = "stuffthingmaps"
@@ -71,10 +71,10 @@ class CocoStuff(SemanticLayout):
         """Of the images and of the label images."""
         return root / FOLDER / self.split, root / FOLDER / MAPS / self.split
 
-    def pairs(self, root: Path) -> list[Pair]:
+    def pairs(self, root: Path) -> list[MaskPair]:
         images, labels = self.folders(root)
         names = stems((path.name for path in labels.iterdir()), ".png")
-        return [Pair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]
+        return [MaskPair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]
 
     def inspect(self, root: Path) -> Inspection:
         found = Inspection()

@@ -14,7 +14,7 @@ from densessl.core.files import read_text
 
 from .. import compat
 from .coco_masks import CompressedRuns, runs_fault
-from .inspection import Inspection, Layout, some
+from .inspection import DatasetLayout, Inspection, some
 
 # fmt: off
 VOC_CLASSES = (
@@ -32,7 +32,7 @@ Text = mmap.mmap | bytes
 
 
 @dataclass(frozen=True)
-class VocLayout(Layout):
+class VocLayout(DatasetLayout):
     """A PASCAL VOC split: ``<folder>/{Annotations,ImageSets/Main/<split>.txt,JPEGImages}``."""
 
     folder: str
@@ -114,7 +114,7 @@ def _voc_problem(path: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class CocoLayout(Layout):
+class CocoLayout(DatasetLayout):
     """A data set of COCO: a JSON of annotations and a folder of images."""
 
     annotations: str

@@ -66,7 +66,7 @@ class Inspection:
             self.problems.append(f"and the like in {rest} more of {len(sample)} files looked at")
 
 
-class Layout(ABC):
+class DatasetLayout(ABC):
     """Where a data set lies below the root, and whether it does.
 
     ``official``: the number of images of the real data set; another one is worth a remark, as

@@ -6,7 +6,7 @@ from . import coco_stuff, voc_masks
 from .camvid import CamVidSemantic
 from .cityscapes import CityscapesInstances, CityscapesSemantic
 from .detection import CocoLayout, VocLayout
-from .inspection import Layout
+from .inspection import DatasetLayout
 from .semantic import AdeSemantic, SemanticLayout, VocSemantic
 
 
@@ -22,7 +22,7 @@ COARSE = {  # COCO-Stuff's classes: all, those of stuff, those of things
 }
 
 # The counts are those of the real data sets.
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, DatasetLayout] = {
     "voc_2007_trainval": VocLayout("VOC2007", "trainval", 2007, 5011),
     "voc_2007_test": VocLayout("VOC2007", "test", 2007, 4952),
     "voc_2012_trainval": VocLayout("VOC2012", "trainval", 2012, 11540),

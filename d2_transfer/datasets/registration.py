@@ -12,7 +12,7 @@ from .. import compat
 from . import cityscapes, coco_content
 from .cityscapes import CityscapesInstances
 from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records
-from .inspection import Layout
+from .inspection import DatasetLayout
 from .layouts import LAYOUTS
 from .semantic import SemanticLayout, VocSemantic
 
@@ -100,7 +100,7 @@ def _reader(layout: Any, root: Path) -> Callable[[], list[dict]]:
     return lambda: [pair.record() for pair in layout.pairs(root)]
 
 
-def _facts(layout: Layout, root: Path) -> dict:
+def _facts(layout: DatasetLayout, root: Path) -> dict:
     """The metadata that evaluators read, beside the classes."""
     if isinstance(layout, CityscapesInstances):
         images, truth = map(str, cityscapes.folders(root, layout.split))

@@ -12,7 +12,7 @@ from densessl.probes import label_images
 from densessl.probes.label_images import VOID, BadLabels
 
 from . import voc_masks
-from .inspection import Inspection, Layout, prepare_command, some, stems
+from .inspection import DatasetLayout, Inspection, prepare_command, some, stems
 
 VOC_FOLDER = "voc_aug"
 ADE_FOLDER = "ADEChallengeData2016"
@@ -20,7 +20,7 @@ ADE_CLASSES = 150
 
 
 @dataclass(frozen=True)
-class Pair:
+class MaskPair:
     """An image and its label image."""
 
     image_id: str
@@ -40,7 +40,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class SemanticLayout(Layout):
+class SemanticLayout(DatasetLayout):
     """A split whose labels are PNGs of the numbers 0 to ``classes`` - 1, and ``void`` for none.
 
     ``names``: of the classes, where Detectron2 has none. ``table``: where the pixels hold other
@@ -55,13 +55,13 @@ class SemanticLayout(Layout):
     table: tuple[int, ...] = ()
 
     @abstractmethod
-    def pairs(self, root: Path) -> list[Pair]:
+    def pairs(self, root: Path) -> list[MaskPair]:
         """Every image with its labels, in an order that any machine gives."""
 
     def look_at_labels(self, found: Inspection, root: Path, remedy: str) -> None:
         """Add what is wrong in a sample of the label images; ``remedy`` says what fixes it."""
 
-        def problem(pair: Pair) -> str | None:
+        def problem(pair: MaskPair) -> str | None:
             try:
                 # Detectron2's reader takes palettes for colours; with a table ours alone reads.
                 values = label_images.read(pair.labels, palette=bool(self.table))
@@ -77,7 +77,7 @@ class SemanticLayout(Layout):
         if len(found.problems) > before:
             found.problems.append(remedy)
 
-    def other_problem(self, root: Path, pair: Pair, values: np.ndarray) -> str | None:
+    def other_problem(self, root: Path, pair: MaskPair, values: np.ndarray) -> str | None:
         """What else may be wrong with labels that are in range."""
         return None
 
@@ -93,11 +93,11 @@ class VocSemantic(SemanticLayout):
             "(densessl prepare voc_aug)"
         )
 
-    def pairs(self, root: Path) -> list[Pair]:
+    def pairs(self, root: Path) -> list[MaskPair]:
         base = root / VOC_FOLDER
         names = read_text(base / f"{self.split}.txt").split()
         images, labels = root / "VOC2012" / "JPEGImages", base / "labels"
-        return [Pair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]
+        return [MaskPair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]
 
     def inspect(self, root: Path) -> Inspection:
         found = Inspection()
@@ -146,10 +146,10 @@ class AdeSemantic(SemanticLayout):
             f"{ADE_FOLDER}/{{images,annotations_detectron2}}/{self.split} (densessl prepare ade20k)"
         )
 
-    def pairs(self, root: Path) -> list[Pair]:
+    def pairs(self, root: Path) -> list[MaskPair]:
         images, _, labels = self.folders(root)
         names = stems(os.listdir(labels), ".png")
-        return [Pair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]
+        return [MaskPair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]
 
     def inspect(self, root: Path) -> Inspection:
         found = Inspection()
@@ -173,7 +173,7 @@ class AdeSemantic(SemanticLayout):
                 self.look_at_labels(found, root, f"remove {labels.parent}, and {remedy}")
         return found
 
-    def other_problem(self, root: Path, pair: Pair, values: np.ndarray) -> str | None:
+    def other_problem(self, root: Path, pair: MaskPair, values: np.ndarray) -> str | None:
         original = self.folders(root)[1] / pair.labels.name
         if not original.is_file():
             return None

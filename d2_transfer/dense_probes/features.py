@@ -11,7 +11,7 @@ from densessl import probes
 from densessl.core.order import seed_of
 
 from ..classification.loading import batches_of, in_order
-from ..classification.networks import Backbone
+from ..classification.networks import FeatureNetwork
 from ..classification.pieces import Pieces
 from .data import Split
 from .loading import Samples
@@ -40,7 +40,7 @@ class Levels:
     ``grid`` (h, w) is that of the finest stage (:func:`densessl.probes.join_levels`).
     """
 
-    def __init__(self, backbone: Backbone, names: tuple[str, ...], size: tuple[int, int]):
+    def __init__(self, backbone: FeatureNetwork, names: tuple[str, ...], size: tuple[int, int]):
         self.backbone, self.names = backbone, names
         self.grid = max(backbone.grid(name, size) for name in names)
         self.channels = sum(map(backbone.width, names))

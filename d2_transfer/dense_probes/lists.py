@@ -7,12 +7,12 @@ from densessl.core.errors import InputError
 
 from ..classification.folders import listed
 from ..datasets.inspection import some
-from ..datasets.semantic import Pair
+from ..datasets.semantic import MaskPair
 
 
 def of_list(
-    pairs: Sequence[Pair], name: str, wanted: str, root: Path, option: str
-) -> tuple[list[Pair], str]:
+    pairs: Sequence[MaskPair], name: str, wanted: str, root: Path, option: str
+) -> tuple[list[MaskPair], str]:
     """The pairs whose images a list names, in their own order, and what messages call them.
 
     ``wanted``: a text file (looked for in ``root``, then as it stands) of image names, one a line,

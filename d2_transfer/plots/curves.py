@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from densessl.core.errors import InputError, unknown
 
-from .model import SPREADS, Line, Panel, Plot, breaks, line_of, running_mean
-from .runs import Run
+from .model import SPREADS, Line, Plot, PlotPanel, breaks, line_of, running_mean
+from .runs import LoggedRun
 
 logger = logging.getLogger("densessl")
 
@@ -15,7 +15,7 @@ LOSSES = ("loss", "total_loss")  # of pretraining, of fine-tuning
 
 
 def build(
-    runs: Sequence[tuple[str, Run]],
+    runs: Sequence[tuple[str, LoggedRun]],
     metrics: Sequence[str] = (),
     x: str = "step",
     smooth: int = 1,
@@ -36,7 +36,7 @@ def build(
     chosen = list(dict.fromkeys(metrics)) or _losses(runs, known)
     after = f" (mean of {smooth} points)" if smooth > 1 else ""
     panels = [
-        Panel(
+        PlotPanel(
             x,
             f"{metric}{after}",
             [_line(*run, metric, x, smooth, spread) for run in runs if metric in run[1].metrics],
@@ -55,7 +55,7 @@ def build(
     return plot
 
 
-def _losses(runs: Sequence[tuple[str, Run]], known: set[str]) -> list[str]:
+def _losses(runs: Sequence[tuple[str, LoggedRun]], known: set[str]) -> list[str]:
     """Each run's loss, one name after the other."""
     own = [next((name for name in LOSSES if name in run.metrics), None) for _, run in runs]
     for (name, _), loss in zip(runs, own, strict=True):
@@ -67,7 +67,7 @@ def _losses(runs: Sequence[tuple[str, Run]], known: set[str]) -> list[str]:
     return [name for name in LOSSES if name in own]
 
 
-def _line(name: str, run: Run, metric: str, x: str, smooth: int, spread: str) -> Line:
+def _line(name: str, run: LoggedRun, metric: str, x: str, smooth: int, spread: str) -> Line:
     """The run's line: at each step the values of all trials that have been there."""
     points: dict[float, list[float]] = {}
     for trial in run.trials:
@@ -80,7 +80,7 @@ def _line(name: str, run: Run, metric: str, x: str, smooth: int, spread: str) ->
     return line
 
 
-def _epochs(name: str, run: Run, steps: Sequence[float]) -> list[float]:
+def _epochs(name: str, run: LoggedRun, steps: Sequence[float]) -> list[float]:
     epochs: dict[float, float] = {
         step: e for trial in run.trials for step, e in run.series(trial, "epoch").items()
     }

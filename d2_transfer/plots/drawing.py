@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from . import style
-from .model import Line, Panel, Plot, breaks, in_legend
+from .model import Line, Plot, PlotPanel, breaks, in_legend
 
 PANEL_HEIGHT = 2.1  # inches, the axis labels included
 ROW_HEIGHT = 0.15  # of the legend, inches
@@ -104,7 +104,7 @@ def _marked(values: Sequence[float], shift: float) -> list[int]:
     return sorted(alone | set(shown[int(every * shift) :: every]))
 
 
-def _frame(axes, panel: Panel) -> None:
+def _frame(axes, panel: PlotPanel) -> None:
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(_wrapped(panel.y_label, 8, PANEL_HEIGHT - 0.5))
     if panel.ticks:

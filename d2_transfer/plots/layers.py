@@ -12,7 +12,7 @@ from ..results import Record, config_of
 from ..tables.experiments import number, which
 from ..tables.matching import config_names
 from ..tables.pretrainings import by_recipe
-from .model import Line, Panel, Plot, line_of
+from .model import Line, Plot, PlotPanel, line_of
 from .trials import Choice, check, labels, notes, points_of
 
 logger = logging.getLogger("densessl")
@@ -59,7 +59,7 @@ def layers(records: Sequence[Record], choice: Choice, k: int | None = None) -> P
     ]
     name = metric.rpartition("/")[2].replace("top", "top-")
     mini = " (miniature)" if found[0].mini else ""
-    panel = Panel("stage", f"k-NN {name} (%), k = {k}{mini}", lines, tuple(stages))
+    panel = PlotPanel("stage", f"k-NN {name} (%), k = {k}{mini}", lines, tuple(stages))
     return Plot([panel], notes(lines, models, choice.spread))
 
 

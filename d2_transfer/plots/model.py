@@ -30,7 +30,7 @@ class Line:
 
 
 @dataclass
-class Panel:
+class PlotPanel:
     """One pair of axes.
 
     ``ticks``: the names of x = 0, 1, …, for stages that are no numbers. ``log``: by x their names,
@@ -48,7 +48,7 @@ class Panel:
 class Plot:
     """Panels above each other. ``curves``: lines without a mark at each point, bands, not bars."""
 
-    panels: list[Panel]
+    panels: list[PlotPanel]
     notes: list[str] = field(default_factory=list)
     curves: bool = False
 

@@ -15,7 +15,7 @@ from ..tables.matching import config_names
 
 
 @dataclass(frozen=True)
-class Option:
+class SweptOption:
     """An option of pretraining that a figure is drawn over.
 
     ``key``: its name in the configs of pretraining; ``fact``: in the ``pretrain`` facts of a
@@ -41,8 +41,8 @@ class Option:
         return min(found, key=lambda name: (len(name), name), default=record.method)
 
 
-THRESHOLD = Option("SETSIM.THRESHOLD", "setsim_threshold", re.compile(r"_threshold\d+"))
-CROPS = Option("VIEWS.LOCAL_CROPS", "local_crops", re.compile(r"_crops\d+"))
+THRESHOLD = SweptOption("SETSIM.THRESHOLD", "setsim_threshold", re.compile(r"_threshold\d+"))
+CROPS = SweptOption("VIEWS.LOCAL_CROPS", "local_crops", re.compile(r"_crops\d+"))
 
 
 @cache

@@ -16,7 +16,7 @@ Points = dict[int, dict[str, float]]  # by step, each metric written there; NaN:
 
 
 @dataclass
-class Run:
+class LoggedRun:
     """A run by trial; a pretraining has one. ``unreadable``: by file, the numbers of such lines.
 
     ``place``: its folder, or a file of another name.
@@ -39,7 +39,7 @@ class Run:
         return {step: points[step][metric] for step in sorted(points) if metric in points[step]}
 
 
-def read(place: str | Path) -> Run:
+def read(place: str | Path) -> LoggedRun:
     """The run in a folder (its own metrics.jsonl and those of its trials) or in one file.
 
     Of lines with the same trial and step the last counts, and a run that went back to a checkpoint
@@ -64,7 +64,7 @@ def read(place: str | Path) -> Run:
         why = "no line of it can be read" if unreadable else "it is empty: nothing was logged yet"
         raise InputError(f"{which}: {why}")
     trials = {trial: _joined(pieces[trial]) for trial in sorted(pieces)}
-    return Run(place.parent if place.name == FILE else place, trials, unreadable)
+    return LoggedRun(place.parent if place.name == FILE else place, trials, unreadable)
 
 
 def names(places: Sequence[Path]) -> list[str]:

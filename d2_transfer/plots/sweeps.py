@@ -12,8 +12,8 @@ from ..results import Record
 from ..tables import layouts, matching
 from ..tables.experiments import number, short_hash
 from ..tables.pretrainings import by_recipe
-from .model import Line, Panel, Plot, line_of
-from .options import CROPS, THRESHOLD, Option
+from .model import Line, Plot, PlotPanel, line_of
+from .options import CROPS, THRESHOLD, SweptOption
 from .trials import Choice, check, labels, notes, points_of, y_label
 
 logger = logging.getLogger("densessl")
@@ -44,7 +44,7 @@ def threshold(records: Sequence[Record], choice: Choice) -> Plot:
         base, told = _differences()
         line = Line("published (SetSim, text on Figure 3)", sorted(told), [], published=True)
         line.y = [told[x] for x in line.x]
-        panel = Panel(AXES[THRESHOLD], f"AP minus AP at {base:g}", [line])
+        panel = PlotPanel(AXES[THRESHOLD], f"AP minus AP at {base:g}", [line])
         return Plot([panel], ["bbox/AP of voc_det_c4; no record of ours"])
     plot, series, metric = sweep(records, THRESHOLD, choice, "voc_det_c4")
     if metric == "bbox/AP":
@@ -59,7 +59,7 @@ def crops(records: Sequence[Record], choice: Choice) -> Plot:
 
 
 def sweep(
-    records: Sequence[Record], option: Option, choice: Choice, usual: str
+    records: Sequence[Record], option: SweptOption, choice: Choice, usual: str
 ) -> tuple[Plot, list[Series], str]:
     """A line for each series over the option's values, the series, and the metric.
 
@@ -94,12 +94,12 @@ def sweep(
         _line(label, each, metric, choice.spread)
         for label, each in zip(labels([each.names for each in series]), series, strict=True)
     ]
-    panel = Panel(AXES[option], y_label(metric, found[0]), lines)
+    panel = PlotPanel(AXES[option], y_label(metric, found[0]), lines)
     models = [trials for each in series for trials in each.models.values()]
     return Plot([panel], notes(lines, models, choice.spread)), series, metric
 
 
-def _series(records: Sequence[Record], option: Option) -> list[Series]:
+def _series(records: Sequence[Record], option: SweptOption) -> list[Series]:
     found: dict[tuple, Series] = {}
     for trials in by_recipe(records):
         check(trials)

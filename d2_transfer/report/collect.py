@@ -57,7 +57,7 @@ class Pretraining:
 
 
 @dataclass
-class Found:
+class Collected:
     """All that lies below the folders of a report."""
 
     pretrainings: list[Pretraining] = field(default_factory=list)
@@ -72,9 +72,9 @@ class Found:
         return graph or self.commands
 
 
-def find(folders: list[Path]) -> Found:
+def find(folders: list[Path]) -> Collected:
     """Look through the folders, each file once; damaged files of others are passed over."""
-    found = Found()
+    found = Collected()
     seen: set[Path] = set()
     for path in (path for folder in folders for path in files_below(folder)):
         if path.resolve() in seen:

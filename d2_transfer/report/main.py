@@ -14,7 +14,7 @@ from .. import results
 from ..tables import from_records, per_class
 from ..tables.render import html
 from . import curves, health
-from .collect import Found, Pretraining, find
+from .collect import Collected, Pretraining, find
 from .one_file import inlined, made, rendered, safe, write
 
 STYLES = {health.GOOD: "good", health.LOOK: "look", health.BAD: "bad"}
@@ -60,7 +60,7 @@ def page(
     title: str,
     folders: Sequence[Path],
     records: Sequence[results.Record],
-    found: Found,
+    found: Collected,
     baseline: str | None = None,
 ) -> str:
     """The page as HTML; every text in it is escaped by the template."""
@@ -94,7 +94,7 @@ def page(
 
 
 def summary(
-    records: Sequence[results.Record], found: Found, runs: Sequence[dict[str, Any]]
+    records: Sequence[results.Record], found: Collected, runs: Sequence[dict[str, Any]]
 ) -> list[str]:
     """What there is, in a few lines."""
     lines = []

@@ -21,7 +21,7 @@ KINDS = (RANDOM, GIVEN, PRETRAINED)
 
 
 @dataclass(frozen=True)
-class Arm:
+class StudyArm:
     """One start that is compared: a random one, given weights, or a method's pretrainings.
 
     ``facts``: what ``study.json`` says of it: ``weights``; ``config``, ``pretrainings``, ``steps``,
@@ -34,7 +34,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Share:
+class StudyShare:
     """Some of the labelled training images."""
 
     percent: float
@@ -46,7 +46,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class StudyProtocol:
     """By what the starts were measured; the first metric of the study's first one decides."""
 
     name: str
@@ -63,25 +63,25 @@ class Study:
 
     folder: Path
     facts: dict[str, Any]
-    protocols: list[Protocol]
-    arms: list[Arm]
-    shares: list[Share]
+    protocols: list[StudyProtocol]
+    arms: list[StudyArm]
+    shares: list[StudyShare]
     records: dict[tuple[int, float, str], list[Record]] = field(default_factory=dict)
     runs: dict[str, list[collect.Pretraining]] = field(default_factory=dict)
     passed_over: list[str] = field(default_factory=list)
 
-    def of(self, kind: str) -> list[Arm]:
+    def of(self, kind: str) -> list[StudyArm]:
         return [arm for arm in self.arms if arm.kind == kind]
 
-    def trials(self, arm: str, share: Share, protocol: int = 0) -> list[Record]:
+    def trials(self, arm: str, share: StudyShare, protocol: int = 0) -> list[Record]:
         return self.records.get((protocol, share.percent, arm), [])
 
-    def units(self, arm: str, share: Share, protocol: int = 0, metric: str = "") -> list:
+    def units(self, arm: str, share: StudyShare, protocol: int = 0, metric: str = "") -> list:
         """By pretraining (of a random start: by network) the values of its trials, none empty."""
         metric = metric or self.protocols[protocol].metric
         return values_of(self.trials(arm, share, protocol), metric)
 
-    def by_draw(self, arm: str, share: Share, protocol: int = 0, metric: str = "") -> dict:
+    def by_draw(self, arm: str, share: StudyShare, protocol: int = 0, metric: str = "") -> dict:
         """By seed of the trial its value; empty where two trials have one seed, or a network of a
         random start or pretraining has two trials."""
         metric = metric or self.protocols[protocol].metric
@@ -92,14 +92,14 @@ class Study:
             return {}
         return {seed: value for seed, value in values if value == value}  # not NaN
 
-    def arm(self, name: str) -> Arm:
+    def arm(self, name: str) -> StudyArm:
         return next(each for each in self.arms if each.name == name)
 
-    def draws(self, share: Share) -> bool:
+    def draws(self, share: StudyShare) -> bool:
         """Whether each trial drew its own images of the share, by its seed, the same for all."""
         return self.facts.get("label_draw") == "by_trial" and share.percent < 100
 
-    def networks(self, arm: str, share: Share, protocol: int = 0) -> dict[tuple, list[float]]:
+    def networks(self, arm: str, share: StudyShare, protocol: int = 0) -> dict[tuple, list[float]]:
         """As :meth:`units`, by what tells the networks apart: to be found again at other shares."""
         metric = self.protocols[protocol].metric
         found: dict[tuple, list[float]] = {}
@@ -110,7 +110,7 @@ class Study:
                 found[_network(trials[0])] = numbers
         return found
 
-    def measured(self, arm: str, protocol: int = 0) -> list[Share]:
+    def measured(self, arm: str, protocol: int = 0) -> list[StudyShare]:
         """The shares at which the arm has a value."""
         return [share for share in self.shares if self.units(arm, share, protocol)]
 
@@ -130,18 +130,22 @@ def read(folder: str | os.PathLike) -> Study:
     return study
 
 
-def _named(facts: dict[str, Any], path: Path) -> tuple[list[Protocol], list[Arm], list[Share]]:
+def _named(
+    facts: dict[str, Any], path: Path
+) -> tuple[list[StudyProtocol], list[StudyArm], list[StudyShare]]:
     for key in ("protocols", "arms", "labels"):
         value = facts.get(key)
         if not (isinstance(value, list) and value and all(isinstance(e, dict) for e in value)):
             raise InputError(f"{path}: '{key}' is {value!r}; allowed: a list of objects")
     try:
         protocols = [
-            Protocol(str(each["name"]), str(each.get("variant") or ""), str(each["metric"]))
+            StudyProtocol(str(each["name"]), str(each.get("variant") or ""), str(each["metric"]))
             for each in facts["protocols"]
         ]
         arms = [_arm(each, path) for each in facts["arms"]]
-        shares = [Share(float(each["percent"]), int(each["images"])) for each in facts["labels"]]
+        shares = [
+            StudyShare(float(each["percent"]), int(each["images"])) for each in facts["labels"]
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: protocols, arms or labels: {error!r}") from None
     for share in shares:
@@ -157,11 +161,11 @@ def _named(facts: dict[str, Any], path: Path) -> tuple[list[Protocol], list[Arm]
     return protocols, arms, sorted(shares, key=lambda share: share.percent)
 
 
-def _arm(values: dict[str, Any], path: Path) -> Arm:
+def _arm(values: dict[str, Any], path: Path) -> StudyArm:
     kind = str(values["kind"])
     if kind not in KINDS:
         raise InputError(f"{path}: arms: kind is '{kind}'; allowed: {', '.join(KINDS)}")
-    return Arm(str(values["name"]), kind, values)
+    return StudyArm(str(values["name"]), kind, values)
 
 
 def _find_records(study: Study) -> None:
@@ -245,7 +249,7 @@ def missing(study: Study) -> list[str]:
     return lines
 
 
-def _planned(study: Study, arm: Arm) -> int:
+def _planned(study: Study, arm: StudyArm) -> int:
     """How many networks of the arm were to be measured; 0 where nothing says so."""
     own = arm.facts.get("trials") or study.facts.get("trials")
     key = {PRETRAINED: arm.facts.get("pretrainings"), RANDOM: own, GIVEN: 0}[arm.kind]

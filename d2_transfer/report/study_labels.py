@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..tables.t_test import between
-from .study_data import Share, Study
+from .study_data import Study, StudyShare
 
 LEVEL = 0.05
 POINTS = 400  # at which the interval is looked for
@@ -20,7 +20,7 @@ FEWER, WITHIN, NOT_REACHED = "already at the fewest", "within", "not reached"
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedLabels:
     """Where a pretrained arm reaches the random start's mean at ``full``.
 
     ``state``: whether its mean gets there between the measured numbers of images (``images`` says
@@ -34,8 +34,8 @@ class Saved:
     arm: str
     control: str
     target: float
-    fewest: Share
-    full: Share
+    fewest: StudyShare
+    full: StudyShare
     state: str
     images: float | None
     low: float | None
@@ -46,7 +46,7 @@ class Saved:
     n: tuple[int, int]
 
 
-def saved(study: Study, arm: str, control: str, protocol: int = 0) -> Saved | None:
+def saved(study: Study, arm: str, control: str, protocol: int = 0) -> SavedLabels | None:
     """None where the arm was measured at fewer than two shares up to the control's largest."""
     reached = study.measured(control, protocol)
     if not reached:
@@ -65,7 +65,7 @@ def saved(study: Study, arm: str, control: str, protocol: int = 0) -> Saved | No
     tested = between(targets, [curve[-1] for curve in curves]).p is not None
     kept = _not_ruled_out(images, curves, targets, where)
     low, high = (kept[0], kept[-1]) if kept else (None, None)
-    return Saved(
+    return SavedLabels(
         arm=arm,
         control=control,
         target=target,
@@ -83,7 +83,7 @@ def saved(study: Study, arm: str, control: str, protocol: int = 0) -> Saved | No
 
 
 def _curves(
-    study: Study, arm: str, shares: Sequence[Share], protocol: int
+    study: Study, arm: str, shares: Sequence[StudyShare], protocol: int
 ) -> list[tuple[float, ...]]:
     """The values at each share of each pretraining that was measured at all of them."""
     by_share = [study.networks(arm, share, protocol) for share in shares]

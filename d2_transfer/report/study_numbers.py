@@ -12,7 +12,7 @@ from ..results import class_of
 from ..tables.power import smallest_by_welch
 from ..tables.spread import mean_and_deviation, t_interval
 from ..tables.t_test import Difference, holm, mean_of, of_pretrainings, paired
-from .study_data import PRETRAINED, RANDOM, Arm, Share, Study
+from .study_data import PRETRAINED, RANDOM, Study, StudyArm, StudyShare
 
 LEVEL = 0.05
 BETTER, WORSE, UNSEEN, UNTESTED = "better", "worse", "may be chance", "not tested"
@@ -31,7 +31,7 @@ class Compared:
 
     arm: str
     other: str
-    share: Share
+    share: StudyShare
     found: Difference
     random: bool
     p: float | None
@@ -76,7 +76,7 @@ def _against(study: Study, other: str, random: bool, protocol: int) -> list[Comp
 
 
 def between(
-    study: Study, arm: str, other: str, share: Share, protocol: int = 0, metric: str = ""
+    study: Study, arm: str, other: str, share: StudyShare, protocol: int = 0, metric: str = ""
 ) -> Difference | None:
     """``arm`` less ``other`` at a share; None where one has no value.
 
@@ -124,7 +124,7 @@ class Outcome:
     them, worse than one of them, or neither.
     """
 
-    share: Share
+    share: StudyShare
     best: Compared
     others: tuple[Compared, ...]
     state: str
@@ -161,7 +161,7 @@ def leading(study: Study, protocol: int = 0) -> str | None:
     return None
 
 
-def better_random(study: Study, share: Share, protocol: int = 0) -> str | None:
+def better_random(study: Study, share: StudyShare, protocol: int = 0) -> str | None:
     """The random start with the higher mean at a share."""
     means = {
         arm.name: statistics.fmean(map(statistics.fmean, units))
@@ -180,14 +180,14 @@ class Slope:
     """
 
     arm: str
-    low: Share
-    high: Share
+    low: StudyShare
+    high: StudyShare
     mean: float
     interval: tuple[float, float] | None
     n: int
 
 
-def slope(study: Study, arm: Arm, protocol: int = 0) -> Slope | None:
+def slope(study: Study, arm: StudyArm, protocol: int = 0) -> Slope | None:
     """Over the two largest shares at which the arm was measured; None with fewer."""
     shares = study.measured(arm.name, protocol)[-2:]
     if len(shares) < 2 or shares[0].images == shares[1].images:
@@ -249,7 +249,7 @@ class OfClass:
     p: float | None
 
 
-def by_class(study: Study, arm: str, control: str, share: Share) -> list[OfClass]:
+def by_class(study: Study, arm: str, control: str, share: StudyShare) -> list[OfClass]:
     """Of each class that both have values of, pretrained less random, the largest gain first."""
     main = study.protocols[0].metric
     names: dict[str, str] = {}  # the metric by class

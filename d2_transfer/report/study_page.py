@@ -21,10 +21,20 @@ from . import (
 )
 from .main import versions
 from .one_file import inlined, made, rendered, safe, write
-from .study_data import GIVEN, PRETRAINED, RANDOM, Arm, Protocol, Share, Study, missing, read
+from .study_data import (
+    GIVEN,
+    PRETRAINED,
+    RANDOM,
+    Study,
+    StudyArm,
+    StudyProtocol,
+    StudyShare,
+    missing,
+    read,
+)
 from .study_numbers import Compared, Outcome
 from .study_pictures import Predicted
-from .study_words import Said
+from .study_words import Statement
 
 MINIATURE = (
     "These are miniatures: they show that the way works, and say nothing about methods or images."
@@ -109,11 +119,11 @@ def _question(study: Study) -> str:
     return " ".join([*lines, _measured(study.protocols[0])])
 
 
-def _told(study: Study) -> list[Arm]:
+def _told(study: Study) -> list[StudyArm]:
     return [arm for arm in study.of(RANDOM) if arm.name in study_words.STARTS]
 
 
-def _measured(protocol: Protocol) -> str:
+def _measured(protocol: StudyProtocol) -> str:
     """How every start is measured, and what the metric is."""
     name, known = study_words.name(protocol.metric), PROTOCOLS.get(protocol.name)
     title = known.title if known else ""
@@ -148,7 +158,7 @@ def _warnings(study: Study) -> list[str]:
     return lines
 
 
-def _different(study: Study, share: Share, trials: Sequence[Record]) -> str:
+def _different(study: Study, share: StudyShare, trials: Sequence[Record]) -> str:
     """What differs between the configs of trials; another draw of the labels may."""
     groups: dict[int, list[Record]] = {}
     for trial in trials:
@@ -163,7 +173,7 @@ def _found(
     outcomes: Sequence[Outcome],
     random: Sequence[Compared],
     given: Sequence[Compared],
-) -> list[tuple[str, list[Said]]]:
+) -> list[tuple[str, list[Statement]]]:
     """What was found, as titles and findings."""
     metric = study.protocols[0].metric
     own = [each for each in given if each.arm == arm]
@@ -179,17 +189,17 @@ def _found(
 
 def _random(
     study: Study, arm: str | None, outcomes: Sequence[Outcome], random: Sequence[Compared]
-) -> list[Said]:
+) -> list[Statement]:
     """Of the leading method each share, of the others what follows."""
     said = [study_words.by_how_much(each, study.protocols[0].metric) for each in outcomes]
     for other in study.of(PRETRAINED):
         own = study_numbers.outcomes(random, other.name)
         if own and other.name != arm:
-            said.append(Said("", study_words.of_random(other.name, own).long))
+            said.append(Statement("", study_words.of_random(other.name, own).long))
     return said
 
 
-def _sure(study: Study, compared: Sequence[Compared]) -> list[Said]:
+def _sure(study: Study, compared: Sequence[Compared]) -> list[Statement]:
     tests = max((each.tests for each in compared), default=0)
     by_holm = (
         f", p corrected by Holm's method for the {tests} comparisons with one start"
@@ -206,20 +216,20 @@ def _sure(study: Study, compared: Sequence[Compared]) -> list[Said]:
     )
     draw = DRAWS.get(str(study.facts.get("label_draw")))
     frozen = FROZEN_SAYS if study.protocols[0].name in FROZEN else ""
-    return [Said("", each) for each in (text, draw, frozen) if each]
+    return [Statement("", each) for each in (text, draw, frozen) if each]
 
 
-def _saved(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> list[Said]:
+def _saved(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> list[Statement]:
     if not arm or not outcomes:
         return []
     control = study_numbers.better_random(study, outcomes[-1].share)
     found = study_labels.saved(study, arm, control)
     if found is None:
-        return [Said("Not within what was measured:", "that takes two shares of the labels.")]
+        return [Statement("Not within what was measured:", "that takes two shares of the labels.")]
     return [study_words.labels_saved(found, study.protocols[0].metric)]
 
 
-def _more(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> list[Said]:
+def _more(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> list[Statement]:
     """What more labels, steps or pretrainings would change, from what was measured alone."""
     if not arm or not outcomes:
         return []

@@ -13,11 +13,11 @@ from densessl.probes import label_images
 
 from ..dense_probes.predictions import FOLDER, INDEX, name
 from ..plots import drawing
-from ..plots.model import Panel, Plot, line_of
+from ..plots.model import Plot, PlotPanel, line_of
 from ..plots.style import DASHES, MARKERS
 from . import study_words
 from .one_file import inlined
-from .study_data import RANDOM, Share, Study
+from .study_data import RANDOM, Study, StudyShare
 
 MOST = 4  # images
 PIXELS = 2**21  # of a picture; ours have far fewer
@@ -36,7 +36,7 @@ class Shown:
 class Predicted:
     """``shown`` images, and of the classes in them the names and colours (``#rrggbb``)."""
 
-    share: Share
+    share: StudyShare
     arms: tuple[str, ...]
     shown: tuple[Shown, ...]
     legend: tuple[tuple[str, str], ...]
@@ -56,7 +56,7 @@ def find(study: Study, arms: Sequence[str]) -> Predicted | None:
     return None
 
 
-def _place(study: Study, arm: str, share: Share) -> Path | None:
+def _place(study: Study, arm: str, share: StudyShare) -> Path | None:
     for protocol in range(len(study.protocols)):
         for record in sorted(study.trials(arm, share, protocol), key=lambda each: each.seed):
             if record.folder and (record.folder / FOLDER / INDEX).is_file():
@@ -64,7 +64,7 @@ def _place(study: Study, arm: str, share: Share) -> Path | None:
     return None
 
 
-def _read(share: Share, arms: Sequence[str], places: Sequence[Path]) -> Predicted | None:
+def _read(share: StudyShare, arms: Sequence[str], places: Sequence[Path]) -> Predicted | None:
     """None where a file is missing or damaged."""
     try:
         told = [files.read_json(place / INDEX) for place in places]
@@ -147,7 +147,7 @@ def draw(study: Study, protocol: int = 0) -> str | None:
     lines.sort(key=lambda line: line.label in {arm.name for arm in study.of(RANDOM)})
     ticks = {float(s.images): f"{s.images}\n({s.text})" for s in study.shares}
     metric = study_words.name(study.protocols[protocol].metric)
-    panel = Panel("labelled images", f"{metric} (%)", lines, log=ticks)
+    panel = PlotPanel("labelled images", f"{metric} (%)", lines, log=ticks)
     notes = []
     if any(line.low for line in lines):
         notes = ["bars: ± standard deviation between pretrainings, or random networks (n of each)"]

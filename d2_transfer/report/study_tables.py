@@ -11,7 +11,7 @@ from ..tables import from_records
 from ..tables.model import Column, Row, Table
 from ..tables.t_test import p_value
 from . import study_numbers, study_words
-from .study_data import Share, Study
+from .study_data import Study, StudyShare
 from .study_numbers import BETTER, UNSEEN, UNTESTED, WORSE, Compared, OfClass, Outcome
 
 STYLES = {BETTER: "good", WORSE: "bad", UNSEEN: "look", UNTESTED: "look"}
@@ -31,7 +31,7 @@ def compared(found: Sequence[Compared]) -> list[dict[str, Any]]:
 
 def _runs(found: Sequence[Compared]) -> str:
     """Of how many runs the comparisons are; by share where that differs."""
-    shares: dict[str, list[Share]] = {}
+    shares: dict[str, list[StudyShare]] = {}
     for each in found:
         shares.setdefault(study_words.runs(each), []).append(each.share)
     if len(shares) == 1:
@@ -109,7 +109,7 @@ def tables(study: Study) -> list[Table]:
     return found
 
 
-def _table(study: Study, share: Share, place: int, metric: str) -> list[Table]:
+def _table(study: Study, share: StudyShare, place: int, metric: str) -> list[Table]:
     """None for records that have no average, as a seed is there twice."""
     own = [
         replace(record, config_sha256="")  # what differs is among the page's warnings
@@ -125,7 +125,7 @@ def _table(study: Study, share: Share, place: int, metric: str) -> list[Table]:
         return []
 
 
-def _joined(parts: Sequence[tuple[Share, Table]]) -> Table:
+def _joined(parts: Sequence[tuple[StudyShare, Table]]) -> Table:
     """The tables of one protocol's shares side by side."""
     columns: list[Column] = []
     rows: dict[str, Row] = {}

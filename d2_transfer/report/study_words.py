@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from ..compare.words import points
 from ..tables.t_test import mean_of, p_value
-from .study_data import Arm, Share
-from .study_labels import FEWER, NOT_REACHED, Saved
+from .study_data import StudyArm, StudyShare
+from .study_labels import FEWER, NOT_REACHED, SavedLabels
 from .study_numbers import BETTER, MOST, UNSEEN, UNTESTED, WORSE, Compared, Outcome, Sight, Slope
 from .study_steps import End
 
@@ -35,7 +35,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Said:
+class Statement:
     """A finding: the number in front, and the sentences behind it."""
 
     number: str
@@ -47,7 +47,7 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def at(shares: Sequence[Share]) -> str:
+def at(shares: Sequence[StudyShare]) -> str:
     """``with 1 % and 10 % of the labels``."""
     return f"with {listed([share.text for share in shares])} of the labels"
 
@@ -72,7 +72,7 @@ def answer(arm: str | None, outcomes: Sequence[Outcome], given: Sequence[Compare
     found = of_random(arm, outcomes)
     own = [each for each in given if each.arm == arm]
     behind = {each.other for each in own if each.state == BETTER}
-    ahead: dict[str, list[Share]] = {}  # the given weights that are better, and where
+    ahead: dict[str, list[StudyShare]] = {}  # the given weights that are better, and where
     for each in own:
         if each.state == WORSE and each.other not in behind:
             ahead.setdefault(each.other, []).append(each.share)
@@ -111,23 +111,23 @@ def of_random(arm: str, outcomes: Sequence[Outcome]) -> Answer:
     return Answer(OPEN, NOT_SAID, f"{arm} against starting at random: {'; '.join(rest)}.")
 
 
-def by_how_much(outcome: Outcome, metric: str) -> Said:
+def by_how_much(outcome: Outcome, metric: str) -> Statement:
     """The difference from the better random start at a share, and how sure it is."""
     said = difference(outcome.best, metric)
     if outcome.others and outcome.state != outcome.best.state:
         others = [f"{each.other} {each.state}" for each in outcome.others]
-        said = Said(said.number, f"{said.text} Against {listed(others)}.")
+        said = Statement(said.number, f"{said.text} Against {listed(others)}.")
     return said
 
 
-def difference(each: Compared, metric: str) -> Said:
+def difference(each: Compared, metric: str) -> Statement:
     """Of one comparison: the difference, both means, interval, p, of how many runs."""
     found, share = each.found, each.share
     text = (
         f"with {share.text} of the labels ({many(share.images, 'image')}): {each.arm} "
         f"{points(mean_of(found.b))}, {each.other} {points(mean_of(found.a))}. {_chance(each)}"
     )
-    return Said(f"{points(found.mean, '+')} {name(metric)}", text)
+    return Statement(f"{points(found.mean, '+')} {name(metric)}", text)
 
 
 def _chance(each: Compared) -> str:
@@ -165,7 +165,7 @@ def _networks(trials: Sequence[int], what: str) -> str:
     return f"{text} of {own} trials{' each' * (len(set(trials)) == 1 < len(trials))}"
 
 
-def labels_saved(found: Saved, metric: str) -> Said:
+def labels_saved(found: SavedLabels, metric: str) -> Statement:
     """How many of the labelled images the pretrained network needs, and how sure that is."""
     full = found.full
     aim = (
@@ -174,27 +174,29 @@ def labels_saved(found: Saved, metric: str) -> Said:
     )
     if found.state == NOT_REACHED:
         text = f"{aim}; {found.arm} does not reach that."
-        return Said("None within what was measured:", f"{text} {_how_sure(found)}")
+        return Statement("None within what was measured:", f"{text} {_how_sure(found)}")
     if found.state == FEWER:
         text = (
             f"{aim}; {found.arm} is above that already with {found.fewest.images}, the fewest that "
             "were measured."
         )
-        return Said(f"{_saved(found.fewest.images, full)} or more:", f"{text} {_how_sure(found)}")
+        return Statement(
+            f"{_saved(found.fewest.images, full)} or more:", f"{text} {_how_sure(found)}"
+        )
     text = (
         f"{aim}; {found.arm} with about {found.images:.0f} (interpolated between what was "
         "measured, over the logarithm of the number of images)."
     )
     shown = found.tested and not found.open_high
     first = f"About {_saved(found.images, full)}:" if shown else "No saving is shown:"
-    return Said(first, f"{text} {_how_sure(found)}")
+    return Statement(first, f"{text} {_how_sure(found)}")
 
 
-def _saved(images: float, full: Share) -> str:
+def _saved(images: float, full: StudyShare) -> str:
     return f"{100 * (1 - images / full.images):.0f}\u00a0% of the labels"
 
 
-def _how_sure(found: Saved) -> str:
+def _how_sure(found: SavedLabels) -> str:
     if not found.tested:
         return "How sure that is cannot be said: too few runs."
     if found.low is None:
@@ -215,7 +217,7 @@ def _how_sure(found: Saved) -> str:
     return f"{text}, so at least {_saved(found.high, found.full)} are saved."
 
 
-def more_labels(slopes: Sequence[Slope], metric: str) -> Said:
+def more_labels(slopes: Sequence[Slope], metric: str) -> Statement:
     """What doubling the labels gave between the two largest shares; all slopes are of those."""
     low, high = slopes[0].low, slopes[0].high
     text = (
@@ -223,7 +225,7 @@ def more_labels(slopes: Sequence[Slope], metric: str) -> Said:
         f"{name(metric)}, {listed([_slope(slope) for slope in slopes])}. Beyond {high.images} "
         "images nothing was measured."
     )
-    return Said("More labels:", text)
+    return Statement("More labels:", text)
 
 
 def _slope(slope: Slope) -> str:
@@ -234,7 +236,7 @@ def _slope(slope: Slope) -> str:
     return f"{text} (95\u00a0% interval {points(low)} to {points(high)})"
 
 
-def more_steps(arm: Arm, found: End) -> Said:
+def more_steps(arm: StudyArm, found: End) -> Statement:
     """Whether the pretrainings were still moving when they ended."""
     change = f"{points(found.mean, '+')} from the third quarter of the steps to the last"
     level = f"{points(found.level)}{PER_CENT * found.online}"
@@ -254,17 +256,17 @@ def more_steps(arm: Arm, found: End) -> Said:
         "Curves flatten with the learning rate, which falls towards the end: only a longer run "
         "shows what more steps give."
     )
-    return Said("More steps:", f"{ends}.{lower}{_cut(arm)} {hope}")
+    return Statement("More steps:", f"{ends}.{lower}{_cut(arm)} {hope}")
 
 
-def _cut(arm: Arm) -> str:
+def _cut(arm: StudyArm) -> str:
     steps, full = arm.facts.get("steps"), arm.facts.get("steps_full")
     if not (isinstance(steps, int) and isinstance(full, int) and steps < full):
         return ""
     return f" {full:,} would suit so many images, and did not fit."
 
 
-def more_runs(seen: Sequence[tuple[Compared, Sight]], metric: str) -> Said:
+def more_runs(seen: Sequence[tuple[Compared, Sight]], metric: str) -> Statement:
     """What so many pretrainings can see at each share, and how many would see what was measured."""
     more = listed([str(count) for count, _ in seen[0][1].more])
     own = [
@@ -285,7 +287,7 @@ def more_runs(seen: Sequence[tuple[Compared, Sight]], metric: str) -> Said:
     ]
     if needed:
         text += f" To see a difference as large as the measured one: {listed(needed)}."
-    return Said("More pretrainings:", text)
+    return Statement("More pretrainings:", text)
 
 
 def _needed(sight: Sight) -> str:

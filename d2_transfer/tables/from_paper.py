@@ -7,15 +7,15 @@ from typing import Any
 from ..results import Record
 from . import experiments
 from .controls import against_controls
-from .layouts import Layout, PaperRow, column_of
-from .matching import Placed, columns_of, config_names, place
+from .layouts import PaperRow, TableLayout, column_of
+from .matching import PlacedRecords, columns_of, config_names, place
 from .model import PublishedCell, Row, Table, compare_with_baseline, mark_best
 from .pretrainings import by_recipe, control_of, seeds_of
 
 OTHERS = "Not in the paper"
 
 
-def build(layout: Layout, records: Sequence[Record] = ()) -> tuple[Table, Placed]:
+def build(layout: TableLayout, records: Sequence[Record] = ()) -> tuple[Table, PlacedRecords]:
     """The table, and where the records are: ``messages`` has one for each kind that is left out.
 
     A row with published numbers stands also where no record is; one without only where records
@@ -52,7 +52,7 @@ def build(layout: Layout, records: Sequence[Record] = ()) -> tuple[Table, Placed
     return table, placed
 
 
-def _published(layout: Layout, paper_row: PaperRow) -> dict[str, PublishedCell]:
+def _published(layout: TableLayout, paper_row: PaperRow) -> dict[str, PublishedCell]:
     """The row's published numbers by column key."""
     cells = {}
     for number in paper_row.numbers:
@@ -68,7 +68,7 @@ def _published(layout: Layout, paper_row: PaperRow) -> dict[str, PublishedCell]:
 
 
 def _rows(
-    layout: Layout,
+    layout: TableLayout,
     paper_row: PaperRow,
     numbers: dict[str, PublishedCell],
     models: list[list[Record]],
@@ -102,7 +102,7 @@ def _rows(
     return rows
 
 
-def _comparable(layout: Layout, paper_row: PaperRow) -> set[str]:
+def _comparable(layout: TableLayout, paper_row: PaperRow) -> set[str]:
     """The columns whose published number was measured as the column is, and is no suspect."""
     keys = set()
     for number in paper_row.numbers:
@@ -114,7 +114,7 @@ def _comparable(layout: Layout, paper_row: PaperRow) -> set[str]:
     return keys
 
 
-def _measure(layout: Layout, row: Row, records: list[Record]) -> None:
+def _measure(layout: TableLayout, row: Row, records: list[Record]) -> None:
     """Fill the row's cells with one model's trials, of as many protocols as the table has."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -131,7 +131,7 @@ def _measure(layout: Layout, row: Row, records: list[Record]) -> None:
     row.notes += experiments.remarks(records)
 
 
-def _others(layout: Layout, placed: Placed) -> list[Row]:
+def _others(layout: TableLayout, placed: PlacedRecords) -> list[Row]:
     """Our models that the paper does not have; ranked with its rows where they are one section."""
     rows = []
     models = by_recipe(placed.others)
@@ -208,7 +208,7 @@ def _printed_deltas(table: Table) -> bool:
     return any(cell.delta is not None for row in table.rows for cell in row.published.values())
 
 
-def _configs(layout: Layout, placed: Placed) -> list[str]:
+def _configs(layout: TableLayout, placed: PlacedRecords) -> list[str]:
     """What differs between the configs of our rows, for each protocol of the table."""
     lines = []
     for key in dict.fromkeys((column.protocol, column.variant) for column in layout.columns):

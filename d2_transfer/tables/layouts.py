@@ -49,7 +49,7 @@ class PaperRow:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """A paper's table.
 
     ``facts``: heads of what stands between a row's label and its numbers, with what that is.
@@ -97,7 +97,7 @@ def known_as(method: str) -> str:
     return aliases()["methods"].get(method) or re.sub(r"[^a-z0-9]+", "_", method.lower()).strip("_")
 
 
-def find(name: str, variant: str | None = None) -> Layout:
+def find(name: str, variant: str | None = None) -> TableLayout:
     """The table of that name, its columns measured with ``variant`` where the protocol has it.
 
     Raises InputError, with the nearest name, for one that is not there, and for a variant that no
@@ -122,7 +122,7 @@ def column_of(number: Published, columns: Sequence[Column]) -> Column | None:
     return None
 
 
-def _layout(name: str, table: dict, variant: str | None) -> Layout:
+def _layout(name: str, table: dict, variant: str | None) -> TableLayout:
     layout = table["layout"]
     where = layout["published"]
     numbers = [
@@ -137,7 +137,7 @@ def _layout(name: str, table: dict, variant: str | None) -> Layout:
         for index, section in enumerate(sections)
         for row in section["rows"]
     ]
-    return Layout(
+    return TableLayout(
         name=name,
         title=layout["title"],
         cite=layout["cite"],

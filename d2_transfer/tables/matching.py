@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from densessl.core.errors import InputError
 
 from ..results import Record, config_of
-from .layouts import LENGTH, Layout, PaperRow, aliases
+from .layouts import LENGTH, PaperRow, TableLayout, aliases
 from .model import Column
 
 BY_FACTS = "matched by method, data and epochs: its record names no pretraining config"
@@ -15,7 +15,7 @@ BY_METHOD = "matched by its method: its record does not say what it was pretrain
 
 
 @dataclass
-class Placed:
+class PlacedRecords:
     """Records by the index of their row, others under the table's protocols, and what is left out.
 
     ``remarks``: what must be said of a row's records. ``messages``: one for each kind of records
@@ -29,14 +29,14 @@ class Placed:
     elsewhere: Counter = field(default_factory=Counter)
 
 
-def place(layout: Layout, records: Sequence[Record]) -> Placed:
+def place(layout: TableLayout, records: Sequence[Record]) -> PlacedRecords:
     """Give each record its row.
 
     A record of the table's protocols is left out, with a message, when it is a miniature, it has
     another variant, its fine-tuning was configured otherwise than the table's, or several rows fit
     it. A record that fits the columns but no row is among ``others``.
     """
-    placed = Placed()
+    placed = PlacedRecords()
     left: dict = {}
     protocols = {column.protocol for column in layout.columns}
     for record in records:
@@ -61,7 +61,7 @@ def place(layout: Layout, records: Sequence[Record]) -> Placed:
     return placed
 
 
-def _message(layout: Layout, why: str, records: list[Record]) -> str:
+def _message(layout: TableLayout, why: str, records: list[Record]) -> str:
     some = [str(record.folder) for record in records[:3]]
     more = f" and {len(records) - 3} more" if len(records) > 3 else ""
     methods = ", ".join(Counter(record.method for record in records))
@@ -77,7 +77,7 @@ def config_names(facts: dict) -> list[str]:
     return [str(name) for name in (names if isinstance(names, list) else [names])]
 
 
-def columns_of(layout: Layout, record: Record) -> list[Column]:
+def columns_of(layout: TableLayout, record: Record) -> list[Column]:
     """The columns that the record's protocol, variant and config fit."""
     return [
         column
@@ -86,7 +86,7 @@ def columns_of(layout: Layout, record: Record) -> list[Column]:
     ]
 
 
-def _unfit(layout: Layout, record: Record) -> str:
+def _unfit(layout: TableLayout, record: Record) -> str:
     """Why the record cannot stand in any column; empty when it can."""
     if record.mini:
         return "a miniature never stands beside published numbers"
@@ -117,7 +117,7 @@ def _wrong_option(options: Sequence[tuple[str, object]], record: Record) -> str:
     return ""
 
 
-def _rows(layout: Layout, record: Record) -> tuple[list[int], str]:
+def _rows(layout: TableLayout, record: Record) -> tuple[list[int], str]:
     """The rows that fit the record, and what must be said of how they were found."""
     fit, remark = [], ""
     for index, row in enumerate(layout.rows):

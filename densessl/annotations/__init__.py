@@ -1,7 +1,7 @@
 """Annotations in the forms that people have them in, read to one; and back as COCO's JSON."""
 
-from .model import Category, Dataset, Fault, Object, Picture
-from .recognise import FORMS, Source, read, recognise
+from .model import AnnotatedImage, Category, Dataset, Fault, Object
+from .recognise import FORMS, AnnotationSource, read, recognise
 
 __all__ = [
     "FORMS",
@@ -9,8 +9,8 @@ __all__ = [
     "Dataset",
     "Fault",
     "Object",
-    "Picture",
-    "Source",
+    "AnnotatedImage",
+    "AnnotationSource",
     "read",
     "recognise",
 ]

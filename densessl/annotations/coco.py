@@ -7,7 +7,7 @@ from typing import Any
 
 from densessl.core.names import brief
 
-from .model import LEAST_NUMBERS, Box, Category, Dataset, Id, Object, Picture
+from .model import LEAST_NUMBERS, AnnotatedImage, Box, Category, Dataset, Id, Object
 from .reading import BadFile, Pictures, box_fault, json_of, number, picture
 from .shapes import enclosed, hull
 
@@ -41,7 +41,7 @@ class _Reader:
     def __init__(self, data: Dataset, file: Path):
         self.data, self.file = data, file
         self.classes: dict[Id, int] = {}
-        self.pictures: dict[Id, Picture | None] = {}  # None of one with a fault
+        self.pictures: dict[Id, AnnotatedImage | None] = {}  # None of one with a fault
         self.crowds = self.brushed = 0
 
     def entries(self, content: dict, name: str):

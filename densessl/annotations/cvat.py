@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .model import LEAST_NUMBERS, Category, Dataset, Object, Picture
+from .model import LEAST_NUMBERS, AnnotatedImage, Category, Dataset, Object
 from .reading import BadFile, Pictures, box_fault, number, picture, xml_of
 from .shapes import box_of, hull, runs
 
@@ -35,7 +35,7 @@ class _Reader:
         self.data, self.file, self.pictures = data, file, pictures
         self.known: dict[str, int] = {}
         self.points: dict[str, list[str]] = {}  # of a skeleton's label, its points' names
-        self.frames: dict[int, Picture | None] = {}
+        self.frames: dict[int, AnnotatedImage | None] = {}
         self.groups: dict[tuple, Object] = {}  # polygons of one object, by image, group and class
         self.unused = 0
 
@@ -83,7 +83,7 @@ class _Reader:
             if (found := self.frames[frame]) is not None:
                 self.shape(shape, item.get("label", ""), found, place)
 
-    def frame(self, frame: int, place: str) -> Picture | None:
+    def frame(self, frame: int, place: str) -> AnnotatedImage | None:
         name = f"frame_{frame:06d}"
         if (path := self.pictures.by_stem(name)) is None:
             where = " and ".join(map(str, self.pictures.folders))
@@ -94,7 +94,7 @@ class _Reader:
             self.data.pictures.append(found)
         return found
 
-    def shape(self, shape, label: str, found: Picture, at: str) -> None:
+    def shape(self, shape, label: str, found: AnnotatedImage, at: str) -> None:
         if shape.tag not in SHAPES:
             if shape.tag in UNUSED:
                 self.unused += 1

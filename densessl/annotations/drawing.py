@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from densessl.core.files import write_atomic
 from densessl.decoding import UnreadableImage, decode
 
-from .model import Dataset, Object, Picture
+from .model import AnnotatedImage, Dataset, Object
 
 COLUMNS, TILE, GAP = 4, 320, 6  # pixels
 MOST = 24  # images
@@ -44,7 +44,7 @@ def sheet(data: Dataset, file: Path) -> int:
     return len(tiles)
 
 
-def _tile(picture: Picture, data: Dataset) -> Image.Image | None:
+def _tile(picture: AnnotatedImage, data: Dataset) -> Image.Image | None:
     try:
         image = decode(picture.path).image
     except UnreadableImage as error:

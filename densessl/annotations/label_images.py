@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from densessl.decoding import UnreadableImage, opened, require_decodable
 
-from .model import Category, Dataset, Object, Picture
+from .model import AnnotatedImage, Category, Dataset, Object
 from .reading import BadFile, below, picture, text_of
 from .shapes import box_of, runs
 
@@ -22,7 +22,7 @@ CLASS = re.compile(r"[^\W\d][^\W\d_\- ]{0,30}(?:[ _-][^\W\d]+)*")  # in the name
 Colour = tuple[int, int, int]
 
 
-class Table:
+class ColourTable:
     """The names of classes, by number or by colour: ``labelmap.txt`` of CVAT (``name:r,g,b``),
     ``class_dict.csv`` (name, r, g, b), ``_classes.csv`` of Roboflow (number, name), or a list."""
 
@@ -81,7 +81,7 @@ def read_labels(
     own (``SegmentationObject`` of VOC).
     """
     try:
-        table = Table(table_file) if table_file else None
+        table = ColourTable(table_file) if table_file else None
     except BadFile as error:
         data.fault(table_file or data.path, "", str(error))
         return
@@ -110,7 +110,7 @@ def read_labels(
         )
 
 
-def _name(data: Dataset, known: dict[str, int], table: Table | None) -> None:
+def _name(data: Dataset, known: dict[str, int], table: ColourTable | None) -> None:
     """The categories in the order of the table, or of the numbers, in place of that of finding."""
     listed = [*table.numbers.values(), *table.colours.values()] if table else []
     names = [name for name in dict.fromkeys(listed) if not is_background(name)]
@@ -138,7 +138,7 @@ def _values(file: Path) -> np.ndarray:
         raise BadFile(f"it cannot be read as an image: {error}") from None
 
 
-def _classes(file: Path, table: Table | None) -> list[tuple[str, np.ndarray]]:
+def _classes(file: Path, table: ColourTable | None) -> list[tuple[str, np.ndarray]]:
     """Each class of a label image with its pixels."""
     with_palette = table is not None and table.colours and _palette_of(file)
     values = with_palette if isinstance(with_palette, np.ndarray) else _values(file)
@@ -172,7 +172,7 @@ def _palette_of(file: Path) -> np.ndarray | bool:
     return -1 - (colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2])
 
 
-def _of_colour(value: int, table: Table | None) -> str:
+def _of_colour(value: int, table: ColourTable | None) -> str:
     packed = -1 - value
     colour = packed >> 16, packed >> 8 & 255, packed & 255
     if table is None or not table.colours:
@@ -196,7 +196,7 @@ def _regions(mask: np.ndarray, parts: np.ndarray | None) -> list[np.ndarray]:
     return [mask & (parts == value) for value in np.unique(parts[mask])]
 
 
-def _require_size(mask: np.ndarray, found: Picture) -> None:
+def _require_size(mask: np.ndarray, found: AnnotatedImage) -> None:
     if mask.shape[::-1] != found.size:
         raise BadFile(
             f"it has {mask.shape[1]}×{mask.shape[0]} pixels; its image {found.path} has "

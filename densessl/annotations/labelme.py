@@ -10,7 +10,7 @@ import numpy as np
 
 from densessl.decoding import UnreadableImage, opened, require_decodable
 
-from .model import LEAST_NUMBERS, Dataset, Object, Picture
+from .model import LEAST_NUMBERS, AnnotatedImage, Dataset, Object
 from .reading import BadFile, Pictures, box_fault, class_number, json_of, number, picture
 from .shapes import box_of, hull, runs
 
@@ -61,7 +61,7 @@ def _picture_of(file: Path, content: dict, pictures: Pictures) -> Path:
     raise BadFile(f"imagePath is {named!r}; allowed: the name of its image")
 
 
-def _shapes(data: Dataset, file: Path, shapes: list, found: Picture, known: dict) -> int:
+def _shapes(data: Dataset, file: Path, shapes: list, found: AnnotatedImage, known: dict) -> int:
     """The objects of an image into ``found``; how many shapes have no area."""
     groups: dict[tuple, Object] = {}
     unused = 0

@@ -46,7 +46,7 @@ class Object:
 
 
 @dataclass
-class Picture:
+class AnnotatedImage:
     """An image file, its ``size`` (width, height) upright, and its objects."""
 
     path: Path
@@ -78,7 +78,7 @@ class Dataset:
     path: Path
     split: str = ""
     categories: list[Category] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[AnnotatedImage] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 

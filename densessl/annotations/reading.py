@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from densessl.core import files, names
 from densessl.decoding import UnreadableImage, is_image, size_of
 
-from .model import Box, Category, Dataset, Picture
+from .model import AnnotatedImage, Box, Category, Dataset
 
 LARGEST = {".json": 4 << 30, ".xml": 1 << 30}  # bytes; others are lists and tables
 LARGEST_LIST = 64 << 20
@@ -149,7 +149,7 @@ def below(folder: Path) -> list[Path]:
 
 def picture(
     data: Dataset, path: Path, file: Path, place: str, told: tuple[int, int] | None = None
-) -> Picture | None:
+) -> AnnotatedImage | None:
     """The picture of an image file, in pixels as it is upright; None, and a fault, where it cannot
     be read or has not the size that ``file`` says (``told``)."""
     try:
@@ -167,7 +167,7 @@ def picture(
             f"{size[0]}×{size[1]}{why}",
         )
         return None
-    return Picture(path, size)
+    return AnnotatedImage(path, size)
 
 
 def class_number(data: Dataset, known: dict[str, int], name: str) -> int:

@@ -36,7 +36,7 @@ MASK_ENDS = ("_mask.png", "_masks.png", "_label.png")
 
 
 @dataclass(frozen=True)
-class Source:
+class AnnotationSource:
     """One data set that was recognised: its format, its split, and what reads it."""
 
     form: str
@@ -65,7 +65,7 @@ def read(path: str | os.PathLike, split: str = "") -> Dataset:
     return chosen[0].read()
 
 
-def recognise(path: str | os.PathLike) -> list[Source]:
+def recognise(path: str | os.PathLike) -> list[AnnotationSource]:
     """What lies at ``path``: one source, or one for each of its splits.
 
     Raises InputError that says what was looked for.
@@ -94,7 +94,7 @@ def _allowed(path: Path) -> str:
 # A file -----------------------------------------------------------------------------------------
 
 
-def _file(path: Path) -> list[Source]:
+def _file(path: Path) -> list[AnnotationSource]:
     suffix = path.suffix.lower()
     try:
         if suffix in (".yaml", ".yml"):
@@ -116,37 +116,39 @@ def _file(path: Path) -> list[Source]:
     return []
 
 
-def _yaml(path: Path) -> list[Source]:
+def _yaml(path: Path) -> list[AnnotationSource]:
     splits = yolo.splits(path)
     if not splits:  # the list of classes alone
         held = (path.parent / name for name in (*OF_IMAGES, "."))
         splits = {"": [next(folder for folder in held if folder.is_dir())]}
     return [
-        Source("YOLO", path, split, partial(yolo.read_yaml, file=path, places=places))
+        AnnotationSource("YOLO", path, split, partial(yolo.read_yaml, file=path, places=places))
         for split, places in splits.items()
     ]
 
 
-def _coco(path: Path) -> Source:
-    return Source(
+def _coco(path: Path) -> AnnotationSource:
+    return AnnotationSource(
         "COCO", path, reader=lambda data: coco.read(data, path, Pictures(*_around(path.parent)))
     )
 
 
-def _cvat(path: Path) -> Source:
-    return Source("CVAT", path, reader=lambda data: cvat.read(data, path, Pictures(path.parent)))
+def _cvat(path: Path) -> AnnotationSource:
+    return AnnotationSource(
+        "CVAT", path, reader=lambda data: cvat.read(data, path, Pictures(path.parent))
+    )
 
 
-def _labelme(path: Path, found: list[Path]) -> Source:
+def _labelme(path: Path, found: list[Path]) -> AnnotationSource:
     folder = path if path.is_dir() else path.parent
-    return Source(
+    return AnnotationSource(
         "LabelMe", path, reader=lambda data: labelme.read(data, found, Pictures(*_around(folder)))
     )
 
 
-def _voc(path: Path, found: list[Path]) -> Source:
+def _voc(path: Path, found: list[Path]) -> AnnotationSource:
     folder = path if path.is_dir() else path.parent
-    return Source(
+    return AnnotationSource(
         "Pascal VOC", path, reader=lambda data: voc.read(data, found, Pictures(*_around(folder)))
     )
 
@@ -162,7 +164,7 @@ def _around(folder: Path) -> tuple[Path, ...]:
 # A folder ---------------------------------------------------------------------------------------
 
 
-def _folder(path: Path) -> list[Source]:
+def _folder(path: Path) -> list[AnnotationSource]:
     """By what is surest first: files that name a format, then those in it, then its folders."""
     for found in (_of_names(path), _of_splits(path), _of_files(path), _of_images(path)):
         if found:
@@ -170,7 +172,7 @@ def _folder(path: Path) -> list[Source]:
     return []
 
 
-def _of_names(path: Path) -> list[Source]:
+def _of_names(path: Path) -> list[AnnotationSource]:
     held = sorted(os.listdir(path))
     for name in (name for name in held if name.lower().endswith((".yaml", ".yml"))):
         try:
@@ -186,21 +188,21 @@ def _of_names(path: Path) -> list[Source]:
     return []
 
 
-def _of_splits(path: Path) -> list[Source]:
+def _of_splits(path: Path) -> list[AnnotationSource]:
     """``train``, ``valid`` and so on, each a data set of its own."""
     found = []
     for folder in sorted(path.iterdir()):
         if folder.is_dir() and (split := SPLITS.get(folder.name.lower())):
             inside = _of_names(folder) or _of_files(folder) or _of_images(folder)
             found += [
-                Source(each.form, each.path, split, each.reader)
+                AnnotationSource(each.form, each.path, split, each.reader)
                 for each in inside
                 if not each.split
             ]
     return found
 
 
-def _of_files(path: Path) -> list[Source]:
+def _of_files(path: Path) -> list[AnnotationSource]:
     """XML and JSON files, in the folder or below it; of COCO's the one, or one a split."""
     xml_files, json_files = _below(path, ".xml"), _below(path, ".json")
     kinds = [_kind(file) for file in xml_files[:PEEKED]]
@@ -216,11 +218,12 @@ def _of_files(path: Path) -> list[Source]:
     if len(objects) < 2:
         return objects
     return [
-        Source(each.form, each.path, _split_of(each.path, objects), each.reader) for each in objects
+        AnnotationSource(each.form, each.path, _split_of(each.path, objects), each.reader)
+        for each in objects
     ]
 
 
-def _split_of(file: Path, others: list[Source]) -> str:
+def _split_of(file: Path, others: list[AnnotationSource]) -> str:
     """``train`` of ``instances_train2017.json``, where no other file is of that split; else the
     file's name."""
     names = [NO_WORD.split(each.path.stem.lower()) for each in others]
@@ -256,7 +259,7 @@ def _kind(file: Path) -> str:
     return "shapes" if isinstance(content, dict) and "shapes" in content else ""
 
 
-def _of_images(path: Path) -> list[Source]:
+def _of_images(path: Path) -> list[AnnotationSource]:
     """Text files or label images with the images, in the folder or in one beside it."""
     images = next((path / name for name in OF_IMAGES if (path / name).is_dir()), None)
     labels = path / "labels"
@@ -273,7 +276,7 @@ def _of_images(path: Path) -> list[Source]:
     return []
 
 
-def _yolo(path: Path, images: Path, labels: Path) -> Source:
+def _yolo(path: Path, images: Path, labels: Path) -> AnnotationSource:
     classes = next(
         (
             file
@@ -283,7 +286,9 @@ def _yolo(path: Path, images: Path, labels: Path) -> Source:
         ),
         None,
     )
-    return Source("YOLO", path, reader=lambda data: yolo.read_folder(data, images, labels, classes))
+    return AnnotationSource(
+        "YOLO", path, reader=lambda data: yolo.read_folder(data, images, labels, classes)
+    )
 
 
 def _has_text(folder: Path) -> bool:
@@ -297,7 +302,7 @@ def _begins_with_number(file: Path) -> bool:
     return len(words) > yolo.BOX and words[0].isdigit()
 
 
-def _masks(path: Path, images: Path, masks: Path) -> list[Source]:
+def _masks(path: Path, images: Path, masks: Path) -> list[AnnotationSource]:
     pictures = below(images)
     stems = {_plain(file.stem): file for file in below(masks)}
     pairs = [(image, stems[image.stem]) for image in pictures if image.stem in stems]
@@ -310,17 +315,17 @@ def _masks(path: Path, images: Path, masks: Path) -> list[Source]:
     return []
 
 
-def _labelled(path, pairs, table, objects, without: int) -> Source:
+def _labelled(path, pairs, table, objects, without: int) -> AnnotationSource:
     def reader(data: Dataset) -> None:
         label_images.read_labels(data, pairs, table, objects)
         if without:
             data.remarks.append(f"{path}: {without} images have no label image: left out")
 
-    return Source("masks", path, reader=reader)
+    return AnnotationSource("masks", path, reader=reader)
 
 
-def _objects(path: Path, grouped, pictures: list[Path]) -> Source:
-    return Source(
+def _objects(path: Path, grouped, pictures: list[Path]) -> AnnotationSource:
+    return AnnotationSource(
         "masks", path, reader=lambda data: label_images.read_objects(data, grouped, pictures)
     )
 
@@ -332,7 +337,7 @@ def _plain(stem: str) -> str:
     return stem
 
 
-def _beside(path: Path) -> list[Source]:
+def _beside(path: Path) -> list[AnnotationSource]:
     """``a.jpg`` with ``a_mask.png`` in one folder, as Roboflow writes them."""
     held = {file.name: file for file in sorted(path.iterdir()) if is_image(file.name)}
     pairs = [

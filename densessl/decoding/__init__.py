@@ -6,12 +6,12 @@ business: they are read exactly as they are.
 
 from .decoder import MAX_PIXELS, Picture, UnreadableImage, decode, require_decodable, size_of
 from .files import SUFFIXES, describe_left_out, is_image, opened, reasons, unlimited
-from .ranges import Found, Range, describe, find_range, parse, sample
+from .ranges import FoundRange, Range, describe, find_range, parse, sample
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
-    "Found",
+    "FoundRange",
     "Picture",
     "Range",
     "UnreadableImage",

@@ -23,7 +23,7 @@ DIGITS = 4  # of a range of floats
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRange:
     """What a sample says: the range, and the least and greatest value of its ``files`` files."""
 
     range: Range
@@ -73,7 +73,7 @@ def sample(count: int, name: Callable[[int], str]) -> list[int]:
     return [may[part * len(may) // SAMPLED] for part in range(SAMPLED)]
 
 
-def find_range(files: Sequence[File] | Sequence[Callable[[], File]]) -> Found | None:
+def find_range(files: Sequence[File] | Sequence[Callable[[], File]]) -> FoundRange | None:
     """The range of those of the files that are not of 8 bits; None where there is none.
 
     All their values count for the bounds, up to 16384 of each, spread evenly, for the percentiles.
@@ -110,12 +110,12 @@ class Seen:
         self.greatest = max(self.greatest, float(flat.max()))
         self.parts.append(flat[:: -(-len(flat) // VALUES)].astype(np.float64))
 
-    def found(self) -> Found | None:
+    def found(self) -> FoundRange | None:
         """The range by the rule of :func:`automatic`; None where nothing was counted in."""
         if not self.parts:
             return None
         bounds = automatic(np.concatenate(self.parts), self.least, self.greatest, self.floats)
-        return Found(bounds, len(self.parts), self.least, self.greatest)
+        return FoundRange(bounds, len(self.parts), self.least, self.greatest)
 
 
 def automatic(values: np.ndarray, least: float, greatest: float, floats: bool) -> Range:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .rows import Moments, Rows
+from .rows import FeatureRows, Moments
 
 BATCH_NORM_EPSILON = 1e-5  # torch's
 NEVER = -1e4  # the bias of a class without labels: finite in half precision, and when interpolated
@@ -88,7 +88,7 @@ def linear_probe(
     Raises:
         ValueError: no position is labelled; features that are not finite; shapes that do not fit.
     """
-    rows = Rows(features, labels, classes, dtype)
+    rows = FeatureRows(features, labels, classes, dtype)
     moments = Moments(rows)
     present = moments.labelled > 0
     problem = _Problem(rows, moments, present, l2, batch_norm)

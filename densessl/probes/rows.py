@@ -10,7 +10,7 @@ from densessl.core import watchdog
 BLOCK = 2**23  # values of a block that is worked on at a time: 64 MiB in float64
 
 
-class Rows:
+class FeatureRows:
     """Features ``[N, C]`` (or blocks of their rows) with ``labels`` ``[N]`` or ``[N, classes]``.
 
     Raises ValueError for labels of another shape, and for an iterator, which gives its blocks only
@@ -64,7 +64,7 @@ class Moments:
     """Mean and biased variance of each channel, float64 ``[C]``, each row as often as it has
     labels; ``labelled [classes]``: how many there are."""
 
-    def __init__(self, rows: Rows):
+    def __init__(self, rows: FeatureRows):
         self.labelled = rows.labelled
         total, self.mean, squares = 0.0, torch.zeros(()), torch.zeros(())
         for x, y in rows.blocks():

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from .layouts import Layout
+from .layouts import KeyLayout
 from .origin import config_text
 
 OPENMMLAB = {"BarlowTwins": "barlow_twins", "MoCo": "moco_v2", "MoCoV3": "moco_v3"}
@@ -29,7 +29,7 @@ def own_backbone(checkpoint: Any) -> str:
     return found[1] if found else ""
 
 
-def method(checkpoint: dict, facts: dict[str, Any], layout: Layout) -> str:
+def method(checkpoint: dict, facts: dict[str, Any], layout: KeyLayout) -> str:
     """The method's name: the file's own word, else its layout's, else 'unknown'."""
     stated = checkpoint.get("method")
     stated = stated if isinstance(stated, str) else facts.get("method") or layout.method

@@ -13,7 +13,7 @@ from typing import Any
 from densessl.core.errors import InputError
 
 from . import origin
-from .layouts import Layout
+from .layouts import KeyLayout
 from .origin import Origin
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "channel_order": "RGB"}
@@ -38,7 +38,7 @@ ORDERS = ("RGB", "BGR")
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageFacts:
     """``mean``, ``std`` and ``channel_order``, the place of the stride, and who says so.
 
     ``by`` is empty where nobody does, and ImageNet's were taken.
@@ -50,41 +50,41 @@ class Images:
 
 
 def read(
-    checkpoint: dict, facts: dict[str, Any], layout: Layout, found: Origin, notes: list[str]
-) -> Images:
+    checkpoint: dict, facts: dict[str, Any], layout: KeyLayout, found: Origin, notes: list[str]
+) -> ImageFacts:
     """What the file says of its images, or is known of its kind; else ImageNet's.
 
     ``facts``: of our own conversion; ``notes`` gets a line where something had to be assumed.
     """
     if isinstance(checkpoint.get("normalization"), dict):
-        return Images(_checked(IMAGENET | checkpoint["normalization"]), by="the file")
+        return ImageFacts(_checked(IMAGENET | checkpoint["normalization"]), by="the file")
     if facts:
         scaled = {name[6:]: [v / 255 for v in vs] for name, vs in facts["normalization"].items()}
         normal = _checked(IMAGENET | scaled | {"channel_order": facts["channel_order"]})
         by = facts.get("images_by", "the file")
-        return Images(normal, bool(facts.get("stride_in_1x1")), by)
+        return ImageFacts(normal, bool(facts.get("stride_in_1x1")), by)
     for says in (_detectron2s_buffers, _openmmlabs_config, _configurations, _huggingfaces):
         if images := says(checkpoint, layout, found, notes):
             return images
     caffe = next((w for w, _ in found.words if re.search(r"resnet\d+_(caffe|msra)", w.lower())), "")
     if checkpoint.get("__author__") == MODEL_ZOO or layout.names == "caffe2" or caffe:
         notes.append(f"by its name, {caffe}: BGR images, {CAFFES_STRIDE}" if caffe else ZOO_NOTE)
-        return Images(dict(CAFFE), True, "its kind")
+        return ImageFacts(dict(CAFFE), True, "its kind")
     if images := _timms_registry(checkpoint, found):
         return images
     if layout.names == "detector":
         notes.append(DETECTOR_NOTE)
-    return Images(dict(IMAGENET))
+    return ImageFacts(dict(IMAGENET))
 
 
 def given(
-    images: Images,
+    images: ImageFacts,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     channel_order: str | None,
     stride_in_1x1: bool | None,
     notes: list[str],
-) -> Images:
+) -> ImageFacts:
     """The same with what people say (``--mean`` and so on), which counts; ``notes`` says over what.
 
     ``mean`` and ``std`` are of 0–1 or of 0–255 values. Raises InputError for what can be neither.
@@ -118,7 +118,7 @@ def _source_of(by: str, count: int) -> str:
 
 
 def source(by: str) -> str:
-    """Who says how images are normalised (``Images.by``), as it stands behind the numbers."""
+    """Who says how images are normalised (``ImageFacts.by``), as it stands behind the numbers."""
     return f"by {by}" if by else "assumed: the file does not say"
 
 
@@ -132,7 +132,7 @@ def words_of(facts: dict[str, Any]) -> str:
     return f"{text}, {source(facts.get('images_by', 'the file'))}"
 
 
-def words(images: Images) -> str:
+def words(images: ImageFacts) -> str:
     """'RGB, mean 123.675 116.28 103.53, deviation … (of 0-255)', and Caffe's stride."""
     normal = images.normalization
     mean, std = (" ".join(f"{255 * v:.6g}" for v in normal[k]) for k in ("mean", "std"))
@@ -143,7 +143,7 @@ def words(images: Images) -> str:
 # What files say -----------------------------------------------------------------------------------
 
 
-def _detectron2s_buffers(checkpoint: dict, layout: Layout, found: Origin, notes: list[str]):
+def _detectron2s_buffers(checkpoint: dict, layout: KeyLayout, found: Origin, notes: list[str]):
     """``pixel_mean`` and ``pixel_std`` among the tensors: of 0–255, without the channels' order."""
     state: Any = checkpoint
     for key in layout.container:
@@ -161,10 +161,10 @@ def _detectron2s_buffers(checkpoint: dict, layout: Layout, found: Origin, notes:
         "networks; --channel-order and --stride-in-1x1 say otherwise"
     )
     normal = {"mean": [m / unit for m in mean], "std": [s / unit for s in std]}
-    return Images(_checked(normal | {"channel_order": order}), caffe, "the file's pixel_mean")
+    return ImageFacts(_checked(normal | {"channel_order": order}), caffe, "the file's pixel_mean")
 
 
-def _openmmlabs_config(checkpoint: dict, layout: Layout, found: Origin, notes: list[str]):
+def _openmmlabs_config(checkpoint: dict, layout: KeyLayout, found: Origin, notes: list[str]):
     """``img_norm_cfg`` or ``data_preprocessor`` of mmcv's and mmengine's config; its ``style``."""
     text = origin.config_text(checkpoint)
     caffe = bool(re.search(r"\bstyle\s*=\s*'caffe'", text))
@@ -174,26 +174,26 @@ def _openmmlabs_config(checkpoint: dict, layout: Layout, found: Origin, notes: l
         re.search(rf"\b{name}\s*=\s*[\[(]([-\d., ]+)[\])]", settings) for name in ("mean", "std")
     )
     if mean is None or std is None:
-        return Images(dict(CAFFE), True, "the file's config (style 'caffe')") if caffe else None
+        return ImageFacts(dict(CAFFE), True, "the file's config (style 'caffe')") if caffe else None
     rgb = re.search(r"\b(?:to_rgb|bgr_to_rgb)\s*=\s*(True|False)", settings)
     order = "BGR" if rgb and rgb[1] == "False" else "RGB"
     normal = {
         name: [float(value) / 255 for value in re.findall(r"[-\d.]+", each[1])]
         for name, each in (("mean", mean), ("std", std))
     }
-    return Images(_checked(normal | {"channel_order": order}), caffe, "the file's config")
+    return ImageFacts(_checked(normal | {"channel_order": order}), caffe, "the file's config")
 
 
-def _configurations(checkpoint: dict, layout: Layout, found: Origin, notes: list[str]):
+def _configurations(checkpoint: dict, layout: KeyLayout, found: Origin, notes: list[str]):
     """``mean`` and ``std`` of timm's configuration, in the file or in ``config.json`` beside it."""
     for settings, where in found.configurations:
         mean, std = (_numbers(origin.plain(settings.get(name))) for name in ("mean", "std"))
         if mean and std:
-            return Images(_checked(IMAGENET | {"mean": mean, "std": std}), by=where)
+            return ImageFacts(_checked(IMAGENET | {"mean": mean, "std": std}), by=where)
     return None
 
 
-def _huggingfaces(checkpoint: dict, layout: Layout, found: Origin, notes: list[str]):
+def _huggingfaces(checkpoint: dict, layout: KeyLayout, found: Origin, notes: list[str]):
     """``preprocessor_config.json``, and the stride of ``config.json``."""
     if layout.names != "huggingface":
         return None
@@ -202,8 +202,8 @@ def _huggingfaces(checkpoint: dict, layout: Layout, found: Origin, notes: list[s
     stride = bool(found.beside.get("config.json", {}).get("downsample_in_bottleneck"))
     if mean and std:
         normal = _checked(IMAGENET | {"mean": mean, "std": std})
-        return Images(normal, stride, "preprocessor_config.json")
-    return Images(dict(IMAGENET), stride)
+        return ImageFacts(normal, stride, "preprocessor_config.json")
+    return ImageFacts(dict(IMAGENET), stride)
 
 
 def _timms_registry(checkpoint: dict, found: Origin):
@@ -227,7 +227,7 @@ def _timms_registry(checkpoint: dict, found: Origin):
             continue
         if settings is not None:
             normal = {"mean": list(settings.mean), "std": list(settings.std)}
-            return Images(_checked(IMAGENET | normal), by=f"timm, of {name} ({where})")
+            return ImageFacts(_checked(IMAGENET | normal), by=f"timm, of {name} ({where})")
     return None
 
 

@@ -14,7 +14,7 @@ BRANCHES = (("query", "online", "student"), ("key", "target", "teacher", "ema"))
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyLayout:
     """One way in which a repository writes its checkpoints (prefix and patterns: unwrapped)."""
 
     name: str
@@ -71,17 +71,19 @@ RESIM_C4: dict = {
 }
 QUERY = {"copy": "encoder_q.0.", **_key("encoder_k.0.")}  # its two names in OpenSelfSup
 LAYOUTS = [  # tried in this order
-    Layout(
+    KeyLayout(
         "densessl", "densessl pretrain", container=("backbone",), marks=("method", "normalization")
     ),
-    Layout(
+    KeyLayout(
         "detectron2", "densessl convert", container=MODEL, marks=("densessl",), names="detectron2"
     ),
     # FAIR's, Microsoft's and others' own repositories
-    Layout("pixpro", "PixPro", "encoder.", "pixpro", container=MODEL, **_key("encoder_k.", MODEL)),
-    Layout("vicregl", "VICRegL, training", "backbone.", "vicregl", r"maps_projector\..+", MODEL),
-    Layout("vicreg", "VICReg, training", "backbone.", "vicreg", r"projector\.0\.bias", MODEL),
-    Layout(
+    KeyLayout(
+        "pixpro", "PixPro", "encoder.", "pixpro", container=MODEL, **_key("encoder_k.", MODEL)
+    ),
+    KeyLayout("vicregl", "VICRegL, training", "backbone.", "vicregl", r"maps_projector\..+", MODEL),
+    KeyLayout("vicreg", "VICReg, training", "backbone.", "vicreg", r"projector\.0\.bias", MODEL),
+    KeyLayout(
         "barlow_twins",
         "Barlow Twins, training",
         "backbone.",
@@ -89,10 +91,10 @@ LAYOUTS = [  # tried in this order
         r"bn\.running_mean",
         MODEL,
     ),
-    Layout(
+    KeyLayout(
         "setsim", "SetSim", "encoder_q.0.", "setsim", NECK + r"0\.weight", **_key("encoder_k.0.")
     ),
-    Layout(
+    KeyLayout(
         "resim_fpn",
         "ReSim with an FPN",
         "encoder_q.",
@@ -100,8 +102,8 @@ LAYOUTS = [  # tried in this order
         r"encoder_q\.fpn_lateral5\.(0\.)?weight",
         **_key("encoder_k."),
     ),
-    Layout("resim_c4", "ReSim-C4", "encoder_q.", "resim_c4", **RESIM_C4, **_key("encoder_k.")),
-    Layout(
+    KeyLayout("resim_c4", "ReSim-C4", "encoder_q.", "resim_c4", **RESIM_C4, **_key("encoder_k.")),
+    KeyLayout(
         "moco_v1",
         "MoCo-v1",
         "encoder_q.",
@@ -109,7 +111,7 @@ LAYOUTS = [  # tried in this order
         r"encoder_q\.fc\.weight",
         **_key("encoder_k."),
     ),
-    Layout(
+    KeyLayout(
         "moco_v2",
         "MoCo-v2",
         "encoder_q.",
@@ -117,7 +119,7 @@ LAYOUTS = [  # tried in this order
         alike="ReSim-C4's (--from resim_c4)",
         **_key("encoder_k."),
     ),
-    Layout(
+    KeyLayout(
         "moco_v3",
         "MoCo-v3",
         "base_encoder.",
@@ -125,7 +127,7 @@ LAYOUTS = [  # tried in this order
         not_backbone=HEADS,
         **_key("momentum_encoder."),
     ),
-    Layout(
+    KeyLayout(
         "solo_learn_encoder",
         "solo-learn, older",
         "encoder.",
@@ -133,9 +135,9 @@ LAYOUTS = [  # tried in this order
         marks=LIGHTNING,
         **_target("momentum_encoder."),
     ),
-    Layout("simsiam", "SimSiam", "encoder.", "simsiam"),
+    KeyLayout("simsiam", "SimSiam", "encoder.", "simsiam"),
     # OpenSelfSup and MMSelfSup: the query encoder has two names before 1.0
-    Layout(
+    KeyLayout(
         "densecl",
         "DenseCL, training",
         "backbone.",
@@ -144,7 +146,7 @@ LAYOUTS = [  # tried in this order
         alike="HoughCL's (--method houghcl)",
         **QUERY,
     ),
-    Layout(
+    KeyLayout(
         "moco_v2_openselfsup",
         "OpenSelfSup's MoCo-v2",
         "backbone.",
@@ -152,7 +154,7 @@ LAYOUTS = [  # tried in this order
         NECK + r"mlp\.0\.weight",
         **QUERY,
     ),
-    Layout(
+    KeyLayout(
         "byol_openselfsup",
         "OpenSelfSup's BYOL",
         "backbone.",
@@ -161,7 +163,7 @@ LAYOUTS = [  # tried in this order
         copy="online_net.0.",
         **_target("target_net.0."),
     ),
-    Layout(
+    KeyLayout(
         "densecl_mmselfsup",
         "MMSelfSup's DenseCL",
         "backbone.",
@@ -169,7 +171,7 @@ LAYOUTS = [  # tried in this order
         "queue2",
         **_key("encoder_k.module.0."),
     ),
-    Layout(
+    KeyLayout(
         "moco_mmselfsup",
         "MMSelfSup's MoCo",
         "backbone.",
@@ -177,7 +179,7 @@ LAYOUTS = [  # tried in this order
         r"encoder_k\.module\.0\.conv1\.weight",
         **_key("encoder_k.module.0."),
     ),
-    Layout(
+    KeyLayout(
         "byol_mmselfsup",
         "MMSelfSup's BYOL",
         "backbone.",
@@ -186,8 +188,8 @@ LAYOUTS = [  # tried in this order
         **_target("target_net.module.0."),
     ),
     # Teacher and student side by side
-    Layout("scfs", "SCFS", "backbone.model.", "scfs", **_teacher("backbone.model.")),
-    Layout(
+    KeyLayout("scfs", "SCFS", "backbone.model.", "scfs", **_teacher("backbone.model.")),
+    KeyLayout(
         "dino_vit",
         "DINO with a ViT, training",
         "backbone.",
@@ -195,16 +197,16 @@ LAYOUTS = [  # tried in this order
         r"backbone\.cls_token",
         **_teacher("backbone."),
     ),
-    Layout("dino", "DINO, training", "backbone.", "dino", **_teacher("backbone.")),
-    Layout("swav", "SwAV, training", method="swav", **SWAV),
-    Layout("swav_released", "SwAV, released", method="swav", container=(), **SWAV),
-    Layout("densecl_released", "DenseCL, released", method="densecl", author="DenseCL"),
+    KeyLayout("dino", "DINO, training", "backbone.", "dino", **_teacher("backbone.")),
+    KeyLayout("swav", "SwAV, training", method="swav", **SWAV),
+    KeyLayout("swav_released", "SwAV, released", method="swav", container=(), **SWAV),
+    KeyLayout("densecl_released", "DenseCL, released", method="densecl", author="DenseCL"),
     # VISSL
-    Layout("vissl", "VISSL, training", "_feature_blocks.", container=TRUNK),
-    Layout("vissl_model", "VISSL, a model", "_feature_blocks.", container=("model_state_dict",)),
-    Layout("vissl_trunk", "VISSL, a trunk", "_feature_blocks.", container=()),
+    KeyLayout("vissl", "VISSL, training", "_feature_blocks.", container=TRUNK),
+    KeyLayout("vissl_model", "VISSL, a model", "_feature_blocks.", container=("model_state_dict",)),
+    KeyLayout("vissl_trunk", "VISSL, a trunk", "_feature_blocks.", container=()),
     # solo-learn and lightly: modules of Lightning
-    Layout(
+    KeyLayout(
         "solo_learn",
         "solo-learn",
         "backbone.",
@@ -212,7 +214,7 @@ LAYOUTS = [  # tried in this order
         marks=LIGHTNING,
         **_target("momentum_backbone."),
     ),
-    Layout(
+    KeyLayout(
         "lightly_moco",
         "lightly's MoCo",
         "query_backbone.",
@@ -220,7 +222,7 @@ LAYOUTS = [  # tried in this order
         r"query_backbone\..+",
         **_key("backbone."),
     ),
-    Layout(
+    KeyLayout(
         "lightly_dino",
         "lightly's DINO",
         "teacher_backbone.",
@@ -228,7 +230,7 @@ LAYOUTS = [  # tried in this order
         r"student_backbone\..+",
         **_student("student_backbone."),
     ),
-    Layout(
+    KeyLayout(
         "lightly_dino_benchmark",
         "lightly's DINO, benchmark",
         "backbone.",
@@ -236,7 +238,7 @@ LAYOUTS = [  # tried in this order
         r"student_backbone\..+",
         **_student("student_backbone."),
     ),
-    Layout(
+    KeyLayout(
         "lightly_byol_benchmark",
         "lightly's BYOL, benchmark",
         "backbone.",
@@ -244,30 +246,36 @@ LAYOUTS = [  # tried in this order
         r"teacher_backbone\..+",
         **_target("teacher_backbone."),
     ),
-    Layout(
+    KeyLayout(
         "lightly_momentum",
         "lightly, a momentum method",
         "backbone.",
         tell=r"backbone_momentum\..+",
         **_key("backbone_momentum."),
     ),
-    Layout("backbone", "lightly, MMSelfSup, mmpretrain and others", "backbone."),
-    Layout("backbone_bare", "a module with a backbone, its state dict", "backbone.", container=()),
+    KeyLayout("backbone", "lightly, MMSelfSup, mmpretrain and others", "backbone."),
+    KeyLayout(
+        "backbone_bare", "a module with a backbone, its state dict", "backbone.", container=()
+    ),
     # A network of its own, in a training file or alone
-    Layout(
+    KeyLayout(
         "state_dict",
         "torchvision's or timm's names in a training file",
         not_backbone=HEADS,
         branch="online",
         other=("ema", ("state_dict_ema",), ""),
     ),
-    Layout(
+    KeyLayout(
         "model", "torchvision's or timm's names under 'model'", container=MODEL, not_backbone=HEADS
     ),
-    Layout("detectron2_model", "Detectron2's zoo and training", container=MODEL, names="detector"),
+    KeyLayout(
+        "detectron2_model", "Detectron2's zoo and training", container=MODEL, names="detector"
+    ),
     # Caffe2's names: Detectron's and Detectron2's zoos, MSRA's R-50.pkl among them
     *(
-        Layout(name, "Detectron's zoos", "", None, "res2_0_branch2a_w", container, names="caffe2")
+        KeyLayout(
+            name, "Detectron's zoos", "", None, "res2_0_branch2a_w", container, names="caffe2"
+        )
         for name, container in (
             ("caffe2", ()),
             ("caffe2_blobs", ("blobs",)),
@@ -276,7 +284,7 @@ LAYOUTS = [  # tried in this order
     ),
     # transformers: a classifier, a backbone alone, and both in a training file
     *(
-        Layout(
+        KeyLayout(
             name,
             "Hugging Face's ResNet",
             prefix,
@@ -291,14 +299,14 @@ LAYOUTS = [  # tried in this order
             ("huggingface_state_dict", STATE, "resnet."),
         )
     ),
-    Layout(
+    KeyLayout(
         "timm",
         "timm's ViTs, DINO's released ViTs",
         tell=r"blocks\.0\.attn\.qkv\.weight",
         container=(),
         not_backbone=HEADS,
     ),
-    Layout(
+    KeyLayout(
         "torchvision",
         "torchvision's and timm's models; DINO's, VICReg's, Barlow Twins' released",
         container=(),

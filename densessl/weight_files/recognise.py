@@ -11,8 +11,8 @@ from . import facts as facts_of
 from . import images as images_of
 from . import keys, origin, reading, renaming, vit
 from .complete import complete, plain
-from .images import Images
-from .layouts import BRANCHES, BY_NAME, HEADS, LAYOUTS, WRAPPER, Layout
+from .images import ImageFacts
+from .layouts import BRANCHES, BY_NAME, HEADS, LAYOUTS, WRAPPER, KeyLayout
 from .unknown import explain, networks_in
 
 
@@ -29,7 +29,7 @@ class Source:
     fpn: dict[str, Any]  # Detectron2's name -> tensor; empty without an FPN
     counters_added: int  # num_batches_tracked that the file lacked, set to 0
     method: str
-    images: Images  # how they are normalised, and where the network has its stride
+    images: ImageFacts  # how they are normalised, and where the network has its stride
     pretrain: dict[str, Any] = field(default_factory=dict)
     branch: str = ""  # which of the file's two networks this is; empty where there is one
     other: str = ""  # the branch that was not taken
@@ -113,17 +113,17 @@ def recognise(
     raise InputError(explain(checkpoint, where, "" if name == "auto" else name))
 
 
-def named(name: str) -> Layout:
+def named(name: str) -> KeyLayout:
     """The layout of that name, or the one that 'CONTAINER:PREFIX' describes."""
     if ":" not in name:
         return BY_NAME[name]
     container, prefix = name.split(":", 1)
     keys_to_it = tuple(container.split("/")) if container else ()
     prefix = renaming.without_inserted(prefix)
-    return Layout(name, "named by --from", prefix, container=keys_to_it, not_backbone=HEADS)
+    return KeyLayout(name, "named by --from", prefix, container=keys_to_it, not_backbone=HEADS)
 
 
-def _held(checkpoint: Any, layout: Layout, forced: bool) -> dict[str, Any] | None:
+def _held(checkpoint: Any, layout: KeyLayout, forced: bool) -> dict[str, Any] | None:
     """The container's tensors by their unwrapped names; None when the file is not like it."""
     if not isinstance(checkpoint, dict) or any(mark not in checkpoint for mark in layout.marks):
         return None
@@ -149,7 +149,7 @@ def _has_key(held: dict[str, Any], pattern: str) -> bool:
     return not pattern or any(re.fullmatch(pattern, name) for name in held)
 
 
-def _after_prefix(held: dict[str, Any], layout: Layout) -> dict[str, Any]:
+def _after_prefix(held: dict[str, Any], layout: KeyLayout) -> dict[str, Any]:
     """What follows the prefix and is not known to be left behind, under the names of a Source."""
     start = len(layout.prefix)
     state = {name[start:]: t for name, t in held.items() if name.startswith(layout.prefix)}
@@ -163,7 +163,7 @@ def _has_network(state: dict[str, Any]) -> bool:
     return vit.is_vit(state) or ("conv1.weight" in state and "layer1.0.conv1.weight" in state)
 
 
-def _check_copy(held: dict, layout: Layout, where: str) -> None:
+def _check_copy(held: dict, layout: KeyLayout, where: str) -> None:
     """Two names of one tensor: files in which they differ were changed after the training."""
     import torch
 
@@ -184,7 +184,7 @@ def _check_copy(held: dict, layout: Layout, where: str) -> None:
 
 def _source(
     checkpoint: dict,
-    layout: Layout,
+    layout: KeyLayout,
     found: origin.Origin,
     branch: str | None,
     where: str,
@@ -232,7 +232,7 @@ def _source(
     )
 
 
-def _other(layout: Layout) -> Layout | None:
+def _other(layout: KeyLayout) -> KeyLayout | None:
     if layout.other is None:
         return None
     branch, container, prefix = layout.other
@@ -240,8 +240,8 @@ def _other(layout: Layout) -> Layout | None:
 
 
 def _chosen(
-    checkpoint: dict, ours: Layout, theirs: Layout | None, branch: str, where: str
-) -> tuple[Layout, Layout | None]:
+    checkpoint: dict, ours: KeyLayout, theirs: KeyLayout | None, branch: str, where: str
+) -> tuple[KeyLayout, KeyLayout | None]:
     """The layout of the branch that was asked for, and the other one."""
     known = [name for side in BRANCHES for name in side]
     if branch not in known:
@@ -258,7 +258,7 @@ def _chosen(
     return (ours, theirs) if ours.branch in side else (theirs, ours)
 
 
-def _place(checkpoint: dict, layout: Layout) -> str:
+def _place(checkpoint: dict, layout: KeyLayout) -> str:
     """Where a layout's backbone lies in the file, by the file's own names."""
     state: Any = checkpoint
     for key in layout.container:
@@ -267,7 +267,7 @@ def _place(checkpoint: dict, layout: Layout) -> str:
     return f"{'/'.join(layout.container)}:{wrapper}{layout.prefix}"
 
 
-def _left_behind(held: dict[str, Any], layout: Layout) -> dict[str, int]:
+def _left_behind(held: dict[str, Any], layout: KeyLayout) -> dict[str, int]:
     """How many tensors lie beside the backbone, by the first part of their names."""
     left: dict[str, int] = {}
     for name in held:

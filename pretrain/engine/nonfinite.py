@@ -8,7 +8,7 @@ from densessl.core.errors import InputError
 from densessl.core.lines import Lines
 from densessl.core.names import one_line, to_line
 
-from .step import Outcome
+from .step import StepOutcome
 
 logger = logging.getLogger("densessl")
 
@@ -41,7 +41,7 @@ class Patience:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
-    def count(self, step: int, outcome: Outcome) -> None:
+    def count(self, step: int, outcome: StepOutcome) -> None:
         """Take note of a step; raises InputError naming step and batch when it was one too many."""
         if outcome.applied:
             self.in_a_row = 0

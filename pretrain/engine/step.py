@@ -16,7 +16,7 @@ AMP = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
-class Outcome:
+class StepOutcome:
     """What a step gave: its named values as numbers, and whether it changed the model."""
 
     values: dict[str, float]
@@ -67,7 +67,7 @@ class Stepper:
         lr: float,
         peak: float | None = None,
         weight_decay: float | None = None,
-    ) -> Outcome:
+    ) -> StepOutcome:
         """One step at learning rate ``lr``; every process must call this in step.
 
         Groups with ``fixed_lr`` run at ``peak`` (default: at ``lr`` like the others); those that
@@ -91,7 +91,7 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             overflow = self.scaler.get_scale() > 1 and not distributed.any_rank(loss_bad)
             self.scaler.update()
-            return Outcome(values, applied=False, overflow=overflow)
+            return StepOutcome(values, applied=False, overflow=overflow)
         if self.clip_each:
             clip_each_(self.parameters, self.clip_each)
         self.method.after_backward(step)
@@ -99,7 +99,7 @@ class Stepper:
         self.scaler.update()
         self.method.after_step(step)
         self.method.before_step(step + 1)
-        return Outcome(values, applied=True, overflow=False)
+        return StepOutcome(values, applied=True, overflow=False)
 
     def _autocast(self):
         if self.dtype is None:

@@ -44,7 +44,7 @@ from .placement import check_compiler, check_disk, distribute
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
 from .step import Stepper
 from .unreadable import Unreadable, gathered
-from .watch import Watch
+from .watch import RunWatch
 
 logger = logging.getLogger("densessl")
 
@@ -69,7 +69,7 @@ def train(
         folder = Path(cfg.OUTPUT_DIR)
         resume.check_writable(folder)
         log.setup(rank=distributed.rank())
-        run = Run(cfg, folder, device, change)
+        run = PretrainRun(cfg, folder, device, change)
         limit = watchdog.Limit(cfg.STALL_TIMEOUT, "STALL_TIMEOUT", folder / "log.txt")
         together = watchdog.watched(limit, distributed.peers())
         with Stops(speaks=distributed.is_main()) as stops, together:
@@ -113,7 +113,7 @@ class OnCPU:
         return self._copies[which]
 
 
-class Run:
+class PretrainRun:
     """One run of pretraining in ``folder``, new or found there."""
 
     def __init__(
@@ -234,7 +234,7 @@ class Run:
             self.facts["changes"] = self.changes
         if self.bounds:
             self.facts["range"] = list(self.bounds)
-        self.watch = Watch(cfg, self.epoch, self.total, self.device, self.bounds)
+        self.watch = RunWatch(cfg, self.epoch, self.total, self.device, self.bounds)
 
     def build_model(self, anew: bool) -> None:
         """The method (a run that begins ``anew`` starts from BACKBONE.WEIGHTS), the optimizer."""

@@ -13,10 +13,10 @@ from ..methods.base import Method
 from .collapse import Collapse
 from .online_knn import OnlineKNN
 from .online_probe import OnlineProbe
-from .step import Outcome
+from .step import StepOutcome
 
 
-class Watch:
+class RunWatch:
     """Looks on, and changes no number of the run.
 
     ``epoch``: steps of one; ``total``: of the run; ``bounds``: its range of values that are not of
@@ -48,7 +48,7 @@ class Watch:
                 values |= each.controls(state, values)
         return values
 
-    def step(self, iteration: int, outcome: Outcome, method: Method) -> dict[str, float]:
+    def step(self, iteration: int, outcome: StepOutcome, method: Method) -> dict[str, float]:
         """Look at a step, ``iteration`` steps being done; the online measures that are due."""
         if outcome.applied:
             self.collapse.count(iteration, outcome.values)

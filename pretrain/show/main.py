@@ -200,14 +200,14 @@ def _require_readable(image: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
+class PictureJob:
     """An image, and the picture that it goes into."""
 
     image: Path
     out: Path
 
 
-def _jobs(images: list[Path], args) -> list[Job]:
+def _jobs(images: list[Path], args) -> list[PictureJob]:
     """Every image with its picture: its stem, numbered where another image has it already."""
     folder = Path(args.output)
     if args.sheet and len(images) > SHEET_ROWS:
@@ -215,7 +215,7 @@ def _jobs(images: list[Path], args) -> list[Job]:
             f"--sheet of {len(images)} images; a sheet has at most {SHEET_ROWS} rows: give fewer "
             f"images, or a folder with --limit {SHEET_ROWS}"
         )
-    jobs: list[Job] = []
+    jobs: list[PictureJob] = []
     for number, image in enumerate(images):
         taken = {job.out.name for job in jobs}
         stem = SHEET if args.sheet else image.stem
@@ -223,7 +223,7 @@ def _jobs(images: list[Path], args) -> list[Job]:
         while name in taken and not args.sheet:
             stem = f"{stem}_{number}"
             name = f"{stem}.{args.format}"
-        jobs.append(Job(image, folder / name))
+        jobs.append(PictureJob(image, folder / name))
     sources = {image.resolve() for image in images} | {Path(args.checkpoint).resolve()}
     for job in jobs:
         if job.out.resolve() in sources:

@@ -13,7 +13,7 @@ from densessl.d2_transfer.classification.folders import read_folders
 from densessl.d2_transfer.classification.images import Images
 
 from . import linking
-from .model import Protocol, Reads, Timing
+from .model import PlannedProtocol, Reads, Timing
 
 FOLDER = "classes"  # of links to both folders, below data/ in the study's
 STEPS = {"cpu": (400, 200, 100), "cuda": (5000, 2500, 1250)}  # of the classifier, by effort
@@ -44,7 +44,7 @@ class Classes:
     def classes_of(self) -> list[tuple[int, ...]]:
         return [(int(label),) for label in self.train.labels]
 
-    def protocols(self, network: str, cuda: bool, effort: int = 0) -> tuple[Protocol, ...]:
+    def protocols(self, network: str, cuda: bool, effort: int = 0) -> tuple[PlannedProtocol, ...]:
         """Linear classifiers at several rates, of which the best counts, as in papers."""
         kind = "cuda" if cuda else "cpu"
         options = {
@@ -59,16 +59,16 @@ class Classes:
             side = max(min(int(self.side), LARGEST) // STRIDE * STRIDE, STRIDE)
             options |= {"INPUT.SIZE": str(side), "INPUT.RESIZE": str(side * 8 // 7)}
             options |= {"TEST.IMS_PER_BATCH": "64", "DATALOADER.NUM_WORKERS": "0"}
-        return (Protocol("linear", "dino", "linear/top1_best_lr", options),)
+        return (PlannedProtocol("linear", "dino", "linear/top1_best_lr", options),)
 
     def trial_seconds(self, network: str, cuda: bool) -> Timing:
         from ..jobs import resolved
-        from .speeds import Classifier
+        from .speeds import TimedClassifier
 
         (protocol,) = self.protocols(network, cuda)
         words = [word for pair in protocol.options.items() for word in pair]
         cfg = resolved(protocol.name, protocol.variant, words, gpus=int(cuda)).cfg
-        image = Classifier(cfg, self.train).image
+        image = TimedClassifier(cfg, self.train).image
         steps, batch = STEPS["cuda" if cuda else "cpu"], cfg.SOLVER.IMS_PER_BATCH
         return (
             lambda effort, images: (steps[effort] * batch + len(self.val)) * image,

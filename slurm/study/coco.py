@@ -14,7 +14,7 @@ from densessl.core.errors import InputError
 from densessl.core.files import decode, write_json
 from densessl.d2_transfer.datasets import custom
 
-from .model import Protocol, Reads, Timing
+from .model import PlannedProtocol, Reads, Timing
 
 PROTOCOLS = {"det": ("custom_det", "bbox/AP"), "mask": ("custom_mask", "segm/AP")}
 JSON = "annotations.json"
@@ -54,7 +54,7 @@ class Coco:
                 found[each["image_id"]].add(numbers[each["category_id"]])
         return [tuple(sorted(labels)) for labels in found.values()]
 
-    def protocols(self, network: str, cuda: bool, effort: int = 0) -> tuple[Protocol, ...]:
+    def protocols(self, network: str, cuda: bool, effort: int = 0) -> tuple[PlannedProtocol, ...]:
         """A detector on that network, of the protocol's schedule or a part of it."""
         name, metric = PROTOCOLS[self.task]
         if network not in RESNETS:
@@ -73,7 +73,7 @@ class Coco:
             }
         if not cuda:
             options["DATALOADER.NUM_WORKERS"] = "0"
-        return (Protocol(name, "", metric, options),)
+        return (PlannedProtocol(name, "", metric, options),)
 
     def trial_seconds(self, network: str, cuda: bool) -> Timing:
         from ..jobs import resolved

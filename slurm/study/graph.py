@@ -19,7 +19,7 @@ from . import linking
 from .classes import Classes
 from .coco import Coco
 from .draws import Share
-from .model import GIVEN, PRETRAINED, Arm, Plan, Protocol
+from .model import GIVEN, PRETRAINED, Arm, Plan, PlannedProtocol
 from .segmentation import Segmentation
 
 Data = Classes | Coco | Segmentation
@@ -27,7 +27,7 @@ DETERMINISTIC = ("custom_semseg",)  # protocols in which of given weights nothin
 
 
 @dataclass(frozen=True)
-class Machines:
+class StudyMachines:
     """What trains: on each of ``nodes`` so many GPUs (0: the CPU). ``local``: this machine."""
 
     nodes: int = 1
@@ -48,7 +48,7 @@ def measured(folder: Path, arm: str) -> Path:
 class Graph:
     """The jobs of ``plan`` on ``data`` in ``folder``; what a subset needs is written first."""
 
-    def __init__(self, plan: Plan, data: Data, folder: Path, machines: Machines):
+    def __init__(self, plan: Plan, data: Data, folder: Path, machines: StudyMachines):
         self.plan, self.data, self.folder, self.machines = plan, data, folder, machines
         self._own: dict[tuple, object] = {}
 
@@ -92,7 +92,7 @@ class Graph:
                     continue  # nothing in it is random: it would be the same number
                 yield self._trial(arm, seed, protocol, share)
 
-    def _trial(self, arm: Arm, seed: int, protocol: Protocol, share: Share) -> Job:
+    def _trial(self, arm: Arm, seed: int, protocol: PlannedProtocol, share: Share) -> Job:
         start, needs = arm.weights or arm.name, tuple[str, ...]()
         if arm.kind == PRETRAINED:
             job = self.pretrainings(arm)[seed]
@@ -124,7 +124,7 @@ class Graph:
         )
         return trial
 
-    def trial_folder(self, arm: Arm, seed: int, protocol: Protocol, share: Share) -> Path:
+    def trial_folder(self, arm: Arm, seed: int, protocol: PlannedProtocol, share: Share) -> Path:
         """Where the trial's records go."""
         return self.folder / "results" / protocol.folder / share.name / arm.name / str(seed)
 

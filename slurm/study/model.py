@@ -30,7 +30,7 @@ class Reads:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class PlannedProtocol:
     """What every arm is measured with; ``options`` are those of ``densessl transfer``."""
 
     name: str
@@ -79,7 +79,7 @@ class Plan:
     train: str
     val: str
     network: str
-    protocols: tuple[Protocol, ...]
+    protocols: tuple[PlannedProtocol, ...]
     arms: tuple[Arm, ...]
     labels: tuple[Share, ...]
     seeds: int
@@ -110,7 +110,7 @@ def read(folder: Path) -> Plan | None:
     try:
         if values["schema"] != SCHEMA:
             raise InputError(f"{file}: schema is {values['schema']}; this DenseSSL reads {SCHEMA}")
-        parts = {"protocols": Protocol, "arms": Arm, "labels": Share}
+        parts = {"protocols": PlannedProtocol, "arms": Arm, "labels": Share}
         for key, kind in parts.items():
             values[key] = tuple(kind(**_tuples(each)) for each in values[key])
         values["left_out"] = tuple(values["left_out"])

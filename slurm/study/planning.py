@@ -13,7 +13,7 @@ from fvcore.common.config import CfgNode
 from densessl.core.errors import InputError, unknown
 from densessl.d2_transfer.option_rules import BACKBONES
 from densessl.pretrain.advise import look, machine_of
-from densessl.pretrain.advise_model import Images, Machine
+from densessl.pretrain.advise_model import ImageStats, Machine
 from densessl.pretrain.advise_rules import FEWEST
 from densessl.pretrain.images_argument import data_of
 from densessl.pretrain.views import ImageSource, build_source
@@ -22,7 +22,7 @@ from ..jobs import RANDOM_STARTS as CONTROLS
 from ..pipeline import NAME
 from . import draws, recipe
 from .budget import Costs, Fitting, Offer
-from .graph import Data, Machines
+from .graph import Data, StudyMachines
 from .model import GIVEN, PRETRAINED, RANDOM, Arm, Plan, parse_duration, unique
 from .recipe import Recipe
 
@@ -49,7 +49,9 @@ DECIDES = (
 class Planner:
     """What the command asks for, checked; :meth:`plan` measures, and fits it into the budget."""
 
-    def __init__(self, args: Namespace, folder: Path, data: Data, machines: Machines, command: str):
+    def __init__(
+        self, args: Namespace, folder: Path, data: Data, machines: StudyMachines, command: str
+    ):
         self.args, self.folder, self.data = args, folder, data
         self.machines, self.command = machines, command
         self.budget = parse_duration(args.budget, "--budget") if args.budget else None
@@ -60,7 +62,7 @@ class Planner:
                 f"--images: {self.source.where} has {len(self.source)} images; "
                 f"{FEWEST} or more are needed"
             )
-        self.images: Images = look(self.source)
+        self.images: ImageStats = look(self.source)
         self.machine: Machine = machine_of(machines.gpus * machines.nodes)
         self.network = self._network()
         methods = methods_of(args) or recipe.default_methods(self.images)

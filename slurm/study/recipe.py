@@ -9,7 +9,7 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from densessl.pretrain import config
-from densessl.pretrain.advise_model import Advice, Images, Machine
+from densessl.pretrain.advise_model import Advice, ImageStats, Machine
 from densessl.pretrain.advise_rules import advise, run_steps, starting_config
 
 SHORT = {"simclr": "demo_simclr"}  # of a method: its config for short runs on a CPU
@@ -24,7 +24,7 @@ class Recipe:
 
     method: str
     network: str
-    images: Images
+    images: ImageStats
     machine: Machine
     view: int = 0
 
@@ -81,7 +81,7 @@ def is_dense(cfg: CfgNode) -> bool:
     return cfg.METHOD.NAME not in ("simclr", "moco", "simsiam", "byol", "swav", "dino")
 
 
-def first(method: str, network: str, images: Images, machine: Machine) -> Recipe:
+def first(method: str, network: str, images: ImageStats, machine: Machine) -> Recipe:
     """The recipe to begin with. On a CPU views show a third of the image at its own resolution."""
     start = Recipe(method, network, images, machine)
     if machine.gpus:
@@ -91,12 +91,12 @@ def first(method: str, network: str, images: Images, machine: Machine) -> Recipe
     return Recipe(method, network, images, machine, min(max(third, least), LARGEST))
 
 
-def default_methods(images: Images) -> tuple[str, str]:
+def default_methods(images: ImageStats) -> tuple[str, str]:
     """An image-level method, and the one that ``densessl advise`` begins with."""
     return "simclr", starting_config(images)[0]
 
 
-def default_network(images: Images, machine: Machine) -> str:
+def default_network(images: ImageStats, machine: Machine) -> str:
     return advise(images, machine).cfg.BACKBONE.NAME
 
 

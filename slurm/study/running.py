@@ -16,10 +16,10 @@ from densessl.core.progress import duration
 from ..graph import MARKER
 from ..local import run_local
 from . import classes, coco, model, segmentation
-from .graph import Data, Graph, Machines
+from .graph import Data, Graph, StudyMachines
 from .model import PRETRAINED, Plan
 from .planning import Planner, identity
-from .watch import Watch
+from .watch import BudgetWatch
 
 READERS: dict[str, Callable[[Namespace, Path], Data]] = {
     "semseg": segmentation.read,
@@ -61,7 +61,7 @@ def graph_of(folder: Path) -> Graph:
     """The graph of the study in a folder, for one of its jobs."""
     plan = _read(folder)
     args = Namespace(**plan.told)
-    machines = Machines(gpus=plan.told["gpus"])
+    machines = StudyMachines(gpus=plan.told["gpus"])
     return Graph(plan, READERS[plan.task](args, folder), folder, machines)
 
 
@@ -71,12 +71,12 @@ def _read(folder: Path) -> Plan:
     return plan
 
 
-def _machines(args: Namespace) -> Machines:
+def _machines(args: Namespace) -> StudyMachines:
     if not args.local:
-        return Machines(args.nodes, args.gpus, local=False)
+        return StudyMachines(args.nodes, args.gpus, local=False)
     from ..reproduce import gpus_here
 
-    return Machines(1, min(gpus_here(), args.gpus), local=True)
+    return StudyMachines(1, min(gpus_here(), args.gpus), local=True)
 
 
 def _absolute(word: str | None) -> str | None:
@@ -126,7 +126,7 @@ def run_here(plan: Plan, graph: Graph, folder: Path) -> int:
     """All jobs on this machine, one after the other; what the budget does not hold is left out."""
     log.setup(folder)
     jobs = graph.jobs()
-    run_local(jobs, folder, Watch(jobs, folder).leaves_out)
+    run_local(jobs, folder, BudgetWatch(jobs, folder).leaves_out)
     logger.info("the study's page is %s", shlex.quote(str(folder / "report.html")))
     return 0
 

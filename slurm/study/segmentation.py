@@ -17,7 +17,7 @@ from densessl.d2_transfer.dense_probes.own import OwnData, read_own
 from densessl.probes import pairs
 
 from . import linking
-from .model import Protocol, Reads, Timing
+from .model import PlannedProtocol, Reads, Timing
 
 IMAGES, MASKS = ("images",), ("labels", "masks")
 ANNOTATED = "annot"  # SegNet's tutorial: train and trainannot
@@ -57,7 +57,7 @@ class Segmentation:
         void = pairs.VOID
         return [tuple(int(each) for each in np.unique(mask) if each != void) for mask in masks]
 
-    def protocols(self, network: str, cuda: bool, effort: int = 0) -> tuple[Protocol, ...]:
+    def protocols(self, network: str, cuda: bool, effort: int = 0) -> tuple[PlannedProtocol, ...]:
         """Frozen linear probes; of more ``effort`` of fewer positions, then of smaller images."""
         kind = "cuda" if cuda else "cpu"
         levels = ("res4", "res5") if network.startswith("resnet") else ("last",)
@@ -70,7 +70,7 @@ class Segmentation:
         }
         if not cuda:
             options |= {"LINEAR.STEPS": "100", "DATALOADER.NUM_WORKERS": "0"}
-        return (Protocol("custom_semseg", "linear", "sem_seg/mIoU", options),)
+        return (PlannedProtocol("custom_semseg", "linear", "sem_seg/mIoU", options),)
 
     def trial_seconds(self, network: str, cuda: bool) -> Timing:
         """Of an effort and so many labelled images, and beside that of each network, whose

@@ -99,7 +99,7 @@ class Probe:
         )
 
 
-class Classifier:
+class TimedClassifier:
     """``image``: seconds of an image in a step of ``linear``, and as long in its evaluation."""
 
     def __init__(self, cfg: CfgNode, train: Images):

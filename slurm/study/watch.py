@@ -17,7 +17,7 @@ KEPT = 2  # pretrainings of the first method: of fewer there is no spread
 logger = logging.getLogger("densessl")
 
 
-class Watch:
+class BudgetWatch:
     """``leaves_out(job)``, asked before each: whether the whole would pass the budget with it.
 
     What can be left out are the pretrainings of all methods but the first, and of that one those

@@ -211,3 +211,15 @@ def test_the_picture_of_the_house_is_true():
 
 def test_the_picture_of_pretraining_is_true():
     assert picture(1) == arrows(within_pretrain, lambda name: name is not None)
+
+
+def test_a_class_name_is_one_thing():
+    found: dict[str, list[str]] = {}
+    for module, path in FILES.items():
+        if room(module) == OUTSIDE:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(module)
+    assert len(found) > 300
+    assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}

@@ -15,7 +15,7 @@ from densessl.d2_transfer.classification.accuracy import Counts, likeliest
 from densessl.d2_transfer.classification.data import read
 from densessl.d2_transfer.classification.fit import Diverged, Fit
 from densessl.d2_transfer.classification.loading import Order, TrainingCrops
-from densessl.d2_transfer.classification.models import Classifier, LinearProbe
+from densessl.d2_transfer.classification.models import Classifier, LinearClassifier
 from densessl.d2_transfer.classification.networks import build_backbone
 from densessl.d2_transfer.classification.settings import Schedule, Setting, configured
 from densessl.d2_transfer.stops import stoppable
@@ -43,7 +43,7 @@ def objects(scenes):
 def make(cfg, classes=8, rates=(0.1,), setting=None):
     backbone = build_backbone("resnet18", "", 16, 0)
     if cfg.TASK == "linear":
-        return LinearProbe(backbone, classes, rates, cfg)
+        return LinearClassifier(backbone, classes, rates, cfg)
     return Classifier(backbone, classes, setting or configured(cfg), cfg)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densessl.d2_transfer.launch import Meeting
+from densessl.d2_transfer.launch import Rendezvous
 from densessl.d2_transfer.results import class_of
 
 # The children import this by name, so it lies in a file of its own.
@@ -132,7 +132,7 @@ def write_truth(root) -> None:
 
 def test_two_processes_have_the_numbers_of_one(child, tmp_path):
     write_truth(tmp_path)
-    Meeting().run(child.evaluate, 2, (str(tmp_path),), cuda=False)
+    Rendezvous().run(child.evaluate, 2, (str(tmp_path),), cuda=False)
     child.evaluate(str(tmp_path))
     one, two = (json.loads((tmp_path / f"of_{n}.json").read_text()) for n in (1, 2))
     expected = {

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from densessl.core.errors import InputError, StoppedEarly
-from densessl.d2_transfer.launch import Machines, Meeting
+from densessl.d2_transfer.launch import Machines, Rendezvous
 
 # The children import these by name, so they live in a file of their own.
 
@@ -21,7 +21,7 @@ import torch
 
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.d2_transfer import compat
-from densessl.d2_transfer.launch import Machines, Meeting
+from densessl.d2_transfer.launch import Machines, Rendezvous
 
 compat.setup()
 from detectron2.utils import comm
@@ -80,11 +80,11 @@ def train_until_told(path):
 
 def one_of_several_machines(rank, port, folder):
     """What a machine does with two pieces of work, of which the first decides."""
-    with Meeting(Machines(2, int(rank), "127.0.0.1", int(port))) as meeting:
+    with Rendezvous(Machines(2, int(rank), "127.0.0.1", int(port))) as rendezvous:
         for piece in ("one", "two"):
-            chosen = meeting.agree(piece if meeting.machines.first else "nonsense")
-            meeting.run(train, 1, (f"{folder}/{chosen}.pth",), cuda=False)
-        pathlib.Path(folder, f"last_{rank}").write_text(meeting.agree("end"))
+            chosen = rendezvous.agree(piece if rendezvous.machines.first else "nonsense")
+            rendezvous.run(train, 1, (f"{folder}/{chosen}.pth",), cuda=False)
+        pathlib.Path(folder, f"last_{rank}").write_text(rendezvous.agree("end"))
 
 
 def wait_or_fail(failing):
@@ -95,8 +95,8 @@ def wait_or_fail(failing):
 
 
 def one_fails(rank, port, failing, _):
-    with Meeting(Machines(2, int(rank), "127.0.0.1", int(port))) as meeting:
-        meeting.run(wait_or_fail, 1, (failing,), cuda=False)
+    with Rendezvous(Machines(2, int(rank), "127.0.0.1", int(port))) as rendezvous:
+        rendezvous.run(wait_or_fail, 1, (failing,), cuda=False)
 
 
 if __name__ == "__main__":
@@ -106,7 +106,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 5:
         one_fails(*sys.argv[1:])
     try:
-        Meeting().run(train_until_told, 2, (sys.argv[1],), cuda=False)
+        Rendezvous().run(train_until_told, 2, (sys.argv[1],), cuda=False)
     except StoppedEarly as stopped:
         sys.exit(stopped.exit_code)
 '''
@@ -129,7 +129,7 @@ def children(tmp_path_factory):
 def test_two_processes_average_their_gradients(children, tmp_path):
     import torch
 
-    Meeting().run(children.train, 2, (str(tmp_path / "w.pth"),), cuda=False)
+    Rendezvous().run(children.train, 2, (str(tmp_path / "w.pth"),), cuda=False)
     first, second = torch.load(tmp_path / "w.pth", weights_only=True)
     assert first == second
     torch.manual_seed(0)
@@ -142,12 +142,12 @@ def test_two_processes_average_their_gradients(children, tmp_path):
 def test_an_input_error_in_a_child_is_raised_as_itself(children, tmp_path):
     for refuse in (children.refuse, children.refuse_with_an_error_of_its_own):
         with pytest.raises(InputError, match="bad input in here"):
-            Meeting().run(refuse, 2, ("here",), cuda=False)
+            Rendezvous().run(refuse, 2, ("here",), cuda=False)
 
 
 def test_nobody_is_ended_before_the_slowest_has_saved(children, tmp_path):
     with pytest.raises(StoppedEarly, match="run again"):
-        Meeting().run(children.stop, 2, (str(tmp_path / "state"),), cuda=False)
+        Rendezvous().run(children.stop, 2, (str(tmp_path / "state"),), cuda=False)
     assert (tmp_path / "state").read_text() == "saved"
 
 
@@ -165,7 +165,7 @@ def test_a_signal_to_the_parent_reaches_every_process_and_all_save(children, tmp
 
 def test_one_process_is_a_plain_call():
     seen = []
-    Meeting().run(seen.append, 1, ("x",))
+    Rendezvous().run(seen.append, 1, ("x",))
     assert seen == ["x"]
 
 
@@ -226,5 +226,5 @@ def test_a_port_in_use_is_said():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"no meeting at tcp://127.0.0.1:{port}"):
-            Meeting(Machines(2, 0, "127.0.0.1", port)).__enter__()
+        with pytest.raises(InputError, match=f"no rendezvous at tcp://127.0.0.1:{port}"):
+            Rendezvous(Machines(2, 0, "127.0.0.1", port)).__enter__()

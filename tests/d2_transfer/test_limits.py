@@ -13,7 +13,7 @@ from densessl.d2_transfer.hooks import BoardMetrics, Forgiving, RunMetrics
 from densessl.d2_transfer.limits import check_machine
 from densessl.d2_transfer.results import config_fingerprint
 from densessl.d2_transfer.run import as_dict
-from densessl.d2_transfer.sampling import BatchOrder, training_loader
+from densessl.d2_transfer.sampling import GroupedOrder, training_loader
 
 compat.setup()
 
@@ -58,7 +58,7 @@ def test_a_fifo_among_the_images_is_named_and_not_opened(pipe, workers):
     def read(entry):
         raise AssertionError("it is opened")
 
-    order = BatchOrder(1, 1, seed=0)
+    order = GroupedOrder(1, 1, seed=0)
     with pytest.raises(InputError, match="pipe.jpg.*FIFO"):
         next(iter(training_loader([{"file_name": pipe}], read, order, workers)))
     close_all()
@@ -73,7 +73,7 @@ def wait_for(entry):
 def test_a_read_that_never_returns_is_named(pipe, tmp_path, workers):
     (tmp_path / "image.jpg").write_bytes(b"")
     entry = {"file_name": str(tmp_path / "image.jpg"), "pipe": pipe}
-    batches = iter(training_loader([entry], wait_for, BatchOrder(1, 1, 0), workers, 0.6))
+    batches = iter(training_loader([entry], wait_for, GroupedOrder(1, 1, 0), workers, 0.6))
     with pytest.raises(EnvironmentLacks, match="image.jpg.*DATALOADER.TIMEOUT"):
         next(batches)
     close_all()
@@ -87,7 +87,7 @@ def test_a_stop_ends_the_wait_after_a_while(pipe, tmp_path, monkeypatch):
     (tmp_path / "image.jpg").write_bytes(b"")
     entry = {"file_name": str(tmp_path / "image.jpg"), "pipe": pipe}
     with stoppable():
-        batches = iter(training_loader([entry], wait_for, BatchOrder(1, 1, 0), 1, 0.0))
+        batches = iter(training_loader([entry], wait_for, GroupedOrder(1, 1, 0), 1, 0.0))
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted):
             next(batches)

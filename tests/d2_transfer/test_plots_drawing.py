@@ -9,7 +9,7 @@ from PIL import Image
 from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.d2_transfer.plots import style
 from densessl.d2_transfer.plots.drawing import draw
-from densessl.d2_transfer.plots.model import Line, Panel, Plot
+from densessl.d2_transfer.plots.model import Line, Plot, PlotPanel
 
 SVG_TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
 
@@ -20,7 +20,9 @@ def curves(*names, panels=1):
         Line(name, xs, [n + 9 / x for x in xs], [n + 8 / x for x in xs], [n + 11 / x for x in xs])
         for n, name in enumerate(names)
     ]
-    return Plot([Panel("step", f"loss {n}", lines) for n in range(panels)], ["a note"], curves=True)
+    return Plot(
+        [PlotPanel("step", f"loss {n}", lines) for n in range(panels)], ["a note"], curves=True
+    )
 
 
 def texts(path):
@@ -102,7 +104,7 @@ def test_gaps_bars_and_published_points_are_drawn(tmp_path):
     theirs = Line("published", [0.1], [1.2], published=True)
     single = Line("single", [0.5], [1.5], counts=[1])
     for is_curves in (False, True):
-        plot = Plot([Panel("x", "y", [ours, theirs, single])], curves=is_curves)
+        plot = Plot([PlotPanel("x", "y", [ours, theirs, single])], curves=is_curves)
         draw(plot, tmp_path / "plot.svg")
         assert {"ours", "published", "single"} <= set(texts(tmp_path / "plot.svg"))
     drawn = (tmp_path / "plot.svg").read_text()
@@ -111,7 +113,7 @@ def test_gaps_bars_and_published_points_are_drawn(tmp_path):
 
 def test_named_ticks_stand_for_numbers(tmp_path):
     line = Line("dino", [0, 1], [50.0, 60.0])
-    draw(Plot([Panel("stage", "top-1", [line], ("res4", "res5"))]), tmp_path / "plot.svg")
+    draw(Plot([PlotPanel("stage", "top-1", [line], ("res4", "res5"))]), tmp_path / "plot.svg")
     assert {"res4", "res5"} <= set(texts(tmp_path / "plot.svg"))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from densessl.core.order import seed_of
 from densessl.d2_transfer import compat
-from densessl.d2_transfer.sampling import BatchOrder, training_loader, wide_images
+from densessl.d2_transfer.sampling import GroupedOrder, training_loader, wide_images
 
 compat.setup()
 
@@ -18,7 +18,7 @@ DICTS = [{"image_id": n, "width": w, "height": h} for n, (w, h) in enumerate(SIZ
 
 def batches(count: int, **changed) -> list[list[int]]:
     options = {"size": len(DICTS), "batch": 3, "seed": 7, "wide": wide_images(DICTS)} | changed
-    found = itertools.islice(BatchOrder(**options), count)
+    found = itertools.islice(GroupedOrder(**options), count)
     return [[index for _, index in batch] for batch in found]
 
 
@@ -61,7 +61,7 @@ def draw(entry: dict) -> dict:
 
 
 def drawn(workers: int, first: int = 0, count: int = 6) -> list:
-    order = BatchOrder(len(DICTS), 2, seed=3, first=first)
+    order = GroupedOrder(len(DICTS), 2, seed=3, first=first)
     loader = training_loader(DICTS, draw, order, workers)
     return [[each["drawn"] for each in batch] for batch in itertools.islice(iter(loader), count)]
 

@@ -226,7 +226,7 @@ def test_a_run_of_another_version_of_detectron2_goes_on(finished, tmp_path, scen
 def test_a_stopped_trial_is_saved_and_goes_on(tmp_path, scenes, monkeypatch):
     from densessl.d2_transfer import hooks, trainer
 
-    count = hooks.Progress.after_step
+    count = hooks.TrialBar.after_step
 
     def press_ctrl_c_in_the_second_step(self):
         count(self)
@@ -235,7 +235,7 @@ def test_a_stopped_trial_is_saved_and_goes_on(tmp_path, scenes, monkeypatch):
 
     words = transfer("random", tmp_path / "out", scenes, tiny(4), "--trials", "1")
     with monkeypatch.context() as patched:
-        patched.setattr(hooks.Progress, "after_step", press_ctrl_c_in_the_second_step)
+        patched.setattr(hooks.TrialBar, "after_step", press_ctrl_c_in_the_second_step)
         with pytest.raises(StoppedEarly, match="stopped at step 2 of 4, saved") as caught:
             main.main(words)
     assert caught.value.exit_code == 75
@@ -275,7 +275,7 @@ def test_a_resumed_trial_is_the_same_as_an_undisturbed_one(tmp_path, scenes, mon
         return model, results.load(folder).metrics
 
     whole, metrics = go("whole", 0)
-    count = hooks.Progress.after_step
+    count = hooks.TrialBar.after_step
 
     def press_ctrl_c_in_the_second_step(self):
         count(self)
@@ -283,7 +283,7 @@ def test_a_resumed_trial_is_the_same_as_an_undisturbed_one(tmp_path, scenes, mon
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(hooks.Progress, "after_step", press_ctrl_c_in_the_second_step)
+        patched.setattr(hooks.TrialBar, "after_step", press_ctrl_c_in_the_second_step)
         with pytest.raises(StoppedEarly):
             go("parts", 1)
     parts, same = go("parts", 1)
@@ -305,7 +305,7 @@ def test_a_failed_trial_does_not_lose_the_others(tmp_path, scenes, monkeypatch, 
     from densessl.core.errors import DenseSSLError
     from densessl.d2_transfer import hooks
 
-    count = hooks.Progress.after_step
+    count = hooks.TrialBar.after_step
 
     def fail_in_the_second_trial(self):
         count(self)
@@ -314,7 +314,7 @@ def test_a_failed_trial_does_not_lose_the_others(tmp_path, scenes, monkeypatch, 
 
     words = transfer("random", tmp_path / "out", scenes, tiny(2), "--trials", "3")
     with monkeypatch.context() as patched:
-        patched.setattr(hooks.Progress, "after_step", fail_in_the_second_trial)
+        patched.setattr(hooks.TrialBar, "after_step", fail_in_the_second_trial)
         with pytest.raises(DenseSSLError, match="1 of 3 trials failed.*trial 2: .*illegal memory"):
             main.main(words)
     printed = capsys.readouterr().out
@@ -588,7 +588,7 @@ def stopped_at_the_second_step(words, monkeypatch):
     """Run the verb until its second step, as Ctrl-C would end it."""
     from densessl.d2_transfer import hooks
 
-    count = hooks.Progress.after_step
+    count = hooks.TrialBar.after_step
 
     def press_ctrl_c(self):
         count(self)
@@ -596,7 +596,7 @@ def stopped_at_the_second_step(words, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(hooks.Progress, "after_step", press_ctrl_c)
+        patched.setattr(hooks.TrialBar, "after_step", press_ctrl_c)
         with pytest.raises(StoppedEarly):
             main.main(words)
 

@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 import densessl
 from densessl.core.order import epoch_order
 from densessl.pretrain import config
-from densessl.pretrain.advise_model import Images, Machine
+from densessl.pretrain.advise_model import ImageStats, Machine
 from densessl.pretrain.advise_rules import advise, own_keys, run_steps
 from densessl.pretrain.contradictions import contradictions, horizon, too_large_views
 from densessl.pretrain.engine.order import STREAM
@@ -44,7 +44,7 @@ def values(advice):
 def test_advice_suits_the_data_and_is_a_valid_config(number, machine):
     for preset in PRESETS:
         for side in (32, 375):
-            advice = advise(Images(number, side), machine, preset)
+            advice = advise(ImageStats(number, side), machine, preset)
             cfg = advice.cfg
             cfg.DATA.PATH = "somewhere"
             config.validate(cfg, advice.processes)
@@ -59,7 +59,7 @@ def test_advice_suits_the_data_and_is_a_valid_config(number, machine):
 
 
 def test_at_imagenets_size_the_advice_is_what_the_authors_ran():
-    advice = advise(Images(1_281_167, 375), Machine(8, 32e9), "moco_v2")
+    advice = advise(ImageStats(1_281_167, 375), Machine(8, 32e9), "moco_v2")
     published = config.load("moco_v2")
     free = {"DATA.WORKERS", "CHECKPOINT.PERIOD"}
     assert {
@@ -71,31 +71,31 @@ def test_at_imagenets_size_the_advice_is_what_the_authors_ran():
 
 
 def test_fewer_images_take_smaller_batches_queues_and_momenta_and_more_epochs():
-    advised = [advise(Images(n, 375), Machine(1)).cfg for n in (1000, 5000, 100_000, 1_281_167)]
+    advised = [advise(ImageStats(n, 375), Machine(1)).cfg for n in (1000, 5000, 100_000, 1_281_167)]
     for smaller, larger in zip(advised, advised[1:], strict=False):
         assert smaller.SOLVER.BATCH_SIZE <= larger.SOLVER.BATCH_SIZE
         assert smaller.MOCO.QUEUE < larger.MOCO.QUEUE
         assert smaller.MOCO.MOMENTUM <= larger.MOCO.MOMENTUM
         assert smaller.SOLVER.EPOCHS >= larger.SOLVER.EPOCHS
-    assert advise(Images(999, 375), Machine(1)).cfg.METHOD.NAME == "setsim_simsiam"  # no queue
+    assert advise(ImageStats(999, 375), Machine(1)).cfg.METHOD.NAME == "setsim_simsiam"  # no queue
     assert {cfg.METHOD.NAME for cfg in advised} == {"densecl"}
 
 
 def test_a_limit_of_steps_shortens_all_that_hangs_on_the_length():
-    limited = advise(Images(10_000, 96), Machine(1), "moco_v2", most_steps=500)
+    limited = advise(ImageStats(10_000, 96), Machine(1), "moco_v2", most_steps=500)
     assert 450 <= run_steps(limited.cfg, 10_000) <= 500
     assert horizon(limited.cfg.MOCO.MOMENTUM) <= 500 / 20
     assert limited.cfg.SOLVER.PER == "step"
-    short = advise(Images(10_000, 96), Machine(1), "moco_v2", most_steps=12)
+    short = advise(ImageStats(10_000, 96), Machine(1), "moco_v2", most_steps=12)
     assert run_steps(short.cfg, 10_000) == 12
 
 
 def test_what_a_config_says_of_its_own_length_gives_way():
-    cfg = advise(Images(5000, 96), Machine(1), "moco_v2_scenes").cfg  # 30 steps
+    cfg = advise(ImageStats(5000, 96), Machine(1), "moco_v2_scenes").cfg  # 30 steps
     assert run_steps(cfg, 5000) == cfg.SOLVER.EPOCHS * (5000 // cfg.SOLVER.BATCH_SIZE)
-    cfg = advise(Images(5000, 96), Machine(1), "moco_v1").cfg  # drops after 120 and 160 epochs
+    cfg = advise(ImageStats(5000, 96), Machine(1), "moco_v1").cfg  # drops after 120 and 160 epochs
     assert cfg.SOLVER.EPOCHS > 200 and cfg.SOLVER.SCHEDULE == "cosine"
-    assert advise(Images(1_281_167, 375), Machine(8), "moco_v1").cfg.SOLVER.SCHEDULE == "step"
+    assert advise(ImageStats(1_281_167, 375), Machine(8), "moco_v1").cfg.SOLVER.SCHEDULE == "step"
 
 
 @pytest.mark.parametrize(("queue", "images"), [(16, 64), (64, 64), (96, 64), (128, 64), (7, 100)])

@@ -10,7 +10,7 @@ import torch
 from densessl.core.errors import InputError
 from densessl.pretrain.engine import train as training
 from densessl.pretrain.engine.nonfinite import Patience
-from densessl.pretrain.engine.step import Outcome, Stepper
+from densessl.pretrain.engine.step import StepOutcome, Stepper
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods import METHODS
 
@@ -82,7 +82,7 @@ def test_a_run_of_bad_steps_ends_naming_step_and_images(tiny, monkeypatch):
 
 
 def test_bad_steps_before_a_checkpoint_still_count_after_it(tmp_path):
-    bad = Outcome({"loss": math.nan, "grad_norm": 1.0}, applied=False, overflow=False)
+    bad = StepOutcome({"loss": math.nan, "grad_norm": 1.0}, applied=False, overflow=False)
     first = Patience(tmp_path, 3, lambda step: ["a.jpg"], writes=True)
     for step in (6, 7):
         first.count(step, bad)
@@ -94,7 +94,7 @@ def test_bad_steps_before_a_checkpoint_still_count_after_it(tmp_path):
 
 
 def test_lowering_the_fp16_scale_is_not_held_against_a_run(tmp_path):
-    overflow = Outcome({"loss": 2.0, "grad_norm": math.inf}, applied=False, overflow=True)
+    overflow = StepOutcome({"loss": 2.0, "grad_norm": math.inf}, applied=False, overflow=True)
     patience = Patience(tmp_path, 1, lambda step: [], writes=True)
     for step in range(9):
         patience.count(step, overflow)

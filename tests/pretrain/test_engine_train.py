@@ -15,7 +15,7 @@ from densessl.pretrain import config
 from densessl.pretrain.engine import resume
 from densessl.pretrain.engine import train as training
 from densessl.pretrain.engine.checkpoint import Checkpoints
-from densessl.pretrain.engine.train import Run, train
+from densessl.pretrain.engine.train import PretrainRun, train
 from densessl.pretrain.views import apply_photometric, collate
 
 
@@ -284,7 +284,7 @@ def test_options_of_speed_keep_the_weights_in_float32(tiny, options):
 
 def first_loss(cfg) -> float:
     """The loss of the first 8 images, before any weight has moved."""
-    run = Run(cfg, Path(cfg.OUTPUT_DIR), torch.device("cpu"))
+    run = PretrainRun(cfg, Path(cfg.OUTPUT_DIR), torch.device("cpu"))
     run.read_data(saved=None)
     run.build_model(anew=True)
     views = apply_photometric(collate([run.dataset[0, n] for n in range(8)]), "cpu")

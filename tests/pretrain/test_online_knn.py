@@ -19,7 +19,7 @@ from densessl.core.errors import InputError, StoppedEarly
 from densessl.pretrain import config
 from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.engine.online_knn import UNREADABLE, ClassFolders, OnlineKNN
-from densessl.pretrain.engine.train import Run, train
+from densessl.pretrain.engine.train import PretrainRun, train
 
 COLOURS = {"amber": (210, 140, 40), "blue": (40, 60, 200), "green": (60, 190, 70)}
 
@@ -106,7 +106,7 @@ def test_a_run_logs_the_accuracy_of_its_backbone_once_a_period(measured, labelle
 
 
 def test_before_the_first_step_are_the_start_and_both_random_controls(measured, labelled):
-    run = Run(measured, Path(measured.OUTPUT_DIR), torch.device("cpu"))
+    run = PretrainRun(measured, Path(measured.OUTPUT_DIR), torch.device("cpu"))
     run.read_data(saved=None)
     run.build_model(anew=True)
     start = run.method.backbone_state()

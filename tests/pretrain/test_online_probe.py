@@ -19,7 +19,7 @@ from densessl.core.errors import InputError, StoppedEarly
 from densessl.pretrain import config
 from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.engine.online_probe import OnlineProbe
-from densessl.pretrain.engine.train import Run, train
+from densessl.pretrain.engine.train import PretrainRun, train
 from densessl.probes import cell_counts, linear_probe
 
 COLOURS = ((40, 60, 200), (210, 140, 40), (60, 190, 70))
@@ -116,7 +116,7 @@ def test_a_run_logs_the_miou_of_its_backbone_from_step_0_on(measured, labelled):
 
 
 def test_both_random_controls_are_measured_before_the_first_step(measured, labelled):
-    run = Run(measured, Path(measured.OUTPUT_DIR), torch.device("cpu"))
+    run = PretrainRun(measured, Path(measured.OUTPUT_DIR), torch.device("cpu"))
     run.read_data(saved=None)
     run.build_model(anew=True)
     first = lines(measured)[0]

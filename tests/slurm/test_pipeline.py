@@ -484,7 +484,7 @@ def test_the_example_of_the_docs_and_every_key_that_they_name(tmp_path, config):
         job.outputs[0].parent for job in found.jobs if job.argv[0] == "pretrain"
     }
     table = page[page.index("| key | |") :]
-    for kind in (pipeline.Spec, pipeline.Row, pipeline.Protocol, pipeline.FreeJob):
+    for kind in (pipeline.Spec, pipeline.RowSpec, pipeline.ProtocolSpec, pipeline.FreeJob):
         for each in fields(kind):
             name = "from" if each.name == "start_from" else each.name
             assert name == "name" or f"`{name}" in table, name

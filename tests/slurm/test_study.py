@@ -67,7 +67,7 @@ def test_durations_are_read_as_people_write_them():
 
 @pytest.fixture
 def offer():
-    images, machine = recipe.Images(400, 96.0), recipe.Machine(0, cores=2)
+    images, machine = recipe.ImageStats(400, 96.0), recipe.Machine(0, cores=2)
     methods = ("simclr", "densecl")
     recipes = tuple(recipe.first(name, "resnet18", images, machine) for name in methods)
     shares = (Share(1, 4), Share(10, 40), Share(100, 400))
@@ -130,7 +130,7 @@ def test_jobs_that_take_longer_than_measured_leave_the_third_pretraining_out(tmp
     jobs = [Job(name, (name,)) for name in names]
     plan_of(tmp_path, 100, **dict.fromkeys(names, 30.0))
     Finished(jobs, tmp_path).mark(names[0], 60.0)
-    look = watch.Watch(jobs, tmp_path)
+    look = watch.BudgetWatch(jobs, tmp_path)
     assert not look.leaves_out(jobs[1])  # one of two
     assert look.leaves_out(jobs[2])
     held = model.read(tmp_path)
@@ -138,7 +138,7 @@ def test_jobs_that_take_longer_than_measured_leave_the_third_pretraining_out(tmp
     assert [arm.pretrainings for arm in held.arms] == [0, 2, 1]
     assert look.leaves_out(jobs[2]) and model.read(tmp_path) == held
     plan_of(tmp_path, 1000, **dict.fromkeys(names, 30.0))
-    assert not watch.Watch(jobs, tmp_path).leaves_out(jobs[2])
+    assert not watch.BudgetWatch(jobs, tmp_path).leaves_out(jobs[2])
 
 
 def test_of_a_method_without_any_pretraining_nothing_is_measured(tmp_path):
@@ -148,7 +148,7 @@ def test_of_a_method_without_any_pretraining_nothing_is_measured(tmp_path):
     last = Job("measure-densecl", ("c",), after=(other.name,))
     plan_of(tmp_path, 10, **{"pretrain-simclr-0": 5.0, "pretrain-densecl-0": 5.0})
     Finished([first], tmp_path).mark(first.name, 10.0)
-    look = watch.Watch([first, other, last], tmp_path)
+    look = watch.BudgetWatch([first, other, last], tmp_path)
     assert look.leaves_out(other) and look.leaves_out(last)
     assert [arm.name for arm in model.read(tmp_path).arms] == ["random", "simclr"]
 
@@ -282,10 +282,10 @@ def test_all_arms_see_the_same_draw_and_each_seed_another(planned, labelled):
 
 
 def test_on_a_cluster_every_trial_is_a_job_that_waits_for_its_own_pretraining(planned):
-    from densessl.slurm.study.graph import Graph, Machines
+    from densessl.slurm.study.graph import Graph, StudyMachines
 
     plan, graph = planned
-    jobs = Graph(plan, graph.data, graph.folder, Machines(1, 0, local=False)).jobs()
+    jobs = Graph(plan, graph.data, graph.folder, StudyMachines(1, 0, local=False)).jobs()
     by_name = {job.name: job for job in jobs}
     assert len(jobs) == 2 + 3 * 2 * 2 + 1
     assert by_name["custom_semseg-linear-50-simclr-1"].needs == ("pretrain-simclr-1",)

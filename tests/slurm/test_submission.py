@@ -106,7 +106,7 @@ def test_batch_files_are_valid_shell(graph, cluster, tmp_path):
 )
 def test_resources_in_sbatchs_words(resources, settings, expected):
     settings = Cluster({"cpus_per_gpu": 6, **settings}).of(Job("j", ()))
-    made = batch.Batch((Job("j", (), resources=resources),), settings, "")
+    made = batch.JobBatch((Job("j", (), resources=resources),), settings, "")
     found = batch.parameters(made, "/w")
     assert {key: found.get(key) for key in expected} == expected
 

@@ -29,7 +29,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparationPlan:
     """All label images of a data set.
 
     ``labels(item)`` gives the numbers of one, uint8 [height, width], or raises BadLabels; it runs
@@ -43,7 +43,7 @@ class Plan:
     lists: dict[Path, str] = field(default_factory=dict)
 
 
-def ade20k(root: Path, sbd: Path | None = None) -> Plan:
+def ade20k(root: Path, sbd: Path | None = None) -> PreparationPlan:
     """``annotations_detectron2`` of both splits; InputError where the originals are not there."""
     items, counts, problems = [], {}, []
     for name in ("ade20k_sem_seg_train", "ade20k_sem_seg_val"):
@@ -63,7 +63,7 @@ def ade20k(root: Path, sbd: Path | None = None) -> Plan:
             items.append(Item(originals / file, targets / file, images / f"{each}.jpg"))
     if problems:
         raise InputError("\n  ".join(["ADE20K is not as it was published:", *problems]))
-    return Plan(items, ade20k_labels, counts)
+    return PreparationPlan(items, ade20k_labels, counts)
 
 
 def ade20k_labels(item: Item) -> np.ndarray:
@@ -73,7 +73,7 @@ def ade20k_labels(item: Item) -> np.ndarray:
     return reduce_zero(values)
 
 
-def cityscapes(root: Path, sbd: Path | None = None) -> Plan:
+def cityscapes(root: Path, sbd: Path | None = None) -> PreparationPlan:
     """The files of both splits; InputError where images or labelIds are not there."""
     train_ids()  # or the environment lacks its table
     items, counts, problems = [], {}, []
@@ -87,7 +87,7 @@ def cityscapes(root: Path, sbd: Path | None = None) -> Plan:
         ]
     if problems:
         raise InputError("\n  ".join(["Cityscapes is not as it was published:", *problems]))
-    return Plan(items, cityscapes_labels, counts)
+    return PreparationPlan(items, cityscapes_labels, counts)
 
 
 def cityscapes_labels(item: Item) -> np.ndarray:
@@ -104,7 +104,7 @@ def cityscapes_labels(item: Item) -> np.ndarray:
     return trained.astype(np.uint8)
 
 
-def voc_aug(root: Path, sbd: Path | None = None) -> Plan:
+def voc_aug(root: Path, sbd: Path | None = None) -> PreparationPlan:
     """VOC2012's segmentation with the masks of SBD: 10582 training images instead of 1464.
 
     Source: Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011 (SBD); the lists
@@ -130,7 +130,7 @@ def voc_aug(root: Path, sbd: Path | None = None) -> Plan:
     lists = {base / "val.txt": val, base / "train_aug.txt": augmented}
     counts = {"voc_2012_aug_semseg_train": len(augmented), "voc_2012_semseg_val": len(val)}
     texts = {path: "".join(f"{name}\n" for name in names) for path, names in lists.items()}
-    return Plan(items, voc_aug_labels, counts, texts)
+    return PreparationPlan(items, voc_aug_labels, counts, texts)
 
 
 def _sbd_masks(found: Inspection, root: Path, given: Path | None) -> dict[str, Path]:

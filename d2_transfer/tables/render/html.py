@@ -6,7 +6,7 @@ from dataclasses import replace
 from html import escape
 
 from ..model import Table
-from .sheet import NOTHING, Entry, Line, Sheet, sheet
+from .sheet import NOTHING, Entry, Sheet, SheetLine, sheet
 
 STYLE = """\
 .densessl { margin: 0 0 2.5rem; }
@@ -116,7 +116,7 @@ def _class(number: bool, *more: str) -> str:
     return f' class="{" ".join(names)}"' if names else ""
 
 
-def _line(line: Line, page: Sheet) -> str:
+def _line(line: SheetLine, page: Sheet) -> str:
     facts = list(zip(line.facts, page.facts, page.numeric[1:], strict=False))
     told = [
         f"{head}\u00a0{fact}" if number else fact for fact, head, number in facts if _tells(fact)

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ..model import Table
-from .sheet import Entry, Line, Sheet, sheet
+from .sheet import Entry, Sheet, SheetLine, sheet
 
 NEEDS = "% needs \\usepackage{booktabs}"
 SYMBOLS = {
@@ -131,7 +131,7 @@ def _head(page: Sheet) -> list[str]:
     return [*lines, " & ".join(heads) + r" \\"]
 
 
-def _line(line: Line) -> str:
+def _line(line: SheetLine) -> str:
     cells = [_entry(line.label), *map(escape, line.facts), *map(_entry, line.drawn)]
     if line.kind == "difference":
         cells = [rf"\textit{{{cell}}}" if cell else "" for cell in cells]

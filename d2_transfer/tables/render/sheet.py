@@ -31,7 +31,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
+class SheetLine:
     """A printed line. ``kind``: published, measured, or difference (ours − published)."""
 
     kind: str
@@ -59,7 +59,7 @@ class Sheet:
     heads: tuple[str, ...]
     groups: tuple[tuple[str, int], ...]
     sections: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[SheetLine, ...]
     notes: tuple[str, ...]
     footnotes: tuple[tuple[str, str], ...]
 
@@ -136,7 +136,7 @@ class _Footnotes:
         return self.letters[note]
 
 
-def _published(table: Table, row: Row, notes: _Footnotes) -> Line:
+def _published(table: Table, row: Row, notes: _Footnotes) -> SheetLine:
     """The published line; what all its numbers share is said at the label."""
     cells = list(row.published.values())
     shared = [note for note in cells[0].notes if all(note in cell.notes for cell in cells)]
@@ -151,7 +151,7 @@ def _published(table: Table, row: Row, notes: _Footnotes) -> Line:
         entries.append(Entry(text, notes.marks(own), cell.best, cell.second))
     name = clean(row.published_as or row.label)
     label = Entry(f"{name} {PUBLISHED}", notes.marks(shared))
-    return Line("published", row.section, label, _facts(table, row), tuple(entries))
+    return SheetLine("published", row.section, label, _facts(table, row), tuple(entries))
 
 
 def _published_text(cell: PublishedCell, decimals: int) -> str:
@@ -161,7 +161,7 @@ def _published_text(cell: PublishedCell, decimals: int) -> str:
     return text
 
 
-def _measured(table: Table, row: Row, notes: _Footnotes, n: set[str], n_column: bool) -> Line:
+def _measured(table: Table, row: Row, notes: _Footnotes, n: set[str], n_column: bool) -> SheetLine:
     one = len(n) == 1
     label = clean(row.label)
     if table.cite:
@@ -175,7 +175,7 @@ def _measured(table: Table, row: Row, notes: _Footnotes, n: set[str], n_column: 
     facts = _facts(table, row)
     if n_column:
         facts += (next(iter(n), str(len(row.seeds))),)
-    return Line("measured", row.section, Entry(label, notes.marks(row.notes)), facts, entries)
+    return SheetLine("measured", row.section, Entry(label, notes.marks(row.notes)), facts, entries)
 
 
 def _count(cell: Cell, nested: bool) -> str:
@@ -218,7 +218,7 @@ def _measured_entry(cell: Cell | None, table: Table, show_n: bool) -> Entry:
     return Entry(text, best=cell.best, second=cell.second)
 
 
-def _difference(table: Table, row: Row) -> Line:
+def _difference(table: Table, row: Row) -> SheetLine:
     def entry(column: Column) -> Entry:
         cell = row.cells.get(column.key)
         if cell is None or cell.difference is None or cell.hidden:
@@ -228,7 +228,7 @@ def _difference(table: Table, row: Row) -> Line:
 
     facts = ("",) * len(table.facts)
     entries = tuple(map(entry, table.columns))
-    return Line("difference", row.section, Entry("ours − published"), facts, entries)
+    return SheetLine("difference", row.section, Entry("ours − published"), facts, entries)
 
 
 def _facts(table: Table, row: Row) -> tuple[str, ...]:
