@@ -10,7 +10,7 @@ from densessl.core.errors import InputError
 from densessl.core.names import one_line
 
 from .draws import draw
-from .model import Category, Dataset, Picture
+from .model import AnnotatedImage, Category, Dataset
 from .reading import BadFile, text_of
 
 ROBOFLOW = re.compile(r"(_(?:jpe?g|png|bmp|webp|tiff?))?\.rf\.\w+$")  # of a copy of an image
@@ -74,7 +74,7 @@ def _listed(data: Dataset, file: Path) -> list[str]:
     return found
 
 
-def _classes(picture: Picture) -> set[int]:
+def _classes(picture: AnnotatedImage) -> set[int]:
     return {each.category for each in picture.objects if not each.crowd}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
@@ -112,7 +113,7 @@ class Coco:
 
 def read(args: Namespace, folder: Path) -> Coco:
     """The files that ``--train`` and ``--val`` name, ``JSON:IMAGES``, checked whole; InputError."""
-    paths: dict[str, str] = {}
+    paths: dict[str, Any] = {}
     for split in ("train", "val"):
         word = getattr(args, split)
         file, _, images = word.partition(os.pathsep)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from densessl.annotations import Category, Dataset, Object, Picture, read, split
+from densessl.annotations import AnnotatedImage, Category, Dataset, Object, read, split
 from densessl.core.errors import InputError
 
 FORMATS = Path(__file__).parent / "formats"
@@ -14,7 +14,7 @@ FORMATS = Path(__file__).parent / "formats"
 def data_of(names: list[str], classes: int = 3) -> Dataset:
     """One object an image, of the classes in turn."""
     pictures = [
-        Picture(Path("/data") / name, (10, 10), [Object(n % classes, (0.0, 0.0, 5.0, 5.0))])
+        AnnotatedImage(Path("/data") / name, (10, 10), [Object(n % classes, (0.0, 0.0, 5.0, 5.0))])
         for n, name in enumerate(names)
     ]
     categories = [Category(f"c{n}") for n in range(classes)]

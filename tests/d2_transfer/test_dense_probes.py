@@ -285,7 +285,7 @@ def test_few_positions_are_drawn_by_the_seed(tmp_path, scenes, protocol, balance
         for seed in (1, 1, 2)
     ]
     counts = loading.Samples(train, cfg, levels.grid)[0][1]
-    places = [each._chosen(counts, 0).tolist() for each in drawn]
+    places = [features._chosen(each.draw, counts, 0).tolist() for each in drawn]
     assert places[0] == places[1] != places[2]
     assert drawn[0].folder == drawn[1].folder != drawn[2].folder
 
