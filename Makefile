@@ -13,8 +13,8 @@ NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations
   pretrain/test_advise* pretrain/test_audit* pretrain/test_con* pretrain/test_docs* pretrain/test_scenes* \
   pretrain/test_views_sources* pretrain/test_views_bad_input* \
   $(patsubst %,pretrain/test_engine_%*,checkpoint command facts loading lock logs order stops unreadable) \
-  $(patsubst %,d2_transfer/test_%*,compare compat custom datasets doctor inspect launch pictures plots prepare \
-  protocol report results tables trials))
+  $(patsubst %,d2_transfer/test_%*,compare compat custom datasets doctor flags inspect launch limits model official \
+  own pictures plots prepare protocol report results study tables trials))
 
 # Pure functions: of tensors, text and numbers; no run, no process of its own.
 QUICK := tests/probes tests/decoding tests/annotations $(wildcard $(patsubst %,tests/%.py,core/knn/test_* \
