@@ -58,7 +58,7 @@ def _of_split(name: str) -> tuple[Flag, ...]:
 
 
 ALL = (
-    Flag("protocol", "one of --list, or path/to/file.py:Name", "NAME"),
+    Flag("protocol", "one of --list, path/to/file.py:Name, or your path/to/config.yaml", "NAME"),
     Flag("variant", "where a protocol has two; see --list", "NAME", config=True),
     Flag("trials", "how many fine-tunings", "K", int, 5, rule=">= 1"),
     Flag("trial", "only this one of them; others may run meanwhile", "K", int, job=False),

@@ -104,6 +104,8 @@ ANY_FORM = ("train", "val", "val_share", "groups", "labels", "data_seed")
 COCO_FILES = ("train_json", "train_images", "val_json", "val_images")
 MASK_FILES = ("train_images", "train_masks", "val_images", "val_masks")
 MASK_OPTIONS = ("classes", "ignore", "image_suffix", "mask_suffix")
+LARGEST = 60.0  # millions of parameters, of a detector that nothing else is known of
+YAML = (".yaml", ".yml")
 VIT_B = 86.0  # millions of parameters, the most of all backbones
 
 
@@ -277,11 +279,17 @@ def family_of(cfg) -> str:
 
 
 def find(name: str, variant: str | None = None) -> tuple[Protocol, str]:
-    """The protocol of that name, or your own by ``path/to/file.py:Name``, and its variant (the
-    first unless named); InputError otherwise."""
-    if MARK not in name and name not in PROTOCOLS:
+    """The protocol of that name, or your own, by ``path/to/file.py:Name`` or by Detectron2's
+    config of it, ``path/to/file.yaml``, and its variant (the first unless named); InputError
+    otherwise."""
+    if name.endswith(YAML):
+        protocol = _of_config(name)
+    elif MARK in name:
+        protocol = _own(name)
+    elif name in PROTOCOLS:
+        protocol = PROTOCOLS[name]
+    else:
         raise unknown("protocol", name, PROTOCOLS, "--protocol")
-    protocol = _own(name) if MARK in name else PROTOCOLS[name]
     if variant is None:
         return protocol, protocol.variants[0]
     if variant not in protocol.configs:
@@ -297,11 +305,7 @@ def _own(named: str) -> Protocol:
     if not isinstance(found, Protocol):
         raise InputError(f"--protocol: {named} is '{found}'; it must be a Protocol")
     where = f"--protocol {named}"
-    if found.name in PROTOCOLS or not re.fullmatch(r"\w[\w.-]*", found.name):
-        raise InputError(
-            f"{where}: its name is '{found.name}'; allowed: letters, digits, '_', '-' and '.', and "
-            "no name of --list, since records tell protocols by their names"
-        )
+    _check_name(found.name, where)
     if found.family not in FAMILIES:
         raise unknown("family", found.family, FAMILIES, where)
     folder = Path(named.rpartition(":")[0]).expanduser().absolute().parent
@@ -320,7 +324,47 @@ def _own(named: str) -> Protocol:
     return own
 
 
+def _check_name(name: str, where: str) -> None:
+    if name in PROTOCOLS or not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(
+            f"{where}: its name is '{name}'; allowed: letters, digits, '_', '-' and '.', and no "
+            "name of --list, since records tell protocols by their names"
+        )
+
+
+def _of_config(named: str) -> Protocol:
+    """A protocol of a user's config for Detectron2, called as its file."""
+    from . import compat
+    from .datasets import LAYOUTS
+    from .datasets.layouts import are_semantic
+    from .resolve import merge
+
+    file = Path(named).expanduser().absolute()
+    where = f"--protocol {named}"
+    _check_name(file.stem, where)
+    compat.setup()
+    cfg = compat.default_options()
+    merge(cfg, file, where)
+    datasets = tuple(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
+    for name in datasets:
+        if name not in LAYOUTS:
+            raise unknown("data set", name, LAYOUTS, f"{where}: DATASETS")
+    if are_semantic(datasets):
+        raise InputError(
+            f"{where} is on {', '.join(datasets)}, whose label images a mapper of DenseSSL reads, "
+            "by options of its own; give your options to cityscapes_semseg, voc_semseg or "
+            "ade20k_semseg, as KEY VALUE"
+        )
+    metrics = BOX + MASK * cfg.MODEL.MASK_ON + KEYPOINT * cfg.MODEL.KEYPOINT_ON
+    if any(name in CITYSCAPES for name in cfg.DATASETS.TEST):
+        metrics = MASK[:2]
+    title = f"a config of one's own, {file.name}"
+    return Protocol(file.stem, title, {"": str(file)}, metrics, datasets, LARGEST)
+
+
 def anywhere(name: str) -> str:
     """The name for a process that runs in another folder: your own file by its absolute path."""
+    if name.endswith(YAML):
+        return str(Path(name).expanduser().absolute())
     place, mark, own = name.rpartition(":")
     return f"{Path(place).expanduser().absolute()}:{own}" if mark else name

@@ -4,8 +4,10 @@ import importlib
 from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import getitem
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
 from fvcore.common.config import CfgNode
 
 from densessl.core import options
@@ -60,12 +62,12 @@ def resolve(
         return _plain(found, variant, gpus or 1, mini, overrides, cuda, custom)
     compat.setup()
     cfg = compat.get_cfg()
-    cfg.merge_from_file(str(found.file(variant)))
+    cfg.merge_from_file(str(found.file(variant)), allow_unsafe=False)
     override(cfg, found.words)
     if custom is not None:
         custom_data.apply(custom, cfg)
     full = cfg.clone()
-    gpus = gpus or cfg.SOLVER.REFERENCE_WORLD_SIZE
+    gpus = gpus or cfg.SOLVER.REFERENCE_WORLD_SIZE or 1
     if not mini:
         cfg = scale(cfg, gpus, keep_batch)
     if not cuda:
@@ -197,6 +199,22 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
         node[leaf] = options.option(allowed[key]).typed(options.bare(value), key)
     image_range.check(cfg)
     return keys
+
+
+def merge(cfg, file: Path, where: str) -> None:
+    """Merge a user's config and its ``_BASE_`` into ``cfg``; InputError for what does not fit."""
+    try:
+        content = type(cfg).load_yaml_with_base(str(file))
+        allowed = options.flat(cfg)
+        for key in options.flat(content):
+            if key not in allowed:
+                raise unknown_key(key, allowed)
+        cfg.merge_from_other_cfg(type(cfg)(content))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{where} is no config of Detectron2: {said}") from None
 
 
 def unknown_key(key: str, allowed: Sequence[str]) -> InputError:

@@ -1,0 +1,113 @@
+"""A user's own config for Detectron2 as a protocol: ``--protocol mine.yaml``."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import densessl
+from densessl.core.errors import InputError
+from densessl.d2_transfer import compat, protocols, results
+from densessl.d2_transfer.resolve import check_words, resolve
+
+compat.setup()  # before any test imports Detectron2
+
+BASE = """\
+MODEL:
+  META_ARCHITECTURE: "GeneralizedRCNN"
+  WEIGHTS: "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
+  PIXEL_MEAN: [123.675, 116.280, 103.530]
+  PIXEL_STD: [58.395, 57.120, 57.375]
+  MASK_ON: True
+  BACKBONE: {NAME: "build_resnet_fpn_backbone", FREEZE_AT: 0}
+  RESNETS:
+    DEPTH: 18
+    RES2_OUT_CHANNELS: 64
+    NORM: "BN"
+    STRIDE_IN_1X1: False
+    OUT_FEATURES: ["res2", "res3", "res4", "res5"]
+  FPN: {IN_FEATURES: ["res2", "res3", "res4", "res5"]}
+  ANCHOR_GENERATOR: {SIZES: [[32], [64], [128], [256], [512]]}
+  RPN: {IN_FEATURES: ["p2", "p3", "p4", "p5", "p6"]}
+  ROI_HEADS: {NAME: "StandardROIHeads", IN_FEATURES: ["p2", "p3", "p4", "p5"]}
+  ROI_BOX_HEAD: {NAME: "FastRCNNConvFCHead", NUM_FC: 2, POOLER_RESOLUTION: 7}
+INPUT: {FORMAT: "RGB"}
+DATASETS:
+  TRAIN: ("coco_2017_train",)
+  TEST: ("coco_2017_val",)
+"""
+MINE = """\
+_BASE_: "base.yaml"
+SOLVER:
+  IMS_PER_BATCH: 4
+  STEPS: (600, 800)
+  MAX_ITER: 900
+OUTPUT_DIR: "./output/mine"
+SEED: 3
+"""
+SMALL = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "mine.yaml").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_it_is_a_protocol_called_as_its_file(folder):
+    found, variant = protocols.find("mine.yaml")
+    assert (found.name, variant, found.datasets) == ("mine", "", protocols.COCO)
+    assert found.metrics == protocols.BOX + protocols.MASK
+    cfg = resolve("mine.yaml")
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (900, (600, 800))
+    assert (cfg.MODEL.RESNETS.DEPTH, cfg.INPUT.FORMAT) == (18, "RGB")
+    assert resolve("mine.yaml", overrides=["SOLVER.MAX_ITER", "850"]).SOLVER.MAX_ITER == 850
+    assert protocols.anywhere("mine.yaml") == str(folder / "mine.yaml")
+
+
+def test_its_trials_are_recorded_compared_and_tabled(folder, scenes, our_checkpoint, capsys):
+    weights = str(our_checkpoint(folder / "backbone.pth", depth=18))
+    for out, start in (("a", "random"), ("b", weights)):
+        words = ["transfer", start, "--protocol", "mine.yaml", "--mini", "-o", out, *SMALL]
+        assert densessl.main([*words, "--trials", "2", "--data", str(scenes)]) == 0
+    records = results.collect(["a", "b"])
+    assert {(each.protocol, each.variant, each.mini) for each in records} == {("mine", "", True)}
+    assert [each.seed for each in records] == [1, 2, 1, 2]  # those of the trials
+    assert set(protocols.BOX + protocols.MASK) <= records[0].metrics.keys()
+    written = yaml.safe_load(Path("b/trial_1/config.yaml").read_text())
+    assert written["OUTPUT_DIR"] == str(folder / "b" / "trial_1") and written["SEED"] == 1
+    capsys.readouterr()
+    assert densessl.main(["compare", "a", "b"]) == 0
+    assert densessl.main(["table", "a", "b"]) == 0
+    assert capsys.readouterr().out.count("mine") >= 2
+
+
+def test_a_config_that_does_not_fit_the_weights_is_refused(folder, scenes, our_checkpoint, capsys):
+    weights = str(our_checkpoint(folder / "backbone.pth", depth=18))
+    (folder / "base.yaml").write_text(BASE.replace('"RGB"', '"BGR"'))
+    words = ["transfer", weights, "--protocol", "mine.yaml", "--mini", "-o", "out", *SMALL]
+    assert densessl.main([*words, "--data", str(scenes)]) == 2
+    assert "INPUT.FORMAT is BGR, the weights need RGB" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "name, text, says",
+    [
+        ("none.yaml", None, "none.yaml is no config of Detectron2.*No such file"),
+        ("bad.yaml", "MODEL: [", "bad.yaml is no config of Detectron2"),
+        ("key.yaml", "SOLVER: {MAX_ITERS: 3}", "SOLVER.MAX_ITERS.*SOLVER.MAX_ITER"),
+        ("kind.yaml", "SOLVER: {MAX_ITER: many}", "kind.yaml is no config.*MAX_ITER"),
+        ("object.yaml", "A: !!python/object/apply:os.getcwd []", "object.yaml is no config"),
+        ("set.yaml", "DATASETS:\n  TRAIN: ('coco_2017_trai',)", "coco_2017_trai'.*coco_2017_train"),
+        ("labels.yaml", "DATASETS:\n  TRAIN: ('ade20k_sem_seg_train',)", "label images"),
+        ("voc_det_c4.yaml", "VERSION: 2", "its name is 'voc_det_c4'"),
+    ],
+)
+def test_what_is_no_protocol_is_named_at_once(folder, name, text, says):
+    if text is not None:
+        Path(name).write_text(text)
+    with pytest.raises(InputError, match=says):
+        check_words(name, [])
