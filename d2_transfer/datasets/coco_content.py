@@ -14,13 +14,11 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from densessl.annotations.model import LEAST_NUMBERS, Id
 from densessl.core.errors import InputError
 from densessl.core.files import read_json
 
 from .. import compat
-
-Id = int | float | str  # any number or text of JSON; 1 and 1.0 are one number, "1" is another id
-LEAST_NUMBERS = 6  # of a polygon: x, y of three points
 
 
 @contextmanager

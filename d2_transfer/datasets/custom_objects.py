@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from densessl.annotations.coco_masks import CompressedRuns, polygons_fault, runs_fault
+
 from .coco_content import LEAST_NUMBERS, Id, is_area, is_crowd
-from .coco_masks import CompressedRuns, polygons_fault, runs_fault
 from .custom_found import Annotations, Boxes, Faults, Size, shown
 
 NOTICES = {  # what is taken although the format has it otherwise, by the reason

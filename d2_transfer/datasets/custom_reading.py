@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from densessl.annotations.coco_masks import finite
 from densessl.core.files import decode
 from densessl.decoding import size_of
 from densessl.probes import label_images
 from densessl.probes.label_images import BadLabels
 
 from .coco_content import Id, no_garbage_collection, ordered
-from .coco_masks import finite
 from .custom_found import Annotations, Faults, shown
 from .custom_objects import Objects
 from .inspection import Inspection, some, spread

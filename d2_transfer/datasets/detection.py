@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from densessl.annotations.coco_masks import CompressedRuns, runs_fault
 from densessl.core.files import read_text
 
 from .. import compat
-from .coco_masks import CompressedRuns, runs_fault
 from .inspection import DatasetLayout, Inspection, some
 
 # fmt: off

@@ -2,16 +2,21 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+from densessl.core.form import fault
 from densessl.core.names import brief
 
+from .coco_masks import CompressedRuns, polygons_fault, runs_fault
 from .model import LEAST_NUMBERS, AnnotatedImage, Box, Category, Dataset, Id, Object
 from .reading import BadFile, Pictures, box_fault, json_of, number, picture
 from .shapes import enclosed, hull
 
+SKELETON = {"keypoints": [str], "skeleton": [[int]]}
 LISTS = ("images", "annotations", "categories")
+NO_WORD = re.compile(r"[^a-z]+")
 ROOT = "image_root"  # in "info": where the images lie, seen from the file; written by convert
 
 
@@ -42,6 +47,7 @@ class _Reader:
         self.data, self.file = data, file
         self.classes: dict[Id, int] = {}
         self.pictures: dict[Id, AnnotatedImage | None] = {}  # None of one with a fault
+        self.runs = CompressedRuns()
         self.crowds = self.brushed = 0
 
     def entries(self, content: dict, name: str):
@@ -57,9 +63,9 @@ class _Reader:
                 yield entry, f"{name} {place}, id {entry['id']!r}"
 
     def categories(self, content: dict) -> None:
-        used = {each.get("category_id") for each in content["annotations"] if _is_dict(each)}
+        used = [each.get("category_id") for each in content["annotations"] if _is_dict(each)]
         entries = [*self.entries(content, "categories")]
-        above = {entry.get("supercategory") for entry, _ in entries}
+        above = [entry.get("supercategory") for entry, _ in entries]
         for entry, place in entries:
             name = entry.get("name")
             if not isinstance(name, str) or not name:
@@ -68,13 +74,15 @@ class _Reader:
                 self.data.remarks.append(f"{self.file}: category '{name}' is a group, and no class")
             else:
                 self.classes[entry["id"]] = len(self.data.categories)
-                points = entry.get("keypoints") or []
-                bones = entry.get("skeleton") or []
+                points, bones = entry.get("keypoints") or [], entry.get("skeleton") or []
+                if wrong := fault({"keypoints": points, "skeleton": bones}, SKELETON):
+                    self.data.fault(self.file, place, wrong)
+                    points = bones = []
                 self.data.categories.append(
                     Category(
                         name,
                         tuple(map(str, points)),
-                        tuple((a, b) for a, b in bones),
+                        tuple((bone[0], bone[-1]) for bone in bones if bone),
                         entry["id"],
                         str(entry.get("supercategory") or ""),
                     )
@@ -83,7 +91,7 @@ class _Reader:
     def images(self, content: dict, pictures: Pictures) -> None:
         info = content.get("info")
         said = info.get(ROOT) if isinstance(info, dict) else None
-        near = [self.file.parent / said] if isinstance(said, str) else []
+        near = [self.file.parent / said] if isinstance(said, str) else _of_its_split(self.file)
         for entry, place in self.entries(content, "images"):
             self.pictures[entry["id"]] = None
             name, told = entry.get("file_name"), (entry.get("width"), entry.get("height"))
@@ -125,15 +133,26 @@ class _Reader:
             except BadFile as error:
                 self.data.fault(self.file, at, str(error))
                 continue
+            if made.mask is not None and isinstance(made.mask["counts"], str):
+                self.runs.add(at, made.mask["counts"], found.size[0] * found.size[1])
             self.crowds += made.crowd
             found.objects.append(made)
+        self.judge()
+
+    def judge(self) -> None:
+        """Take out the objects whose run lengths, given as text, are wrong."""
+        wrong = dict(self.runs.faults())
+        for at, (_, what) in wrong.items():
+            self.data.fault(self.file, str(at), f"it {what}")
+        for each in self.data.pictures if wrong else ():
+            each.objects = [made for made in each.objects if made.at not in wrong]
 
     def object(self, entry: dict, size: tuple[int, int], at: str) -> Object:
         """BadFile with what is wrong."""
         polygons, mask = _segmentation(entry.get("segmentation"), size)
         box = _box(entry.get("bbox"), polygons)
-        if fault := box_fault(box, size):
-            raise BadFile(fault)
+        if wrong := box_fault(box, size):
+            raise BadFile(wrong)
         flat = entry.get("keypoints") or []
         if not isinstance(flat, list) or len(flat) % 3:
             raise BadFile("keypoints are no list of x, y, v")
@@ -166,6 +185,22 @@ class _Reader:
             )
 
 
+def _of_its_split(file: Path) -> list[Path]:
+    """Folders around a file that are of the split in its name: ``train2017``, ``images/train`` or
+    ``images_train`` of ``instances_train2017.json``."""
+    splits = {*NO_WORD.split(file.stem.lower())} & {"train", "val", "valid", "test"}
+    around = (
+        [file.parent, file.parent.parent] if file.parent.name == "annotations" else [file.parent]
+    )
+    return [
+        folder
+        for above in around
+        for pattern in ("*", "images/*")
+        for folder in sorted(above.glob(pattern))
+        if splits & {*NO_WORD.split(folder.name.lower())} and folder.is_dir()
+    ]
+
+
 def _is_dict(value: object) -> bool:
     return isinstance(value, dict)
 
@@ -184,7 +219,10 @@ def _brushes_are_crowds(entries: list) -> bool:
 
 
 def _segmentation(value: object, size: tuple[int, int]) -> tuple[list[list[float]], dict | None]:
-    """Polygons of three points or more, or an RLE; neither where there is none."""
+    """Polygons of three points or more, or an RLE; neither where there is none.
+
+    BadFile; run lengths that are a text are judged later, many at a time.
+    """
     if not value:
         return [], None
     if isinstance(value, dict):
@@ -193,31 +231,18 @@ def _segmentation(value: object, size: tuple[int, int]) -> tuple[list[list[float
                 f"its RLE has size {value.get('size')}; its image is {[size[1], size[0]]} (h, w)"
             )
         counts = value.get("counts")
-        if isinstance(counts, list):
-            bad = next((n for n in counts if type(n) is not int or n < 0), None)
-            if bad is not None or sum(counts) != size[0] * size[1]:
-                raise BadFile(
-                    f"its RLE has the count {bad!r}; allowed: whole numbers from 0"
-                    if bad is not None
-                    else f"its RLE sums to {sum(counts)}; its image has {size[0] * size[1]} pixels"
-                )
-        elif not isinstance(counts, str) or not counts or counts.startswith(("b'", 'b"')):
+        if isinstance(counts, list) and (wrong := runs_fault(counts, size[0] * size[1])):
+            raise BadFile(f"it {wrong[1]}")
+        if not isinstance(counts, list | str):
             raise BadFile(f"its RLE has the counts {brief(repr(counts))}; allowed: text or numbers")
         return [], value
     if not isinstance(value, list):
         raise BadFile(f"its segmentation is {brief(repr(value))}; allowed: polygons or an RLE")
-    if not all(isinstance(each, list) for each in value):
+    if not any(isinstance(each, list) for each in value):
         value = [value]  # one polygon, without the list around it
-    polygons = []
-    for each in value:
-        if len(each) % 2:
-            raise BadFile(f"a polygon has {len(each)} numbers; allowed: pairs of x, y")
-        flat = [number(one, "a polygon's number") for one in each]
-        if len(flat) >= LEAST_NUMBERS:
-            polygons.append(flat)
-    if not polygons:
-        raise BadFile("its polygons have fewer than three points")
-    return polygons, None
+    if wrong := polygons_fault(value):
+        raise BadFile(f"it {wrong[1]}")
+    return [[*map(float, each)] for each in value if len(each) >= LEAST_NUMBERS], None
 
 
 def _box(value: object, polygons: list[list[float]]) -> Box:

@@ -7,7 +7,7 @@ from typing import Any
 
 from densessl.core.errors import InputError
 
-Id = int | float | str  # of COCO's JSON
+Id = int | float | str  # any number or text of JSON; 1 and 1.0 are one number, "1" is another id
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2: edges of pixels, from the upper left
 LEAST_NUMBERS = 6  # of a polygon: x, y of three points
 SHOWN = 20  # faults in a message

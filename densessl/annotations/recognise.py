@@ -1,7 +1,6 @@
 """What lies at a path: which of the formats, and the splits that it has."""
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +28,6 @@ OF_IMAGES = ("images", "JPEGImages", "img", "imgs")
 OF_MASKS = ("masks", "labels", "SegmentationClass", "annotations", "mask")
 COCO_NAMES = ("_annotations.coco.json", "labels.json", "result.json")  # Roboflow, FiftyOne, …
 OF_OBJECTS = "instances_"  # where there are other JSON files of the same images
-NO_WORD = re.compile(r"[^a-z]+")
 PEEKED = 3  # files of a kind that are opened to tell what they are
 OBJECTS = "SegmentationObject"
 MASK_ENDS = ("_mask.png", "_masks.png", "_label.png")
@@ -226,8 +224,8 @@ def _of_files(path: Path) -> list[AnnotationSource]:
 def _split_of(file: Path, others: list[AnnotationSource]) -> str:
     """``train`` of ``instances_train2017.json``, where no other file is of that split; else the
     file's name."""
-    names = [NO_WORD.split(each.path.stem.lower()) for each in others]
-    words = NO_WORD.split(file.stem.lower())
+    names = [coco.NO_WORD.split(each.path.stem.lower()) for each in others]
+    words = coco.NO_WORD.split(file.stem.lower())
     split = next((SPLITS[word] for word in words if word in SPLITS), "")
     many = sum(any(SPLITS.get(word) == split for word in each) for each in names)
     return split if split and many == 1 else file.name

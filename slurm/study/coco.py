@@ -124,5 +124,11 @@ def read(args: Namespace, folder: Path) -> Coco:
         if not Path(images).is_dir():
             raise InputError(f"--{split}: the folder {images} is not there")
         paths |= {f"{split}_json": file, f"{split}_images": images}
-    data = custom.read(**paths, need_masks=args.task == "mask")
+    data = custom.read(
+        paths["train_json"],
+        paths["train_images"],
+        paths["val_json"],
+        paths["val_images"],
+        need_masks=args.task == "mask",
+    )
     return Coco(args.task, data, args.mini)

@@ -185,10 +185,14 @@ def coco(folder: Path, **changed) -> Path:
         ({"image_id": 9}, "annotations 1, id 5: image_id is 9, which the file does not list"),
         ({"category_id": "1"}, "category_id is '1'"),
         ({"bbox": [1, 1, 4]}, "bbox is [1, 1, 4]; allowed: x, y, width, height"),
-        ({"segmentation": [[1, 1, 5, 1, 5]]}, "a polygon has 5 numbers"),
+        ({"segmentation": [[1, 1, 5, 1, 5]]}, "it has a polygon of 5 numbers"),
         ({"segmentation": {"size": [40, 20], "counts": "a"}}, "RLE has size [40, 20]"),
-        ({"segmentation": {"size": [20, 40], "counts": [1, 2]}}, "RLE sums to 3"),
-        ({"segmentation": {"size": [20, 40], "counts": "b'00'"}}, "allowed: text or numbers"),
+        (
+            {"segmentation": {"size": [20, 40], "counts": [1, 2]}},
+            "an RLE whose counts sum to 3, but its image has 800",
+        ),
+        ({"segmentation": {"size": [20, 40], "counts": "b'00'"}}, "Python's print of bytes"),
+        ({"segmentation": {"size": [20, 40], "counts": "000"}}, "whose counts sum to 0"),
         ({"keypoints": [1, 2]}, "keypoints are no list of x, y, v"),
     ],
 )
@@ -208,6 +212,17 @@ def test_coco_names_images_that_are_not_there_or_there_twice(folder):
     assert annotations.read(folder).require_sound().pictures[0].path == folder / "y" / "a.png"
     (folder / "y" / "a.png").write_bytes(b"no image")
     assert "cannot be read as an image" in refused(folder)
+
+
+def test_coco_of_a_split_reads_the_images_of_it(folder):
+    coco(folder)
+    (folder / "a.json").rename(folder / "instances_train2017.json")
+    for name in ("images_train", "images_val"):
+        (folder / name).mkdir()
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / name / "a.png")
+    (folder / "a.png").unlink()
+    (picture,) = annotations.read(folder).require_sound().pictures
+    assert picture.path == folder / "images_train" / "a.png"
 
 
 def test_label_images(folder):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .coco_content import LEAST_NUMBERS, Id
+from .model import LEAST_NUMBERS, Id
 
 CHUNK = 1 << 18  # characters of run lengths that are decoded at once
 TEXT, FIRST = re.compile("[0-o]+"), ord("0")  # 64 characters: six bits each
@@ -52,16 +52,14 @@ def runs_fault(counts: list, pixels: int) -> Fault | None:
         return _count_fault(wrong)
     if counts and min(counts) < 0:
         return _count_fault(min(counts))
-    return _sum_fault(sum(counts), pixels)
+    return None if sum(counts) == pixels else _sum_fault(sum(counts), pixels)
 
 
 def _count_fault(count: object) -> Fault:
     return "count", f"has an RLE with the count {count!r}; allowed: whole numbers from 0"
 
 
-def _sum_fault(total: int, pixels: int) -> Fault | None:
-    if total == pixels:
-        return None
+def _sum_fault(total: int, pixels: int) -> Fault:
     return "sum", f"has an RLE whose counts sum to {total}, but its image has {pixels} pixels"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from densessl.d2_transfer.datasets.coco_masks import CHUNK, CompressedRuns, decoded
+from densessl.annotations.coco_masks import CHUNK, CompressedRuns, decoded
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
