@@ -149,7 +149,7 @@ def test_commands_are_understood(page, command, parse):
     words = [word.strip("[]") for word in shlex.split(command, comments=True) if word != "…"]
     _, verb, *_ = words
     args = parse(words[1:])
-    if verb == "pretrain" and args.config:
+    if verb == "pretrain" and args.config and not args.config.endswith(".yaml"):
         pretraining.load(args.config, pairs(args.overrides))
     if verb == "transfer" and args.protocol and not re.search(r"\.py:|\.yaml$", args.protocol):
         protocols.find(args.protocol)
