@@ -124,8 +124,8 @@ def examine() -> list[Finding]:
             findings += check()
         except Exception as error:  # a broken installation raises anything; that is a finding too
             part = check.__name__.strip("_").replace("_", " ")
-            said = f"{type(error).__name__}: {error}"
-            findings.append(Finding(part, MISSING, said, install.command("transfer")))
+            reason = f"{type(error).__name__}: {error}"
+            findings.append(Finding(part, MISSING, reason, install.command("transfer")))
     return findings
 
 
@@ -247,8 +247,8 @@ def _reading() -> list[Finding]:
         draw = [sys.executable, "-m", "densessl", "scenes", str(drawn), *size]
         done = subprocess.run(draw, capture_output=True, text=True)
         if done.returncode:
-            said = (done.stderr.strip() or "no message").splitlines()[-1]
-            return [Finding("readers", OPTIONAL, f"not tried, as nothing could be drawn: {said}")]
+            last = (done.stderr.strip() or "no message").splitlines()[-1]
+            return [Finding("readers", OPTIONAL, f"not tried, as nothing could be drawn: {last}")]
         datasets.register(drawn)
         read = {
             name: protocol.name

@@ -58,8 +58,8 @@ def check_model(cfg, named: Collection[str] = ()) -> None:
     except InputError:
         raise
     except Exception as error:  # an assertion, a missing key, a shape: whatever the option breaks
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"the config makes no model: {type(error).__name__}: {said}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the config makes no model: {type(error).__name__}: {reason}") from None
     _check_kind(cfg, model)
     _check_read(cfg, read, named)
     _check_classes(cfg)

@@ -57,11 +57,11 @@ def choose(
             files.write_json(folder / CHOICE, {"chosen": rows[best], "tried": rows})
         barrier()
     chosen = form.read(folder / CHOICE, "the choice of a search", {"chosen": TRIED})["chosen"]
-    told = {f"search/{name}": value for name, value in chosen.items()}
+    record = {f"search/{name}": value for name, value in chosen.items()}
     setting = Setting(**{name: value for name, value in chosen.items() if name != "top1"})
     if rank() == 0:
         logger.info("search: chosen %s (%.2f %% of held out)", setting, chosen["top1"])
-    return setting, told
+    return setting, record
 
 
 def grid(cfg: CfgNode) -> list[Setting]:

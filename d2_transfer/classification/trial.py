@@ -122,12 +122,12 @@ def _finetune(
 
     asked = results.config_fingerprint(as_dict(cfg)) + run.weights.sha256
     place = run.folder / "search" / hashlib.sha256(asked.encode()).hexdigest()[:12]
-    setting, told = search.choose(cfg, train, place, build)
+    setting, chosen = search.choose(cfg, train, place, build)
     fit, counts = _fit(cfg, run, trial, build(setting), setting, train, test)
     metrics = _metrics(counts)
     if cfg.TEST.EVAL_PERIOD:
         metrics["cls/top1_best_epoch"] = fit.best
-    return metrics | told
+    return metrics | chosen
 
 
 def _metrics(counts: Counts) -> dict[str, float]:

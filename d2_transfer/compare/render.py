@@ -69,10 +69,10 @@ def _title(comparison: Comparison) -> str:
 def _sides(comparison: Comparison) -> list[str]:
     texts = []
     for letter, side in (("A", comparison.a), ("B", comparison.b)):
-        told = _of("trial", len(side.trials), sorted({trial.seed for trial in side.trials}))
+        counts = _of("trial", len(side.trials), sorted({trial.seed for trial in side.trials}))
         if side.pretrainings > 1 and not side.control:
-            told = f"{_of('pretraining', side.pretrainings, seeds_of(side.trials))}; {told}"
-        texts.append(f"{letter}: {side.name} ({side.folder}; {told})")
+            counts = f"{_of('pretraining', side.pretrainings, seeds_of(side.trials))}; {counts}"
+        texts.append(f"{letter}: {side.name} ({side.folder}; {counts})")
     return texts
 
 

@@ -67,14 +67,14 @@ def _test(found: Difference, comparison: Comparison) -> str:
     if found.interval is None:
         return _untested(found, comparison)
     low, high = found.interval
-    told = f"{_with(found)} the 95 % interval is {points(low)} to {points(high)}"
+    interval = f"{_with(found)} the 95 % interval is {points(low)} to {points(high)}"
     spread = "the spread between pretrainings" if found.fine_tunings else "the trials' spread"
     if low <= 0 <= high:
         return (
-            f"{told}, which holds 0: {spread} may explain the difference "
+            f"{interval}, which holds 0: {spread} may explain the difference "
             f"({p_value(found.p)}). That does not show that the two are equal."
         )
-    return f"{told}, so {spread} does not explain the difference ({p_value(found.p)})."
+    return f"{interval}, so {spread} does not explain the difference ({p_value(found.p)})."
 
 
 def _unit(found: Difference, comparison: Comparison) -> list[str]:
@@ -87,7 +87,7 @@ def _unit(found: Difference, comparison: Comparison) -> list[str]:
             "It is the difference between these two pretrained models, not between methods: it "
             "says nothing about other pretraining runs."
         ]
-    said = [
+    sentences = [
         f"{side.name} has one pretraining: this is about that pretrained model, not about the "
         "method."
         for side in sides
@@ -96,11 +96,11 @@ def _unit(found: Difference, comparison: Comparison) -> list[str]:
     if found.detectable is not None:
         of = " and ".join(dict.fromkeys(str(len(each)) for each in (found.a, found.b)))
         metric = comparison.main.rpartition("/")[2]
-        said.append(
+        sentences.append(
             f"With {of} pretrainings a difference below {points(found.detectable)} {metric} cannot "
             "be seen (80 % power, two-sided 5 %)."
         )
-    return said
+    return sentences
 
 
 def _of_pretrainings(found: Difference, main: Difference) -> list[str]:

@@ -113,10 +113,10 @@ def _says_why(out: Path):
 
 def _with_facts(found: Source, given: dict[str, Any]) -> Source:
     """The facts given beside those that the file tells, which count where both do."""
-    told = found.pretrain or {}
-    other = [f"{key} {told[key]}" for key in given if key in told and told[key] != given[key]]
+    stated = found.pretrain or {}
+    other = [f"{key} {stated[key]}" for key in given if key in stated and stated[key] != given[key]]
     notes = [f"the file says itself: {', '.join(other)}; --pretrain is not taken"] if other else []
-    return replace(found, pretrain=given | told, notes=[*found.notes, *notes])
+    return replace(found, pretrain=given | stated, notes=[*found.notes, *notes])
 
 
 def with_images(
@@ -161,8 +161,8 @@ def _check_target(checkpoint: Path, out: Path, target: str) -> None:
 def _target(asked: str, out: Path, found: Source) -> str:
     if asked != "auto":
         return asked
-    told = [name for name, endings in TARGETS.items() if out.suffix in endings]
-    return told[0] if len(told) == 1 else "timm" if found.is_vit else "torchvision"
+    matching = [name for name, endings in TARGETS.items() if out.suffix in endings]
+    return matching[0] if len(matching) == 1 else "timm" if found.is_vit else "torchvision"
 
 
 def _write(stream, found: Source, target: str, facts: dict[str, Any]) -> None:

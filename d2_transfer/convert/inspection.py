@@ -76,8 +76,8 @@ def _beside(checkpoint: dict) -> list[tuple[str, str]]:
     for entry in ("args", "opt", "hyper_parameters", "config"):
         held = checkpoint.get(entry)
         if isinstance(held, dict):
-            told = [f"{name} {_value(held[name])}" for name in ARGUMENTS if name in held]
-            rows += [("arguments", ", ".join(told))] if told else []
+            arguments = [f"{name} {_value(held[name])}" for name in ARGUMENTS if name in held]
+            rows += [("arguments", ", ".join(arguments))] if arguments else []
     if any(isinstance(value, dict) for value in checkpoint.values()):
         entries = [f"{name}: {_value(value)}" for name, value in checkpoint.items()]
         more = [f"… and {len(entries) - ENTRIES} more"] if len(entries) > ENTRIES else []
@@ -116,13 +116,13 @@ def _backbone(found: Source, path: Path, checkpoint: dict) -> list[tuple[str, st
 def _others(found: Source, checkpoint: dict) -> list[str]:
     """The networks of the file that were not taken, and what takes them."""
     layout = BY_NAME.get(found.layout)
-    told = [found.place, found.other_place]
+    shown = [found.place, found.other_place]
     if layout and layout.copy:  # the same tensors once more
-        told.append(f"{'/'.join(layout.container)}:{layout.copy}")
+        shown.append(f"{'/'.join(layout.container)}:{layout.copy}")
     others = [
         f"{title}, {container}:{prefix}*: --from {container}:{prefix}"
         for title, container, prefix in networks_in(unwrapped(checkpoint))
-        if f"{container}:{prefix}" not in told
+        if f"{container}:{prefix}" not in shown
     ]
     if found.other:
         others.insert(0, f"{found.other} branch, {found.other_place}*: --branch {found.other}")

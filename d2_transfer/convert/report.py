@@ -105,13 +105,13 @@ class Report:
         if self.depth is not None:
             return [f"network = torchvision.models.{self.network}()", load]
         options = vit.SIZES[self.network].torchvision.items()
-        told = ", ".join(f"{option}={value}" for option, value in options)
-        return [f"network = torchvision.models.VisionTransformer({told})", load]
+        arguments = ", ".join(f"{option}={value}" for option, value in options)
+        return [f"network = torchvision.models.VisionTransformer({arguments})", load]
 
 
 def pretrain_told(pretrain: dict[str, Any]) -> str:
     """' (dataset coco, images 118287, epochs 200)', as far as it is known."""
     keys = ("dataset", "images", "epochs", "range")
     shown = {key: pretrain[key] for key in keys if key in pretrain}
-    told = ", ".join(f"{key} {value}" for key, value in shown.items())
-    return f" ({told})" if told else ""
+    text = ", ".join(f"{key} {value}" for key, value in shown.items())
+    return f" ({text})" if text else ""

@@ -185,8 +185,8 @@ def _polygons_problem(frame: Frame) -> str | None:
             if len(item["polygon"]) < 3:
                 return f"{path} has a polygon of {len(item['polygon'])} points ('{item['label']}')"
         if size != (image := label_images.picture_size(frame.image)):
-            told, real = ("×".join(map(str, each)) for each in (size, image))
-            return f"{path} says {told} pixels, but its image {frame.image} is {real}"
+            stated, real = ("×".join(map(str, each)) for each in (size, image))
+            return f"{path} says {stated} pixels, but its image {frame.image} is {real}"
     except (KeyError, TypeError, ValueError, OSError) as error:
         return f"{path} is no annotation of Cityscapes: {type(error).__name__}: {error}"
     return None

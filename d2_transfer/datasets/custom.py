@@ -172,8 +172,8 @@ def _different_categories(train: Annotations, val: Annotations) -> list[str]:
     for id in ordered(train.names | val.names):
         here, there = train.names.get(id), val.names.get(id)
         if here != there:
-            said = [f"'{name}'" if name is not None else "absent" for name in (here, there)]
-            lines.append(f"{shown(id)} is {said[0]} in the first and {said[1]} in the second")
+            pair = [f"'{name}'" if name is not None else "absent" for name in (here, there)]
+            lines.append(f"{shown(id)} is {pair[0]} in the first and {pair[1]} in the second")
     return [f"{train.file} and {val.file} have different categories: {some(lines)}"]
 
 

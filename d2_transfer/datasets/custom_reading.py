@@ -160,7 +160,7 @@ def _check_pictures(found: Annotations) -> None:
         )
     if listing.problems or absent:
         return
-    wrong = [said for id in spread(list(found.paths)) if (said := _size_problem(found, id))]
+    wrong = [problem for id in spread(list(found.paths)) if (problem := _size_problem(found, id))]
     found.problems += wrong[:1]
     if len(wrong) > 1:
         found.problems.append(f"and the like in {len(wrong) - 1} more of a sample of its images")
@@ -174,6 +174,6 @@ def _size_problem(found: Annotations, id: int | str) -> str | None:
         return str(error)
     if size == found.sizes[id]:
         return None
-    told, real = ("×".join(map(str, each)) for each in (found.sizes[id], size))
+    stated, real = ("×".join(map(str, each)) for each in (found.sizes[id], size))
     turned = "" if size == size_of(path, upright=False) else ", turned as its EXIF data say"
-    return f"{found.file}: image {id} is {told} pixels, but {path} is {real}{turned}"
+    return f"{found.file}: image {id} is {stated} pixels, but {path} is {real}{turned}"

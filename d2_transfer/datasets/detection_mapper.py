@@ -81,7 +81,7 @@ def _check_size(entry: dict, size: tuple[int, int]) -> None:
             ". Its EXIF data may turn it, and annotations must be those of the upright picture: "
             "annotate it again, or save the picture without its orientation"
         )
-    told, real = ("x".join(map(str, each)) for each in (annotated, size))
+    stated, real = ("x".join(map(str, each)) for each in (annotated, size))
     raise InputError(
-        f"{entry['file_name']} has {real} pixels, but its annotations are of {told}{turned}"
+        f"{entry['file_name']} has {real} pixels, but its annotations are of {stated}{turned}"
     )

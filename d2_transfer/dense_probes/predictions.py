@@ -39,9 +39,9 @@ class Predictions:
     def begin(self) -> None:
         """Make the folder and its list; one process does it."""
         if self.numbers:
-            told = {"classes": list(self.split.classes), "images": self.numbers}
+            index = {"classes": list(self.split.classes), "images": self.numbers}
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / INDEX, told)
+            write_json(self.folder / INDEX, index)
 
     def keep(self, number: int, predicted: Tensor, truth: Tensor) -> None:
         """Write the pictures of an image if it is one of them; both are classes ``[H, W]``."""

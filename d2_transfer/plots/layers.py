@@ -34,22 +34,22 @@ def layers(records: Sequence[Record], choice: Choice, k: int | None = None) -> P
     metric = choice.metric or METRICS[0]
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS, "--metric")
-    told = [record for record in records if accuracies(record, metric)]
-    if not told:
+    usable = [record for record in records if accuracies(record, metric)]
+    if not usable:
         if any(_stage(name, metric) for record in records for name in record.metrics):
             raise InputError(f"{metric} is undefined at every stage of every record")
         raise InputError(
             f"no record has {metric} by stage; measure it: densessl transfer WEIGHTS --protocol "
             "knn --variant stages --trials 1 -o DIR"
         )
-    if len(told) < len(records):
+    if len(usable) < len(records):
         logger.warning(
             "%d of %d records are left out: they have no %s by stage",
-            len(records) - len(told),
+            len(records) - len(usable),
             len(records),
             metric,
         )
-    found = of_one_kind(told, choice.protocol, choice.variant)
+    found = of_one_kind(usable, choice.protocol, choice.variant)
     k = _usual_k(found) if k is None else k
     stages = _stages(found, metric, k)
     models = by_recipe(found)
@@ -67,9 +67,9 @@ def accuracies(record: Record, metric: str) -> Accuracies:
     """The record's values of a metric by stage and k, as ``knn/top1_res4_k20`` names them."""
     found = {}
     for name, value in record.metrics.items():
-        told = _stage(name, metric)
-        if told and value == value:  # not NaN
-            found[told[1], int(told[2])] = value
+        stage = _stage(name, metric)
+        if stage and value == value:  # not NaN
+            found[stage[1], int(stage[2])] = value
     return found
 
 
@@ -80,12 +80,10 @@ def _stage(name: str, metric: str) -> re.Match | None:
 
 def _usual_k(records: Sequence[Record]) -> int:
     """The k whose accuracy the records' ``knn/top1`` is."""
-    told = {(config_of(record) or {}).get("KNN.K", C.KNN.K) for record in records}
-    if len(told) > 1:
-        raise InputError(
-            f"the records' KNN.K are {', '.join(sorted(map(str, told)))}; name one: --k"
-        )
-    return told.pop()
+    ks = {(config_of(record) or {}).get("KNN.K", C.KNN.K) for record in records}
+    if len(ks) > 1:
+        raise InputError(f"the records' KNN.K are {', '.join(sorted(map(str, ks)))}; name one: --k")
+    return ks.pop()
 
 
 def _stages(records: Sequence[Record], metric: str, k: int) -> list[str]:

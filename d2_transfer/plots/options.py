@@ -28,12 +28,12 @@ class SweptOption:
 
     def of(self, record: Record) -> float | None:
         """Its value: the record's fact, else what the config says that the record names."""
-        told = record.pretrain.get(self.fact)
+        value = record.pretrain.get(self.fact)
         for name in config_names(record.pretrain):  # of equal options, if there are several
-            told = built_in(name).get(self.key) if told is None else told
-        if not isinstance(told, int | float) or isinstance(told, bool):
+            value = built_in(name).get(self.key) if value is None else value
+        if not isinstance(value, int | float) or isinstance(value, bool):
             return None
-        return float(told)
+        return float(value)
 
     def family(self, record: Record) -> str:
         """The config's name without the option, which a sweep has in common; else the method."""

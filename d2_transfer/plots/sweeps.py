@@ -41,9 +41,9 @@ def threshold(records: Sequence[Record], choice: Choice) -> Plot:
     the plot has the differences alone. Raises InputError as :func:`sweep` does.
     """
     if not records:
-        base, told = _differences()
-        line = Line("published (SetSim, text on Figure 3)", sorted(told), [], published=True)
-        line.y = [told[x] for x in line.x]
+        base, differences = _differences()
+        line = Line("published (SetSim, text on Figure 3)", sorted(differences), [], published=True)
+        line.y = [differences[x] for x in line.x]
         panel = PlotPanel(AXES[THRESHOLD], f"AP minus AP at {base:g}", [line])
         return Plot([panel], ["bbox/AP of voc_det_c4; no record of ours"])
     plot, series, metric = sweep(records, THRESHOLD, choice, "voc_det_c4")
@@ -68,20 +68,20 @@ def sweep(
     in all trials of a point, the line has a gap there. Raises InputError where nothing is left, for
     records that do not compare, for two models with one value, and for trials that have no average.
     """
-    told = [record for record in records if option.of(record) is not None]
-    if not told:
+    usable = [record for record in records if option.of(record) is not None]
+    if not usable:
         raise InputError(
             f"no record tells {option.key} of its pretraining, neither by a fact '{option.fact}' "
             "nor by the name of a config that sets it"
         )
-    if len(told) < len(records):
+    if len(usable) < len(records):
         logger.warning(
             "%d of %d records are left out: they do not tell %s of their pretraining",
-            len(records) - len(told),
+            len(records) - len(usable),
             len(records),
             option.key,
         )
-    found = of_one_kind(told, choice.protocol, choice.variant, usual)
+    found = of_one_kind(usable, choice.protocol, choice.variant, usual)
     metric = metrics_of(found, [choice.metric] if choice.metric else [])[0]
     series = _series(found, option)
     for each in series:
@@ -147,13 +147,13 @@ def _differences() -> tuple[float, dict[float, float]]:
     """The threshold that the paper compares with, and the differences from it, its own 0 too."""
     layout = layouts.find(FIGURE)
     base = float(layout.baselines[0])
-    told = {float(row.label): each.delta for row in layout.rows for each in row.numbers}
-    return base, {base: 0.0} | {x: delta for x, delta in told.items() if not math.isnan(delta)}
+    deltas = {float(row.label): each.delta for row in layout.rows for each in row.numbers}
+    return base, {base: 0.0} | {x: delta for x, delta in deltas.items() if not math.isnan(delta)}
 
 
 def _published_on(ours: Line, series: Series) -> Line | None:
     """The published differences over our mean at the paper's threshold; None where they differ."""
-    base, told = _differences()
+    base, deltas = _differences()
     trials = series.models.get(base)
     if trials is None or base not in ours.x:
         return None
@@ -165,6 +165,6 @@ def _published_on(ours: Line, series: Series) -> Line | None:
     level = ours.y[ours.x.index(base)]
     if math.isnan(level):
         return None
-    places = sorted(x for x in told if x != base)
+    places = sorted(x for x in deltas if x != base)
     label = f"published differences (SetSim's text), from ours at {base:g}"
-    return Line(label, places, [level + told[x] for x in places], published=True)
+    return Line(label, places, [level + deltas[x] for x in places], published=True)

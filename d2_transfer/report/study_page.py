@@ -107,13 +107,13 @@ def _images(study: Study) -> str:
 
 def _question(study: Study) -> str:
     task = str(study.facts.get("task") or "")
-    told = {"semseg": "semantic segmentation", "det": "detection", "mask": "instance segmentation"}
-    told["cls"] = "classification"
+    tasks = {"semseg": "semantic segmentation", "det": "detection", "mask": "instance segmentation"}
+    tasks["cls"] = "classification"
     steps = [
         f"{arm.name} ({', '.join(own)})" if (own := _facts(arm.facts)) else arm.name
         for arm in study.of(PRETRAINED)
     ]
-    lines = [f"The task is {told.get(task, task or 'not named')}."]
+    lines = [f"The task is {tasks.get(task, task or 'not named')}."]
     lines += [f"Pretrained: {study_words.listed(steps)}."] if steps else []
     lines += [f"{arm.name} is {study_words.STARTS[arm.name]}." for arm in _told(study)]
     return " ".join([*lines, _measured(study.protocols[0])])
@@ -184,19 +184,19 @@ def _found(
         ("What more would change", _more(study, arm, outcomes)),
         ("How sure", _sure(study, [*random, *given]) if outcomes else []),
     ]
-    return [(title, said) for title, said in parts if said]
+    return [(title, statements) for title, statements in parts if statements]
 
 
 def _random(
     study: Study, arm: str | None, outcomes: Sequence[Outcome], random: Sequence[Compared]
 ) -> list[Statement]:
     """Of the leading method each share, of the others what follows."""
-    said = [study_words.by_how_much(each, study.protocols[0].metric) for each in outcomes]
+    statements = [study_words.by_how_much(each, study.protocols[0].metric) for each in outcomes]
     for other in study.of(PRETRAINED):
         own = study_numbers.outcomes(random, other.name)
         if own and other.name != arm:
-            said.append(Statement("", study_words.of_random(other.name, own).long))
-    return said
+            statements.append(Statement("", study_words.of_random(other.name, own).long))
+    return statements
 
 
 def _sure(study: Study, compared: Sequence[Compared]) -> list[Statement]:
@@ -233,19 +233,19 @@ def _more(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> list[St
     """What more labels, steps or pretrainings would change, from what was measured alone."""
     if not arm or not outcomes:
         return []
-    metric, said = study.protocols[0].metric, []
+    metric, statements = study.protocols[0].metric, []
     last = outcomes[-1]
-    told = {arm, last.best.other, *(each.name for each in study.of(GIVEN))}
-    slopes = [study_numbers.slope(study, each) for each in study.arms if each.name in told]
+    compared = {arm, last.best.other, *(each.name for each in study.of(GIVEN))}
+    slopes = [study_numbers.slope(study, each) for each in study.arms if each.name in compared]
     if slopes := [slope for slope in slopes if slope and slope.high == last.share]:
         slopes = [slope for slope in slopes if slope.low == slopes[0].low]
-        said.append(study_words.more_labels(slopes, metric))
+        statements.append(study_words.more_labels(slopes, metric))
     if end := study_steps.end(study.runs.get(arm, [])):
-        said.append(study_words.more_steps(study.arm(arm), end))
+        statements.append(study_words.more_steps(study.arm(arm), end))
     seen = [(e.best, found) for e in outcomes if (found := study_numbers.sight(e.best))]
     if seen:
-        said.append(study_words.more_runs(seen, metric))
-    return said
+        statements.append(study_words.more_runs(seen, metric))
+    return statements
 
 
 def _pictures(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> Predicted | None:
@@ -258,7 +258,7 @@ def _pictures(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> Pre
 def _settings(study: Study) -> list[tuple[str, str]]:
     facts = study.facts
     budget = facts.get("budget_s")
-    told = [
+    rows = [
         ("task", facts.get("task")),
         ("images", facts.get("images")),
         ("training", facts.get("train")),
@@ -276,9 +276,9 @@ def _settings(study: Study) -> list[tuple[str, str]]:
     for arm in study.arms:
         about = [str(arm.facts[key]) for key in ("config", "weights") if arm.facts.get(key)]
         start = study_words.STARTS.get(arm.name, "") if arm.kind == RANDOM else ""
-        told.append((arm.name, "; ".join([*filter(None, [start]), *about, *_facts(arm.facts)])))
+        rows.append((arm.name, "; ".join([*filter(None, [start]), *about, *_facts(arm.facts)])))
     trials = [record for found in study.records.values() for record in found]
-    return [(name, str(value)) for name, value in told if value] + versions(trials)
+    return [(name, str(value)) for name, value in rows if value] + versions(trials)
 
 
 def _next(study: Study, arm: str | None) -> list[str]:

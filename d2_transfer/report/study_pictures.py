@@ -67,11 +67,11 @@ def _place(study: Study, arm: str, share: StudyShare) -> Path | None:
 def _read(share: StudyShare, arms: Sequence[str], places: Sequence[Path]) -> Predicted | None:
     """None where a file is missing or damaged."""
     try:
-        told = [files.read_json(place / INDEX) for place in places]
-        classes = list(map(str, told[0]["classes"]))
-        if any(each["classes"] != told[0]["classes"] for each in told):
+        indices = [files.read_json(place / INDEX) for place in places]
+        classes = list(map(str, indices[0]["classes"]))
+        if any(each["classes"] != indices[0]["classes"] for each in indices):
             return None
-        numbers = [n for n in told[0]["images"] if all(n in each["images"] for each in told)]
+        numbers = [n for n in indices[0]["images"] if all(n in each["images"] for each in indices)]
         shown, labels = [], set()
         colours: dict = {}
         for number in map(int, numbers[:MOST]):

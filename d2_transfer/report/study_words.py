@@ -22,7 +22,7 @@ STARTS = {
     "random_bn": "the same with the data's batch-norm statistics",
 }
 PER_CENT = "\u00a0%"
-NOT_SAID = "Cannot be said with this many runs"
+NOT_KNOWN = "Cannot be said with this many runs"
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def answer(arm: str | None, outcomes: Sequence[Outcome], given: Sequence[Compare
             ahead.setdefault(each.other, []).append(each.share)
     if not ahead:
         return found
-    told = listed([f"{other} ({at(shares)})" for other, shares in ahead.items()])
-    long = f"{found.long} Given weights are better than {arm}: {told}."
+    better = listed([f"{other} ({at(shares)})" for other, shares in ahead.items()])
+    long = f"{found.long} Given weights are better than {arm}: {better}."
     if found.style != YES:
         return Answer(found.style, found.short, long)
     return Answer(OPEN, f"Not if you have the weights of {listed([*ahead])}", long)
@@ -108,16 +108,16 @@ def of_random(arm: str, outcomes: Sequence[Outcome]) -> Answer:
         return Answer(YES, short, f"{arm} beats starting at random {at(better)}{behind}.")
     if worse:
         return Answer(NO, "No", f"{arm} is worse than starting at random {at(worse)}{behind}.")
-    return Answer(OPEN, NOT_SAID, f"{arm} against starting at random: {'; '.join(rest)}.")
+    return Answer(OPEN, NOT_KNOWN, f"{arm} against starting at random: {'; '.join(rest)}.")
 
 
 def by_how_much(outcome: Outcome, metric: str) -> Statement:
     """The difference from the better random start at a share, and how sure it is."""
-    said = difference(outcome.best, metric)
+    statement = difference(outcome.best, metric)
     if outcome.others and outcome.state != outcome.best.state:
         others = [f"{each.other} {each.state}" for each in outcome.others]
-        said = Statement(said.number, f"{said.text} Against {listed(others)}.")
-    return said
+        statement = Statement(statement.number, f"{statement.text} Against {listed(others)}.")
+    return statement
 
 
 def difference(each: Compared, metric: str) -> Statement:
@@ -241,17 +241,17 @@ def more_steps(arm: StudyArm, found: End) -> Statement:
     change = f"{points(found.mean, '+')} from the third quarter of the steps to the last"
     level = f"{points(found.level)}{PER_CENT * found.online}"
     if found.interval is None:
-        said = f"changed by {change}, to {level}; of one pretraining, so it may be chance"
+        change_of = f"changed by {change}, to {level}; of one pretraining, so it may be chance"
     else:
         better = 1 if found.online else -1
         words = {better: "was still getting better", 0: "was flat, as far as can be told"}
         low, high = found.interval
-        said = (
+        change_of = (
             f"{words.get(found.moves, 'was getting worse')} ({change}, 95\u00a0% interval "
             f"{points(low)} to {points(high)}, to {level}; {many(found.n, 'pretraining')})"
         )
     lower = "" if found.online else " A lower loss need not be a better network."
-    ends = f"at the end of {arm.name}'s {found.steps:,} steps the {found.title} {said}"
+    ends = f"at the end of {arm.name}'s {found.steps:,} steps the {found.title} {change_of}"
     hope = (
         "Curves flatten with the learning rate, which falls towards the end: only a longer run "
         "shows what more steps give."

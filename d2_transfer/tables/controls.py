@@ -109,8 +109,8 @@ def _notes(table: Table, controls: Sequence[Row], hidden: bool) -> list[str]:
         "several pretrainings by Welch's t test of their means, a row of one by Student's, as if "
         "it were one more such network; p by Holm's correction for the rows, level 5 %."
     ]
-    if told := _distinguishable(table):
-        some = "; ".join(told[:SHOWN]) + ("; …" if len(told) > SHOWN else "")
+    if distinguishable := _distinguishable(table):
+        some = "; ".join(distinguishable[:SHOWN]) + ("; …" if len(distinguishable) > SHOWN else "")
         lines.append(f"Distinguishable, with the greater p of its controls: {some}.")
     if hidden:
         lines.append("The numbers of rows that are not distinguishable are in the CSV form alone.")

@@ -42,8 +42,8 @@ def cell(trials: Sequence[Record], metric: str) -> Cell | None:
 def remarks(trials: Sequence[Record]) -> tuple[str, ...]:
     """Footnotes of a row: what the records of a model say of how they came to be."""
     seeds = sorted({trial.seed for trial in trials if trial.evaluated})
-    said = [f"trained models evaluated by --eval-only (seeds {span(seeds)})"] if seeds else []
-    return (*said, *_changes(trials[0]))
+    remarks = [f"trained models evaluated by --eval-only (seeds {span(seeds)})"] if seeds else []
+    return (*remarks, *_changes(trials[0]))
 
 
 def levels(rows: Sequence[Row], nested: bool) -> list[str]:

@@ -91,7 +91,7 @@ def test_pairs_are_of_one_draw_and_the_others_do_not_count(tmp_path):
     "random, bn, state, short",
     [
         (10.0, 12.0, BETTER, "Yes"),
-        (10.0, 19.9, UNSEEN, words.NOT_SAID),  # above one start is not enough
+        (10.0, 19.9, UNSEEN, words.NOT_KNOWN),  # above one start is not enough
         (30.0, 12.0, WORSE, "No"),  # below one of them is
         (30.0, 33.0, WORSE, "No"),
     ],

@@ -168,8 +168,8 @@ def read_mat(path: Path) -> np.ndarray:
     try:
         mask = loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
     except Exception as error:  # scipy has no one kind for damaged files
-        said = f"{type(error).__name__}: {error}"
-        raise BadLabels(f"{path} is not a mask of SBD (GTcls.Segmentation): {said}") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise BadLabels(f"{path} is not a mask of SBD (GTcls.Segmentation): {reason}") from None
     if mask.ndim != 2 or mask.dtype.kind not in "iu" or mask.min() < 0:
         raise BadLabels(f"{path}: GTcls.Segmentation is {mask.dtype} {mask.shape}, no mask")
     return mask

@@ -118,10 +118,10 @@ def _class(number: bool, *more: str) -> str:
 
 def _line(line: SheetLine, page: Sheet) -> str:
     facts = list(zip(line.facts, page.facts, page.numeric[1:], strict=False))
-    told = [
+    parts = [
         f"{head}\u00a0{fact}" if number else fact for fact, head, number in facts if _tells(fact)
     ]
-    folded = f'<div class="folded">{escape(" · ".join(told))}</div>' if told else ""
+    folded = f'<div class="folded">{escape(" · ".join(parts))}</div>' if parts else ""
     cells = [f'<th scope="row">{_entry(line.label)}{folded}</th>']
     cells += [f"<td{_class(number, 'fact')}>{escape(fact)}</td>" for fact, _, number in facts]
     for entry in line.drawn:
@@ -153,6 +153,6 @@ def _number(entry: Entry) -> str:
 
 
 def _notes(page: Sheet) -> list[str]:
-    said = [f"<p>{escape(note)}</p>" for note in page.notes]
-    said += [f"<p><sup>{letter}</sup> {escape(text)}</p>" for letter, text in page.footnotes]
-    return ['<div class="notes">', *said, "</div>"] if said else []
+    notes = [f"<p>{escape(note)}</p>" for note in page.notes]
+    notes += [f"<p><sup>{letter}</sup> {escape(text)}</p>" for letter, text in page.footnotes]
+    return ['<div class="notes">', *notes, "</div>"] if notes else []

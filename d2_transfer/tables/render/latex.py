@@ -94,11 +94,11 @@ def _table(page: Sheet) -> str:
             lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escape(title)}}}}} \\")
         lines.append(_line(line))
     lines += [r"\bottomrule", r"\end{tabular}"]
-    said = [escape(note) for note in page.notes]
-    said += [rf"$^{{\mathrm{{{letter}}}}}$ {escape(text)}" for letter, text in page.footnotes]
-    if said:
+    notes = [escape(note) for note in page.notes]
+    notes += [rf"$^{{\mathrm{{{letter}}}}}$ {escape(text)}" for letter, text in page.footnotes]
+    if notes:
         lines += ["", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-        lines += [rf"{text}\par" for text in said]
+        lines += [rf"{text}\par" for text in notes]
         lines.append(r"\end{minipage}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
