@@ -25,7 +25,10 @@ PAGES = [
     *sorted(DOCS.rglob("*.md")),
 ]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TOO_WIDE = 100
+WRAPPED = 100  # columns; these pages have longer lines, and are wrapped when they are next edited
+NOT_YET = {"classification", "cluster", "data", "evidence", "measurements", "methods", "plots"}
+NOT_YET |= {"probes", "protocols", "python", "reliability", "reproduce", "scale", "tables"}
+NOT_YET |= {"weights", "CONTRIBUTING"}
 
 
 def prose(page: Path) -> str:
@@ -56,6 +59,16 @@ def test_relative_links_and_their_anchors_are_there(page):
             assert fragment in anchors(there), f"{page.name}: {target}"
         if page.parent == DOCS:
             assert there.is_relative_to(DOCS), f"{page.name}: {target} is not on the site"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sentences_are_wrapped(page):
+    wide = [
+        line
+        for line in prose(page).splitlines()
+        if len(line) > WRAPPED and line[0] not in "|!"  # rows of a table, and pictures
+    ]
+    assert page.stem in NOT_YET or wide == []
 
 
 def navigation() -> list[str]:
