@@ -20,6 +20,8 @@ if not os.path.isdir(os.path.join(_HERE, "pretrain")):
 if TYPE_CHECKING:
     from . import correspondence, evaluate, losses, views
     from .core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
+    from .methods import create_method, list_methods
+    from .pretrain.methods import Method
     from .pretrained import FeatureList, ImageTransform, PretrainedBackbone, load_backbone
 
 _NAMES = {  # a name, and the module that has it
@@ -28,8 +30,11 @@ _NAMES = {  # a name, and the module that has it
     "FeatureList": "pretrained",
     "ImageTransform": "pretrained",
     "InputError": "core.errors",
+    "Method": "pretrain.methods",
     "PretrainedBackbone": "pretrained",
     "StoppedEarly": "core.errors",
+    "create_method": "methods",
+    "list_methods": "methods",
     "load_backbone": "pretrained",
 }
 _MODULES = ("correspondence", "evaluate", "losses", "views")
@@ -39,10 +44,13 @@ __all__ = [
     "FeatureList",
     "ImageTransform",
     "InputError",
+    "Method",
     "PretrainedBackbone",
     "StoppedEarly",
     "correspondence",
+    "create_method",
     "evaluate",
+    "list_methods",
     "load_backbone",
     "losses",
     "main",

@@ -281,6 +281,10 @@ def _describe(
             raise unknown("level", str(level), known, f"levels of a {name}")
     backbone.name, backbone.method, backbone.notes = name, method, notes
     backbone.levels = tuple(known if levels is None else levels)
+    for held in (backbone.channels, backbone.strides):
+        for level in [*held]:
+            if level not in backbone.levels:
+                del held[level]
     backbone.normalization = normalization
     backbone.transform = ImageTransform(
         tuple(normalization["mean"]),

@@ -136,6 +136,17 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
 
     method = find_method(cfg.METHOD.NAME)
     build_recipes(cfg.VIEWS)
+    if method.same_flip and not find_recipe(cfg.VIEWS.RECIPE)[1].flip_of_first:
+        fitting = [name for name, recipe in RECIPES.items() if recipe[1].flip_of_first]
+        raise InputError(
+            f"VIEWS.RECIPE is {cfg.VIEWS.RECIPE}, but {cfg.METHOD.NAME} needs one flip for both "
+            f"views of an image; allowed: {', '.join(fitting)}"
+        )
+    check_method(cfg, method)
+
+
+def check_method(cfg: CfgNode, method: "type[Method]") -> None:
+    """Raise InputError for options of a method, its views and its backbone that do not agree."""
     side = math.ceil(cfg.VIEWS.SIZE / STRIDE)
     if method.dense and side < 2:
         raise InputError(
@@ -148,12 +159,6 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
         raise InputError(
             f"VIEWS.LOCAL_CROPS is {cfg.VIEWS.LOCAL_CROPS}, but {cfg.METHOD.NAME} takes two views "
             "an image; it must be 0"
-        )
-    if method.same_flip and not find_recipe(cfg.VIEWS.RECIPE)[1].flip_of_first:
-        fitting = [name for name, recipe in RECIPES.items() if recipe[1].flip_of_first]
-        raise InputError(
-            f"VIEWS.RECIPE is {cfg.VIEWS.RECIPE}, but {cfg.METHOD.NAME} needs one flip for both "
-            f"views of an image; allowed: {', '.join(fitting)}"
         )
     method.check(cfg)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,16 +68,26 @@ def _own(name: str, norm: Callable[[int], nn.Module]) -> Backbone:
     made = load_object(name, "backbone", "BACKBONE.NAME")
     try:
         backbone = made(norm)
-        training = backbone.training
-        with torch.no_grad():
-            levels = backbone.eval()(torch.zeros(1, 3, SIDE, SIDE))
-        backbone.train(training)
+    except Exception as error:  # whatever a user's own code raises
+        raise _no_backbone(f"{where}(norm)", error) from error
+    return tried(backbone, where, f"{where}(norm)")
+
+
+def _no_backbone(call: str, error: Exception) -> InputError:
+    return InputError(f"{call} makes no backbone: {type(error).__name__}: {error}")
+
+
+def tried(backbone: Any, where: str, call: str) -> Backbone:
+    """A user's backbone, once it has shown that it gives what it says it gives; else InputError.
+
+    ``where``: what messages call it; ``call``: what made it.
+    """
+    try:
+        levels = levels_of(backbone)
         found = {level: tuple(each.shape[:2]) for level, each in levels.items()}
         declared = {level: (1, channels) for level, channels in backbone.channels.items()}
     except Exception as error:  # whatever a user's own code raises
-        raise InputError(
-            f"{where}(norm) makes no backbone: {type(error).__name__}: {error}"
-        ) from error
+        raise _no_backbone(call, error) from error
     if "layer4" not in declared or any(
         found.get(level) != shape for level, shape in declared.items()
     ):
@@ -87,3 +98,15 @@ def _own(name: str, norm: Callable[[int], nn.Module]) -> Backbone:
         )
     backbone.channels = _Levels(backbone.channels)
     return backbone
+
+
+@torch.no_grad()
+def levels_of(module: nn.Module) -> Any:
+    """What a module gives of one small image, in evaluation mode; its mode stays as it was."""
+    modes = {each: each.training for each in module.modules()}
+    first = next(module.parameters(), torch.zeros(()))
+    try:
+        return module.eval()(torch.zeros(1, 3, SIDE, SIDE).to(first))
+    finally:
+        for each, training in modes.items():
+            each.training = training

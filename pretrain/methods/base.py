@@ -1,6 +1,10 @@
 """What the engine knows of a method."""
 
+import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from ..views import NORMALIZATION, View
 
 logger = logging.getLogger("densessl")
 LEVEL = "layer4"  # whose features image branches and most dense branches project
+_GIVEN: ContextVar[Iterator[Backbone] | None] = ContextVar("backbones", default=None)
 
 
 class Method(nn.Module):
@@ -24,6 +29,16 @@ class Method(nn.Module):
     The engine calls, at every step: ``before_step``, ``forward`` (through DDP where there are
     several processes), backward, ``after_backward``, the optimizer, ``after_step``. A step whose
     loss or gradient is not finite ends before the optimizer, and ``after_step`` is then not called.
+
+    A loop of one's own leaves the counting to the method::
+
+        for views in loader:
+            loss = method(views)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            method.backward_done()
+            optimizer.step()
+            method.step_done()
     """
 
     backbone: Backbone  # what is pretrained
@@ -37,6 +52,8 @@ class Method(nn.Module):
     starts: tuple[tuple[str, str], ...] = ()  # options of what rests at first, each: in which unit
     steps: int = 1  # of the whole run, and of an epoch: the engine sets them before the first step
     steps_per_epoch: int = 1
+    schedules: tuple[str, ...] = ()  # which of the two it reads
+    step: int = 0  # that comes next, in a loop which calls step_done
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
@@ -47,9 +64,23 @@ class Method(nn.Module):
         """What records and tables show of a run by this method, beside the data and its length."""
         return {}
 
+    def __call__(self, views: list[View], step: int | None = None) -> dict[str, Tensor]:
+        """:meth:`forward`, of the step that comes next unless one is named."""
+        return super().__call__(views, self.step if step is None else step)
+
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         """Float32 scalars of a step: ``"loss"``, detached terms ``"loss/…"`` and ``"stat/…"``."""
         raise NotImplementedError
+
+    def backward_done(self) -> None:
+        """Between backward and the optimizer: gradients of weights that rest are removed."""
+        self.after_backward(self.step)
+
+    def step_done(self) -> None:
+        """After the optimizer: keys enter their queue, the momentum encoder follows."""
+        self.after_step(self.step)
+        self.step += 1
+        self.before_step(self.step)
 
     def before_step(self, step: int) -> None:
         """What moves before the forward pass: a momentum encoder."""
@@ -105,11 +136,32 @@ class Method(nn.Module):
         return None
 
 
+@contextmanager
+def built_on(backbone: Backbone) -> Iterator[None]:
+    """A method that is built within takes ``backbone``, not the one that its config describes.
+
+    Where it needs a second one, that is a copy.
+    """
+
+    def given() -> Iterator[Backbone]:
+        yield backbone
+        while True:
+            yield copy.deepcopy(backbone)
+
+    before = _GIVEN.set(given())
+    try:
+        yield
+    finally:
+        _GIVEN.reset(before)
+
+
 def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> Backbone:
     """The backbone that ``cfg.BACKBONE`` describes; InputError for WEIGHTS that do not fit it.
 
-    ``drop_path`` is for a ViT.
+    ``drop_path`` is for a ViT. Within :func:`built_on` it is the one given there.
     """
+    if given := _GIVEN.get():
+        return next(given)
     options = cfg.BACKBONE
     backbone = build_backbone(
         options.NAME,

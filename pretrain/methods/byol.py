@@ -29,6 +29,7 @@ class BYOL(Method):
     m           1 − (1 − m₀)(cos(π k / K) + 1) / 2 after step k of K
     """
 
+    schedules = ("steps",)
     momentum_option = "BYOL.MOMENTUM"
 
     def __init__(self, cfg: CfgNode):

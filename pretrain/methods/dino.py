@@ -54,6 +54,7 @@ class DINO(Method):
     head sees is the mean of the last level, or a ViT's class token.
     """
 
+    schedules = ("steps", "steps_per_epoch")
     multi_crop = True
     takes_vit = True
     momentum_option = "DINO.MOMENTUM"

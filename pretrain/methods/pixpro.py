@@ -41,6 +41,7 @@ class PixPro(Method):
     predictor of their own, pooled, −2 cos in both directions.
     """
 
+    schedules = ("steps",)
     dense = True
     momentum_option = "PIXPRO.MOMENTUM"
 

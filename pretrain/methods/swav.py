@@ -41,6 +41,7 @@ class SwAV(Method):
     from epoch ``QUEUE_START`` on, and used once the queue is full of them.
     """
 
+    schedules = ("steps_per_epoch",)
     multi_crop = True
     queue_option = "SWAV.QUEUE"
     starts = (("SWAV.FREEZE_STEPS", "steps"),)

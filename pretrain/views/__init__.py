@@ -11,6 +11,7 @@ from .dataset import (
 )
 from .recipes import RECIPES, Recipe, ViewRecipe, build_recipes, find_recipe
 from .sources import ImageSource, build_source
+from .transform import ViewTransform, collate_views
 from .view import View
 
 __all__ = [
@@ -23,10 +24,12 @@ __all__ = [
     "View",
     "ViewDataset",
     "ViewRecipe",
+    "ViewTransform",
     "apply_photometric",
     "build_dataset",
     "build_recipes",
     "build_source",
     "collate",
+    "collate_views",
     "find_recipe",
 ]

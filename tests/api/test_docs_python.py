@@ -4,14 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+
+import densessl
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 
 
 def snippets(heading: str) -> list[str]:
-    """The Python snippets of one section."""
-    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", DOCUMENT, re.S | re.M)[1]
+    """The Python snippets between one heading and the next."""
+    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", DOCUMENT, re.S | re.M)[1]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
@@ -27,11 +30,12 @@ def reader(moco, run_folder, pictures, tmp_path, monkeypatch):
     Image.open(path).save(tmp_path / "images" / "street.jpg")
     monkeypatch.chdir(tmp_path)
 
-    def read(heading: str) -> dict:
-        held: dict = {}
+    def read(*headings: str) -> dict:
+        held: dict = {"__name__": "reader"}
         exec("import densessl", held)  # the page's first snippet
-        for number, text in enumerate(snippets(heading)):
-            exec(compile(text, f"docs/python.md, {heading}, {number}", "exec"), held)
+        for heading in headings:
+            for number, text in enumerate(snippets(heading)):
+                exec(compile(text, f"docs/python.md, {heading}, {number}", "exec"), held)
         return held
 
     return read
@@ -45,3 +49,25 @@ def test_load_a_backbone(reader):
     held = reader("Load a backbone")
     assert list(held["levels"]) == ["layer1", "layer2", "layer3", "layer4"]
     assert [each.shape[1] for each in held["maps"]] == [64, 128, 256, 512]
+
+
+def test_a_method_in_a_loop(reader, tmp_path):
+    held = reader("Use a method in your own loop")
+    method, network = held["method"], held["network"]
+    assert method.step == 2 and held["loss"].isfinite()
+    assert method.queue.pointer == method.dense_queue.pointer == 8  # two steps of four images
+    assert method.backbone.layer1 is network.layer1  # trained in place
+    saved = densessl.load_backbone(tmp_path / "backbone.pth")
+    assert torch.equal(saved.conv1.weight, network.conv1.weight)
+
+
+def test_a_method_in_lightning(reader):
+    pytest.importorskip("lightning", reason="Lightning is not installed")
+    held = reader("Use a method in your own loop", "In Lightning")
+    method = held["trainer"].lightning_module.method
+    assert method.step == 2 and method.queue.pointer == 8
+
+
+def test_the_parts(reader):
+    held = reader("The parts by themselves")
+    assert held["loss"].isfinite() and held["votes"].shape == (50, 4)
