@@ -11,6 +11,7 @@ from pathlib import Path
 
 import densessl
 from densessl.cli import VERBS
+from densessl.pretrain.options import METHODS
 
 ROOT = Path(densessl.__file__).parents[1]
 BESIDE = ("pretrain", "d2_transfer", "slurm", "configs")  # these are densessl.NAME, too
@@ -211,6 +212,15 @@ def test_the_picture_of_the_house_is_true():
 
 def test_the_picture_of_pretraining_is_true():
     assert picture(1) == arrows(within_pretrain, lambda name: name is not None)
+
+
+def test_the_engine_names_no_method():
+    named = METHODS.keys() - {"dense"}  # a word of its own, as in "loss/dense"
+    for module, path in FILES.items():
+        if within_pretrain(module) == "engine":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    assert node.value not in named, f"{path}:{node.lineno}"
 
 
 def test_a_class_name_is_one_thing():
