@@ -101,7 +101,7 @@ class CompressedRuns:
         wrong = broken | (least < 0) | (sums != np.array(self._pixels))
         for place in np.flatnonzero(wrong).tolist():
             if broken[place]:
-                fault: Fault | None = "cut", "has an RLE whose counts end in the middle of a number"
+                fault = "cut", "has an RLE whose counts end in the middle of a number"
             elif least[place] < 0:
                 fault = _count_fault(int(least[place]))
             else:
