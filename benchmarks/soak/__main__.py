@@ -122,7 +122,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    logging.getLogger("densessl").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         found = soak(Path(folder), args.steps, args.sessions, args.workers)

@@ -40,14 +40,22 @@ def setup(device: str = "auto", init_method: str = "env://", timeout: float = 18
         torch.cuda.set_device(chosen)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and not dist.is_initialized():
-        dist.init_process_group(
-            "nccl" if gpus else "gloo",
-            init_method=init_method,
-            rank=int(os.environ["RANK"]),
-            world_size=processes,
-            timeout=timedelta(seconds=timeout),
-            device_id=chosen if gpus else None,
-        )
+        try:
+            dist.init_process_group(
+                "nccl" if gpus else "gloo",
+                init_method=init_method,
+                rank=int(os.environ["RANK"]),
+                world_size=processes,
+                timeout=timedelta(seconds=timeout),
+                device_id=chosen if gpus else None,
+            )
+        except dist.DistNetworkError as error:
+            host, port = (os.environ.get(f"MASTER_{name}") for name in ("ADDR", "PORT"))
+            raise EnvironmentLacks(
+                f"the processes cannot meet at {host}:{port} ({str(error).splitlines()[0]}); "
+                "MASTER_PORT must be a free port of MASTER_ADDR, which all reach. 'torchrun "
+                "--standalone' chooses one"
+            ) from None
     return chosen
 
 

@@ -1,7 +1,10 @@
 """What the operating system grants: cores, and to loader processes shared memory and handles."""
 
 import os
+import re
 import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import EnvironmentLacks
@@ -11,6 +14,8 @@ PREFETCH = 2  # batches that each loader process has ready, as PyTorch's default
 PER_WORKER = 4  # handles of this process for each loader process: pipes and its end
 SPARE = 16  # handles for files, sockets and libraries
 AMPLE = 512  # more than that is not worth asking for
+
+OUT = re.compile("can't allocate memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
 
 
 def cores() -> int:
@@ -101,3 +106,43 @@ def more_handles(needed: int, option: str) -> str:
 def size(count: float) -> str:
     """Bytes as people say them."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+@contextmanager
+def enough_memory(where: Callable[[], str]) -> Iterator[None]:
+    """In this block an error for want of the machine's memory becomes EnvironmentLacks.
+
+    ``where``: what was being done. A GPU's memory is that of gpu_memory.py. Where the kernel kills
+    for it, other processes tell (peers.py, loader.py).
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT.search(str(error)):
+            raise
+        allows, count = memory()
+        raise EnvironmentLacks(
+            f"{where()}: memory ran out; {allows} allows {size(count)}. What is saved stays whole. "
+            "Allow or free more, or take fewer loader processes or a smaller batch; the same "
+            "command resumes from the last checkpoint"
+        ) from None
+
+
+def memory() -> tuple[str, int]:
+    """The smallest limit of this process's memory in bytes, and what sets it."""
+    found = {"this machine": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if soft != resource.RLIM_INFINITY:
+        found["ulimit -v"] = soft
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            root, file = Path("/sys/fs/cgroup"), "memory.max"
+            if kinds:  # of the first version
+                root, file = root / "memory", "memory.limit_in_bytes"
+            for folder in (root / path.lstrip("/"), root):  # a container sees its own as the root
+                with suppress(OSError, ValueError):  # 'max': none
+                    count = int((folder / file).read_text())
+                    found["its cgroup (of a container, or of SLURM)"] = count
+                    break
+    return min(found.items(), key=lambda each: each[1])

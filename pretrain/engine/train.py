@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from densessl.core import distributed, files, gpu_memory, log, waiting, watchdog
+from densessl.core import distributed, files, gpu_memory, limits, log, waiting, watchdog
 from densessl.core.checkpoint import damage, load, remove, save
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.external import loaded
@@ -72,7 +72,8 @@ def train(
         run = PretrainRun(cfg, folder, device, change)
         limit = watchdog.Limit(cfg.STALL_TIMEOUT, "STALL_TIMEOUT", folder / "log.txt")
         together = watchdog.watched(limit, distributed.peers())
-        with Stops(speaks=distributed.is_main()) as stops, together:
+        enough = limits.enough_memory(run.where)
+        with Stops(speaks=distributed.is_main()) as stops, together, enough:
             if run.is_new():
                 if change:
                     raise InputError(
@@ -465,6 +466,8 @@ class PretrainRun:
 
     def where(self) -> str:
         """The step that is being done, for messages."""
+        if not self.total:
+            return "before the first step"
         return f"step {self.iteration + 1} of {self.total}"
 
     def smaller(self) -> list[str]:

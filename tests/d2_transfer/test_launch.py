@@ -9,13 +9,16 @@ import time
 
 import pytest
 
-from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.errors import InputError, Stalled, StoppedEarly
+from densessl.d2_transfer import trials
 from densessl.d2_transfer.launch import Machines, Rendezvous
+from densessl.d2_transfer.resolve import resolve
+from densessl.d2_transfer.weights import Weights
 
 # The children import these by name, so they live in a file of their own.
 
 CHILDREN = '''
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 
 import torch
 
@@ -57,6 +60,14 @@ class Worse(InputError):
 def refuse_with_an_error_of_its_own(path):
     if comm.get_rank() == 1:
         raise Worse(f"bad input in {path}", 3)
+    comm.synchronize()
+
+
+def stand_still(run, trial):
+    (run.folder / f"begun_{trial}").touch()
+    comm.synchronize()
+    if comm.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
     comm.synchronize()
 
 
@@ -143,6 +154,19 @@ def test_an_input_error_in_a_child_is_raised_as_itself(children, tmp_path):
     for refuse in (children.refuse, children.refuse_with_an_error_of_its_own):
         with pytest.raises(InputError, match="bad input in here"):
             Rendezvous().run(refuse, 2, ("here",), cuda=False)
+
+
+@pytest.mark.slow
+def test_after_a_standstill_no_further_trial_begins(children, tmp_path):
+    weights = Weights("", "random", "", "random")
+    words = ("coco_mask_fpn_1x", "moco2fc", True, weights, None)
+    run = trials.Run(tmp_path, *words, gpus=2, stall_timeout=5)
+    cfg = resolve("coco_mask_fpn_1x", gpus=2, mini=True, cuda=False)
+    with pytest.raises(Stalled, match=r"progress for 5 s \(--stall-timeout\): process 1 .* does"):
+        trials.run_trials(run, cfg, 2, 1, children.stand_still)
+    assert [each.name for each in tmp_path.glob("begun_*")] == ["begun_1"]
+    said = (tmp_path / "log.txt").read_text()
+    assert "in stand_still" in said and "process 0" in said
 
 
 def test_nobody_is_ended_before_the_slowest_has_saved(children, tmp_path):

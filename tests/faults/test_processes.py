@@ -6,6 +6,7 @@ store through which they meet. With torchrun it keeps that itself.
 
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -267,20 +268,76 @@ def test_a_rank_whose_images_are_all_bad_stops_all_with_its_message(begin, pictu
     assert "none can be read" in messages[0]
 
 
+@pytest.fixture
+def starve():
+    """``starve(pid)``: the kernel kills the process as soon as it takes memory, for its cgroup."""
+    root = Path("/sys/fs/cgroup")
+    group = (root / "memory" if (root / "memory").is_dir() else root) / f"densessl_{os.getpid()}"
+    name = "memory.max" if (root / "cgroup.controllers").exists() else "memory.limit_in_bytes"
+    try:
+        group.mkdir()
+        (group / name).write_text("100000")
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+    yield lambda pid: (group / "cgroup.procs").write_text(str(pid))
+    group.rmdir()
+
+
 @SLOW
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_loader_process_that_is_killed_or_stopped_is_named(server, config, until, number):
-    """The run ends with a message, and resumes."""
-    run, said = config("DATA.WORKERS", 1, "DATA.TIMEOUT", 5), "said.txt"
-    folder = run.parent
-    process = server.Process(target=pretrain, args=(run, folder / said, folder, {}))
+@pytest.mark.parametrize("fault", ["killed", "stopped", "starved"])
+def test_a_loader_process_that_is_killed_stopped_or_starved_is_named(
+    server, config, until, request, fault
+):
+    harm = {
+        "killed": lambda pid: os.kill(pid, signal.SIGKILL),
+        "stopped": lambda pid: os.kill(pid, signal.SIGSTOP),
+        "starved": lambda pid: request.getfixturevalue("starve")(pid),
+    }[fault]
+    file = config("DATA.WORKERS", 1, "DATA.TIMEOUT", 5)
+    folder, said = file.parent, file.with_name("said.txt")
+    process = server.Process(target=pretrain, args=(file, said, folder, {}))
     process.start()
-    ranks = Ranks(folder / "run", [process], [folder / said])
+    ranks = Ranks(folder / "run", [process], [said])
     until(lambda: ranks.step() >= 5)
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(listed[-1]), number)
+    harm(int(listed[-1]))
     assert ranks.end() == [3]
-    killed = "a loader process died" in ranks.output(0) and "memory ran out" in ranks.output(0)
-    stopped = f"(stopped: {listed[-1]})" in ranks.output(0)
-    assert (killed, stopped) == (number == signal.SIGKILL, number == signal.SIGSTOP)
+    died = "a loader process died" in ranks.output(0) and "memory ran out" in ranks.output(0)
+    assert died == (fault != "stopped")
+    assert (f"(stopped: {listed[-1]})" in ranks.output(0)) == (fault == "stopped")
     assert is_whole(ranks.folder)
+
+
+def starved(file: Path, said: Path, folder: Path, more: int) -> None:
+    """A run that may have so many bytes of addresses more than it has at its start."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * os.sysconf("SC_PAGE_SIZE") + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    pretrain(file, said, folder, {})
+
+
+@pytest.mark.parametrize("more", [50 << 20, pytest.param(400 << 20, marks=SLOW)])
+def test_too_little_memory_is_one_message(server, config, tmp_path, more):
+    file = config("MOCO.QUEUE", 1 << 20, "MOCO.DIM", 128)  # of the second half a gigabyte
+    process = server.Process(target=starved, args=(file, tmp_path / "said.txt", tmp_path, more))
+    process.start()
+    process.join(PATIENCE)
+    said = (tmp_path / "said.txt").read_text()
+    assert process.exitcode == 3 and "Traceback" not in said
+    assert "memory ran out; ulimit -v allows" in said.strip().splitlines()[-1]
+
+
+def test_a_port_in_use_is_one_message(server, config, tmp_path):
+    """torchrun --standalone and transfer choose a free one; where others must know it, none can."""
+    file, said = config(), tmp_path / "said.txt"
+    meet = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        arguments = (file, said, tmp_path, meet | {"MASTER_PORT": str(port)})
+        process = server.Process(target=pretrain, args=arguments)
+        process.start()
+        process.join(PATIENCE)
+    assert process.exitcode == 3 and "Traceback" not in said.read_text()
+    assert f"cannot meet at 127.0.0.1:{port} (" in said.read_text()
