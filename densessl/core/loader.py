@@ -218,14 +218,17 @@ class Batches:
         option = self.options.workers_option
         if isinstance(error, DenseSSLError):
             return type(error)(_innermost(error))
-        if not isinstance(error, OSError | RuntimeError):
+        if not isinstance(error, OSError | RuntimeError | EOFError):
             return error
         if "Too many open files" in text or "ancdata" in text:
             return EnvironmentLacks(
                 "the loader processes need more open files than this process may have "
                 f"({limits.handles()[1]}). {limits.more_handles(0, option)}"
             )
-        died = "DataLoader worker (pid" in text
+        hung_up = isinstance(error, ConnectionError | EOFError)  # while it handed a batch over
+        died = "DataLoader worker (pid" in text or (
+            hung_up and not all(worker.is_alive() for worker in self._workers)
+        )
         if "shared memory" in text or "Bus error" in text or "shm" in text:
             return EnvironmentLacks(
                 f"the loader processes ran out of shared memory in {limits.SHARED}. "
