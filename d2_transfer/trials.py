@@ -112,7 +112,7 @@ def _held(run: Run, trial: int) -> Iterator[None]:
 def _one_trial(rendezvous: Rendezvous, work: Callable, run: Run, trial: int, cuda: bool) -> str:
     """Run a trial in all its processes; what went wrong in one line, or nothing."""
     try:
-        rendezvous.run(work, run.gpus, (run, trial), cuda=cuda)
+        rendezvous.run(_in_process, run.gpus, (work, run, trial), cuda=cuda)
     except StoppedEarly:
         raise
     except (InputError, EnvironmentLacks, Stalled) as error:  # so would every other trial
@@ -126,6 +126,12 @@ def _one_trial(rendezvous: Rendezvous, work: Callable, run: Run, trial: int, cud
         problem = f"{type(error).__name__}: {said[-1].strip() if said else 'no message'}"
         return f"{problem}{_kept(run, trial)}"
     return ""
+
+
+def _in_process(work: Callable, run: Run, trial: int) -> None:
+    """``work`` in one process of a trial; a full disk, whatever is written, is one message."""
+    with files.full_disk_reported(run.trial_folder(trial)):
+        work(run, trial)
 
 
 def _kept(run: Run, trial: int) -> str:

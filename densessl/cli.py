@@ -9,8 +9,8 @@ from contextlib import nullcontext
 
 import densessl
 
-from .core import command, names, stops
-from .core.errors import DenseSSLError, InputError, nearest
+from .core import command, files, names, stops
+from .core.errors import DenseSSLError, EnvironmentLacks, InputError, nearest
 
 VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of help)
     "pretrain": ("pretrain.main", "train a backbone without labels; resumes by itself"),
@@ -72,6 +72,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"densessl {argv[0]}: {names.visible(error)}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
+        if error.errno in files.DISK_FULL:
+            file = f"{names.brief(error.filename)}: " if error.filename else ""
+            print(
+                f"densessl {argv[0]}: {file}{error.strerror}; what was written is whole: make "
+                "room and run the same command again",
+                file=sys.stderr,
+            )
+            return EnvironmentLacks.exit_code
         if error.errno not in OF_PATHS or error.filename is None:
             raise
         path = names.brief(error.filename)

@@ -99,7 +99,7 @@ class Fit:
         self.model.distribute(self.device)
         steps = self.schedule.steps
         if rank() == 0:
-            cut_back(self.lines, self.trial, self.step)
+            cut_back(self.lines, self.trial, self.step, self.evaluated == self.step)
         bar = Bar(self.title, steps, self.step) if rank() == 0 else contextlib.nullcontext()
         with bar as shown, self._batches() as batches:
             for images, labels in batches:

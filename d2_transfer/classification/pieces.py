@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class Pieces:
         features that are not finite, EnvironmentLacks where the disk has no room for them.
         """
         if rank() == 0:
+            files.clear_partials(self.folder, alone=False)  # other runs may share it
             files.write_json(self.folder / "facts.json", self.facts)
         barrier()
         pieces = self.firsts
@@ -100,7 +102,11 @@ class Pieces:
         """An array of the piece that begins with image ``first``; InputError for damage."""
         file = self._files(first)[self.names.index(name)]
         try:
-            return torch.from_numpy(np.load(file))
+            with open(file, "rb") as stream:
+                found = np.load(stream)
+                if stream.read() not in (_checksum(found), b""):  # older files have none
+                    raise ValueError
+            return torch.from_numpy(found)
         except (ValueError, EOFError, TypeError):  # what numpy and torch say of damaged files
             raise InputError(
                 f"{file} is damaged; delete it, and the same command computes its features anew"
@@ -134,4 +140,12 @@ class Pieces:
                     f"{self.where} are not finite: the weights cannot be right"
                 )
             held = found[name].numpy()
-            files.write_atomic(file, lambda stream, held=held: np.save(stream, held))
+            with files.atomic(file) as stream:
+                np.save(stream, held)
+                stream.write(_checksum(held))
+
+
+def _checksum(array: np.ndarray) -> bytes:
+    """What follows an array in its file: the CRC-32 of its type, shape and values."""
+    about = zlib.crc32(f"{array.dtype.str} {array.shape}".encode())
+    return zlib.crc32(np.ascontiguousarray(array).data, about).to_bytes(4, "big")

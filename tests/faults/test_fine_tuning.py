@@ -1,5 +1,6 @@
 """Faults of a fine-tuning: damage, kills, stops, full disks. The real command, on small scenes."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,8 +16,6 @@ import torch
 from densessl.d2_transfer import results
 from densessl.d2_transfer.saved import FINAL
 
-SEEDS = 20
-FAST = 2  # of them are among the fast tests
 SMALL = ["INPUT.SIZE", "16", "INPUT.RESIZE", "16", "MODEL.BACKBONE", "resnet18"]
 LINEAR = [*SMALL, "SOLVER.MAX_ITER", "6", "SOLVER.CHECKPOINT_PERIOD", "2"]
 DETECTOR = [
@@ -223,3 +222,55 @@ def test_a_stop_at_any_stage_of_the_command_is_75(number, words, tmp_path, until
     said, _ = process.communicate()
     assert process.returncode == 75 and "Traceback" not in said, said
     assert not (tmp_path / "out" / "trial_2").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "result.json",
+        pytest.param("model_0000004.pth", marks=pytest.mark.slow),
+        pytest.param("summary.json", marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk_ends_the_command_and_with_room_it_is_the_undisturbed_run(
+    name, words, undisturbed, densessl, monkeypatch, tmp_path
+):
+    out, rename = tmp_path / "out", os.replace
+
+    def full(source, target):
+        if str(target).endswith(name):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        said = densessl(*words("linear", out, trials=2), code=3)
+    assert "No space left on device" in said
+    last = name == "summary.json"  # both trials were finished before it
+    assert (out / "trial_2").exists() == last
+    densessl(*words("linear", out, trials=2 if last else 1))
+    assert outcome(out) == outcome(undisturbed("linear"))
+    assert json.loads((out / "summary.json").read_text())["seeds"] == ([1, 2] if last else [1])
+
+
+def test_a_flipped_bit_in_features_on_disk_is_found(tmp_path):
+    from densessl.core.errors import InputError
+    from densessl.d2_transfer.classification.pieces import Pieces
+
+    class Counting(Pieces):
+        def arrays_of(self, numbers):
+            return {"features": torch.tensor(list(numbers), dtype=torch.float32)[:, None]}
+
+        def bytes_of(self, images):
+            return 4.0 * images
+
+    where = (tmp_path, torch.device("cpu"), "some images", "CACHE")
+    made = Counting({}, ("features",), 5, 5, *where)
+    made.compute("features")
+    assert made.read("features", 0).flatten().tolist() == [0, 1, 2, 3, 4]
+    (file,) = made.folder.glob("*.npy")
+    data = bytearray(file.read_bytes())
+    data[-10] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged; delete it"):
+        made.read("features", 0)
