@@ -18,11 +18,12 @@ if not os.path.isdir(os.path.join(_HERE, "pretrain")):
     __path__.append(os.path.dirname(_HERE))
 
 if TYPE_CHECKING:
-    from . import correspondence, evaluate, losses, views
+    from . import correspondence, evaluate, losses, run, views
     from .core.errors import DenseSSLError, EnvironmentLacks, InputError, StoppedEarly
     from .methods import create_method, list_methods
     from .pretrain.methods import Method
     from .pretrained import FeatureList, ImageTransform, PretrainedBackbone, load_backbone
+    from .run import convert, results, transfer
 
 _NAMES = {  # a name, and the module that has it
     "DenseSSLError": "core.errors",
@@ -33,11 +34,14 @@ _NAMES = {  # a name, and the module that has it
     "Method": "pretrain.methods",
     "PretrainedBackbone": "pretrained",
     "StoppedEarly": "core.errors",
+    "convert": "run",
     "create_method": "methods",
     "list_methods": "methods",
     "load_backbone": "pretrained",
+    "results": "run",
+    "transfer": "run",
 }
-_MODULES = ("correspondence", "evaluate", "losses", "views")
+_MODULES = ("correspondence", "evaluate", "losses", "run", "views")
 __all__ = [
     "DenseSSLError",
     "EnvironmentLacks",
@@ -47,6 +51,7 @@ __all__ = [
     "Method",
     "PretrainedBackbone",
     "StoppedEarly",
+    "convert",
     "correspondence",
     "create_method",
     "evaluate",
@@ -54,6 +59,9 @@ __all__ = [
     "load_backbone",
     "losses",
     "main",
+    "results",
+    "run",
+    "transfer",
     "views",
 ]
 __getattr__ = lazily(__name__, _NAMES, _MODULES)

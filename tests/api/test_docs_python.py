@@ -71,3 +71,9 @@ def test_a_method_in_lightning(reader):
 def test_the_parts(reader):
     held = reader("The parts by themselves")
     assert held["loss"].isfinite() and held["votes"].shape == (50, 4)
+
+
+def test_the_verbs(reader):
+    held = reader("Verbs as functions")
+    assert held["weights"].name == "backbone_final.pth" and held["report"].method == "moco"
+    assert densessl.load_backbone("moco.pth").name == "resnet18"
