@@ -179,6 +179,16 @@ def test_verbs_in_a_sentence_are_verbs(page):
         assert verb in VERBS, f"{page.name}: densessl {verb}"
 
 
+def test_the_citation_and_the_forms_for_issues_can_be_read():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == densessl.__version__ and citation["license"] == "Apache-2.0"
+    forms = list((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert {form.stem for form in forms} == {"bug", "question"}
+    for form in forms:
+        body = yaml.safe_load(form.read_text("utf-8"))["body"]
+        assert all({"id", "attributes"} <= part.keys() for part in body)
+
+
 def test_the_site_builds_in_strict_mode_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("material", reason="make docs installs it")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
@@ -186,6 +196,7 @@ def test_the_site_builds_in_strict_mode_and_loads_nothing_from_elsewhere(tmp_pat
     assert done.returncode == 0, done.stderr
     html = [path.read_text("utf-8") for path in (tmp_path / "site").rglob("*.html")]
     assert len(html) >= len(navigation())
+    assert not any('class="mermaid"' in text for text in html)  # it would be fetched
     for text in html:
         loaded = re.findall(r'<(?:script|img|source|iframe)[^>]*?src="?([^">\s]+)', text)
         loaded += re.findall(r'<link[^>]*?href="?([^">\s]+)', text)
