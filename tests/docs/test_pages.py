@@ -26,9 +26,8 @@ PAGES = [
 ]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WRAPPED = 100  # columns; these pages have longer lines, and are wrapped when they are next edited
-NOT_YET = {"classification", "cluster", "data", "evidence", "measurements", "methods", "plots"}
-NOT_YET |= {"probes", "protocols", "python", "reliability", "reproduce", "scale", "tables"}
-NOT_YET |= {"weights", "CONTRIBUTING"}
+NOT_YET = {"data", "measurements", "methods", "protocols", "python", "reliability", "CONTRIBUTING"}
+NOT_YET |= {"evidence", "scale"}  # and these are generated
 
 
 def prose(page: Path) -> str:
@@ -66,7 +65,8 @@ def test_sentences_are_wrapped(page):
     wide = [
         line
         for line in prose(page).splitlines()
-        if len(line) > WRAPPED and line[0] not in "|!"  # rows of a table, and pictures
+        # rows of a table, pictures and a long command alone on its line are left
+        if len(line) > WRAPPED and not re.match(r"[|!]|\s*`[^`]*`$", line)
     ]
     assert page.stem in NOT_YET or wide == []
 
