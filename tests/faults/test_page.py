@@ -33,3 +33,8 @@ def test_each_test_is_there_with_its_seeds(row):
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert name in functions, file
     assert row[4] == seeds_of(tree, functions[name])
+
+
+def test_every_fault_of_the_list_has_a_row():
+    named = {number for row in ROWS for number in re.findall(r"F\d+", row[0])}
+    assert named == {f"F{n}" for n in range(1, 31)}

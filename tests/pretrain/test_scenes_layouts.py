@@ -355,7 +355,7 @@ def test_the_library_does_not_import_detectron2(root):
     import subprocess
 
     code = (
-        "import sys, pretrain.scenes.main, pretrain.scenes.dataset; "
+        "import sys, densessl.pretrain.scenes.main, densessl.pretrain.scenes.dataset; "
         "sys.exit(any(name.split('.')[0] in ('detectron2', 'torch') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
