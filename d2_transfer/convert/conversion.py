@@ -15,7 +15,7 @@ from densessl.weight_files.recognise import Source, from_file
 from . import weights
 from .prove import Stage, prove
 from .prove_timm import prove_timm, prove_vit
-from .report import Report
+from .report import HUB, Report
 
 TARGETS = {  # the first ending is the one that messages name
     "detectron2": (".pkl",),
@@ -144,7 +144,7 @@ def with_images(
 
 def _check_target(checkpoint: Path, out: Path, target: str) -> None:
     if target not in (*TARGETS, "auto"):
-        raise unknown("target", target, [*TARGETS, "auto"], "--to")
+        raise unknown("target", target, [*TARGETS, HUB, "auto"], "--to")
     known = sorted({ending for endings in TARGETS.values() for ending in endings})
     if target == "auto" and out.suffix not in known:
         raise InputError(f"-o is '{out}', whose ending is none of {', '.join(known)}")

@@ -12,14 +12,17 @@ from densessl.core.parser import Parser
 def main(argv: list[str]) -> int:
     from densessl.weight_files.layouts import BRANCHES, LAYOUTS
 
-    from . import conversion
+    from . import conversion, hub
+    from .report import HUB
 
     known = ", ".join(f"{row.name} ({row.of})" for row in LAYOUTS)
     endings = ", ".join(f"{name} ({' '.join(ends)})" for name, ends in conversion.TARGETS.items())
     branches = ", ".join("|".join(side) for side in BRANCHES)
     parser = Parser(prog="densessl convert", description=__doc__)
     parser.add_argument("checkpoint", help="the checkpoint file")
-    parser.add_argument("-o", "--out", required=True, help="the weights file to write")
+    parser.add_argument(
+        "-o", "--out", required=True, help="the weights file (--to hub: the folder) to write"
+    )
     parser.add_argument(
         "--from",
         dest="source",
@@ -30,7 +33,15 @@ def main(argv: list[str]) -> int:
         "--to",
         dest="target",
         default="auto",
-        help=f"{endings}; auto: by OUT's ending, .pth of a ResNet torchvision, of a ViT timm",
+        help=f"{endings}, hub (a folder with safetensors and a model card, for timm and the "
+        "Hugging Face Hub); auto: by OUT's ending, .pth of a ResNet torchvision, of a ViT timm",
+    )
+    parser.add_argument("--license", dest="licence", help="of the weights, for --to hub's card")
+    parser.add_argument(
+        "--results",
+        nargs="+",
+        metavar="DIR",
+        help="for --to hub's card: trials of these weights, whose means it gives",
     )
     parser.add_argument(
         "--branch",
@@ -62,7 +73,17 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     arguments.pretrain = _facts(arguments.pretrain or [])
     log.setup()
-    print(conversion.convert(**vars(arguments)))
+    options = vars(arguments)
+    licence, records = options.pop("licence"), options.pop("results")
+    if arguments.target == HUB:
+        del options["target"]
+        folder = options.pop("out")
+        given = {"licence": licence or "", "records": records or ()}
+        print(hub.write_folder(options.pop("checkpoint"), folder, **given, **options))
+        return 0
+    if licence or records:
+        raise InputError(f"--license and --results are for --to hub, not {arguments.target}")
+    print(conversion.convert(**options))
     return 0
 
 

@@ -9,6 +9,7 @@ from densessl.weight_files import images, vit
 
 from .prove import Stage
 
+HUB = "hub"  # the target that is a folder, of hub.py
 STRIDES = (  # torchvision's and timm's networks as Caffe has them
     "for layer in (network.layer2, network.layer3, network.layer4):",
     "    layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)",
@@ -90,6 +91,8 @@ class Report:
             folder = Path(self.out).with_suffix("")
             words = (str(self.out), "--protocol", protocol, "-o", f"{folder}_{protocol}")
             return shlex.join(["densessl", "transfer", *words])
+        if self.target == HUB:
+            return f'timm.create_model("local-dir:{self.out}", pretrained=True, num_classes=0)'
         if self.target == "torchvision":
             lines = self._with_torchvision()
         else:
