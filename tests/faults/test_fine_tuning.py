@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,9 @@ DETECTOR = [
     *("SOLVER.MAX_ITER", "6", "SOLVER.CHECKPOINT_PERIOD", "2", "DATALOADER.NUM_WORKERS", "0"),
 ]
 PROTOCOLS = {"linear": LINEAR, "coco_mask_fpn_1x": DETECTOR}
+TRIALS = {"linear": 2, "coco_mask_fpn_1x": 1}  # of the run that nothing happens to
+SEEDS = 20
+FAST = 2  # of them are among the fast tests
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def undisturbed(words, tmp_path_factory):
             from densessl import main
 
             made[protocol] = tmp_path_factory.mktemp("whole") / "run"
-            assert main(words(protocol, made[protocol])) == 0
+            assert main(words(protocol, made[protocol], trials=TRIALS[protocol])) == 0
         return made[protocol]
 
     return run
@@ -156,6 +160,41 @@ def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(
     said = densessl(*words(protocol, out))
     assert f"{newest} is damaged" in said and said.count("is damaged") == 1
     assert outcome(out) == outcome(undisturbed(protocol))
+
+
+def run_verb(words) -> None:
+    from densessl import main
+
+    sys.exit(main(words))
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(SEEDS)],
+)
+def test_killed_at_any_moment_it_resumes_to_what_an_undisturbed_one_leaves(
+    server, changes, undisturbed, words, tmp_path, seed
+):
+    """The moments are those at which a file changes; two trials of a classifier."""
+    out = tmp_path / "out"
+
+    def begin():
+        process = server.Process(target=run_verb, args=(words("linear", out, trials=2),))
+        process.start()
+        return process
+
+    killed, last = begin(), random.Random(seed).randrange(40)  # of about 70
+    for number, _ in enumerate(changes(killed, out)):
+        if number == last:
+            break
+    killed.kill()
+    killed.join()
+    again = begin()
+    again.join()
+    assert (killed.exitcode, again.exitcode) == (-signal.SIGKILL, 0)
+    whole = undisturbed("linear")
+    assert [outcome(out, trial) for trial in (1, 2)] == [outcome(whole, trial) for trial in (1, 2)]
+    assert results.load(out / "trial_2").seed == results.load(whole / "trial_2").seed
 
 
 def test_all_damaged_is_never_a_new_trial(stopped, words, densessl, tmp_path):

@@ -25,9 +25,7 @@ def hidden(tmp_path):
     return run
 
 
-def test_without_detectron2_weights_are_made_and_transfer_names_the_command(
-    hidden, tiny, tmp_path
-):
+def test_without_detectron2_weights_are_made_and_transfer_names_the_command(hidden, tiny, tmp_path):
     cfg = tiny("moco", tmp_path / "run", "SOLVER.MAX_STEPS", 1)
     (tmp_path / "run.yaml").write_text(cfg.dump())
     hidden("pretrain", "--config", "run.yaml")
