@@ -77,9 +77,12 @@ def main(argv: list[str]) -> int:
     licence, records = options.pop("licence"), options.pop("results")
     if arguments.target == HUB:
         del options["target"]
-        folder = options.pop("out")
-        given = {"licence": licence or "", "records": records or ()}
-        print(hub.write_folder(options.pop("checkpoint"), folder, **given, **options))
+        checkpoint, folder = options.pop("checkpoint"), options.pop("out")
+        print(
+            hub.write_folder(
+                checkpoint, folder, licence=licence or "", records=records or (), **options
+            )
+        )
         return 0
     if licence or records:
         raise InputError(f"--license and --results are for --to hub, not {arguments.target}")
