@@ -22,6 +22,7 @@ from densessl.core.distributed import any_rank, barrier, rank, world_size
 from densessl.core.errors import EnvironmentLacks, InputError, StoppedEarly
 from densessl.core.progress import Bar
 
+GRACE = 60.0  # seconds that a piece may still take once a stop was asked for
 SPARE = 200e6  # bytes that stay free
 
 logger = logging.getLogger("densessl")
@@ -76,7 +77,7 @@ class Pieces:
             if held := len(pieces) - len(todo):
                 logger.info("%s: %d of %d pieces are in %s", title, held, len(pieces), self.folder)
         rounds = -(-len(todo) // world_size())
-        with Bar(title, rounds) as bar:
+        with Bar(title, rounds) as bar, waiting.wait(grace=GRACE):
             for number in range(rounds):
                 share = todo[number * world_size() : (number + 1) * world_size()]
                 if rank() < len(share):

@@ -100,7 +100,7 @@ def test_writers_outlive_a_full_disk(tmp_path):
 
     (tmp_path / "full").symlink_to("/dev/full")
     written = [
-        RunMetrics(tmp_path / "full", 1),
+        RunMetrics(tmp_path / "full", trial=1, steps=9),
         BoardMetrics(tmp_path / "none" / "none"),
         Forgiving(JSONWriter(str(tmp_path / "full")), tmp_path / "full"),
     ]
