@@ -212,6 +212,15 @@ class Batches:
             "checkpoint"
         )
 
+    def _has_died(self) -> bool:
+        """Whether a worker ends now: its connections break shortly before it is seen to be gone."""
+        deadline = time.monotonic() + 1.0
+        while all(worker.is_alive() for worker in self._workers):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
     def _explained(self, error: BaseException) -> BaseException:
         """The error as a message for people, where it is one of the kinds that are known."""
         text = str(error)
@@ -225,10 +234,9 @@ class Batches:
                 "the loader processes need more open files than this process may have "
                 f"({limits.handles()[1]}). {limits.more_handles(0, option)}"
             )
-        hung_up = isinstance(error, ConnectionError | EOFError)  # while it handed a batch over
-        died = "DataLoader worker (pid" in text or (
-            hung_up and not all(worker.is_alive() for worker in self._workers)
-        )
+        # It was handing a batch over, through a socket that may be gone already.
+        hung_up = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+        died = "DataLoader worker (pid" in text or (hung_up and self._has_died())
         if "shared memory" in text or "Bus error" in text or "shm" in text:
             return EnvironmentLacks(
                 f"the loader processes ran out of shared memory in {limits.SHARED}. "

@@ -301,7 +301,7 @@ def test_a_loader_process_that_is_killed_stopped_or_starved_is_named(
     until(lambda: ranks.step() >= 5)
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     harm(int(listed[-1]))
-    assert ranks.end() == [3]
+    assert ranks.end() == [3], said.read_text()
     died = "a loader process died" in ranks.output(0) and "memory ran out" in ranks.output(0)
     assert died == (fault != "stopped")
     assert (f"(stopped: {listed[-1]})" in ranks.output(0)) == (fault == "stopped")

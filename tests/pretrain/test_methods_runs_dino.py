@@ -39,4 +39,4 @@ def test_a_mode_learns_resumes_and_converts(name, images, tmp_path, check_same_r
     last = lines[-1]
     assert last["stat/feature_std"] > 0.1
     if name != "scfs_wo_mc":  # which leaves the head of the image as it starts
-        assert 0.01 < last["stat/teacher_entropy"] < 5.5
+        assert 0.01 < last["stat/teacher_entropy"] < 5.53  # log K is 5.545
