@@ -12,7 +12,7 @@ from densessl.core.errors import InputError
 logger = logging.getLogger("densessl")
 FINAL = "model_final.pth"  # as Detectron2 names it
 NOTE = "last_checkpoint"  # says that a trial was begun, and names what it saved last: Detectron2's
-CURE = "put a good copy back, or remove them, and the trial begins anew"
+CURE = "put a good copy back, or remove them, and the trial starts from the beginning"
 
 
 class Saved(checkpoint.NumberedCheckpoints):
@@ -51,7 +51,8 @@ class Saved(checkpoint.NumberedCheckpoints):
     def trained(self) -> Path | None:
         """The model of a trial whose training has come to its end, evaluated or not.
 
-        A damaged one is none, which the log says: its training goes on from the checkpoint before.
+        A damaged one does not count, which the log says: the training resumes from the checkpoint
+        before it.
         Raises InputError where there is none before.
         """
         if not (self.begun and self.final.is_file()):

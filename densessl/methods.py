@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from .core.errors import InputError, unknown
+from .core.options import as_keyword
 from .pretrain import config
 from .pretrain.backbones.given import as_backbone
 from .pretrain.methods import METHODS, Method, find_method
@@ -115,8 +116,8 @@ def _option(keyword: str, kind: type[Method], where: str) -> str:
     """The option that a keyword means: ``MOCO.QUEUE``; InputError where it means none or two."""
     declared = [name for each in METHODS.values() for name in _at_the_top(each)]
     declared += [name for name in DECLARED if name.startswith(BESIDE)]
-    whole = {name.lower().replace(".", "_"): name for name in declared}
-    wanted = keyword.lower().replace(".", "_")
+    whole = {as_keyword(name): name for name in declared}
+    wanted = as_keyword(keyword)
     if wanted in whole:
         return whole[wanted]
     own = [name for each in kind.__mro__ for name in _at_the_top(each)]
@@ -129,7 +130,7 @@ def _option(keyword: str, kind: type[Method], where: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        names = " or ".join(name.lower().replace(".", "_") for name in found)
+        names = " or ".join(map(as_keyword, found))
         raise InputError(f"{keyword} in {where} is {' or '.join(found)}; write {names}")
     raise unknown("option", keyword, leaves, where, known=[*leaves, *whole])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import DenseSSLError, EnvironmentLacks, unknown
+from .core.options import as_keyword
 from .d2_transfer import flags
 from .d2_transfer.convert.conversion import convert
 from .d2_transfer.results import Record, found_in
@@ -24,7 +25,7 @@ def pretrain(config: str | os.PathLike = "", *, change: Sequence[str] = (), **op
 
     Args:
         config: a YAML file, or a built-in config's name; the defaults are MoCo-v2's.
-        change: names of options with which a run is to go on otherwise than before.
+        change: names of options that a run which is resumed takes at new values.
         options: by their names in small letters, with ``_`` for the dot: ``data_path="images"`` is
             ``DATA.PATH images``.
 
@@ -40,7 +41,7 @@ def pretrain(config: str | os.PathLike = "", *, change: Sequence[str] = (), **op
     from .pretrain.engine.train import train
     from .pretrain.options import DECLARED
 
-    names = {name.lower().replace(".", "_"): name for name in DECLARED}
+    names = {as_keyword(name): name for name in DECLARED}
     words: list[str] = []
     for keyword, value in options.items():
         if keyword not in names:

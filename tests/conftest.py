@@ -99,6 +99,21 @@ def tiny(pictures, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def draw_scenes(tmp_path_factory):
+    """``draw_scenes("--train", "8")``: a new folder of small scenes, in the layouts of VOC,
+    COCO and the others; the words are those of the verb."""
+    from densessl.pretrain.scenes import main as scenes_verb
+
+    def draw(*words):
+        folder = tmp_path_factory.mktemp("scenes") / "data"
+        options = ["--size", "64", "--seed", "3", "--workers", "1"]
+        assert not scenes_verb.main([str(folder), *options, *words])
+        return folder
+
+    return draw
+
+
+@pytest.fixture(scope="session")
 def different():
     """``different(one, other)``: the places where two nested values differ, tensors bit for bit."""
     import torch

@@ -1,1 +1,1 @@
-"""A long pretraining whose loaders start anew again and again: does anything grow?"""
+"""A long pretraining whose loaders restart again and again: does anything grow?"""

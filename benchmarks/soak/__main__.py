@@ -30,23 +30,7 @@ from densessl.pretrain.engine.train import train
 IMAGES, SIDE, BATCH = 64, 40, 8
 WARM = 10  # of a hundred sessions warm up: pools of memory and caches fill
 MOST = 1.0  # per cent that memory may grow
-BACKBONE = '''
-from torch import nn
-
-
-class Small(nn.Module):
-    """Two convolutions that end at stride 32."""
-
-    def __init__(self, norm):
-        super().__init__()
-        self.channels = {"layer3": 8, "layer4": 8}
-        self.first = nn.Sequential(nn.Conv2d(3, 8, 16, 16, bias=False), norm(8), nn.ReLU())
-        self.last = nn.Sequential(nn.Conv2d(8, 8, 2, 2, bias=False), norm(8), nn.ReLU())
-
-    def forward(self, images):
-        layer3 = self.first(images)
-        return {"layer3": layer3, "layer4": self.last(layer3)}
-'''
+BACKBONE = Path(__file__).parents[1] / "small_backbone.py"
 
 
 @dataclass(frozen=True)
@@ -74,12 +58,11 @@ def options(folder: Path, steps: int, workers: int) -> config.CfgNode:
     for number in range(IMAGES):
         pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(images / f"{number:02d}.jpg")
-    (folder / "small.py").write_text(BACKBONE)
     words = {
         "OUTPUT_DIR": folder / "run",
         "DATA.PATH": images,
         "DATA.WORKERS": workers,
-        "BACKBONE.NAME": f"{folder}/small.py:Small",
+        "BACKBONE.NAME": f"{BACKBONE}:Small",
         "BACKBONE.GROUP_SIZE": BATCH,
         "VIEWS.SIZE": 32,
         "MOCO.QUEUE": IMAGES,

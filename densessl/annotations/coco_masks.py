@@ -167,7 +167,7 @@ def decoded(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _sums_within(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Cumulative sums that begin anew with each owner."""
+    """Cumulative sums that restart with each owner."""
     sums = np.cumsum(values)
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     before = (sums - values)[first]

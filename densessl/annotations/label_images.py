@@ -125,14 +125,17 @@ def _in_order(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdigit() else (0, name)
 
 
-def _values(file: Path) -> np.ndarray:
-    """What a label image holds: numbers ``[h, w]``, or colours as one number a pixel."""
+def _values(file: Path, palette: bool = False) -> np.ndarray:
+    """What a label image holds: numbers ``[h, w]``, or colours as one number a pixel, below 0.
+
+    ``palette``: whether a palette image is one of colours.
+    """
     try:
         with opened(file) as image:
             require_decodable(image)
-            if image.mode in ("RGB", "RGBA"):
-                colours = np.asarray(image.convert("RGB"), np.int64)
-                return -1 - (colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2])
+            if image.mode in ("RGB", "RGBA") or (palette and image.mode == "P"):
+                red, green, blue = np.asarray(image.convert("RGB"), np.int64).transpose(2, 0, 1)
+                return -1 - (red << 16 | green << 8 | blue)
             return np.asarray(image).astype(np.int64)
     except UnreadableImage as error:
         raise BadFile(f"it cannot be read as an image: {error}") from None
@@ -140,8 +143,7 @@ def _values(file: Path) -> np.ndarray:
 
 def _classes(file: Path, table: ColourTable | None) -> list[tuple[str, np.ndarray]]:
     """Each class of a label image with its pixels."""
-    with_palette = table is not None and table.colours and _palette_of(file)
-    values = with_palette if isinstance(with_palette, np.ndarray) else _values(file)
+    values = _values(file, palette=table is not None and bool(table.colours))
     found = []
     for value in np.unique(values).tolist():
         if value < 0:
@@ -158,18 +160,6 @@ def _classes(file: Path, table: ColourTable | None) -> list[tuple[str, np.ndarra
         if name and not is_background(name):
             found.append((name, values == value))
     return found
-
-
-def _palette_of(file: Path) -> np.ndarray | bool:
-    """The colours of a palette image, as :func:`_values` has them; False for others."""
-    try:
-        with opened(file) as image:
-            if image.mode != "P":
-                return False
-            colours = np.asarray(image.convert("RGB"), np.int64)
-    except UnreadableImage as error:
-        raise BadFile(f"it cannot be read as an image: {error}") from None
-    return -1 - (colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2])
 
 
 def _of_colour(value: int, table: ColourTable | None) -> str:

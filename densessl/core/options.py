@@ -195,6 +195,11 @@ def check(values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
         each.check(given[name], name)
 
 
+def as_keyword(name: str) -> str:
+    """An option as the argument of a Python function: ``solver_base_lr`` for SOLVER.BASE_LR."""
+    return name.lower().replace(".", "_")
+
+
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The options of a (nested) config under their dotted names."""
     found: dict[str, Any] = {}

@@ -141,8 +141,6 @@ class Peers:
 
     def fail(self, failure: Failure) -> Failure:
         """Note a failure; the first that any process noted."""
-        if not self._store:
-            return failure
         text = json.dumps(failure.__dict__)
         return Failure(**json.loads(self._store.compare_set("failed", "", text).decode()))
 

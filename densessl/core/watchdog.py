@@ -1,6 +1,6 @@
 """Ends a run that stands still, and says where each of its processes stands.
 
-Whatever is worth the time calls :func:`beat` as it goes on: a batch that came, a step, an image of
+Work that makes progress calls :func:`beat`: a batch that came, a step, an image of
 an evaluation, a piece of a file that was written. A run stands still when no process of it has done
 so for long: one that waits for another that works does not.
 """
@@ -35,7 +35,7 @@ _doing: list[Callable[[], str]] = []  # what it waits for, the innermost last
 
 
 def beat() -> None:
-    """Note that this process goes on."""
+    """Note that this process makes progress."""
     global _beats
     _beats += 1
 
@@ -181,11 +181,11 @@ class _Watch:
                     self._leave(first.error().exit_code)
 
     def _look(self) -> None:
-        """Count the seconds in which this process could go on and did not."""
+        """Count the seconds in which this process could have made progress and did not."""
         before, beats, noted = time.monotonic(), _beats, self.noted
         while not self.over.wait(self.every):
             now = time.monotonic()
-            # Of a stopped job that goes on, the time in between does not count.
+            # The time for which a job was stopped (SIGSTOP) does not count.
             passed, before = min(now - before, 2 * self.every), now
             own = beats != _beats or _long > 0
             any_one = own or noted != self.noted

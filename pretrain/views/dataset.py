@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,9 +16,9 @@ from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
 
 from . import colour
-from .recipes import Recipe, build_recipes
+from .recipes import Recipe, ViewRecipe, build_recipes
 from .sources import ImageSource
-from .view import View, crop, random_box
+from .view import Box, View, crop, random_box
 
 NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]
 # Keep the generators apart from each other and from those of order and permutations.
@@ -58,6 +59,26 @@ class Batch:
         return self
 
 
+def draw_view(
+    rng: np.random.Generator,
+    image: Image.Image,
+    recipe: ViewRecipe,
+    size: int,
+    first_flip: Sequence[bool],
+) -> tuple[Tensor, Box, bool, Tensor]:
+    """A view of an image before the photometric part: uint8 ``[3, size, size]``, its box in pixels
+    of ``image``, whether it is mirrored, and its colours (:func:`colour.draw`).
+
+    ``first_flip``: that of the first view, empty for it: recipes may repeat it.
+    """
+    box = random_box(rng, *image.size, recipe.scale, recipe.ratio)
+    flip = bool(rng.random() < recipe.flip)
+    if recipe.flip_of_first and first_flip:
+        flip = first_flip[0]
+    pixels = crop(image, box, flip, size, recipe.bicubic)
+    return pixels, box, flip, colour.draw(rng, recipe)
+
+
 class ViewDataset(Dataset):
     """``dataset[(epoch, index)]`` is a :class:`Sample`, a function of these two and of ``seed``.
 
@@ -94,15 +115,12 @@ class ViewDataset(Dataset):
         flips: list[bool] = []
         for number, recipe in enumerate(self.recipe + self.local):
             rng = np.random.default_rng([VIEW_STREAM, self.seed, epoch, index, number])
-            box = random_box(rng, *image.size, recipe.scale, recipe.ratio)
-            flip = bool(rng.random() < recipe.flip)
-            if recipe.flip_of_first and flips:
-                flip = flips[0]
             size = self.view_size if number < len(self.recipe) else self.local_size
-            images.append(crop(image, box, flip, size, recipe.bicubic))
+            pixels, box, flip, drawn = draw_view(rng, image, recipe, size, flips[:1])
+            images.append(pixels)
             boxes.append([edge * factor for edge, factor in zip(box, scale, strict=True)])
             flips.append(flip)
-            colours.append(colour.draw(rng, recipe))
+            colours.append(drawn)
         few = len(self.recipe)
         none = torch.empty((0, 3, self.local_size, self.local_size), dtype=torch.uint8)
         return Sample(

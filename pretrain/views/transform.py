@@ -13,9 +13,9 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK
 
 from . import colour
-from .dataset import NORMALIZATION
+from .dataset import NORMALIZATION, draw_view
 from .recipes import RECIPES, build_recipes
-from .view import View, crop, random_box
+from .view import View
 
 
 class ViewTransform:
@@ -65,14 +65,11 @@ class ViewTransform:
         mean, std = (torch.tensor(NORMALIZATION[key])[:, None, None] for key in ("mean", "std"))
         views: list[View] = []
         for recipe, size in zip(self.recipes, self.sizes, strict=True):
-            box = random_box(rng, *image.size, recipe.scale, recipe.ratio)
-            flip = torch.tensor(bool(rng.random() < recipe.flip))
-            if recipe.flip_of_first and views:
-                flip = views[0].flip
-            pixels = crop(image, box, bool(flip), size, recipe.bicubic)[None].float().div_(255)
-            (x,) = colour.photometric(pixels, colour.draw(rng, recipe)[None])
-            edges = torch.tensor(box, dtype=torch.float32)
-            views.append(View((x - mean) / std, edges, flip, torch.tensor(image.size).float()))
+            first_flip = [bool(view.flip) for view in views[:1]]
+            pixels, box, flip, drawn = draw_view(rng, image, recipe, size, first_flip)
+            (x,) = colour.photometric(pixels[None].float().div_(255), drawn[None])
+            edges, whole = (torch.tensor(each, dtype=torch.float32) for each in (box, image.size))
+            views.append(View((x - mean) / std, edges, torch.tensor(flip), whole))
         return views
 
 

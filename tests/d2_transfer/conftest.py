@@ -57,25 +57,15 @@ def our_checkpoint(random_resnet):
 
 
 @pytest.fixture(scope="session")
-def scenes(tmp_path_factory):
+def scenes(draw_scenes):
     """A folder of small scenes in the layouts of VOC and COCO."""
-    from densessl.pretrain.scenes import main as scenes_verb
-
-    folder = tmp_path_factory.mktemp("scenes") / "data"
-    options = ["--train", "12", "--val", "6", "--size", "64", "--seed", "3", "--workers", "1"]
-    assert not scenes_verb.main([str(folder), *options])
-    return folder
+    return draw_scenes("--train", "12", "--val", "6")
 
 
 @pytest.fixture(scope="session")
-def few_scenes(tmp_path_factory):
+def few_scenes(draw_scenes):
     """Eight scenes to train on, of which half are VOC2007's."""
-    from densessl.pretrain.scenes import main as scenes_verb
-
-    folder = tmp_path_factory.mktemp("few") / "data"
-    options = ["--train", "8", "--val", "2", "--size", "128", "--seed", "1", "--workers", "1"]
-    assert not scenes_verb.main([str(folder), *options])
-    return folder
+    return draw_scenes("--train", "8", "--val", "2", "--size", "128", "--seed", "1")
 
 
 @pytest.fixture(scope="session")

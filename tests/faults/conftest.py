@@ -103,6 +103,20 @@ def changes(moments):
     return lambda process, folder: moments(process.is_alive, lambda: _sizes(folder))
 
 
+@pytest.fixture(scope="session")
+def wait_for_change(changes):
+    """``wait_for_change(process, folder, at, delay)`` waits for change ``at`` of a run's folder,
+    counted from 0, and ``delay`` seconds more; or until the run has ended."""
+
+    def wait(process, folder, at, delay=0.0):
+        for count, _ in enumerate(changes(process, folder)):
+            if count == at:
+                time.sleep(delay)
+                return
+
+    return wait
+
+
 def _sizes(folder: Path) -> dict[str, int]:
     found = {}
     for root, _, names in os.walk(folder):

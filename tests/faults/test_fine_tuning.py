@@ -34,13 +34,8 @@ FAST = 2  # of them are among the fast tests
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    from densessl.pretrain.scenes import main as scenes_verb
-
-    folder = tmp_path_factory.mktemp("scenes") / "data"
-    options = ["--train", "8", "--val", "4", "--size", "64", "--seed", "3", "--workers", "1"]
-    assert not scenes_verb.main([str(folder), *options])
-    return folder
+def scenes(draw_scenes):
+    return draw_scenes("--train", "8", "--val", "4")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +168,7 @@ def run_verb(words) -> None:
     [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(SEEDS)],
 )
 def test_killed_at_any_moment_it_resumes_to_what_an_undisturbed_one_leaves(
-    server, changes, undisturbed, words, tmp_path, seed
+    server, wait_for_change, undisturbed, words, tmp_path, seed
 ):
     """The moments are those at which a file changes; two trials of a classifier."""
     out = tmp_path / "out"
@@ -183,10 +178,8 @@ def test_killed_at_any_moment_it_resumes_to_what_an_undisturbed_one_leaves(
         process.start()
         return process
 
-    killed, last = begin(), random.Random(seed).randrange(40)  # of about 70
-    for number, _ in enumerate(changes(killed, out)):
-        if number == last:
-            break
+    killed = begin()
+    wait_for_change(killed, out, random.Random(seed).randrange(40))  # of about 70
     killed.kill()
     killed.join()
     again = begin()

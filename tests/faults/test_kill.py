@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import time
 
 import pytest
 
@@ -41,15 +40,12 @@ def whole(begin, changes, tmp_path_factory):
     return folder, seen
 
 
-def kill_somewhere(begin, changes, folder, workers, rng, seen):
+def kill_somewhere(begin, wait_for_change, folder, workers, rng, seen):
     """Kill a run −9 at a random one of the moments of its life; tries again if it got through."""
     while True:
         process = begin(folder, workers)
         at, delay = rng.randrange(seen), rng.choice([0, 0.001, 0.01, 0.1]) * rng.random()
-        for count, _ in enumerate(changes(process, folder)):
-            if count == at:
-                time.sleep(delay)
-                break
+        wait_for_change(process, folder, at, delay)
         process.kill()
         process.join()
         if process.exitcode != 0:
@@ -64,7 +60,7 @@ def kill_somewhere(begin, changes, folder, workers, rng, seen):
     [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(SEEDS)],
 )
 def test_killed_runs_go_on_as_if_nothing_had_happened(
-    begin, changes, whole, check_same_run, different, tmp_path, seed
+    begin, wait_for_change, whole, check_same_run, different, tmp_path, seed
 ):
     import torch
 
@@ -73,7 +69,7 @@ def test_killed_runs_go_on_as_if_nothing_had_happened(
     folder = tmp_path / "run"
     folder.mkdir()
     for kill in range(1 + seed % 2):
-        assert kill_somewhere(begin, changes, folder, (seed + kill) % 3, rng, seen) == -9
+        assert kill_somewhere(begin, wait_for_change, folder, (seed + kill) % 3, rng, seen) == -9
     last = begin(folder, workers=(seed + 2) % 3)
     last.join()
     assert last.exitcode == 0

@@ -8,6 +8,7 @@ import copy
 import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,23 +30,7 @@ from densessl.pretrain.views import View
 RANKS, EACH = 64, 2
 BATCH = RANKS * EACH
 SIDE = 64  # pixels: 2 x 2 positions of layer4
-SMALL = '''
-from torch import nn
-
-
-class Small(nn.Module):
-    """Two convolutions that end at stride 32."""
-
-    def __init__(self, norm):
-        super().__init__()
-        self.channels = {"layer3": 8, "layer4": 8}
-        self.first = nn.Sequential(nn.Conv2d(3, 8, 16, 16, bias=False), norm(8), nn.ReLU())
-        self.last = nn.Sequential(nn.Conv2d(8, 8, 2, 2, bias=False), norm(8), nn.ReLU())
-
-    def forward(self, images):
-        layer3 = self.first(images)
-        return {"layer3": layer3, "layer4": self.last(layer3)}
-'''
+SMALL = Path(__file__).parents[2] / "benchmarks" / "small_backbone.py"
 METHODS = {  # each with options that make it small; DenseCL has MoCo's queue and one of positions
     "densecl": ["MOCO.QUEUE", str(2 * BATCH), "MOCO.HIDDEN", "16", "DENSE.HIDDEN", "16"],
     "simclr": ["SIMCLR.HIDDEN", "16"],
@@ -212,10 +197,9 @@ def steps_of(method, number=2):
 
 
 @pytest.mark.parametrize("preset", METHODS)
-def test_a_method_on_all_ranks_is_the_method_in_one_process(preset, on_ranks, tmp_path):
+def test_a_method_on_all_ranks_is_the_method_in_one_process(preset, on_ranks):
     """Keys and their order in the queue, negatives, codes, centres, gradients, ShuffleBN."""
-    (tmp_path / "small.py").write_text(SMALL)
-    options = ["BACKBONE.NAME", f"{tmp_path}/small.py:Small", "SOLVER.BATCH_SIZE", str(BATCH)]
+    options = ["BACKBONE.NAME", f"{SMALL}:Small", "SOLVER.BATCH_SIZE", str(BATCH)]
 
     def built(*words):
         torch.manual_seed(0)

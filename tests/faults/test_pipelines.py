@@ -114,14 +114,11 @@ def jobs_of(process: int) -> list[int]:
     return [int(each) for group in (children, *others) for each in group]
 
 
-def kill_somewhere(start, changes, folder, rng, seen, with_jobs: bool) -> None:
+def kill_somewhere(start, wait_for_change, folder, rng, seen, with_jobs: bool) -> None:
     """Kill a run −9 at a random one of the moments of its life, its jobs with it or not."""
     process = start(folder)
     at, delay = rng.randrange(seen), rng.choice([0, 0.001, 0.01]) * rng.random()
-    for count, _ in enumerate(changes(process, folder)):
-        if count == at:
-            time.sleep(delay)
-            break
+    wait_for_change(process, folder, at, delay)
     jobs = jobs_of(process.pid)
     process.kill()
     process.join()
@@ -135,13 +132,13 @@ def kill_somewhere(start, changes, folder, rng, seen, with_jobs: bool) -> None:
     [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= FAST)) for seed in range(SEEDS)],
 )
 def test_a_killed_pipeline_resumes_to_what_an_undisturbed_one_leaves(
-    start, changes, whole, until, tmp_path, seed
+    start, wait_for_change, whole, until, tmp_path, seed
 ):
     rng = random.Random(seed)
     expected, seen = whole
     folder = tmp_path / "run"
     for kill in range(1 + seed % 3):
-        kill_somewhere(start, changes, folder, rng, seen, with_jobs=bool((seed + kill) % 2))
+        kill_somewhere(start, wait_for_change, folder, rng, seen, with_jobs=bool((seed + kill) % 2))
         # a job that a killed run left behind keeps the folder until it has ended
         until(lambda: not is_held(folder / ".lock"), "the folder is free")
     assert run(start, folder) == 0
