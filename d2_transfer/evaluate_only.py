@@ -13,13 +13,13 @@ from densessl.core.text import read_mapping
 
 from . import compat, convert, results
 from .launch import Rendezvous
-from .limits import check_machine
+from .limits import check_machine, smaller
 from .run import Run, as_dict, differences
 from .saved import FINAL, NOTE
 from .stops import stoppable
 from .summary import metric_table
 from .trained import measure
-from .trials import detectron2_log, record_of, register
+from .trials import detectron2_log, in_process, record_of, register
 from .weights import Weights
 
 logger = logging.getLogger("densessl")
@@ -118,9 +118,11 @@ def run(run: Run, cfg, seed: int, work: Callable | None = None) -> int:
     if run.machines.first:
         _compare_configs(run, own)
         files.write_text(run.folder / "config.yaml", own.dump())
+    less = smaller(cfg, run.processes, evaluates=True)
     with Rendezvous(run.machines, run.limit) as rendezvous:
         rendezvous.agree("begun")
-        rendezvous.run(work or evaluate, run.gpus, (run, known), cuda=cfg.MODEL.DEVICE != "cpu")
+        what = (work or evaluate, run, known, run.folder, f"evaluation of {run.weights.path}", less)
+        rendezvous.run(in_process, run.gpus, what, cuda=cfg.MODEL.DEVICE != "cpu")
     if run.machines.first:
         held = files.read_json(run.folder / FILE)
         print(metric_table(run.metrics, held["metrics"]))

@@ -63,6 +63,11 @@ class Run:
     def trial_folder(self, trial: int) -> Path:
         return self.folder / f"trial_{trial}"
 
+    def has_saved(self) -> bool:
+        """Whether one of its trials saved anything, by which the folder is bound to its config."""
+        saved = (self.folder.glob(f"trial_*/{name}") for name in (NOTE, results.FILE))
+        return any(map(any, saved))
+
     def facts(self) -> dict[str, Any]:
         """What must be the same for a folder to be resumed, beside the config."""
         found = {
@@ -132,12 +137,11 @@ def check_folder(run: Run, cfg) -> None:
     different = differences(of_run, run.facts())
     written = read_mapping(run.folder / "config.yaml", OF_RUN)
     there, here = results.flat(written), results.flat(as_dict(cfg))
-    evaluated = [*run.folder.glob("trial_*/result.json")]
+    evaluated = any(run.folder.glob(f"trial_*/{results.FILE}"))
     if not evaluated and _trained_on(there) == _trained_on(here) is not None:
         there[CUSTOM] = here[CUSTOM]  # another validation file has changed no number yet
     different += differences(there, here)
-    begun = [*run.folder.glob(f"trial_*/{NOTE}"), *evaluated]
-    if different and begun:  # a folder in which nothing came to be saved may be taken over
+    if different and run.has_saved():  # else it may be taken over
         raise _other_run(run.folder, different, detectron2)
 
 

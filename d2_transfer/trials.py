@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from densessl.core import files, log
+from densessl.core import files, limits, log
 from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, Stalled, StoppedEarly
 from densessl.core.lock import in_use, locked
 from densessl.core.metrics import Metrics
@@ -17,7 +18,7 @@ from . import compat, datasets, image_range, results
 from .datasets import custom
 from .datasets.custom import Custom
 from .launch import Rendezvous
-from .limits import check_machine
+from .limits import check_machine, smaller
 from .run import (
     Run,
     as_dict,
@@ -72,8 +73,7 @@ def run_trials(
                 if run.machines.first:
                     begin_trial(run, cfg, trial, seed + trial - 1)
                 rendezvous.agree("begun")
-                cuda = cfg.MODEL.DEVICE != "cpu"
-                problem = _one_trial(rendezvous, work or run_trial, run, trial, cuda)
+                problem = _one_trial(rendezvous, work or run_trial, run, trial, cfg)
             if problem:
                 failed[trial] = problem
             done_now += 1
@@ -109,10 +109,12 @@ def _held(run: Run, trial: int) -> Iterator[None]:
         yield
 
 
-def _one_trial(rendezvous: Rendezvous, work: Callable, run: Run, trial: int, cuda: bool) -> str:
+def _one_trial(rendezvous: Rendezvous, work: Callable, run: Run, trial: int, cfg) -> str:
     """Run a trial in all its processes; what went wrong in one line, or nothing."""
+    less = smaller(cfg, run.processes)
     try:
-        rendezvous.run(_in_process, run.gpus, (work, run, trial), cuda=cuda)
+        what = (work, run, trial, run.trial_folder(trial), f"trial {trial}", less)
+        rendezvous.run(in_process, run.gpus, what, cuda=cfg.MODEL.DEVICE != "cpu")
     except StoppedEarly:
         raise
     except (InputError, EnvironmentLacks, Stalled) as error:  # so would every other trial
@@ -128,10 +130,23 @@ def _one_trial(rendezvous: Rendezvous, work: Callable, run: Run, trial: int, cud
     return ""
 
 
-def _in_process(work: Callable, run: Run, trial: int) -> None:
-    """``work`` in one process of a trial; a full disk, whatever is written, is one message."""
-    with files.full_disk_reported(run.trial_folder(trial)):
-        work(run, trial)
+def in_process(
+    work: Callable, run: Run, about: Any, folder: Path, what: str, less: list[str]
+) -> None:
+    """``work(run, about)`` in one process, whose files are in ``folder``.
+
+    A full disk, whatever is written, and too little memory are one message: that of ``what``, with
+    the options that need ``less`` memory of a GPU.
+    """
+    from densessl.core import gpu_memory  # imports torch
+
+    def fixes() -> list[str]:
+        anew = " and another -o" if run.has_saved() else ""
+        return [f"{fix}{anew}" for fix in less]
+
+    full_disk = files.full_disk_reported(folder)
+    with full_disk, limits.enough_memory(lambda: what), gpu_memory.enough(lambda: what, fixes):
+        work(run, about)
 
 
 def _kept(run: Run, trial: int) -> str:

@@ -8,10 +8,12 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-SEEDS = 7
+SMALL = Path(__file__).parents[2] / "benchmarks" / "small_backbone.py"
+SEEDS = 20
 FAST = 1  # of them are among the fast tests
 YEARS = 10 * 365.25 * 86400
 LATE = 0.05  # seconds that a rename takes
@@ -22,7 +24,9 @@ import torch
 from densessl.pretrain import config
 from densessl.pretrain.engine.train import train
 import torch.utils.tensorboard
+from densessl.pretrain.engine.facts import config_names
 torch.set_num_threads(1)
+config_names(config.defaults())  # reads all configs that come with it, once
 for line in sys.stdin:
     child = os.fork()
     if not child:
@@ -69,7 +73,8 @@ def train(bad_libc, clock, tiny, tmp_path_factory):
     class Run:
         def __init__(self, folder):
             options = ("SOLVER.MAX_STEPS", 5, "CHECKPOINT.STEPS", 2, "LOG.PERIOD", 2)
-            cfg = tiny("moco", folder, "MOCO.QUEUE", 48, *options)
+            small = ("MOCO.QUEUE", 48, "BACKBONE.NAME", f"{SMALL}:Small")
+            cfg = tiny("moco", folder, *small, *options)
             file = tmp_path_factory.mktemp("config") / "tiny.yaml"
             file.write_text(cfg.dump())
             server.stdin.write(f"{file}\n")

@@ -1,7 +1,9 @@
 """Faults of a fine-tuning: damage, kills, stops, full disks. The real command, on small scenes."""
 
 import errno
+import importlib
 import json
+import operator
 import os
 import random
 import shutil
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +30,8 @@ DETECTOR = [
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "2"),
     *("SOLVER.MAX_ITER", "6", "SOLVER.CHECKPOINT_PERIOD", "2", "DATALOADER.NUM_WORKERS", "0"),
 ]
-PROTOCOLS = {"linear": LINEAR, "coco_mask_fpn_1x": DETECTOR}
+PROBE = ["INPUT.SIZE", "(32, 32)", "MODEL.BACKBONE", "resnet18", "LINEAR.STEPS", "3"]
+PROTOCOLS = {"linear": LINEAR, "coco_mask_fpn_1x": DETECTOR, "linear_semseg": PROBE}
 TRIALS = {"linear": 2, "coco_mask_fpn_1x": 1}  # of the run that nothing happens to
 SEEDS = 20
 FAST = 2  # of them are among the fast tests
@@ -283,6 +287,86 @@ def test_a_full_disk_ends_the_command_and_with_room_it_is_the_undisturbed_run(
     densessl(*words("linear", out, trials=2 if last else 1))
     assert outcome(out) == outcome(undisturbed("linear"))
     assert json.loads((out / "summary.json").read_text())["seeds"] == ([1, 2] if last else [1])
+
+
+SAID = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of "
+    "which 18.00 MiB is free. Including non-PyTorch memory, this process has 79.00 GiB memory in "
+    "use. If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF"
+)
+
+
+@pytest.fixture
+def full_gpu(monkeypatch):
+    """``with full_gpu("classification.fit", "Fit._one_step", 5):`` the fifth call of it there
+    raises PyTorch's own error."""
+
+    @contextmanager
+    def full(module, name, call):
+        module = importlib.import_module(f"densessl.d2_transfer.{module}")
+        before, calls = operator.attrgetter(name)(module), iter(range(1, 100))
+
+        def raises(*args):
+            if next(calls) == call:
+                raise torch.cuda.OutOfMemoryError(SAID)
+            return before(*args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(f"{module.__name__}.{name}", raises)
+            yield
+
+    return full
+
+
+@pytest.mark.parametrize(
+    ("protocol", "place", "less"),
+    [
+        (
+            "linear",
+            ("classification.fit", "Fit._one_step", 5),
+            ["SOLVER.IMS_PER_BATCH 16 (the rate follows) and another -o", "TEST.IMS_PER_BATCH 32"],
+        ),
+        (
+            "linear_semseg",
+            ("dense_probes.features", "Levels.__call__", 1),
+            ["TEST.IMS_PER_BATCH ", "FEATURES.POSITIONS "],
+        ),
+        pytest.param(
+            "coco_mask_fpn_1x",
+            ("trainer", "Trainer.run_step", 5),
+            ["SOLVER.IMS_PER_BATCH 1 SOLVER.BASE_LR ", "INPUT.MAX_SIZE_TRAIN 159 "],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_full_gpu_is_one_message_with_numbers_and_settings_and_the_trial_resumes(
+    protocol, place, less, words, undisturbed, densessl, full_gpu, tmp_path
+):
+    out = tmp_path / "out"
+    with full_gpu(*place):
+        said = densessl(*words(protocol, out, trials=2), code=3)
+    *_, last = said.split("densessl transfer: ")
+    assert last.startswith("trial 1: the GPU has too little memory")
+    assert "allocate 2.50 GiB" in last and "79.10 GiB" in last and "ALLOC_CONF" not in last
+    settings = [line.strip() for line in last.splitlines() if line.startswith("  ")]
+    for begin, setting in zip(["SOLVER.AMP.ENABLED True", *less], settings, strict=True):
+        assert setting.startswith(begin)
+    assert not (out / "trial_2").exists()  # it would need as much
+    densessl(*words(protocol, out))
+    if protocol in TRIALS:
+        assert outcome(out) == outcome(undisturbed(protocol))
+
+
+def test_a_full_gpu_in_an_evaluation_is_one_message(
+    words, undisturbed, densessl, full_gpu, tmp_path
+):
+    evaluate = words("linear", tmp_path / "out", "--eval-only")
+    evaluate[1] = str(undisturbed("linear") / "trial_1" / FINAL)
+    with full_gpu("classification.trial", "evaluate", 1):
+        said = densessl(*evaluate, code=3)
+    assert f"evaluation of {evaluate[1]}: the GPU has too little memory" in said
+    assert "TEST.IMS_PER_BATCH 32" in said and "SOLVER.IMS_PER_BATCH" not in said
+    densessl(*evaluate)
 
 
 def test_a_flipped_bit_in_features_on_disk_is_found(tmp_path):
