@@ -35,9 +35,7 @@ def setup() -> None:
     Raises EnvironmentLacks when Detectron2 or torch is missing, or when its compiled ops were built
     for another torch. Does not import Detectron2 itself (seconds) where there are no compiled ops.
     """
-    for name in ("torch", "detectron2"):
-        if not is_installed(name):
-            raise errors.EnvironmentLacks(f"{name} is not installed; fix it with: {detectron2()}")
+    require_installed()
     _restore_old_names()
     for begin in OLD_CALLS:
         warnings.filterwarnings("ignore", begin, UserWarning)
@@ -51,6 +49,13 @@ def setup() -> None:
             f"Detectron2's compiled ops do not load ({error}): they were built for another torch; "
             f"fix it with: {'make detectron2-main' if CHECKOUT else detectron2()}"
         ) from None
+
+
+def require_installed() -> None:
+    """EnvironmentLacks unless there is a torch and a Detectron2 (found, not imported)."""
+    for name in ("torch", "detectron2"):
+        if not is_installed(name):
+            raise errors.EnvironmentLacks(f"{name} is not installed; fix it with: {detectron2()}")
 
 
 def has_compiled_ops() -> bool:

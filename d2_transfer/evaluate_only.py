@@ -14,7 +14,7 @@ from densessl.core.text import read_mapping
 from . import compat, convert, results
 from .launch import Rendezvous
 from .limits import check_machine, smaller
-from .run import Run, as_dict, differences
+from .run import Run, differences
 from .saved import FINAL, NOTE
 from .stops import stoppable
 from .summary import metric_table
@@ -152,7 +152,7 @@ def _compare_configs(run: Run, own) -> None:
     if not beside.is_file():
         return
     there = results.flat(read_mapping(beside, "the config of a trial"))
-    if different := differences(there, results.flat(as_dict(own))):
+    if different := differences(there, results.flat(results.as_dict(own))):
         some = "; ".join(different[:4]) + ("; …" if len(different) > 4 else "")
         logger.info("evaluated with other options than the trial had: %s", some)
 

@@ -81,7 +81,8 @@ def _config_text(args) -> str:
     check_words(args.protocol, overrides, args.gpus, **flags.of_config(vars(args)))
     gpus = args.gpus and args.gpus * args.num_machines
     given = flags.of_config(vars(args))
-    cfg = resolve(args.protocol, gpus=gpus, overrides=overrides, custom=own, **given)
+    given |= {"gpus": gpus, "overrides": overrides, "custom": own}
+    cfg = resolve(args.protocol, plain=not args.official, **given)
     cfg.defrost()
     cfg.MODEL.WEIGHTS = "" if weights == "random" else weights
     if not args.official:

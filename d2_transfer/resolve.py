@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 ELSEWHERE = {"SEED": "--seed", "OUTPUT_DIR": "-o", "MODEL.WEIGHTS": "WEIGHTS, the first argument"}
 SCALED = {"IMS_PER_BATCH": "images a step", "BASE_LR": "learning rate", "MAX_ITER": "iterations"}
+LENGTHS = (  # in iterations
+    ("SOLVER", "MAX_ITER"),
+    ("SOLVER", "WARMUP_ITERS"),
+    ("SOLVER", "CHECKPOINT_PERIOD"),
+    ("TEST", "EVAL_PERIOD"),
+)
 NORMS = (
     ("RESNETS", "NORM"),
     ("FPN", "NORM"),
@@ -42,6 +48,7 @@ def resolve(
     cuda: bool = True,
     custom: "Custom | OwnData | None" = None,
     keep_batch: bool = False,
+    plain: bool = False,
 ):
     """The protocol's complete config, frozen.
 
@@ -49,8 +56,10 @@ def resolve(
     fewer, the images a step and the learning rate shrink and the schedule stretches in proportion
     (its own rule), unless ``keep_batch`` leaves them; elsewhere their number changes only how the
     images are shared. ``cuda`` False: for the CPU. ``custom``: the user's data, for the protocols
-    of that name. ``overrides``: KEY VALUE …, applied last, and they win. Raises InputError for
-    unknown names and keys (naming the nearest) and values that do not fit.
+    of that name. ``overrides``: KEY VALUE …, applied last, and they win. ``plain``: to be read, not
+    to be trained with; it needs neither torch nor Detectron2 imported (seconds), and its class is
+    fvcore's. Raises InputError for unknown names and keys (naming the nearest) and values that do
+    not fit.
     """
     found, variant = find(protocol, variant)
     if found.family != DETECTION:
@@ -60,9 +69,7 @@ def resolve(
                 "step on any number of GPUs: leave it out"
             )
         return _plain(found, variant, gpus or 1, mini, overrides, cuda, custom)
-    compat.setup()
-    cfg = compat.get_cfg()
-    cfg.merge_from_file(str(found.file(variant)), allow_unsafe=False)
+    cfg = _begun(str(found.file(variant)), plain)
     override(cfg, found.words)
     if custom is not None:
         custom_data.apply(custom, cfg)
@@ -78,6 +85,20 @@ def resolve(
         shrink_rest(named)
     _check(cfg, gpus, cuda)
     cfg.freeze()
+    return cfg
+
+
+def _begun(file: str, plain: bool):
+    """Detectron2's defaults and ours with what ``file`` has otherwise; see :func:`resolve`."""
+    if plain:
+        compat.require_installed()
+        cfg = compat.default_options()
+        values = cfg.load_yaml_with_base(file)
+        if values.get("VERSION") == cfg.VERSION:  # another Detectron2 itself must upgrade
+            cfg.merge_from_other_cfg(type(cfg)(values))
+            return cfg
+    cfg = compat.get_cfg()
+    cfg.merge_from_file(file, allow_unsafe=False)
     return cfg
 
 
@@ -120,23 +141,26 @@ def scale(cfg, gpus: int, keep_batch: bool = False):
     """``cfg`` for ``gpus`` GPUs instead of SOLVER.REFERENCE_WORLD_SIZE (facebookresearch/moco#11).
 
     With fewer, IMS_PER_BATCH, BASE_LR and MIN_LR are multiplied by gpus/reference, STEPS, MAX_ITER,
-    WARMUP_ITERS and the periods by reference/gpus. With more, or with ``keep_batch``, nothing
-    changes: they share the same images a step.
+    WARMUP_ITERS and the periods by reference/gpus: what Detectron2's auto_scale_workers does, whose
+    import takes seconds. With more, or with ``keep_batch``, nothing changes: they share the same
+    images a step.
     """
-    compat.setup()
-    from detectron2.engine import DefaultTrainer
-
-    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    cfg = cfg.clone()
+    solver = cfg.SOLVER
+    reference, solver.REFERENCE_WORLD_SIZE = solver.REFERENCE_WORLD_SIZE, gpus
     if keep_batch or gpus >= reference:
-        cfg = cfg.clone()
-        cfg.SOLVER.REFERENCE_WORLD_SIZE = gpus
         return cfg
-    cfg = DefaultTrainer.auto_scale_workers(cfg, gpus)
-    was_frozen = cfg.is_frozen()
-    cfg.defrost()
-    cfg.SOLVER.MIN_LR *= gpus / reference
-    if was_frozen:
-        cfg.freeze()
+    if solver.IMS_PER_BATCH % reference:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}; allowed: a multiple of "
+            f"SOLVER.REFERENCE_WORLD_SIZE, which is {reference}"
+        )
+    share = gpus / reference
+    solver.IMS_PER_BATCH = round(solver.IMS_PER_BATCH * share)
+    solver.BASE_LR, solver.MIN_LR = solver.BASE_LR * share, solver.MIN_LR * share
+    solver.STEPS = tuple(round(step / share) for step in solver.STEPS)
+    for node, key in LENGTHS:
+        cfg[node][key] = round(cfg[node][key] / share)
     return cfg
 
 

@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+
 from densessl.core import options
 from densessl.core.errors import InputError
 from densessl.core.files import read_object, walk, write_json
@@ -220,6 +222,11 @@ def found_in(dirs: Sequence[str | os.PathLike]) -> list[Record]:
             "them: densessl transfer WEIGHTS --protocol voc_det_c4 --trials 5 -o DIR"
         )
     return records
+
+
+def as_dict(cfg) -> dict:
+    """A config as plain values, as its YAML has them."""
+    return yaml.safe_load(cfg.dump())
 
 
 def config_fingerprint(config: dict[str, Any]) -> str:

@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from densessl.core import files, watchdog
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
@@ -94,10 +92,10 @@ def finished(run: Run, cfg, trial: int, seed: int) -> results.Record | None:
     if not (folder / results.FILE).is_file():
         return None
     record = results.load(folder)
-    fingerprint = results.config_fingerprint(as_dict(cfg))
+    fingerprint = results.config_fingerprint(results.as_dict(cfg))
     if record.config_sha256 != fingerprint:
         other = results.config_of(record) or {}
-        different = differences(other, results.flat(as_dict(cfg)))
+        different = differences(other, results.flat(results.as_dict(cfg)))
         raise _other_run(folder, different, record.versions.get("detectron2"))
     found = (record.seed, record.weights["sha256"], record.protocol, record.variant)
     wanted = (seed, run.weights.sha256, run.protocol, run.variant)
@@ -136,7 +134,7 @@ def check_folder(run: Run, cfg) -> None:
     detectron2 = of_run.pop("detectron2", None)
     different = differences(of_run, run.facts())
     written = read_mapping(run.folder / "config.yaml", OF_RUN)
-    there, here = results.flat(written), results.flat(as_dict(cfg))
+    there, here = results.flat(written), results.flat(results.as_dict(cfg))
     evaluated = any(run.folder.glob(f"trial_*/{results.FILE}"))
     if not evaluated and _trained_on(there) == _trained_on(here) is not None:
         there[CUSTOM] = here[CUSTOM]  # another validation file has changed no number yet
@@ -171,11 +169,6 @@ def _other_run(folder: Path, different: list[str], detectron2: str | None = None
     return InputError(
         f"{folder} holds another run ({some}); give the same command as before, or another -o"
     )
-
-
-def as_dict(cfg) -> dict:
-    """A config as plain values, as its YAML has them."""
-    return yaml.safe_load(cfg.dump())
 
 
 def begin_folder(run: Run, cfg) -> None:

@@ -21,7 +21,6 @@ from .launch import Rendezvous
 from .limits import check_machine, smaller
 from .run import (
     Run,
-    as_dict,
     begin_folder,
     begin_trial,
     check_folder,
@@ -252,7 +251,7 @@ def record_of(run: Run, cfg, metrics: dict[str, float], started: str, **of) -> r
         variant=run.variant,
         seed=cfg.SEED,
         metrics=metrics,
-        config_sha256=results.config_fingerprint(as_dict(cfg)),
+        config_sha256=results.config_fingerprint(results.as_dict(cfg)),
         versions=versions(),
         started=started,
         finished=results.now(),

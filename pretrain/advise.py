@@ -8,8 +8,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
 from densessl.core import log, waiting
 from densessl.core.errors import InputError
 from densessl.core.files import write_text
@@ -17,7 +15,6 @@ from densessl.core.limits import cores
 from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.waiting import TIMEOUT
-from densessl.decoding import UnreadableImage, opened, reasons
 
 from .images_argument import add_images, data_of, require_writable, show, source_of
 
@@ -45,6 +42,8 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     _check(args)
     log.setup()
+    from rich.text import Text
+
     from . import config
     from .advise_report import as_file, command, report
     from .advise_rules import FEWEST, advise
@@ -117,6 +116,8 @@ def look(source: "ImageSource") -> "ImageStats":
 
     Headers are read, no image is decoded. InputError where none of the sample can be read.
     """
+    from densessl.decoding import UnreadableImage, opened, reasons
+
     from .advise_model import ImageStats
 
     count = min(len(source), SAMPLED)

@@ -4,13 +4,14 @@ import logging
 import re
 import sys
 import time
-
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from densessl.core.log import console
 from densessl.core.progress import PLAIN_INTERVAL, duration
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d [A-Z]+ ")  # of console.log's lines
 STYLES = {
@@ -34,7 +35,7 @@ class JobBoard:
         self.lines: dict[str, str] = {}  # what each running job said last
         self._began: dict[str, float] = {}
         self._logged: dict[str, float] = {}
-        self._live = Live(console=console(), auto_refresh=False) if sys.stderr.isatty() else None
+        self._live = _live_table()
 
     def __enter__(self) -> "JobBoard":
         if self._live:
@@ -80,7 +81,10 @@ class JobBoard:
         place = list(self.states).index(name) + 1
         logging.getLogger("densessl").info("[%d/%d] %s: %s", place, len(self.states), name, text)
 
-    def _table(self) -> Table:
+    def _table(self) -> "Table":
+        from rich.table import Table
+        from rich.text import Text
+
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
         grid.add_column(no_wrap=True)
@@ -92,3 +96,12 @@ class JobBoard:
             style = STYLES[state]
             grid.add_row(Text(name, style), Text(state, style), took, Text(line))
         return grid
+
+
+def _live_table() -> "Live | None":
+    """What a terminal shows anew as it changes; None where there is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.live import Live
+
+    return Live(console=console(), auto_refresh=False)

@@ -4,11 +4,13 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from fvcore.common.config import CfgNode
+from typing import TYPE_CHECKING
 
 from densessl.core.errors import InputError, unknown
 from densessl.d2_transfer.protocols import DENSE, DETECTION, family_of, room
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
 LINKS = "data"  # in the folder of a run: a link to each data set that was named by itself
 FOLDERS = {  # the start of a data set's name in Detectron2: its folders
@@ -96,7 +98,7 @@ def parse(words: Sequence[str], folder: Path) -> Data:
     return Data(root, folder / LINKS if named else root, named)
 
 
-def folders_of(cfg: CfgNode) -> tuple[str, ...]:
+def folders_of(cfg: "CfgNode") -> tuple[str, ...]:
     """The folders that a protocol's config reads, below that of the data sets."""
     family = family_of(cfg)
     if family == DENSE:

@@ -8,9 +8,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
 from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.core.log import console
 from densessl.core.options import argument
@@ -90,6 +87,9 @@ def tell(placed: Sequence[Placed], folder: str | os.PathLike, cluster: Cluster) 
     line each, but for those that were submitted now, which has been said."""
     rows = list(_rows(placed))
     if console().is_terminal:
+        from rich.table import Table
+        from rich.text import Text
+
         grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("job", "SLURM", "state", "waits for"):
             grid.add_column(name)

@@ -24,6 +24,7 @@ RANDOM = "random"
 RANDOM_BN = "random_bn"
 RANDOM_STARTS = (RANDOM, RANDOM_BN)
 SUPERVISED = "supervised:"
+FREE_OPTIONS = {"DATA.PATH", "OUTPUT_DIR", "SEED", "BACKBONE.WEIGHTS"}  # go with any others
 
 
 def pretrain_job(
@@ -56,7 +57,9 @@ def pretrain_job(
             raise InputError(f"{key} is given twice: '{words[words.index(key) + 1]}' and {value}")
         words += [key, str(value)]
     cfg = pretraining.load(config, words)
-    pretraining.validate(cfg, nodes * max(gpus, 1))
+    # What comes with DenseSSL goes together, and is not asked of its method, which imports torch.
+    known = config in pretraining.built_in() and {*words[::2]} <= FREE_OPTIONS
+    (pretraining.check if known else pretraining.validate)(cfg, nodes * max(gpus, 1))
     program = Job.program
     if local and gpus > 1:
         launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus))
@@ -219,7 +222,7 @@ def _resolve(protocol: str, variant: str | None, processes: int, **how: Any) -> 
     from densessl.d2_transfer.resolve import resolve
 
     found, variant = find(protocol, variant)
-    cfg = resolve(protocol, variant, processes, **how)
+    cfg = resolve(protocol, variant, processes, plain=True, **how)
     return Resolved(cfg, variant, found.file(variant), transfer_hash(cfg))
 
 
@@ -228,9 +231,9 @@ _resolve_once = lru_cache(maxsize=None)(_resolve)  # a table asks for the same o
 
 def transfer_hash(cfg: Any) -> str:
     """The hash of a protocol's config (or of a ``config.yaml`` read), as records hold it."""
-    from densessl.d2_transfer import results, run
+    from densessl.d2_transfer import results
 
-    return results.config_fingerprint(run.as_dict(cfg) if hasattr(cfg, "dump") else cfg)
+    return results.config_fingerprint(results.as_dict(cfg) if hasattr(cfg, "dump") else cfg)
 
 
 def table_job(

@@ -9,11 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from densessl.core.errors import DenseSSLError
 from densessl.core.files import parse_json
@@ -29,6 +25,9 @@ from . import state as folder_state
 from .board import STAMP
 from .graph import Finished, Job, in_order
 from .queue import Queued, read_queue
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 PERIOD = 5  # seconds between two looks of --watch
 PATIENCE = 1.5  # seconds that SLURM has for its answer; then the folder's own files have to do
@@ -87,6 +86,8 @@ def main(argv: list[str]) -> int:
     elif args.watch:
         watch(folder)
     else:
+        from rich.console import Console
+
         screen = Console() if sys.stdout.isatty() else Console(width=160, no_color=True)
         screen.print(drawn(rows))
     return 0
@@ -212,8 +213,12 @@ def _since(started: str) -> float | None:
     return seconds if seconds >= 0 else None  # the clock was set back meanwhile
 
 
-def drawn(rows: list[StatusRow]) -> Group:
+def drawn(rows: list[StatusRow]) -> "Group":
     """The rows for a rich console, and the sums below."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     for name in ("job", "state", "step", "left", "images/s", "time"):
         right = name not in ("job", "state")
@@ -239,6 +244,8 @@ def drawn(rows: list[StatusRow]) -> Group:
 
 def watch(folder: Path) -> None:
     """Show the rows anew every few seconds, until nothing is queued or runs (or Ctrl-C)."""
+    from rich.live import Live
+
     live = ("queued", "running", "requeued")
     with Live(auto_refresh=False) as screen, suppress(KeyboardInterrupt):
         while True:

@@ -13,7 +13,7 @@ from densessl.core import log
 from densessl.core.distributed import barrier, rank, world_size
 
 from .. import evaluate_only, results, trained, trials
-from ..run import Run, as_dict
+from ..run import Run
 from ..saved import Saved
 from ..stops import evaluation, stop_after, stoppable
 from . import controls, knn_trial, search
@@ -120,7 +120,7 @@ def _finetune(
     def build(setting: Setting) -> Model:
         return _classifier(cfg, len(train.classes), setting).to(device)
 
-    asked = results.config_fingerprint(as_dict(cfg)) + run.weights.sha256
+    asked = results.config_fingerprint(results.as_dict(cfg)) + run.weights.sha256
     place = run.folder / "search" / hashlib.sha256(asked.encode()).hexdigest()[:12]
     setting, chosen = search.choose(cfg, train, place, build)
     fit, counts = _fit(cfg, run, trial, build(setting), setting, train, test)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from densessl.core.errors import InputError, unknown
 
-from ..classification.config import C
 from ..compare.selection import of_one_kind
 from ..results import Record, config_of
 from ..tables.experiments import number, which
@@ -80,6 +79,8 @@ def _stage(name: str, metric: str) -> re.Match | None:
 
 def _usual_k(records: Sequence[Record]) -> int:
     """The k whose accuracy the records' ``knn/top1`` is."""
+    from ..classification.config import C
+
     ks = {(config_of(record) or {}).get("KNN.K", C.KNN.K) for record in records}
     if len(ks) > 1:
         raise InputError(f"the records' KNN.K are {', '.join(sorted(map(str, ks)))}; name one: --k")

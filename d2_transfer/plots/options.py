@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from fvcore.common.config import CfgNode
-
 from densessl.configs import presets
 from densessl.core.options import flat
 
@@ -52,5 +50,7 @@ def built_in(name: str) -> Mapping[str, object]:
     Empty for any other name: a record's text never becomes a path.
     """
     if preset := presets.built_in().get(name):
+        from fvcore.common.config import CfgNode
+
         return flat(preset.options(CfgNode.load_yaml_with_base(str(preset.file))))
     return {}

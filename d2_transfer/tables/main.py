@@ -5,8 +5,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from densessl.core import log, output
 from densessl.core.errors import InputError
 from densessl.core.parser import Parser
@@ -35,7 +33,11 @@ def main(argv: list[str]) -> int:
     form = output.form(args, render.SUFFIXES)
     tables = _paper(args) if args.paper else _records(args, form)
     if form == "terminal" and args.output is None and sys.stdout.isatty():
-        text = render.terminal.render(tables, Console())
+        from rich.console import Console
+
+        from .render import terminal
+
+        text = terminal.render(tables, Console())
     else:
         text = render.FORMATS[form](tables)
     output.give(args, text)

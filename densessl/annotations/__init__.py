@@ -1,7 +1,14 @@
 """Annotations in the forms that people have them in, read to one; and back as COCO's JSON."""
 
-from .model import AnnotatedImage, Category, Dataset, Fault, Object
-from .recognise import FORMS, AnnotationSource, read, recognise
+from typing import TYPE_CHECKING
+
+from densessl.core.lazy import lazily
+
+from .model import FORMS, AnnotatedImage, Category, Dataset, Fault, Object
+
+if TYPE_CHECKING:
+    from .sources import AnnotationSource, read, recognise
+
 
 __all__ = [
     "FORMS",
@@ -14,3 +21,4 @@ __all__ = [
     "read",
     "recognise",
 ]
+__getattr__ = lazily(__name__, dict.fromkeys(("AnnotationSource", "read", "recognise"), "sources"))

@@ -2,8 +2,6 @@
 
 from collections.abc import Collection, Sequence
 
-import numpy as np
-
 STREAM = 0x57D1  # keeps this generator apart from others of the same seed
 
 
@@ -14,6 +12,8 @@ def draw(classes_of: Sequence[Collection[int]], count: int, seed: int) -> list[i
     class that is furthest below its share of all images (iterative stratification, Sechidis et al.
     2011, one image at a time). ``classes_of``: of each image, numbers from 0; none is a class, too.
     """
+    import numpy as np  # here alone: the verb's help does without
+
     images = len(classes_of)
     classes = 1 + max((max(found, default=-1) for found in classes_of), default=-1)
     waiting: list[list[int]] = [[] for _ in range(classes + 1)]

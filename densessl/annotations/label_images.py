@@ -5,7 +5,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from densessl.decoding import UnreadableImage, opened, require_decodable
 
@@ -179,6 +178,8 @@ def _of_colour(value: int, table: ColourTable | None) -> str:
 
 def _regions(mask: np.ndarray, parts: np.ndarray | None) -> list[np.ndarray]:
     if parts is None:
+        from scipy import ndimage  # the one need of it, and slow to import
+
         numbered, count = ndimage.label(mask, TOUCHING)
         return [numbered == n for n in range(1, count + 1)]
     if parts.shape != mask.shape:

@@ -14,9 +14,7 @@ from densessl.core.files import full_disk_reported, standing, write_text
 from densessl.core.names import one_line
 from densessl.core.parser import Parser
 
-from . import coco
-from .model import Dataset
-from .recognise import FORMS, recognise
+from .model import FORMS, Dataset
 
 VERBS = ("inspect", "convert")
 DESCRIPTION = """\
@@ -57,6 +55,8 @@ def main(argv: list[str]) -> int:
     output = Path(SHEET) if args.output is None else args.output
     _require_writable(output, ending)
     log.setup()
+    from .sources import recognise
+
     sources = recognise(args.path)
     if args.split is not None:
         chosen = [each for each in sources if each.split == args.split]
@@ -166,6 +166,8 @@ def _next(data: Dataset) -> str:
 
 
 def _convert(data: Dataset, file: Path) -> None:
+    from . import coco
+
     where = os.path.relpath(data.root, file.absolute().parent)
     text = coco.text(coco.content(data, where))
     if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:

@@ -11,6 +11,14 @@ Id = int | float | str  # any number or text of JSON; 1 and 1.0 are one number, 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2: edges of pixels, from the upper left
 LEAST_NUMBERS = 6  # of a polygon: x, y of three points
 SHOWN = 20  # faults in a message
+FORMS = {
+    "COCO": "a JSON file with images, annotations and categories",
+    "Pascal VOC": "a folder of XML files, <annotation> each",
+    "YOLO": "data.yaml, or a folder of images with text files of labels",
+    "LabelMe": "a folder of JSON files with shapes",
+    "CVAT": "annotations.xml of 'CVAT for images 1.1' or 'CVAT for video 1.1'",
+    "masks": "folders images and masks, with PNG files",
+}
 
 
 @dataclass(frozen=True)

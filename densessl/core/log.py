@@ -6,20 +6,23 @@ import sys
 from functools import lru_cache
 from logging.handlers import MemoryHandler
 from pathlib import Path
-
-from rich.console import Console
-from rich.logging import RichHandler
+from typing import TYPE_CHECKING
 
 from . import command
 from .lines import Lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EARLY = 1000  # lines that wait for their file, at most
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 @lru_cache
-def console() -> Console:
+def console() -> "Console":
     """The one console for people: standard error, so that standard output stays for results."""
+    from rich.console import Console
+
     return Console(stderr=True)
 
 
@@ -60,6 +63,8 @@ def setup(
     logger.propagate = False
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     if sys.stderr.isatty():
+        from rich.logging import RichHandler
+
         screen: logging.Handler = RichHandler(
             console=console(), show_path=False, markup=False, log_time_format="[%X]"
         )

@@ -4,18 +4,12 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING, TypeVar
 
 from .watchdog import beat
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Item = TypeVar("Item")
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
@@ -38,6 +32,15 @@ class Bar:
     def __enter__(self) -> "Bar":
         self._began = self._shown = time.monotonic()
         if sys.stderr.isatty():
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
             from .log import console
 
             self._rich = Progress(

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from .errors import DenseSSLError, Interrupted, Stalled, StoppedEarly
 from .lines import Lines
+from .log import FORMAT
 from .peers import BROKEN, WORD, Failure, Peers, kind_of
 
 TIMEOUT = 600.0  # seconds without progress by default
@@ -218,8 +219,6 @@ class _Watch:
 
     def _report(self, accounts: dict[int, "Account"]) -> None:
         """Log where all stand, in the first process that answers; the others wait for it."""
-        from .log import FORMAT  # needs rich, and the front door must open without it
-
         if self.peers.rank != min(accounts):
             with suppress(RuntimeError):
                 self.peers.hear_report(ANSWER)

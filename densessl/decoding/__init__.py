@@ -4,10 +4,33 @@ Depth, range, orientation, channels and size of whatever Pillow reads. Label ima
 business: they are read exactly as they are.
 """
 
-from .decoder import MAX_PIXELS, Picture, UnreadableImage, decode, require_decodable, size_of
-from .files import SUFFIXES, describe_left_out, is_image, opened, reasons, unlimited
-from .ranges import FoundRange, Range, describe, find_range, parse, sample
+from typing import TYPE_CHECKING
 
+from densessl.core.lazy import lazily
+
+from .given import MAX_PIXELS, Range, describe, parse
+
+if TYPE_CHECKING:
+    from .decoder import Picture, UnreadableImage, decode, require_decodable, size_of
+    from .files import SUFFIXES, describe_left_out, is_image, opened, reasons, unlimited
+    from .ranges import FoundRange, find_range, sample
+
+_NAMES = {  # a name, and the module that has it: these import numpy and Pillow
+    "Picture": "decoder",
+    "UnreadableImage": "decoder",
+    "decode": "decoder",
+    "require_decodable": "decoder",
+    "size_of": "decoder",
+    "SUFFIXES": "files",
+    "describe_left_out": "files",
+    "is_image": "files",
+    "opened": "files",
+    "reasons": "files",
+    "unlimited": "files",
+    "FoundRange": "ranges",
+    "find_range": "ranges",
+    "sample": "ranges",
+}
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
@@ -28,3 +51,4 @@ __all__ = [
     "describe_left_out",
     "unlimited",
 ]
+__getattr__ = lazily(__name__, _NAMES)

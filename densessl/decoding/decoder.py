@@ -6,11 +6,10 @@ from typing import NamedTuple
 from PIL import Image
 
 from . import depth
-from .depth import Range
 from .files import File, UnreadableImage, opened
+from .given import MAX_PIXELS, Range
 from .ranges import Seen
 
-MAX_PIXELS = 178_956_970  # the size from which Pillow itself refuses to read
 WHOLE = 1 << 29  # pixels that are decoded before they are reduced: 2 GB of RGB
 ORIENTATION = 0x0112  # EXIF
 TURNS = {

@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .files import File
-
-Range = tuple[float, float]  # the values that become 0 and 255
+from .given import Range
 
 MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 COLOUR = re.compile(r"(?:RGB|RGBA|RGBX);16([LBN])")

@@ -1,19 +1,15 @@
-"""Which values become black and white in images that are not of 8 bits: given, or from a sample."""
+"""Which values become black and white in images that are not of 8 bits, from a sample of them."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from densessl.core.errors import InputError
-
-from .depth import Range, is_deep, read_values
+from .depth import is_deep, read_values
 from .files import File, UnreadableImage, may_be_deep, opened
+from .given import Range
 
-AUTO = "auto"
-BETWEEN = re.compile(r"\s+to\s+|[,:;\s]+")  # the two numbers of a range
 SAMPLED = 256  # files of a sample
 VALUES = 1 << 14  # that count of each
 PERCENTILES = (0.1, 99.9)
@@ -30,39 +26,6 @@ class FoundRange:
     files: int
     least: float
     greatest: float
-
-
-def parse(text: object, option: str) -> Range | None:
-    """A range from an option: None for 'auto', else two rising numbers, as 7000,9000.
-
-    Raises InputError that names ``option``.
-    """
-    if isinstance(text, str) and text.strip().lower() == AUTO:
-        return None
-    parts = text if isinstance(text, tuple | list) else BETWEEN.split(_bare(str(text)))
-    try:
-        low, high = (float(part) for part in parts)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(
-            f"{option} is '{text}'; allowed: auto, or the two values that become black and white, "
-            f"the smaller first, as in {option} 0,4095"
-        )
-    return low, high
-
-
-def _bare(text: str) -> str:
-    return text.strip().strip("()[]").strip()
-
-
-def describe(bounds: Range | None) -> str:
-    """A range as people, configs and :func:`parse` read it."""
-    return "8 bits" if bounds is None else ",".join(_plain(value) for value in bounds)
-
-
-def _plain(value: float) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 
 def sample(count: int, name: Callable[[int], str]) -> list[int]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from densessl import annotations
+from densessl.annotations import reading
 from densessl.annotations.reading import BadFile, xml_of
 from densessl.core.errors import InputError
 
@@ -77,7 +78,7 @@ def test_an_xml_file_with_entities_is_not_read(folder):
 
 
 def test_a_file_that_is_too_large_or_no_file_is_not_read(folder, monkeypatch):
-    monkeypatch.setitem(annotations.reading.LARGEST, ".xml", 10)
+    monkeypatch.setitem(reading.LARGEST, ".xml", 10)
     with pytest.raises(BadFile, match="bytes; allowed: 10"):
         xml_of(voc(folder))
 

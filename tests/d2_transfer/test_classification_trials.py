@@ -180,7 +180,7 @@ def test_a_search_is_shared_by_the_trials(tmp_path, scenes, protocol, variant):
         assert 0 <= record.metrics["cls/top1"] <= record.metrics["cls/top5"] <= 100
         assert math.isfinite(record.metrics["cls/mean_class"])
         written = results.config_fingerprint(results.config_of(record))
-        assert written == results.config_fingerprint(trials.as_dict(cfg))
+        assert written == results.config_fingerprint(results.as_dict(cfg))
     assert len(list((tmp_path / "search").glob("*/00*/score.json"))) == 2
 
 

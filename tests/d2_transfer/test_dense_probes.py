@@ -178,7 +178,7 @@ def test_predictions_that_are_kept_are_those_that_were_measured(tmp_path, scenes
     assert record.metrics["sem_seg/pACC"] == pytest.approx(accuracy, rel=1e-9)
     assert Image.open(folder / "0_image.jpg").size == labels.shape[:0:-1]
     _, without = begin(tmp_path / "without", scenes, protocol, *options)
-    fingerprints = [results.config_fingerprint(trials.as_dict(each)) for each in (cfg, without)]
+    fingerprints = [results.config_fingerprint(results.as_dict(each)) for each in (cfg, without)]
     assert fingerprints[0] == fingerprints[1]
 
 

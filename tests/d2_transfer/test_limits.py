@@ -11,8 +11,7 @@ from densessl.core.loader import close_all
 from densessl.d2_transfer import classification, compat
 from densessl.d2_transfer.hooks import BoardMetrics, Forgiving, RunMetrics
 from densessl.d2_transfer.limits import check_machine
-from densessl.d2_transfer.results import config_fingerprint
-from densessl.d2_transfer.run import as_dict
+from densessl.d2_transfer.results import as_dict, config_fingerprint
 from densessl.d2_transfer.sampling import GroupedOrder, training_loader
 
 compat.setup()

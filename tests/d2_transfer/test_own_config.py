@@ -111,3 +111,9 @@ def test_what_is_no_protocol_is_named_at_once(folder, name, text, says):
         Path(name).write_text(text)
     with pytest.raises(InputError, match=says):
         check_words(name, [])
+
+
+@pytest.mark.parametrize("version", ["VERSION: 2", ""])
+def test_a_config_to_be_read_is_the_one_that_is_trained_with(version, folder):
+    (folder / "mine.yaml").write_text(f"{version}\n{MINE}")
+    assert resolve("mine.yaml", plain=True).dump() == resolve("mine.yaml").dump()

@@ -9,6 +9,7 @@ from densessl.d2_transfer.resolve import NORMS, describe_scaling, resolve
 from densessl.d2_transfer.results import flat
 
 BATCH = "SOLVER.IMS_PER_BATCH"
+DETECTORS = [each.name for each in protocols.PROTOCOLS.values() if each.family == "detection"]
 
 
 def options(cfg) -> dict:
@@ -34,6 +35,24 @@ def test_the_floor_of_a_poly_schedule_scales_with_its_rate():
     solver = resolve("voc_semseg", gpus=2).SOLVER  # the source's are four
     assert (solver.IMS_PER_BATCH, solver.MAX_ITER) == (8, 40000)
     assert pytest.approx(0.005) == solver.BASE_LR and pytest.approx(0.00005) == solver.MIN_LR
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_rule_is_detectron2s_with_the_floor_beside_it(name, gpus):
+    from detectron2.engine import DefaultTrainer
+
+    source = resolve(name)
+    scaled = DefaultTrainer.auto_scale_workers(source, gpus)
+    scaled.defrost()
+    scaled.SOLVER.MIN_LR *= gpus / source.SOLVER.REFERENCE_WORLD_SIZE
+    assert resolve(name, gpus=gpus).dump() == scaled.dump()
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_a_config_to_be_read_is_the_one_that_is_trained_with(name):
+    for how in ({}, {"gpus": 2, "cuda": False}, {"gpus": 1, "mini": True}):
+        assert resolve(name, plain=True, **how).dump() == resolve(name, **how).dump()
 
 
 def test_more_gpus_share_the_batch_of_the_source():

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from densessl import decoding
+from densessl.core.errors import InputError
 from densessl.decoding import UnreadableImage, decode, find_range, size_of
 from densessl.decoding import decoder as decoder_module
 from tests.decoding.images import png16, tiff16
@@ -188,7 +189,7 @@ def test_a_range_is_two_numbers_or_auto(text, expected):
 
 @pytest.mark.parametrize("text", ["", "0", "1,2,3", "5,5", "9,3", "0,nan", "0,inf", "low,high"])
 def test_another_range_is_refused_with_its_value(text):
-    with pytest.raises(decoding.ranges.InputError, match="DATA.RANGE is .*allowed: auto"):
+    with pytest.raises(InputError, match="DATA.RANGE is .*allowed: auto"):
         decoding.parse(text, "DATA.RANGE")
 
 

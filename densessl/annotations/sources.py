@@ -12,17 +12,9 @@ from densessl.core.names import one_line
 from densessl.decoding import is_image
 
 from . import coco, cvat, label_images, labelme, voc, yolo
-from .model import Dataset
+from .model import FORMS, Dataset
 from .reading import BadFile, Pictures, below, json_of, xml_of
 
-FORMS = {
-    "COCO": "a JSON file with images, annotations and categories",
-    "Pascal VOC": "a folder of XML files, <annotation> each",
-    "YOLO": "data.yaml, or a folder of images with text files of labels",
-    "LabelMe": "a folder of JSON files with shapes",
-    "CVAT": "annotations.xml of 'CVAT for images 1.1' or 'CVAT for video 1.1'",
-    "masks": "folders images and masks, with PNG files",
-}
 SPLITS = {"train": "train", "training": "train", "valid": "val", "val": "val", "test": "test"}
 OF_IMAGES = ("images", "JPEGImages", "img", "imgs")
 OF_MASKS = ("masks", "labels", "SegmentationClass", "annotations", "mask")

@@ -1,0 +1,48 @@
+"""What is given for the reading of images, as options: the range of values, the most pixels.
+
+Nothing of it imports numpy or Pillow, so that options are checked in a moment.
+"""
+
+import math
+import re
+
+from densessl.core.errors import InputError
+
+Range = tuple[float, float]  # the values that become 0 and 255
+
+MAX_PIXELS = 178_956_970  # the size from which Pillow itself refuses to read
+AUTO = "auto"
+BETWEEN = re.compile(r"\s+to\s+|[,:;\s]+")  # the two numbers of a range
+
+
+def parse(text: object, option: str) -> Range | None:
+    """A range from an option: None for 'auto', else two rising numbers, as 7000,9000.
+
+    Raises InputError that names ``option``.
+    """
+    if isinstance(text, str) and text.strip().lower() == AUTO:
+        return None
+    parts = text if isinstance(text, tuple | list) else BETWEEN.split(_bare(str(text)))
+    try:
+        low, high = (float(part) for part in parts)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(
+            f"{option} is '{text}'; allowed: auto, or the two values that become black and white, "
+            f"the smaller first, as in {option} 0,4095"
+        )
+    return low, high
+
+
+def _bare(text: str) -> str:
+    return text.strip().strip("()[]").strip()
+
+
+def describe(bounds: Range | None) -> str:
+    """A range as people, configs and :func:`parse` read it."""
+    return "8 bits" if bounds is None else ",".join(_plain(value) for value in bounds)
+
+
+def _plain(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))

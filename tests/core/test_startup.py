@@ -1,0 +1,68 @@
+"""What a verb does without is not imported: who asks for help or a list does not wait for torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from densessl.cli import VERBS
+
+LIBRARIES = ("torch", "torchvision", "detectron2", "scipy", "matplotlib", "pandas", "tensorboard")
+FOR_WORK = (*LIBRARIES, "pycocotools", "numpy", "PIL", "rich", "fvcore")
+RUN = """
+import sys
+import densessl
+
+code = None
+try:
+    code = densessl.main(sys.argv[1:])
+except SystemExit as leaving:
+    code = leaving.code
+print(code, *sys.modules)
+"""
+
+
+def imported(*words: object, code: int = 0) -> set[str]:
+    """The modules that a process has imported which ran the verb, and ended with ``code``."""
+    command = [sys.executable, "-c", RUN, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    ended, *modules = done.stdout.splitlines()[-1].split()
+    assert ended == str(code), done.stderr
+    return set(modules)
+
+
+def test_what_is_imported_is_seen():
+    words = ("--protocol", "knn", "--print-config")
+    assert {"numpy", "fvcore"} <= imported("transfer", *words)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_needs_no_library(verb):
+    assert not imported(verb, "--help") & {*FOR_WORK}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pretrain --list",
+        "transfer --list",
+        "table --list-papers",
+        "reproduce --list",
+        "table --paper setsim/table4",
+        "plot curves --help",
+        "submit transfer --help",
+    ],
+)
+def test_lists_and_tables_need_none_that_computes(words):
+    assert not imported(*words.split()) & {*LIBRARIES, "numpy"}
+
+
+@pytest.mark.parametrize("protocol", ["coco_mask_c4_1x", "voc_semseg", "knn", "linear_semseg"])
+def test_a_protocols_config_is_printed_without_torch(protocol):
+    words = ("--protocol", protocol, "--print-config", "--gpus", 2)
+    assert not imported("transfer", *words) & {*LIBRARIES}
+
+
+@pytest.mark.parametrize("table", ["setsim/table4", "scfs/table2"])
+def test_the_jobs_behind_a_table_are_shown_without_torch(table, tmp_path):
+    assert not imported("reproduce", table, "--dry-run", "-o", tmp_path) & {*LIBRARIES}
