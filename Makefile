@@ -8,13 +8,19 @@ READY := .venv/.ready
 # two processes of one thread use two cores better than one process of two threads
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Where no number comes out of a kernel. What is not named here, a new file too, is tested on other processors.
-NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations api docs \
-  pretrain/test_advise* pretrain/test_audit* pretrain/test_con* pretrain/test_docs* pretrain/test_scenes* \
-  pretrain/test_views_sources* pretrain/test_views_bad_input* \
-  $(patsubst %,pretrain/test_engine_%*,checkpoint command facts loading lock logs order stops unreadable) \
-  $(patsubst %,d2_transfer/test_%*,compare compat custom datasets doctor flags inspect launch limits model official \
-  own pictures plots prepare protocol report results study tables trials))
+# Where no number comes out of a kernel of PyTorch, or the same ones in a file that is not named here. What is not
+# named, a new file too, is tested on other processors.
+NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations api benchmarks decoding docs \
+  $(patsubst %,pretrain/test_%*,advise audit con dist docs new_method presets scenes show.py show_c show_d) \
+  $(patsubst %,pretrain/test_views_%*,bad_input sources) \
+  $(patsubst %,pretrain/test_engine_%*,changes checkpoint command facts full_disk loading lock logs names order stops \
+  unreadable waiting) \
+  $(patsubst %,d2_transfer/test_classification_%*,config data loading) \
+  $(patsubst %,d2_transfer/test_convert_%*,frameworks hub images layouts reading unpickling variants) \
+  $(patsubst %,d2_transfer/test_evaluation_%*,build cityscapes coco pascal_voc processes) \
+  $(patsubst %,d2_transfer/test_%*,coco_stuff compare compat custom datasets dense_probes_own doctor flags inspect \
+  launch limits model official own pictures plots prepare pretrainings protocol report results sampling \
+  semantic_configs study tables trials))
 
 # Pure functions: of tensors, text and numbers; no run, no process of its own.
 QUICK := tests/probes tests/decoding tests/annotations $(wildcard $(patsubst %,tests/%.py,core/knn/test_* \
