@@ -76,7 +76,7 @@ test-quick: $(READY)  ## pure functions alone, in less than a minute
 	$(PYTEST) -m "not slow" $(QUICK)
 
 test-slow: test-processors  ## what takes longer: whole protocols, long runs, other processors
-	$(PYTEST) -m slow
+	$(subst loadfile,worksteal,$(PYTEST)) -m slow
 
 # The variables choose among the kernels that a processor has; with avx2 on one without, PyTorch would crash.
 test-processors: $(READY)  ## the fast tests that compute, in an old processor's kernels and in AVX2's on two threads

@@ -914,8 +914,8 @@ def test_sigterm_ends_with_75_and_the_same_command_goes_on(tmp_path, scenes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", ["voc_det_c4", "coco_mask_fpn_1x"])
-def test_a_resnet_50_from_our_checkpoint_goes_through(tmp_path, scenes, our_checkpoint, protocol):
+def test_a_resnet_50_from_our_checkpoint_goes_through(tmp_path, scenes, our_checkpoint):
+    protocol = "coco_mask_fpn_1x"  # that of a C4 detector is in test_learn_detection.py
     weights = our_checkpoint(tmp_path / "backbone_final.pth", depth=50)
     words = [str(weights), "--protocol", protocol, "--mini", "--trials", "1"]
     out = ["-o", str(tmp_path / "out"), "--data", str(scenes)]
