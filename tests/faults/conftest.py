@@ -13,6 +13,8 @@ import pytest
 
 from densessl import main
 
+from . import asking
+
 DOUBLE = Path(__file__).parent / "doubles" / "libc.c"
 PATIENCE = 600  # seconds after which a test gives up, also on a busy machine
 
@@ -62,6 +64,23 @@ def densessl(capfd, monkeypatch):
             found, said = done.returncode, done.stdout + done.stderr
         assert found == code and "Traceback" not in said, (found, said)
         return said
+
+    return run
+
+
+@pytest.fixture
+def stopped_at(server, tmp_path):
+    """``stopped_at("module:name", signal.SIGTERM, *words)``: what a verb says that is asked to stop
+    when it first calls that; it must end with 75."""
+
+    def run(place, number, *words) -> str:
+        said = tmp_path / "said.txt"
+        arguments = (place, int(number), [*map(str, words)], said)
+        process = server.Process(target=asking.stop_at, args=arguments)
+        process.start()
+        process.join()
+        assert process.exitcode == 75 and "Traceback" not in said.read_text(), said.read_text()
+        return said.read_text()
 
     return run
 

@@ -218,29 +218,34 @@ def test_a_flipped_bit_in_a_trained_model_is_refused_by_every_reader(
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+    ("protocol", "place", "number"),
+    [
+        ("linear", "classification.fit:Counts.add", signal.SIGTERM),
+        ("linear_semseg", "dense_probes.features:Levels.__call__", signal.SIGUSR1),
+        pytest.param(
+            "coco_mask_fpn_1x",
+            "evaluation.build:Progress.process",
+            signal.SIGINT,
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
-def test_a_stop_in_the_evaluation_ends_it_and_begins_no_trial(number, words, tmp_path):
-    program = """
-import os, sys
-from densessl import main
-from densessl.d2_transfer.classification import fit
-counted = fit.Counts.add
-def add(self, *images):
-    counted(self, *images)
-    os.kill(os.getpid(), int(sys.argv[1]))
-fit.Counts.add = add
-sys.exit(main(sys.argv[2:]))
-"""
-    command = words("linear", tmp_path / "out", "TEST.EVAL_PERIOD", "0.0", trials=2)
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(int(number)), *command], capture_output=True, text=True
-    )
-    assert done.returncode == 75, done.stderr
-    assert f"{number.name}: stopping" in done.stderr
-    assert "stopped in the evaluation; the same command evaluates again" in done.stderr
-    assert (tmp_path / "out" / "trial_1" / FINAL).is_file()
-    assert not (tmp_path / "out" / "trial_2").exists()
+def test_a_stop_in_the_evaluation_ends_it_and_begins_no_trial(
+    protocol, place, number, words, stopped_at, densessl, tmp_path
+):
+    out = tmp_path / "out"
+    late = () if protocol == "linear_semseg" else ("TEST.EVAL_PERIOD", "0")
+    command = words(protocol, out, *late, trials=2)
+    said = stopped_at(f"densessl.d2_transfer.{place}", number, *command)
+    assert f"{number.name}: stopping" in said
+    trains = protocol in TRIALS
+    what = "stopped in the evaluation; the same command" if trains else "the features are saved"
+    assert what in said
+    assert (out / "trial_1" / FINAL).is_file() == trains
+    assert not (out / "trial_1" / results.FILE).exists() and not (out / "trial_2").exists()
+    densessl(*words(protocol, out, *late))
+    assert results.load(out / "trial_1").metrics
+    assert not list(out.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR2])

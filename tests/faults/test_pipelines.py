@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,12 @@ def command(work, *words):
 
 @pytest.fixture(scope="module")
 def start(work):
-    """``start(folder)`` begins the pipeline in a process that has imported everything already."""
+    """``start(folder)`` begins a pipeline in a process that has imported everything already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["densessl.slurm.reproduce", "torch", "pycocotools.mask"])
 
-    def start(folder):
-        words = ("reproduce", "graph.yaml", "--local", "--jobs", 2, "-o", folder)
+    def start(folder, pipeline="graph.yaml"):
+        words = ("reproduce", pipeline, "--local", "--jobs", 2, "-o", folder)
         process = context.Process(target=command, args=(work, *words))
         process.start()
         return process
@@ -149,20 +150,63 @@ def test_a_killed_pipeline_resumes_to_what_an_undisturbed_one_leaves(
     assert {file: file.stat().st_mtime_ns for file in folder.glob("*.out")} == before
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_a_stop_while_a_job_runs_is_75_and_the_same_command_resumes(
+    start, densessl, until, work, tmp_path, name
+):
+    folder = tmp_path / "run"
+    process = start(folder, "waits.yaml")
+    until((folder / "job.begun").exists, "the job")
+    os.kill(process.pid, getattr(signal, name))
+    process.join()
+    assert process.exitcode == 75
+    said = states(densessl, folder)
+    assert (said["job"]["state"], said["after"]["state"]) == ("stopped", "waiting")
+    assert not is_held(folder / ".lock") and not list(folder.rglob("*.partial"))
+    (folder / "job.go").touch()
+    densessl("reproduce", "waits.yaml", "--local", "-o", folder, cwd=work)
+    assert {row["state"] for row in states(densessl, folder).values()} == {"done"}
+
+
 SMALL = {
     "scenes": {"train": 16, "val": 4},
     "pretrain": ("SOLVER.MAX_STEPS", "4", "SOLVER.BATCH_SIZE", "8", "CHECKPOINT.STEPS", "2"),
 }
 
 
-def demonstrate(folder):
-    """The demo as far as the proved weights, small; for a process of its own."""
-    os.setsid()
-    jobs = demo.load(Path(folder), gpus=0, seeds=1, trials=1, **SMALL).jobs
-    run_local([job for job in jobs if job.name in STAGES], folder)
-
-
 STAGES = ("scenes", "pretrain-simclr", "convert-simclr")
+
+
+def demonstrate(folder, stages=STAGES):
+    """The command, small, as far as the ``stages``; for a process of its own."""
+    os.setsid()
+    load = demo.load
+
+    def small(*args, **changes):
+        found = load(*args, **changes, seeds=1, trials=1, **SMALL)
+        return replace(found, jobs=tuple(job for job in found.jobs if job.name in stages))
+
+    demo.load = small
+    sys.exit(front_door.main(["demo", "-o", str(folder)]))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGUSR1", marks=pytest.mark.slow)])
+def test_a_stop_of_the_demo_is_75_and_the_same_command_resumes(until, tmp_path, name):
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=demonstrate, args=(tmp_path / "demo", ["scenes"]))
+    process.start()
+    log = tmp_path / "demo" / "logs" / "scenes.txt"
+    until(lambda: log.exists() and jobs_of(process.pid), "the scenes")
+    os.kill(process.pid, getattr(signal, name))
+    process.join()
+    assert process.exitcode == 75
+    assert not (tmp_path / "demo" / "jobs" / "scenes.json").exists()
+    process = context.Process(target=demonstrate, args=(tmp_path / "demo", ["scenes"]))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert (tmp_path / "demo" / "jobs" / "scenes.json").exists()
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.slow
