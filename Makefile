@@ -43,7 +43,8 @@ $(READY): requirements.txt setup.py pyproject.toml Makefile
 	@# the official Python sources of 0.5; their C++ sources are not in the package, hence skip-build
 	$(UV) --quiet --no-build-isolation --no-deps -C=--global-option=build_py \
 	  -C=--build-option=--skip-build detectron2-cdo==0.5
-	$(UV) --quiet --no-build-isolation --no-deps -e .
+	@# compiled now: where PYTHONDONTWRITEBYTECODE is set, each start would compile torch's modules anew
+	$(UV) --quiet --compile-bytecode --no-build-isolation --no-deps -e .
 	@touch $@
 
 # DETECTRON2: a folder with a checkout, in place of the commit that was chosen

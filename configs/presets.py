@@ -15,7 +15,7 @@ from typing import Any
 
 from densessl.core.errors import InputError, unknown
 from densessl.core.options import only
-from densessl.core.text import read_yaml
+from densessl.core.text import read_own_yaml, read_yaml
 
 FOLDER = Path(__file__).with_name("pretrain")
 ABOUT, SWEEP = "ABOUT", "SWEEP"
@@ -98,4 +98,4 @@ def _keys(section: Any, allowed: tuple[str, ...], where: str) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return read_yaml(file) or {}
+    return (read_own_yaml if file.is_relative_to(FOLDER) else read_yaml)(file) or {}

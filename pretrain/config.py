@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .methods import Method
 
 TWIN = "_scenes"
+WITH_ANY = {"DATA.PATH", "OUTPUT_DIR", "SEED", "BACKBONE.WEIGHTS"}  # go with any other options
 FREE = "METHOD.OPTIONS."  # begins the names of options of any type
 
 
@@ -143,6 +144,14 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
             f"views of an image; allowed: {', '.join(fitting)}"
         )
     check_method(cfg, method)
+
+
+def is_known(path: str | os.PathLike, overrides: list[str]) -> bool:
+    """Whether the options are those of a config that comes with DenseSSL, which go together.
+
+    :func:`validate` would say nothing that :func:`check` does not, and imports torch (seconds).
+    """
+    return str(path) in built_in() and {*options.pairs(overrides)[::2]} <= WITH_ANY
 
 
 def check_method(cfg: CfgNode, method: "type[Method]") -> None:

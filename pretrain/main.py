@@ -5,7 +5,7 @@ import re
 import sys
 import textwrap
 
-from densessl.configs.presets import Preset
+from densessl.configs.presets import Preset, built_in
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.options import pairs
 from densessl.core.parser import Parser
@@ -62,12 +62,12 @@ def _keys() -> list[str]:
 def main(argv: list[str]) -> int:
     """Run the verb; returns the exit code. Raises the errors of ``densessl.core.errors``."""
     options = parser().parse_intermixed_args(argv)
+    if options.list:
+        sys.stdout.write(listing(built_in()))
+        return 0
     from . import config
     from .engine import changes
 
-    if options.list:
-        sys.stdout.write(listing(config.built_in()))
-        return 0
     if not options.config:
         presets = [name for name in config.built_in() if not ROW.search(name)]
         raise InputError(
@@ -81,7 +81,8 @@ def main(argv: list[str]) -> int:
     cfg = config.load(options.config, given)
     config.check(cfg, int(os.environ.get("WORLD_SIZE", 1)))
     if options.print_config:
-        config.validate(cfg)
+        if not config.is_known(options.config, given):
+            config.validate(cfg)
         sys.stdout.write(cfg.dump())
         return 0
     config.data_paths(cfg.DATA)
@@ -96,11 +97,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def listing(built_in: dict[str, Preset]) -> str:
+def listing(presets: dict[str, Preset]) -> str:
     """A line for each built-in config: its name, and what it says it is."""
-    width = max(map(len, built_in))
+    width = max(map(len, presets))
     lines = []
-    for name, preset in built_in.items():
+    for name, preset in presets.items():
         sentence = re.split(r"(?<!et al)\.(?: |$)", preset.about()["description"])[0]
         lines.append(f"{name:{width}s}  {textwrap.shorten(sentence, 110, placeholder=' …')}\n")
     return "".join(lines) + "\nNAME_scenes is the twin of each, small enough for a CPU\n"

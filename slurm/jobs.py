@@ -24,7 +24,6 @@ RANDOM = "random"
 RANDOM_BN = "random_bn"
 RANDOM_STARTS = (RANDOM, RANDOM_BN)
 SUPERVISED = "supervised:"
-FREE_OPTIONS = {"DATA.PATH", "OUTPUT_DIR", "SEED", "BACKBONE.WEIGHTS"}  # go with any others
 
 
 def pretrain_job(
@@ -57,8 +56,7 @@ def pretrain_job(
             raise InputError(f"{key} is given twice: '{words[words.index(key) + 1]}' and {value}")
         words += [key, str(value)]
     cfg = pretraining.load(config, words)
-    # What comes with DenseSSL goes together, and is not asked of its method, which imports torch.
-    known = config in pretraining.built_in() and {*words[::2]} <= FREE_OPTIONS
+    known = pretraining.is_known(config, words)
     (pretraining.check if known else pretraining.validate)(cfg, nodes * max(gpus, 1))
     program = Job.program
     if local and gpus > 1:

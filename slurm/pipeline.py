@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from densessl import configs
 from densessl.core import options
 from densessl.core.errors import InputError, unknown
-from densessl.core.text import as_written, read_yaml
+from densessl.core.text import as_written, read_own_yaml, read_yaml
 from densessl.d2_transfer import flags
 
 from .spec import INNER, PAPER, PLOTS, SECTION, STARTS, FreeJob, ProtocolSpec, RowSpec, Seeds, Spec
@@ -43,6 +44,7 @@ OPTIONS[RowSpec]["from"] = OPTIONS[RowSpec].pop("start_from")  # a word of Pytho
 del OPTIONS[Spec]["name"]  # it is that of the file
 
 
+@cache
 def built_in() -> dict[str, Path]:
     """The pipeline files that come with DenseSSL: ``setsim/table4``, …, ``demo``."""
     found = {
@@ -75,8 +77,8 @@ def read(name: str) -> Spec:
 
 
 def description(name: str) -> str:
-    """What the pipeline file of that name says it is."""
-    return str(_values(find(name)).get("description", ""))
+    """What the built-in pipeline file of that name says it is."""
+    return str(read_own_yaml(built_in()[name]).get("description", ""))
 
 
 def _values(file: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from densessl.core import knn
@@ -136,6 +135,8 @@ def match(counts: Tensor, matching: str | None = None) -> Tensor:
         return counts.argmax(1)
     if matching != "hungarian":
         raise ValueError(f"matching '{matching}'; allowed: {', '.join(MATCHINGS)}")
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     both = counts.double()
     either = both.sum(1, keepdim=True) + both.sum(0, keepdim=True) - both
     rows, columns = linear_sum_assignment((both / either.clamp(min=1)).numpy(), maximize=True)

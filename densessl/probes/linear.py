@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor
 
 from .rows import FeatureRows, Moments
@@ -88,6 +87,8 @@ def linear_probe(
     Raises:
         ValueError: no position is labelled; features that are not finite; shapes that do not fit.
     """
+    from scipy.optimize import minimize  # slow to import
+
     rows = FeatureRows(features, labels, classes, dtype)
     moments = Moments(rows)
     present = moments.labelled > 0

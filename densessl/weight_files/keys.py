@@ -83,14 +83,33 @@ def in_detector(name: str) -> str | None:
 
 @lru_cache
 def expected(depth: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every backbone tensor of torchvision's ResNet (318 for depth 50)."""
-    import torch
-    from torchvision.models import resnet
+    """Name and shape of every backbone tensor of torchvision's ResNet (318 for depth 50), in its
+    order; said without torchvision, which is slow to import."""
+    *stages, bottleneck = next(key for key, known in BLOCKS.items() if known == depth)
+    shapes: dict[str, tuple[int, ...]] = {}
 
-    with torch.device("meta"):  # names and shapes only
-        network = getattr(resnet, f"resnet{depth}")()
-    state = network.state_dict()
-    return {name: tuple(t.shape) for name, t in state.items() if not name.startswith("fc.")}
+    def layer(conv: str, norm: str, *shape: int) -> None:
+        shapes[f"{conv}.weight"] = shape
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{norm}.{name}"] = shape[:1]
+        shapes[f"{norm}.{COUNTER}"] = ()
+
+    layer("conv1", "bn1", 64, 3, 7, 7)
+    channels = 64
+    for stage, blocks in enumerate(stages, 1):
+        width = 32 << stage
+        out = 4 * width if bottleneck else width
+        for block in range(blocks):
+            at = f"layer{stage}.{block}"
+            side = 1 if bottleneck else 3
+            layer(f"{at}.conv1", f"{at}.bn1", width, channels, side, side)
+            layer(f"{at}.conv2", f"{at}.bn2", width, width, 3, 3)
+            if bottleneck:
+                layer(f"{at}.conv3", f"{at}.bn3", out, width, 1, 1)
+            if channels != out:
+                layer(f"{at}.downsample.0", f"{at}.downsample.1", out, channels, 1, 1)
+            channels = out
+    return shapes
 
 
 @lru_cache

@@ -8,7 +8,6 @@ The paper says that these need equal numbers of pixels in both views, not how th
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from .similarity import cosine
 
@@ -85,6 +84,8 @@ def assignment(
     similarity: torch.Tensor, query_set: torch.Tensor, key_set: torch.Tensor
 ) -> torch.Tensor:
     """:func:`hungarian` from the cosines ``[B, Nq, Nk]``."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and few runs need it
+
     values = similarity.double().cpu().numpy()
     sets = (query_set.bool().cpu().numpy(), key_set.bool().cpu().numpy())
     pairs = np.zeros(values.shape, dtype=bool)

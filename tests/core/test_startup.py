@@ -66,3 +66,11 @@ def test_a_protocols_config_is_printed_without_torch(protocol):
 @pytest.mark.parametrize("table", ["setsim/table4", "scfs/table2"])
 def test_the_jobs_behind_a_table_are_shown_without_torch(table, tmp_path):
     assert not imported("reproduce", table, "--dry-run", "-o", tmp_path) & {*LIBRARIES}
+
+
+def test_a_checkpoint_is_inspected_without_torchvision(tmp_path, tiny):
+    from densessl.pretrain.engine.train import train
+
+    train(tiny("moco", tmp_path / "run", "SOLVER.MAX_STEPS", 1))
+    found = imported("inspect", tmp_path / "run" / "backbone_final.pth")
+    assert "torch" in found and not found & {"torchvision", "detectron2", "scipy", "torch._dynamo"}

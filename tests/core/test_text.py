@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
 from densessl.core.home import expand
 from densessl.core.parser import Parser
-from densessl.core.text import as_written
+from densessl.core.text import as_written, read_own_yaml, read_yaml
 from densessl.d2_transfer.resolve import resolve
 from densessl.pretrain import config
 from densessl.slurm import pipeline
@@ -102,3 +103,10 @@ def test_every_verb_and_every_path_option_knows_the_home_folder(home, tmp_path):
     assert f"{home}/run" == cfg.OUTPUT_DIR and f"{home}/a{os.pathsep}{home}/b" == cfg.DATA.PATH
     assert f"{home}/c.json" == cfg.DATA.ANNOTATIONS and f"{home}/w.pth" == cfg.BACKBONE.WEIGHTS
     assert (f"{home}/t", f"{home}/v") == (cfg.KNN.TRAIN, cfg.KNN.VAL)
+
+
+def test_files_of_ours_are_read_the_same_by_libyaml():
+    files = [*FOLDER.rglob("*.yaml")]
+    assert len(files) > 100
+    for file in files:
+        assert repr(read_own_yaml(file)) == repr(read_yaml(file))

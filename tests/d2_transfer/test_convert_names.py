@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from densessl.core.errors import InputError
 from densessl.d2_transfer import compat
 from densessl.d2_transfer.convert import check_detector_config, convert, read_weights
+from densessl.weight_files import keys
 from densessl.weight_files.recognise import from_file, recognise
 
 BRANCHES = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
@@ -243,3 +244,11 @@ def test_a_name_that_is_there_with_and_without_its_wrapper(random_resnet):
     held = resnet | {"_orig_mod.bn1.bias": resnet["bn1.bias"] + 1}
     with pytest.raises(InputError, match=r"holds bn1\.bias twice"):
         recognise(held)
+
+
+@pytest.mark.parametrize("depth", keys.DEPTHS)
+def test_a_resnets_names_and_shapes_are_torchvisions_in_its_order(depth):
+    with torch.device("meta"):
+        state = getattr(torchvision.models, f"resnet{depth}")().state_dict()
+    theirs = [(name, tuple(tensor.shape)) for name, tensor in state.items()]
+    assert [*keys.expected(depth).items()] == theirs[: -len(("fc.weight", "fc.bias"))]

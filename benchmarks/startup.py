@@ -1,0 +1,115 @@
+"""Processor time that each verb takes to start, or to do what needs no training.
+
+    python -m benchmarks.startup                # every verb, in a few minutes on an idle core
+    python -m benchmarks.startup --repeats 1 --only help
+
+User and system time of a process and its children, the least of ``--repeats``: what else the
+machine does makes it longer, never shorter. ``--bytecode no`` compiles every module anew, as where
+PYTHONDONTWRITEBYTECODE is set and nothing was compiled before; by default compiled modules are kept
+below ``build/``, and the first start, which writes them, is not counted.
+"""
+
+import argparse
+import os
+import resource
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+
+from densessl.cli import VERBS
+from densessl.d2_transfer import results
+from densessl.slurm import state
+from densessl.slurm.graph import Job
+
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "build" / "bytecode"
+HELP, LIST, CONFIG = 0.3, 0.5, 1.5  # seconds that are to be enough
+GOALS = {  # words of a command: its goal, None where there is none
+    **{f"{verb} --help": HELP for verb in VERBS},
+    "pretrain --list": LIST,
+    "transfer --list": LIST,
+    "reproduce --list": LIST,
+    "table --paper setsim/table4": LIST,
+    "table {folder}/trials": LIST,
+    "status {folder}/jobs": LIST,
+    "inspect {folder}/weights.pth": LIST,
+    "transfer --protocol coco_mask_c4_1x --print-config": CONFIG,
+    "transfer --protocol linear --print-config": CONFIG,
+    "reproduce setsim/table4 --dry-run -o {folder}/run": CONFIG,
+    "reproduce setsim/table4 --dry-run --mini -o {folder}/run": CONFIG,
+    "pretrain --config setsim_released --print-config DATA.PATH images": None,
+    "doctor": None,
+}
+
+
+def prepare(folder: Path) -> None:
+    """Two trial records, a graph of jobs and a checkpoint, for the verbs that read such."""
+    import torch
+    from torchvision.models import resnet50
+
+    for seed in (1, 2):
+        record = results.Record(
+            method="setsim",
+            weights={"path": "setsim.pkl", "sha256": "0" * 64},
+            pretrain={"epochs": 200},
+            protocol="voc_det_c4",
+            variant="",
+            seed=seed,
+            metrics={"bbox/AP": 55.0 + seed, "bbox/AP50": 81.0, "bbox/AP75": 61.0},
+            config_sha256="0" * 64,
+            versions={},
+            started=results.now(),
+            finished=results.now(),
+        )
+        trial = folder / "trials" / f"trial_{seed}"
+        trial.mkdir(parents=True)
+        results.save(trial, record)
+    (folder / "jobs").mkdir()
+    state.write_graph(folder / "jobs", [Job("pretrain", ("pretrain", "--list"))], {})
+    torch.save({"state_dict": resnet50().state_dict()}, folder / "weights.pth")
+
+
+def seconds(words: list[str], environment: dict[str, str]) -> float:
+    """User and system time of the process of a command, and of those that it started."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "densessl", *words]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)} ended with {done.returncode}: {done.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", metavar="TEXT", help="commands that hold it")
+    parser.add_argument("--bytecode", choices=("yes", "no"), default="yes")
+    args = parser.parse_args()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if args.bytecode == "yes":
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment["PYTHONPYCACHEPREFIX"] = str(CACHE)
+    else:
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    table = Table("command", "goal, s", "processor time, s", "")
+    with TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        for text, goal in GOALS.items():
+            if args.only in text:
+                words = text.format(folder=folder).split()
+                if args.bytecode == "yes":
+                    seconds(words, environment)
+                least = min(seconds(words, environment) for _ in range(args.repeats))
+                missed = "missed" if goal is not None and least > goal else ""
+                table.add_row(text, f"{goal or '–'}", f"{least:.2f}", missed)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
