@@ -77,6 +77,7 @@ test-quick: $(READY)  ## pure functions alone, in less than a minute
 	$(PYTEST) -m "not slow" $(QUICK)
 
 test-slow: test-processors  ## what takes longer: whole protocols, long runs, other processors
+	@# test by test, in the order of tests/conftest.py
 	$(subst loadfile,worksteal,$(PYTEST)) -m slow
 
 # The variables choose among the kernels that a processor has; with avx2 on one without, PyTorch would crash.

@@ -13,6 +13,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = ("slurm", "docs", "d2_transfer/test_learn", "pretrain/test_methods_runs")
+SHORT = "faults/test_fuzz"
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests come first and many short ones last: processes that share them end together."""
+
+    def place(item):
+        if f"tests/{SHORT}" in item.nodeid:
+            return 2
+        return 0 if any(f"tests/{name}" in item.nodeid for name in LONG) else 1
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def log_of_its_own():
     """No test logs into the folder of the one before, which may be gone."""
