@@ -20,7 +20,7 @@ from densessl.d2_transfer.protocols import CLASSIFICATION, PROTOCOLS
 pytestmark = pytest.mark.slow
 
 P = 0.001  # chance does as well less often than this
-# Margins that hold for any seed of a fine-tuning, so on any processor: of three, each p below 1e-11.
+# Margins that hold on any processor: p < 1e-11, of three seeds with 1 % of the labels, else of one.
 SEARCHED = ["SOLVER.MAX_ITER", "40", "SEARCH.BASE_LR", "(0.005, 0.02)"]
 FINETUNE = ["SOLVER.MAX_ITER", "40", "SEARCH.BASE_LR", "()", "SOLVER.BASE_LR", "0.02"]
 LINEAR = ["SOLVER.MAX_ITER", "100", "SOLVER.BASE_LR", "0.3"]
