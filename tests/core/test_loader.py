@@ -167,14 +167,15 @@ def test_too_few_handles_are_an_error_and_never_a_wait(files):
 
 SMALL_SHARED_MEMORY = """
     import subprocess, sys, torch
-    subprocess.run("mount -t tmpfs -o size=2m tmpfs /dev/shm", shell=True, check=True)
+    mount = f"mount -t tmpfs -o size={sys.argv[1]}m tmpfs /dev/shm"
+    subprocess.run(mount, shell=True, check=True)
     from densessl.core import limits
     from densessl.core.errors import EnvironmentLacks
     from densessl.core.loader import Loader, Options
     class Large(torch.utils.data.Dataset):
         def __getitem__(self, number):
             return torch.zeros(size, dtype=torch.uint8)
-    for size in map(int, sys.argv[1:]):
+    for size in map(int, sys.argv[2:]):
         try:
             limits.check_loading(size, 1, 2, 1, "DATA.WORKERS")
             print("fits")
@@ -189,12 +190,14 @@ SMALL_SHARED_MEMORY = """
 """
 
 
-def test_a_small_dev_shm_is_an_error_and_never_a_wait():
+@pytest.mark.parametrize("mib", [2, 64])  # 64: what Docker gives a container
+def test_a_small_dev_shm_is_an_error_and_never_a_wait(mib):
     allowed = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=2m tmpfs /dev/shm"]
     if not shutil.which("unshare") or subprocess.run(allowed, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     program = ["unshare", "-m", sys.executable, "-c", textwrap.dedent(SMALL_SHARED_MEMORY)]
-    done = subprocess.run([*program, "100000", "900000", "3000000"], capture_output=True, text=True)
+    sizes = [str(mib * each) for each in (50_000, 450_000, 1_500_000)]
+    done = subprocess.run([*program, str(mib), *sizes], capture_output=True, text=True)
     assert done.stdout.split() == ["fits", "30", *["True"] * 4], done.stderr[-2000:]
 
 
