@@ -27,6 +27,9 @@ QUICK := tests/probes tests/decoding tests/annotations $(wildcard $(patsubst %,t
   $(patsubst %,core/test_%,arrows errors lines names overrides text) \
   $(patsubst %,pretrain/test_%,correspondence* losses* engine_schedules views_geometry)))
 
+# Many containers set it; each of the tests' processes would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo evidence test test-quick test-slow test-processors lint format docs benchmarks detectron2-main clean
 .DEFAULT_GOAL := setup
 

@@ -4,12 +4,15 @@ A config file names only what differs (``_BASE_: other.yaml`` inherits); ``KEY V
 command line come last. ``NAME_scenes`` is the twin of a built-in config, small enough for a CPU.
 """
 
+import copy
 import io
 import math
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from fvcore.common.config import CfgNode
 
 from densessl import configs, decoding
@@ -18,7 +21,7 @@ from densessl.core import options
 from densessl.core.errors import InputError, unknown
 from densessl.core.files import read_text
 from densessl.core.options import flat
-from densessl.core.text import as_written
+from densessl.core.text import OUR_LOADER, as_written
 
 from .options import DECLARED, PATCH, STRIDE, TWIN_AT_MOST, C
 
@@ -65,9 +68,26 @@ class _AsWritten(CfgNode):
     """Config files and their bases, in which an option that is text stays as it is written."""
 
     @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        if Path(filename).is_relative_to(configs.FOLDER):
+            return copy.deepcopy(_ours(filename))
+        return super().load_yaml_with_base(filename, allow_unsafe)
+
+    @classmethod
     def _open_cfg(cls, filename: str) -> io.StringIO:
-        texts = {name for name, each in DECLARED.items() if str in each.kinds}
-        return io.StringIO(as_written(read_text(filename), lambda keys, _: ".".join(keys) in texts))
+        loader = OUR_LOADER if Path(filename).is_relative_to(configs.FOLDER) else yaml.SafeLoader
+        return io.StringIO(as_written(read_text(filename), _is_text, loader))
+
+
+def _is_text(keys: tuple[str, ...], _: str) -> bool:
+    option = DECLARED.get(".".join(keys))
+    return option is not None and str in option.kinds
+
+
+@cache
+def _ours(file: str) -> dict[str, Any]:
+    """What a config that comes with DenseSSL holds with its bases: many share a few of them."""
+    return super(_AsWritten, _AsWritten).load_yaml_with_base(file)
 
 
 def _merge_file(cfg: CfgNode, preset: Preset) -> None:

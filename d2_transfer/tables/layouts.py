@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from densessl import configs
 from densessl.core.errors import DenseSSLError, InputError, unknown
+from densessl.core.text import read_own_yaml
 
 from . import published
 from .model import Column
@@ -21,7 +20,6 @@ from .published import Published
 
 FOLDER = configs.FOLDER / "papers"
 NAMES = Path(__file__).with_name("names.yaml")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, faster
 VARIANT_IS_DATA = ("finetune_cls",)  # its variants are not ways to measure one thing
 LENGTH = re.compile(r"_(\d+)ep$")  # ends the names of the configs of pretraining
 
@@ -80,7 +78,7 @@ def _files() -> dict[str, dict]:
     """What the files of all tables hold that have a ``layout``."""
     found = {}
     for file in FOLDER.glob("*/*.yaml"):
-        table = yaml.load(file.read_text(encoding="utf-8"), LOADER)
+        table = read_own_yaml(file)
         if "layout" in table:
             found[f"{file.parent.name}/{file.stem}"] = table
     return found
@@ -89,7 +87,7 @@ def _files() -> dict[str, dict]:
 @cache
 def aliases() -> dict[str, dict]:
     """What stands behind the papers' names of ``methods`` and ``data``."""
-    return yaml.safe_load(NAMES.read_text(encoding="utf-8"))
+    return read_own_yaml(NAMES)
 
 
 def known_as(method: str) -> str:

@@ -16,6 +16,9 @@ TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "of
 # What PyYAML raises for text that is none: also of dates that are none, numbers of 5,000 digits
 BAD_YAML = (yaml.YAMLError, ValueError, RecursionError)
 OF_YAML = ("int", "float", "bool", "timestamp")  # what YAML takes plain words for
+# libyaml's, for files that come with DenseSSL alone: faster, but its messages on what is no YAML
+# are others, and text that is nested too deeply crashes it
+OUR_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(file: Path, parse: Callable[[str], Any] = yaml.safe_load) -> Any:
@@ -27,11 +30,8 @@ def read_yaml(file: Path, parse: Callable[[str], Any] = yaml.safe_load) -> Any:
 
 
 def read_own_yaml(file: Path) -> Any:
-    """What a YAML file that comes with DenseSSL holds.
-
-    libyaml reads it where PyYAML has that: faster, but its messages on what is no YAML are others.
-    """
-    return yaml.load(read_text(file), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """What a YAML file that comes with DenseSSL holds."""
+    return yaml.load(read_text(file), OUR_LOADER)
 
 
 def _parsed(file: Path, parse: Callable[[str], Any]) -> Any:
@@ -63,14 +63,16 @@ def read_mapping(file: Path, what: str) -> dict[str, Any]:
     return values
 
 
-def as_written(text: str, is_text: Callable[[tuple[str, ...], str], bool]) -> str:
+def as_written(
+    text: str, is_text: Callable[[tuple[str, ...], str], bool], loader: type = yaml.SafeLoader
+) -> str:
     """YAML in which the values that are to be text are quoted, so that none becomes a number.
 
     ``is_text`` is asked with the keys that lead to a value and with the value as it is written.
     YAML itself makes 20261128 of ``2026_11_28``, 1.1 of ``1.10`` and True of ``on``. Raises
     ``yaml.YAMLError``.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = yaml.compose(text, Loader=loader)
     if root is None:
         return text
     _quote(root, (), is_text)

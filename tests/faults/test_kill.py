@@ -8,7 +8,7 @@ import signal
 import pytest
 
 SEEDS = 24
-FAST = 3  # of them are among the fast tests
+FAST = 1  # of them is among the fast tests
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGINT)  # the last one kills again
 TWICE = 20  # seeds of a second signal
 

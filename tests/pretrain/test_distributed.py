@@ -107,15 +107,12 @@ FRAMEWORKS = {  # whose batch norm spans the processes, and so equals that of on
     "setsim_simsiam": [],
     "pixpro": ["PIXPRO.INSTANCE_WEIGHT", "1.0"],
 }
+FAST = ("simclr", "swav")  # whose losses need what other processes have
 
 
-def train_frameworks(steps=2):
-    """Losses (global mean), weights and buffers of every framework after a few steps, float64."""
+def train_framework(preset, options, steps=2):
+    """Losses (global mean), weights and buffers of a framework after a few steps, float64."""
     torch.set_num_threads(1)
-    return {name: train_framework(name, options, steps) for name, options in FRAMEWORKS.items()}
-
-
-def train_framework(preset, options, steps):
     cfg = config.load(f"{preset}_scenes", ["SOLVER.BATCH_SIZE", str(IMAGES), *options])
     torch.manual_seed(0)
     method = build_method(cfg).double().train()
@@ -180,7 +177,9 @@ def in_processes(folder: Path, world: int, work, *arguments) -> list[dict]:
     return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(world)]
 
 
-@pytest.mark.parametrize("preset", ["moco_v2", "setsim_paper"])
+@pytest.mark.parametrize(
+    "preset", ["moco_v2", pytest.param("setsim_paper", marks=pytest.mark.slow)]
+)
 def test_one_process_with_split_norm_equals_two_with_shuffled_norm(preset, tmp_path):
     alone = train(preset, ["BACKBONE.GROUP_SIZE", str(IMAGES // 2)])
     ranks = in_processes(tmp_path, 2, train, preset, ["BACKBONE.NORM", "BN"])
@@ -206,18 +205,15 @@ def test_sync_norm_of_two_processes_is_batch_norm_of_the_whole_batch(tmp_path):
             torch.testing.assert_close(value, alone[name])
 
 
-def test_frameworks_with_synchronised_norms_are_the_same_on_two_processes(tmp_path):
+@pytest.mark.parametrize(
+    "preset",
+    [p if p in FAST else pytest.param(p, marks=pytest.mark.slow) for p in FRAMEWORKS],
+)
+def test_a_framework_with_synchronised_norms_is_the_same_on_two_processes(preset, tmp_path):
     """Also the negatives of SimCLR, with their gradient, and the balance of SwAV's codes."""
-    alone = train_frameworks()
-    for values in in_processes(tmp_path, 2, train_frameworks):
-        for framework, state in values.items():
-            for name, value in state.items():
-                torch.testing.assert_close(
-                    *(value, alone[framework][name]),
-                    rtol=1e-7,
-                    atol=1e-7,
-                    msg=lambda text, at=(framework, name): f"{at}: {text}",
-                )
+    alone = train_framework(preset, FRAMEWORKS[preset])
+    for values in in_processes(tmp_path, 2, train_framework, preset, FRAMEWORKS[preset]):
+        torch.testing.assert_close(values, alone, rtol=1e-7, atol=1e-7)
 
 
 def test_the_loss_depends_on_the_groups_so_that_the_test_above_means_something():

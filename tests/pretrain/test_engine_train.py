@@ -296,6 +296,7 @@ def test_channels_last_gives_the_same_loss(tiny):
     assert last == pytest.approx(first_loss(tiny("moco")), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_gives_the_same_loss_on_average(tiny):
     # Embeddings rounded to 8 bits move a loss of about 2 either way, by which roundings meet: over
     # ten seeds by 0.007 on average with a standard deviation of 0.068. The mean of eight strays

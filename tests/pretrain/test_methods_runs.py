@@ -29,7 +29,6 @@ RUNS = {  # method: its config
     "dense": ("moco_v2_r50_in1k_200ep_scenes", ["METHOD.NAME", "dense"]),
     "dense_simsiam": ("simsiam_r50_in1k_200ep_scenes", ["METHOD.NAME", "dense_simsiam"]),
 }
-FAST = ("moco", "setsim")
 QUEUED = ("moco", "setsim", "densecl", "houghcl", "vader", "resim_c4", "resim_fpn", "dense")
 # Half the images a step at the same rate, and few crops, where the loss falls as clearly with them:
 # not where a queue is older then, nor for SCFS without crops (by 0.04 and 0.13, not by 0.5).
@@ -67,7 +66,7 @@ def images(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in RUNS]
+    "name", ["moco", *(pytest.param(n, marks=pytest.mark.slow) for n in RUNS if n != "moco")]
 )
 def test_a_method_learns_resumes_and_converts(name, images, tmp_path, check_same_run):
     # The loss of a method with a queue first rises, while real keys replace the random start.
@@ -75,6 +74,7 @@ def test_a_method_learns_resumes_and_converts(name, images, tmp_path, check_same
     check_run(name, RUNS[name], images, tmp_path, check_same_run, start)
 
 
+@pytest.mark.slow
 def test_at_its_own_rate_a_twin_keeps_the_images_apart(images, tmp_path):
     """The linear rule's rate keeps half of the spread (0.51 and 0.49 of it, with the kernels of two
     processors); 16 times as much leaves 0.07 and 0.08. A quarter tells them apart on any."""
