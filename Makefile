@@ -3,7 +3,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
   $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
   2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
-UV := $(BIN)/uv pip install --python $(BIN)/python
+# compiled at once: where PYTHONDONTWRITEBYTECODE is set, each start would compile torch's modules anew
+UV := $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 READY := .venv/.ready
 # two processes of one thread use two cores better than one process of two threads
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -27,7 +28,7 @@ QUICK := tests/probes tests/decoding tests/annotations $(wildcard $(patsubst %,t
   $(patsubst %,core/test_%,arrows errors lines names overrides text) \
   $(patsubst %,pretrain/test_%,correspondence* losses* engine_schedules views_geometry)))
 
-# Many containers set it; each of the tests' processes would compile our modules anew.
+# Many containers set it; each of the tests' processes would compile our own modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo evidence test test-quick test-slow test-processors lint format docs benchmarks detectron2-main clean
@@ -46,8 +47,7 @@ $(READY): requirements.txt setup.py pyproject.toml Makefile
 	@# the official Python sources of 0.5; their C++ sources are not in the package, hence skip-build
 	$(UV) --quiet --no-build-isolation --no-deps -C=--global-option=build_py \
 	  -C=--build-option=--skip-build detectron2-cdo==0.5
-	@# compiled now: where PYTHONDONTWRITEBYTECODE is set, each start would compile torch's modules anew
-	$(UV) --quiet --compile-bytecode --no-build-isolation --no-deps -e .
+	$(UV) --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
 # DETECTRON2: a folder with a checkout, in place of the commit that was chosen

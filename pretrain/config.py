@@ -171,7 +171,8 @@ def is_known(path: str | os.PathLike, overrides: list[str]) -> bool:
 
     :func:`validate` would say nothing that :func:`check` does not, and imports torch (seconds).
     """
-    return str(path) in built_in() and {*options.pairs(overrides)[::2]} <= WITH_ANY
+    ours = str(path) in built_in() and not Path(path).is_file()
+    return ours and {*options.pairs(overrides)[::2]} <= WITH_ANY
 
 
 def check_method(cfg: CfgNode, method: "type[Method]") -> None:
