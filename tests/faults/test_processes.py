@@ -61,12 +61,12 @@ def pretrain(config: Path, said: Path, cwd: Path, environment: dict[str, str]) -
     sys.exit(densessl.main(["pretrain", "--config", str(config)]))
 
 
-def work(kind: str, log: Path) -> None:
-    """A process that is watched with a limit of one second, and works or waits for three."""
+def work(kind: str, log: Path, limit: float = 1.0) -> None:
+    """A process that is watched with a limit in seconds, and works or waits for three."""
     from densessl.core import checkpoint, progress, watchdog
     from densessl.core.knn import nearest
 
-    with watchdog.watched(watchdog.Limit(1.0, "STALL_TIMEOUT", log)):
+    with watchdog.watched(watchdog.Limit(limit, "STALL_TIMEOUT", log)):
         ends = time.monotonic() + 3
         if kind == "nothing":
             time.sleep(3600)
@@ -84,6 +84,11 @@ def work(kind: str, log: Path) -> None:
         elif kind == "a search":
             while time.monotonic() < ends:
                 nearest(torch.ones(64, 64), torch.ones(100_000, 64), 20)
+        elif kind == "one step":
+            log.with_name("begun").touch()
+            ends = time.process_time() + 0.5  # which does not pass while it is stopped
+            while time.process_time() < ends:
+                pass
         elif kind == "a slow disk":
             checkpoint.PIECE = 1 << 18
             os.fsync = lambda file: time.sleep(0.3)
@@ -182,10 +187,11 @@ def test_a_process_alone_that_stands_still_is_ended(server, tmp_path, kind):
     assert "test_processes.py" in said and "in work" in said
 
 
-def test_a_job_that_is_suspended_and_goes_on_is_not_ended(server, tmp_path):
-    process = server.Process(target=work, args=("a bar", tmp_path / "log.txt"))
+def test_a_job_that_is_suspended_and_resumes_is_not_ended(server, until, tmp_path):
+    process = server.Process(target=work, args=("one step", tmp_path / "log.txt", 2.0))
     process.start()
-    time.sleep(1)
+    until((tmp_path / "begun").exists)
+    time.sleep(0.2)
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(4)
     os.kill(process.pid, signal.SIGCONT)
