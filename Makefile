@@ -7,7 +7,8 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 READY := .venv/.ready
 # two processes of one thread use two cores better than one process of two threads
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile \
+  --no-loadscope-reorder
 
 # Where no number comes out of a kernel of PyTorch, or the same ones in a file that is not named here. What is not
 # named, a new file too, is tested on other processors.

@@ -160,6 +160,7 @@ def test_what_a_checkpoint_is_bound_to_cannot_be_changed(key, value, why, tiny, 
     assert (run / "config.yaml").read_text() == before
 
 
+@pytest.mark.slow  # CPUs are slow at float16
 def test_the_precision_can_be_changed_both_ways(tiny, run):
     with pytest.raises(Killed):
         train(tiny("moco", run, "AMP", "fp16", "CHECKPOINT.STEPS", 1), kill_after(7), ["AMP"])
