@@ -233,6 +233,7 @@ def test_the_demo_killed_in_each_stage_resumes_to_the_same_weights(
             with suppress(ProcessLookupError):
                 os.kill(job, signal.SIGKILL)
         process.join()
+        until(lambda: not is_held(tmp_path / "killed" / ".lock"), "the folder is free")
     for folder in ("killed", "whole"):
         process = start(tmp_path / folder)
         process.join()
