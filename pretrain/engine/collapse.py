@@ -5,6 +5,8 @@ import logging
 import math
 from typing import Any
 
+from scipy.special import bdtr
+
 logger = logging.getLogger("densessl")
 
 SHARE = 0.1  # of the spread of step 1: below it the embeddings have collapsed
@@ -110,6 +112,4 @@ def at_chance(accuracy: float, chance: float, times: float, trials: int) -> bool
     hits = math.floor(accuracy * trials + 1e-6)
     if hits >= least * trials:
         return False
-    from scipy.special import bdtr  # of runs that look dead alone, for its import is slow
-
     return bdtr(hits, trials, least) < LEVEL
