@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
   $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
   2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
-# compiled at once: where PYTHONDONTWRITEBYTECODE is set, each start would compile torch's modules anew
+# compiled at once: where PYTHONDONTWRITEBYTECODE is set, each start would compile torch's modules
 UV := $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 READY := .venv/.ready
 # two processes of one thread use two cores better than one process of two threads
@@ -29,7 +29,7 @@ QUICK := tests/probes tests/decoding tests/annotations $(wildcard $(patsubst %,t
   $(patsubst %,core/test_%,arrows errors lines names overrides text) \
   $(patsubst %,pretrain/test_%,correspondence* losses* engine_schedules views_geometry)))
 
-# Many containers set it; each of the tests' processes would compile our own modules anew.
+# Many containers set it; each of the tests' processes would compile our own modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo evidence test test-quick test-slow test-processors lint format docs benchmarks detectron2-main clean
@@ -59,7 +59,7 @@ detectron2-main: $(READY)  ## the official Detectron2 main instead of 0.5: a com
 	$(UV) --no-build-isolation --no-deps '$(DETECTRON2)'
 	$(BIN)/uv pip check --python $(BIN)/python
 
-demo: $(READY)  ## the whole way in miniature, about ten minutes on two cores
+demo: $(READY)  ## the whole way in miniature, ten to fifteen minutes on two cores
 	$(BIN)/densessl demo
 
 # PHOTOS: a folder of photographs to pretrain on; CAMVID: the folder that holds CamVid's train and test

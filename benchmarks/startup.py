@@ -4,9 +4,9 @@
     python -m benchmarks.startup --repeats 1 --only help
 
 User and system time of a process and its children, the least of ``--repeats``: what else the
-machine does makes it longer, never shorter. ``--bytecode no`` compiles every module anew, as where
-PYTHONDONTWRITEBYTECODE is set and nothing was compiled before; by default compiled modules are kept
-below ``build/``, and the first start, which writes them, is not counted.
+machine does makes it longer, never shorter. ``--bytecode no`` compiles every module each time, as
+where PYTHONDONTWRITEBYTECODE is set and nothing was compiled before; by default compiled modules
+are kept below ``build/``, and the first start, which writes them, is not counted.
 """
 
 import argparse

@@ -17,6 +17,8 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.options import only
 from densessl.core.text import read_own_yaml, read_yaml
 
+from . import is_ours
+
 FOLDER = Path(__file__).with_name("pretrain")
 ABOUT, SWEEP = "ABOUT", "SWEEP"
 SECTION, COST = ("description", "cost"), ("v100", "hours", "source")
@@ -98,4 +100,4 @@ def _keys(section: Any, allowed: tuple[str, ...], where: str) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return (read_own_yaml if file.is_relative_to(FOLDER) else read_yaml)(file) or {}
+    return (read_own_yaml if is_ours(file) else read_yaml)(file) or {}

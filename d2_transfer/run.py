@@ -63,8 +63,7 @@ class Run:
 
     def has_saved(self) -> bool:
         """Whether one of its trials saved anything, by which the folder is bound to its config."""
-        saved = (self.folder.glob(f"trial_*/{name}") for name in (NOTE, results.FILE))
-        return any(map(any, saved))
+        return any(any(self.folder.glob(f"trial_*/{name}")) for name in (NOTE, results.FILE))
 
     def facts(self) -> dict[str, Any]:
         """What must be the same for a folder to be resumed, beside the config."""

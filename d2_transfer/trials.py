@@ -140,8 +140,8 @@ def in_process(
     from densessl.core import gpu_memory  # imports torch
 
     def fixes() -> list[str]:
-        anew = " and another -o" if run.has_saved() else ""
-        return [f"{fix}{anew}" for fix in less]
+        folder = " and another -o" if run.has_saved() else ""
+        return [f"{fix}{folder}" for fix in less]
 
     full_disk = files.full_disk_reported(folder)
     with full_disk, limits.enough_memory(lambda: what), gpu_memory.enough(lambda: what, fixes):

@@ -69,13 +69,13 @@ class _AsWritten(CfgNode):
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
-        if Path(filename).is_relative_to(configs.FOLDER):
+        if configs.is_ours(filename):
             return copy.deepcopy(_ours(filename))
         return super().load_yaml_with_base(filename, allow_unsafe)
 
     @classmethod
     def _open_cfg(cls, filename: str) -> io.StringIO:
-        loader = OUR_LOADER if Path(filename).is_relative_to(configs.FOLDER) else yaml.SafeLoader
+        loader = OUR_LOADER if configs.is_ours(filename) else yaml.SafeLoader
         return io.StringIO(as_written(read_text(filename), _is_text, loader))
 
 
@@ -166,13 +166,17 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
     check_method(cfg, method)
 
 
-def is_known(path: str | os.PathLike, overrides: list[str]) -> bool:
-    """Whether the options are those of a config that comes with DenseSSL, which go together.
+def validate_loaded(
+    cfg: CfgNode, path: str | os.PathLike, overrides: list[str], world: int = 1
+) -> None:
+    """:func:`validate` for what :func:`load` made of ``path`` and ``overrides``.
 
-    :func:`validate` would say nothing that :func:`check` does not, and imports torch (seconds).
+    The options of a config that comes with DenseSSL go together, and need no import of torch
+    (seconds) to be checked.
     """
-    ours = str(path) in built_in() and not Path(path).is_file()
-    return ours and {*options.pairs(overrides)[::2]} <= WITH_ANY
+    ours = str(path) in built_in() and not os.path.isfile(path)
+    known = ours and {*options.pairs(overrides)[::2]} <= WITH_ANY
+    (check if known else validate)(cfg, world)
 
 
 def check_method(cfg: CfgNode, method: "type[Method]") -> None:

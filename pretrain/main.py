@@ -81,8 +81,7 @@ def main(argv: list[str]) -> int:
     cfg = config.load(options.config, given)
     config.check(cfg, int(os.environ.get("WORLD_SIZE", 1)))
     if options.print_config:
-        if not config.is_known(options.config, given):
-            config.validate(cfg)
+        config.validate_loaded(cfg, options.config, given)
         sys.stdout.write(cfg.dump())
         return 0
     config.data_paths(cfg.DATA)

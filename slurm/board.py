@@ -99,7 +99,7 @@ class JobBoard:
 
 
 def _live_table() -> "Live | None":
-    """What a terminal shows anew as it changes; None where there is no terminal."""
+    """What a terminal redraws as it changes; None where there is no terminal."""
     if not sys.stderr.isatty():
         return None
     from rich.live import Live

@@ -56,8 +56,7 @@ def pretrain_job(
             raise InputError(f"{key} is given twice: '{words[words.index(key) + 1]}' and {value}")
         words += [key, str(value)]
     cfg = pretraining.load(config, words)
-    known = pretraining.is_known(config, words)
-    (pretraining.check if known else pretraining.validate)(cfg, nodes * max(gpus, 1))
+    pretraining.validate_loaded(cfg, config, words, nodes * max(gpus, 1))
     program = Job.program
     if local and gpus > 1:
         launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus))

@@ -243,7 +243,7 @@ def drawn(rows: list[StatusRow]) -> "Group":
 
 
 def watch(folder: Path) -> None:
-    """Show the rows anew every few seconds, until nothing is queued or runs (or Ctrl-C)."""
+    """Redraw the rows every few seconds, until nothing is queued or runs (or Ctrl-C)."""
     from rich.live import Live
 
     live = ("queued", "running", "requeued")

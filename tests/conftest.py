@@ -20,12 +20,12 @@ SHORT = "faults/test_fuzz"
 def pytest_collection_modifyitems(items):
     """Long tests come first and many short ones last: processes that share them end together."""
 
-    def place(item):
+    def order(item):
         if f"tests/{SHORT}" in item.nodeid:
             return 2
         return 0 if any(f"tests/{name}" in item.nodeid for name in LONG) else 1
 
-    items.sort(key=place)
+    items.sort(key=order)
 
 
 @pytest.fixture(autouse=True)

@@ -84,7 +84,7 @@ def in_detector(name: str) -> str | None:
 @lru_cache
 def expected(depth: int) -> dict[str, tuple[int, ...]]:
     """Name and shape of every backbone tensor of torchvision's ResNet (318 for depth 50), in its
-    order; said without torchvision, which is slow to import."""
+    order; computed without torchvision, which is slow to import."""
     *stages, bottleneck = next(key for key, known in BLOCKS.items() if known == depth)
     shapes: dict[str, tuple[int, ...]] = {}
 

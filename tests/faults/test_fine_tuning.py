@@ -20,6 +20,8 @@ import torch
 from densessl.d2_transfer import results
 from densessl.d2_transfer.saved import FINAL
 
+from .test_gpu_memory import OUT_OF_MEMORY
+
 SMALL = ["INPUT.SIZE", "16", "INPUT.RESIZE", "16", "MODEL.BACKBONE", "resnet18"]
 LINEAR = [*SMALL, "SOLVER.MAX_ITER", "6", "SOLVER.CHECKPOINT_PERIOD", "2"]
 DETECTOR = [
@@ -294,13 +296,6 @@ def test_a_full_disk_ends_the_command_and_with_room_it_is_the_undisturbed_run(
     assert json.loads((out / "summary.json").read_text())["seeds"] == ([1, 2] if last else [1])
 
 
-SAID = (
-    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of "
-    "which 18.00 MiB is free. Including non-PyTorch memory, this process has 79.00 GiB memory in "
-    "use. If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF"
-)
-
-
 @pytest.fixture
 def full_gpu(monkeypatch):
     """``with full_gpu("classification.fit", "Fit._one_step", 5):`` the fifth call of it there
@@ -313,7 +308,7 @@ def full_gpu(monkeypatch):
 
         def raises(*args):
             if next(calls) == call:
-                raise torch.cuda.OutOfMemoryError(SAID)
+                raise torch.cuda.OutOfMemoryError(OUT_OF_MEMORY)
             return before(*args)
 
         with monkeypatch.context() as patched:

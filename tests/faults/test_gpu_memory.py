@@ -5,23 +5,22 @@ No GPU is needed: PyTorch's own error is raised by a method of the user's, in it
 
 import pytest
 
+OUT_OF_MEMORY = (  # in PyTorch's words
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of "
+    "which 18.00 MiB is free. Including non-PyTorch memory, this process has 79.00 GiB memory in "
+    "use. If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF"
+)
 METHOD = """
 from pathlib import Path
 
 import torch
 from densessl.pretrain.methods.moco import MoCo
 
-SAID = (
-    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of "
-    "which 18.00 MiB is free. Including non-PyTorch memory, this process has 79.00 GiB memory in "
-    "use. If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF"
-)
-
 
 class Large(MoCo):
     def forward(self, views, step):
         if step == {step} and Path({full!r}).exists():
-            raise torch.cuda.OutOfMemoryError(SAID)
+            raise torch.cuda.OutOfMemoryError({message!r})
         return super().forward(views, step)
 """
 
@@ -33,7 +32,7 @@ def test_the_message_has_numbers_and_settings_and_the_run_resumes(
     full = tmp_path / "full"
     full.touch()
     file = tmp_path / "own.py"
-    file.write_text(METHOD.format(step=step, full=str(full)))
+    file.write_text(METHOD.format(step=step, full=str(full), message=OUT_OF_MEMORY))
     cfg = tiny(f"{file}:Large", tmp_path / "run")
     (tmp_path / "run.yaml").write_text(cfg.dump())
     message = densessl("pretrain", "--config", tmp_path / "run.yaml", code=3)

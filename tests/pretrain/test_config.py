@@ -22,6 +22,15 @@ def test_the_built_in_configs_are_valid(name):
     config.validate(config.load(name, ["DATA.PATH", "somewhere"]))
 
 
+def test_what_is_no_built_in_config_is_checked_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setsim_paper").write_text("METHOD: {NAME: resim}\n")  # a file, of a known name
+    for path, more in (("setsim_paper", []), ("moco_v2", ["METHOD.NAME", "resim"])):
+        words = ["DATA.PATH", "somewhere", *more]
+        with pytest.raises(InputError, match="resim needs one flip"):
+            config.validate_loaded(config.load(path, words), path, words)
+
+
 @pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
 def test_a_config_and_its_base_may_be_in_any_form_of_unicode(tmp_path, form):
     (tmp_path / "base.yaml").write_text("SOLVER:\n  EPOCHS: 7\n", encoding=form)
