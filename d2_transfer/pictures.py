@@ -26,7 +26,7 @@ class Example:
     """
 
     name: str
-    pixels: object  # uint8 array
+    pixels: Any  # uint8 array
     size: tuple[int, int]
     objects: list[tuple]
     detections: list[tuple]

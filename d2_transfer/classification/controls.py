@@ -55,8 +55,9 @@ def settle(
         with batches_of(dataset, _drawn(images, cfg.SEED), cfg, path) as batches:
             probes.take_statistics(backbone, (pixels.to(device) for pixels, _ in batches), backbone)
     for norm in (each for each in backbone.modules() if isinstance(each, nn.BatchNorm2d)):
-        from_first(norm.running_mean)
-        from_first(norm.running_var)
+        for statistics in (norm.running_mean, norm.running_var):
+            assert statistics is not None
+            from_first(statistics)
     backbone.eval()
 
 

@@ -69,10 +69,11 @@ class Images:
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Images":
         """These images alone, in this order; the classes stay."""
         indices = np.asarray(indices, np.int64)
-        names, boxes, pixels = (
+        boxes, pixels = (
             held[indices] if held is not None and len(held) else held
-            for held in (self.names, self.boxes, self.pixels)
+            for held in (self.boxes, self.pixels)
         )
+        names = self.names[indices] if len(self.names) else self.names
         labels = self.labels[indices]
         return replace(self, names=names, labels=labels, boxes=boxes, pixels=pixels)
 

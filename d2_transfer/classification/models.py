@@ -105,7 +105,7 @@ class Classifier(Model):
             network = network.to(memory_format=torch.channels_last)
         if cfg.MODEL.NORM == "SyncBN" and world_size() > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        self.trained = network
+        self.trained: Any = network
         self.head_factor = setting.head_lr_factor
         self.amp = self.half_gradients = cfg.SOLVER.AMP.ENABLED
 

@@ -66,8 +66,9 @@ def _rows(root: Path, year: str, split: str) -> list[tuple[str, str, list[float]
 
 def _square(each: ElementTree.Element) -> list[float] | None:
     """x1, y1, x2, y2 in pixel edges around an object's box; None for one that is too small."""
-    box = each.find("bndbox")
-    x1, y1, x2, y2 = (float(box.findtext(key)) for key in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1, x2, y2 = (
+        float(each.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")
+    )
     x1, y1 = x1 - 1, y1 - 1  # VOC counts pixels from 1, both ends included
     side = max(x2 - x1, y2 - y1)
     if side < LEAST:

@@ -90,14 +90,13 @@ def _counts(found: Difference) -> str:
 
 
 def _cells(metric: str, found: Difference) -> tuple[str, ...]:
-    low, high = found.interval or (None, None)
     kind = "d_z" if found.pairs else "d"
     return (
         metric,
         points(mean_of(found.a)),
         points(mean_of(found.b)),
         points(found.mean, "+"),
-        "–" if low is None else f"{points(low, '+')} to {points(high, '+')}",
+        " to ".join(points(end, "+") for end in found.interval or ()) or "–",
         "–" if found.p is None else p_value(found.p).removeprefix("p = ").removeprefix("p "),
         "–" if found.effect is None else f"{kind} {points(found.effect, '+')}",
         _counts(found),

@@ -64,7 +64,7 @@ def _difference(found: Difference, a: str, b: str, metric: str) -> str:
 
 
 def _test(found: Difference, comparison: Comparison) -> str:
-    if found.interval is None:
+    if found.interval is None or found.p is None:
         return _untested(found, comparison)
     low, high = found.interval
     interval = f"{_with(found)} the 95 % interval is {points(low)} to {points(high)}"

@@ -166,7 +166,7 @@ def _check_pictures(found: Annotations) -> None:
         found.problems.append(f"and the like in {len(wrong) - 1} more of a sample of its images")
 
 
-def _size_problem(found: Annotations, id: int | str) -> str | None:
+def _size_problem(found: Annotations, id: Id) -> str | None:
     path = found.paths[id]
     try:
         size = label_images.picture_size(path)

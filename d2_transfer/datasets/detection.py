@@ -197,7 +197,8 @@ def _file_names(text: Text) -> list[str]:
 
 def _run_length_faults(text: Text) -> list[str]:
     """What is wrong with the masks that are run lengths: the crowds, in COCO's files."""
-    runs, faults = CompressedRuns(), []
+    runs = CompressedRuns()
+    faults: list[tuple[float | str, tuple[str, str]]] = []
     for found in re.finditer(rb'"segmentation"\s*:\s*(\{[^{}]*\})', text):
         place = f"at byte {found.start()}"
         try:

@@ -40,7 +40,8 @@ class SemanticMapper:
         self.is_train = is_train
         self.read, self.scale = Reading.of(cfg), tuple(cfg.INPUT.SCALE)
         self.ratios = tuple(cfg.INPUT.RATIO_RANGE)
-        self.crop = tuple(map(int, cfg.INPUT.CROP.SIZE)) if cfg.INPUT.CROP.ENABLED else None
+        height, width = map(int, cfg.INPUT.CROP.SIZE)
+        self.crop = (height, width) if cfg.INPUT.CROP.ENABLED else None
         self.largest = cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA
         self.flipped = FLIPPED[cfg.INPUT.RANDOM_FLIP]
         self.distorted = cfg.INPUT.PHOTOMETRIC_DISTORTION
@@ -57,16 +58,17 @@ class SemanticMapper:
                 size = transforms.resized((height, width), self.scale)
             whole = transforms.Window(size, 0, 0, *size)
             return given | {"image": _channels_first(transforms.crop_image(image, whole))}
-        labels = read_labels(dataset_dict["sem_seg_file_name"])
-        if labels.shape != (height, width):
+        whole_labels = read_labels(dataset_dict["sem_seg_file_name"])
+        if whole_labels.shape != (height, width):
+            rows, columns = whole_labels.shape
             raise InputError(
-                f"{dataset_dict['sem_seg_file_name']} has {labels.shape[1]}x{labels.shape[0]} "
+                f"{dataset_dict['sem_seg_file_name']} has {columns}x{rows} "
                 f"pixels, its image {dataset_dict['file_name']} {width}x{height}; allowed: the same"
             )
         seed = np.random.randint(2**32, dtype=np.uint64)  # noqa: NPY002  (seeded by the loader)
-        image, labels = self.augment(image, labels, np.random.default_rng(seed))
+        pixels, labels = self.augment(image, whole_labels, np.random.default_rng(seed))
         self._check_labels(labels, dataset_dict["sem_seg_file_name"])
-        return given | {"image": image, "sem_seg": labels}
+        return given | {"image": pixels, "sem_seg": labels}
 
     def augment(
         self, image: np.ndarray, labels: np.ndarray, generator: np.random.Generator
@@ -79,14 +81,14 @@ class SemanticMapper:
         size = transforms.resized(labels.shape, self.scale, ratio)
         crop = self.crop or size
         window = transforms.draw_window(labels, size, crop, self.largest, self.ignore, generator)
-        image = _channels_first(transforms.crop_image(image, window))
-        labels = torch.from_numpy(transforms.crop_labels(labels, window).astype(np.int64))[None]
+        pixels = _channels_first(transforms.crop_image(image, window))
+        kept = torch.from_numpy(transforms.crop_labels(labels, window).astype(np.int64))[None]
         if self.flipped and generator.random() < 0.5:
-            image, labels = image.flip(self.flipped), labels.flip(self.flipped)
+            pixels, kept = pixels.flip(self.flipped), kept.flip(self.flipped)
         if self.distorted:
-            image = transforms.distort(image, generator)
-        image = transforms.pad(image, crop, self.mean)
-        return image, transforms.pad(labels, crop, [self.ignore])[0]
+            pixels = transforms.distort(pixels, generator)
+        pixels = transforms.pad(pixels, crop, self.mean)
+        return pixels, transforms.pad(kept, crop, [self.ignore])[0]
 
     def _check_labels(self, labels: torch.Tensor, file: str) -> None:
         wrong = labels[(labels >= self.classes) & (labels != self.ignore)]

@@ -108,7 +108,7 @@ def check_data(
     for key, name in zip(("TRAIN", "TEST"), names, strict=True):
         if name not in known:
             raise unknown("data set", name, known, f"DATASETS.{key}")
-    classes = [datasets.LAYOUTS[name].classes for name in names]
+    classes = [_layout(name).classes for name in names]
     if len(set(classes)) > 1:
         raise InputError(
             f"DATASETS.TRAIN {names[0]} has {classes[0]} classes, DATASETS.TEST {names[1]} "
@@ -140,8 +140,14 @@ def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
     return train, test
 
 
+def _layout(name: str) -> SemanticLayout:
+    found = datasets.LAYOUTS[name]
+    assert isinstance(found, SemanticLayout)  # as `check` saw
+    return found
+
+
 def _of_layout(name: str, root: Path, wanted: str, option: str) -> Split:
-    layout, classes = datasets.LAYOUTS[name], datasets.class_names(name)
+    layout, classes = _layout(name), datasets.class_names(name)
     found = layout.pairs(root)
     if wanted:
         found, name = of_list(found, name, wanted, root, option)

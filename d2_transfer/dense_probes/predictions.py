@@ -83,9 +83,8 @@ def colour(label: int) -> tuple[int, int, int]:
     if label in (label_images.VOID, 0):
         return FIRST if label == 0 else VOID
     light, strong = ((0.5, 0.65), (0.3, 0.7), (0.7, 0.6))[label % 3]
-    return tuple(
-        round(255 * part) for part in colorsys.hls_to_rgb(label * GOLDEN % 1, light, strong)
-    )
+    red, green, blue = colorsys.hls_to_rgb(label * GOLDEN % 1, light, strong)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _coloured(labels: np.ndarray) -> Image.Image:

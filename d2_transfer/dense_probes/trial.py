@@ -12,6 +12,7 @@ from .. import results, trials
 from ..classification import weights
 from ..classification.networks import check_size, network_of, stages_of
 from ..classification.trial import begun, features_of, tell_images, written_once
+from ..datasets.custom import Custom
 from ..run import Run
 from ..stops import evaluation, stop_after, stoppable
 from ..weights import Weights
@@ -46,6 +47,7 @@ def run_trial(run: Run, trial: int) -> None:
     """
     cfg, device = begun(C, run, run.trial_folder(trial))
     started = results.now()
+    assert not isinstance(run.data, Custom)  # those are detection's
     with stoppable(), written_once(rank()):
         train, test = read(cfg, run.data)
         tell_images(train, test)

@@ -1,6 +1,6 @@
 """PASCAL VOC's average precision, with Detectron2's numbers in a fraction of its time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
@@ -81,20 +81,21 @@ class Rows:
 
     ``image`` int [N]: the place in the list of images. ``label`` int [N]: the class. ``box``
     float64 [N, 4]: x1, y1, x2, y2 in pixels counted from 1, inclusive. ``counted`` bool [N]: of
-    objects, whether not difficult. ``score`` float64 [N]: of detections.
+    objects, whether not difficult. ``score`` float64 [N]: of detections. Each is empty where it is
+    not known.
     """
 
     image: np.ndarray
     label: np.ndarray
     box: np.ndarray
-    counted: np.ndarray | None = None
-    score: np.ndarray | None = None
+    counted: np.ndarray = field(default_factory=lambda: np.empty(0))
+    score: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def of_class(self, label: int) -> "Rows":
         return self.take(np.flatnonzero(self.label == label))
 
     def take(self, rows: np.ndarray) -> "Rows":
-        return Rows(*(None if each is None else each[rows] for each in vars(self).values()))
+        return Rows(*(each[rows] if len(each) else each for each in vars(self).values()))
 
 
 def read_objects(annotations: Path, names: list[str], classes: list[str]) -> Rows:
@@ -103,11 +104,11 @@ def read_objects(annotations: Path, names: list[str], classes: list[str]) -> Row
     rows = []
     for image, name in enumerate(names):
         for item in ElementTree.parse(annotations / f"{name}.xml").iterfind("object"):
-            label = labels.get(item.findtext("name"))
+            label = labels.get(item.findtext("name", ""))
             if label is not None:
                 counted = not int(item.findtext("difficult", "0"))
-                corners = item.find("bndbox")
-                rows.append((image, label, counted, *(float(corners.findtext(c)) for c in CORNERS)))
+                box = (float(item.findtext(f"bndbox/{corner}", "")) for corner in CORNERS)
+                rows.append((image, label, counted, *box))
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
     image, label = table[:, :2].astype(np.int64).T
     return Rows(image, label, table[:, 3:], counted=table[:, 2].astype(bool))

@@ -87,8 +87,9 @@ class FCNHead(nn.Module):
         logits = self.main(features[self.in_feature])
         if not self.training:
             return logits, {}
+        assert targets is not None  # the segmentor refuses training images without labels
         losses = {"loss_sem_seg": self.loss_weight * self._loss(logits, targets)}
-        if self.aux is not None:
+        if self.aux is not None and self.aux_in_feature is not None:
             aux_loss = self._loss(self.aux(features[self.aux_in_feature]), targets)
             losses["loss_aux"] = self.aux_loss_weight * aux_loss
         return None, losses
@@ -125,6 +126,7 @@ class Branch(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
+        assert self.classifier.bias is not None
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -53,7 +53,8 @@ class FCNSegmentor(SemanticSegmentor):
     def _segment(self, each: dict) -> torch.Tensor:
         image = each["image"].to(self.device)
         image = ((image - self.pixel_mean) / self.pixel_std)[None]  # [1, 3, h, w]
-        logits = self._whole(image) if self.window is None else self._sliding(image)
+        window = self.window
+        logits = self._whole(image) if window is None else self._sliding(image, window)
         size = (each.get("height", image.shape[-2]), each.get("width", image.shape[-1]))
         if size != tuple(logits.shape[-2:]):
             logits = upsample(logits, size, self.sem_seg_head.align_corners)
@@ -64,17 +65,18 @@ class FCNSegmentor(SemanticSegmentor):
         logits, _ = self.sem_seg_head(self.backbone(image))
         return upsample(logits, image.shape[-2:], self.sem_seg_head.align_corners)
 
-    def _sliding(self, image: torch.Tensor) -> torch.Tensor:
+    def _sliding(self, image: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
         """The mean, at each pixel, of the logits of the windows it lies in."""
         height, width = image.shape[-2:]
         total, count = None, image.new_zeros(height, width)
-        for top, bottom in spans(height, *self.window):
-            for left, right in spans(width, *self.window):
+        for top, bottom in spans(height, *window):
+            for left, right in spans(width, *window):
                 part = self._whole(image[..., top:bottom, left:right])
                 if total is None:
                     total = part.new_zeros(1, part.shape[1], height, width)
                 total[..., top:bottom, left:right] += part
                 count[top:bottom, left:right] += 1
+        assert total is not None  # every image has a window
         return total.div_(count)
 
 

@@ -102,14 +102,14 @@ def _stages(records: Sequence[Record], metric: str, k: int) -> list[str]:
             f"the records are of ResNets and of vision transformers ({', '.join(sorted(stages))}), "
             "whose stages do not compare; name the folders of one kind"
         )
-    return sorted(stages, key=lambda stage: int(re.search(r"\d+", stage)[0]))
+    return sorted(stages, key=lambda stage: int(re.sub(r"\D", "", stage)))
 
 
 def _line(
     label: str, trials: list[Record], metric: str, stages: list[str], k: int, spread: str
 ) -> Line:
     check(trials)
-    points = {
+    points: dict[float, list[float]] = {
         stages.index(stage): points_of(trials, f"{metric}_{stage}_k{k}")
         for stage, at in dict.fromkeys(key for trial in trials for key in accuracies(trial, metric))
         if at == k

@@ -48,8 +48,8 @@ def threshold(records: Sequence[Record], choice: Choice) -> Plot:
         return Plot([panel], ["bbox/AP of voc_det_c4; no record of ours"])
     plot, series, metric = sweep(records, THRESHOLD, choice, "voc_det_c4")
     if metric == "bbox/AP":
-        lines = zip(plot.panels[0].lines, series, strict=True)
-        plot.panels[0].lines += [line for ours in lines if (line := _published_on(*ours))]
+        drawn = zip(plot.panels[0].lines, series, strict=True)
+        plot.panels[0].lines += filter(None, [_published_on(*ours) for ours in drawn])
     return plot
 
 
@@ -104,6 +104,7 @@ def _series(records: Sequence[Record], option: SweptOption) -> list[Series]:
     for trials in by_recipe(records):
         check(trials)
         first, value = trials[0], option.of(trials[0])
+        assert value is not None  # only those that tell it are here
         family, data = option.family(first), str(first.pretrain.get("dataset") or "")
         epochs = number(first.pretrain.get("epochs"))
         facts = [family, data, epochs and f"{epochs} epochs"]

@@ -177,7 +177,8 @@ def _find_records(study: Study) -> None:
     for record in found:
         place, percent, arm = _place(record, root)
         protocol = _protocol(study, record)
-        if protocol is None or arm not in names or all(percent != s.percent for s in study.shares):
+        measured = any(percent == share.percent for share in study.shares)
+        if protocol is None or percent is None or arm not in names or not measured:
             study.passed_over.append(
                 f"{record.folder}: a record of another protocol, share of labels or start than "
                 f"those of {FILE}"
@@ -189,6 +190,7 @@ def _find_records(study: Study) -> None:
 
 def _place(record: Record, root: Path) -> tuple[str, float | None, str]:
     """Protocol, percent and arm of ``PROTOCOL/PERCENT/ARM[/SEED]/trial_K``."""
+    assert record.folder is not None  # it was read from there
     parts = record.folder.relative_to(root.resolve()).parts
     if len(parts) < 4:
         return "", None, ""

@@ -223,7 +223,7 @@ def _saved(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> list[S
     if not arm or not outcomes:
         return []
     control = study_numbers.better_random(study, outcomes[-1].share)
-    found = study_labels.saved(study, arm, control)
+    found = study_labels.saved(study, arm, control) if control else None
     if found is None:
         return [Statement("Not within what was measured:", "that takes two shares of the labels.")]
     return [study_words.labels_saved(found, study.protocols[0].metric)]
@@ -236,8 +236,8 @@ def _more(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> list[St
     metric, statements = study.protocols[0].metric, []
     last = outcomes[-1]
     compared = {arm, last.best.other, *(each.name for each in study.of(GIVEN))}
-    slopes = [study_numbers.slope(study, each) for each in study.arms if each.name in compared]
-    if slopes := [slope for slope in slopes if slope and slope.high == last.share]:
+    measured = [study_numbers.slope(study, each) for each in study.arms if each.name in compared]
+    if slopes := [slope for slope in measured if slope and slope.high == last.share]:
         slopes = [slope for slope in slopes if slope.low == slopes[0].low]
         statements.append(study_words.more_labels(slopes, metric))
     if end := study_steps.end(study.runs.get(arm, [])):

@@ -66,8 +66,8 @@ def classes(study: Study, arm: str | None, outcomes: Sequence[Outcome]) -> dict[
         return {}
     share = outcomes[-1].share
     control = study_numbers.better_random(study, share)
-    found = study_numbers.by_class(study, arm, control, share)
-    if not found:
+    found = study_numbers.by_class(study, arm, control, share) if control else []
+    if not control or not found:
         return {}
     gaining = [each for each in found if each.found.mean > 0][:CLASSES]
     losing = [each for each in reversed(found) if each.found.mean < 0][:CLASSES]

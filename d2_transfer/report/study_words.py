@@ -152,6 +152,7 @@ def runs(each: Compared) -> str:
         count = "" if not each.random else f"{found.pairs} "
         pretrained = many(found.pairs, "pretraining")
         return f"{pretrained} against {count}{other}, in pairs with the same labels"
+    assert found.fine_tunings  # what is not paired compares networks
     theirs, ours = found.fine_tunings
     other = "random network" if each.random else "given network"
     return f"{_networks(ours, 'pretraining')} against {_networks(theirs, other)}"
@@ -183,6 +184,7 @@ def labels_saved(found: SavedLabels, metric: str) -> Statement:
         return Statement(
             f"{_saved(found.fewest.images, full)} or more:", f"{text} {_how_sure(found)}"
         )
+    assert found.images is not None
     text = (
         f"{aim}; {found.arm} with about {found.images:.0f} (interpolated between what was "
         "measured, over the logarithm of the number of images)."
@@ -199,7 +201,7 @@ def _saved(images: float, full: StudyShare) -> str:
 def _how_sure(found: SavedLabels) -> str:
     if not found.tested:
         return "How sure that is cannot be said: too few runs."
-    if found.low is None:
+    if found.low is None or found.high is None:
         side = "above" if found.state == FEWER else "below"
         more = f"{side} by more than chance explains (5\u00a0% level, not corrected)"
         return f"At all of them it is {more}."

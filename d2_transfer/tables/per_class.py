@@ -22,7 +22,8 @@ def turned(table: Table) -> Table:
 
     The columns are grouped by metric (``bbox/AP``, ``segm/AP``) where there are several.
     """
-    kinds = list(dict.fromkeys(class_of(column.metric)[0] for column in table.columns))
+    of_classes = [(column, found) for column in table.columns if (found := class_of(column.metric))]
+    kinds = list(dict.fromkeys(kind for _, (kind, _) in of_classes))
     columns = [
         Column(
             key=_key(kind, place),
@@ -37,8 +38,7 @@ def turned(table: Table) -> Table:
     ]
     most = max((row.seeds for row in table.rows), key=len)
     cells: dict[str, dict[str, Cell]] = {}  # by class
-    for column in table.columns:
-        kind, name = class_of(column.metric)
+    for column, (kind, name) in of_classes:
         own = cells.setdefault(name, {})
         for place, row in enumerate(table.rows):
             if column.key in row.cells:

@@ -59,17 +59,20 @@ def _levels(cell: Cell | None) -> list[str]:
 
 def _values(table: Table, row: Row, column: Column) -> list[str]:
     ours, theirs = row.cells.get(column.key), row.published.get(column.key)
-    low, high = (ours and ours.interval) or (None, None)
+    low, high = (ours.interval if ours else None) or (None, None)
+    gain, difference, within = (
+        (ours.delta, ours.difference, ours.within) if ours else (None, None, None)
+    )
     texts = (table.title, table.sections[row.section], row.label)
     kind = "both" if ours and theirs else "measured" if ours else "published"
     return [
         *map(_text, (*texts, kind, row.method, row.data, row.epochs)),
         *map(_text, (column.protocol, column.variant, column.metric)),
         *(map(_number, (ours.mean, ours.std, ours.n)) if ours else [""] * 3),
-        *map(_number, (low, high, ours and ours.delta)),
+        *map(_number, (low, high, gain)),
         *(map(_number, (theirs.mean, theirs.delta, theirs.suspect)) if theirs else [""] * 3),
         _text("/".join(theirs.variants if theirs else ())),
-        *map(_number, (ours and ours.difference, ours and ours.within)),
+        *map(_number, (difference, within)),
         _text(" | ".join((theirs.notes if theirs else ()) + (row.notes if ours else ()))),
     ]
 

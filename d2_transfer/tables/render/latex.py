@@ -75,7 +75,7 @@ def _character(each: str) -> str:
         return SYMBOLS[each]
     if each.isascii():
         return each
-    base, *marks = unicodedata.normalize("NFD", each)
+    base, *marks = list(unicodedata.normalize("NFD", each))
     if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in ACCENTS:
         return f"{ACCENTS[marks[0]]}{{{base}}}"
     return f"{{[}}U+{ord(each):04X}{{]}}"
