@@ -13,7 +13,8 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
 # Where no number comes out of a kernel of PyTorch, or the same ones in a file that is not named here. What is not
 # named, a new file too, is tested on other processors.
 NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations api benchmarks decoding docs \
-  $(patsubst %,pretrain/test_%*,advise audit con dist docs new_method presets scenes show.py show_c show_d) \
+  $(patsubst %,pretrain/test_%*,advise audit con dist docs methods_runs new_method presets scenes show.py show_c \
+  show_d) \
   $(patsubst %,pretrain/test_views_%*,bad_input sources) \
   $(patsubst %,pretrain/test_engine_%*,changes checkpoint command facts full_disk loading lock logs names order stops \
   unreadable waiting) \

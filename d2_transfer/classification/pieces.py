@@ -66,7 +66,6 @@ class Pieces:
         features that are not finite, EnvironmentLacks where the disk has no room for them.
         """
         if rank() == 0:
-            files.clear_partials(self.folder, alone=False)  # other runs may share it
             files.write_json(self.folder / "facts.json", self.facts)
         barrier()
         pieces = self.firsts

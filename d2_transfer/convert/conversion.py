@@ -66,7 +66,6 @@ def convert(
         )
     source_sha256 = files.sha256(checkpoint)
     facts = _facts(found, source_sha256, method)
-    files.clear_partials(out.parent, alone=False)
     with _says_why(out), files.atomic(out) as stream:
         _write(stream, found, target, facts)
         stream.flush()

@@ -23,6 +23,7 @@ NO_FILES = {
     stat.S_ISCHR: "device",
     stat.S_ISBLK: "device",
 }
+_cleared: set[Path] = set()  # folders in which this process has looked for others' halves
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -59,10 +60,14 @@ def atomic(path: str | os.PathLike):
     """Open ``path`` for binary writing; it appears complete on a clean exit and not otherwise.
 
     The bytes reach the disk (fsync) before the rename, so a crash leaves the old file or the new
-    one. Each process writes to a name of its own.
+    one. Each process writes to a name of its own; the first time in a folder it deletes there what
+    killed ones left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if (folder := path.parent.absolute()) not in _cleared:
+        _cleared.add(folder)
+        clear_partials(folder, alone=False)
     host = socket.gethostname()  # several machines may share the folder, and their process ids
     partial = path.with_name(f".{path.name}.{host}.{os.getpid()}.partial")
     try:

@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import socket
+import subprocess
 
 import pytest
 
@@ -25,6 +27,23 @@ def test_nan_is_refused_before_the_old_file_is_touched(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_the_first_write_into_a_folder_deletes_what_killed_writers_left(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, at_work, elsewhere = (
+        tmp_path / f".table.md.{host}.{process}.partial"
+        for host, process in (
+            (socket.gethostname(), ended.pid),
+            (socket.gethostname(), os.getppid()),
+            ("elsewhere", ended.pid),
+        )
+    )
+    for each in (left, at_work, elsewhere):
+        each.write_bytes(b"half")
+    write_json(tmp_path / "record.json", {})
+    assert not left.exists() and at_work.exists() and elsewhere.exists()
 
 
 def _write_many(path, value):

@@ -1,8 +1,5 @@
 """A stop while a verb works: exit code 75, nothing is half written, the same command resumes."""
 
-import os
-import socket
-import subprocess
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 
 import pytest
@@ -66,14 +63,3 @@ def test_the_report_before_stays_until_the_new_one_is_whole(
     assert page.read_text() == "the one before" and list(folder.iterdir()) == [page]
     densessl(*words)
     assert "Pretraining" in page.read_text()
-
-
-def test_a_conversion_clears_what_a_killed_one_left(run, densessl, tmp_path):
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    left = tmp_path / f".weights.pth.{socket.gethostname()}.{ended.pid}.partial"
-    left.write_bytes(b"half")
-    at_work = left.with_name(left.name.replace(f".{ended.pid}.", f".{os.getppid()}."))
-    at_work.write_bytes(b"half")
-    densessl("convert", run / "backbone_final.pth", "-o", tmp_path / "weights.pth")
-    assert not left.exists() and at_work.exists()
