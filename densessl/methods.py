@@ -14,6 +14,7 @@ from .pretrain.backbones.given import as_backbone
 from .pretrain.methods import METHODS, Method, find_method
 from .pretrain.methods.base import built_on
 from .pretrain.options import BACKBONES, DECLARED
+from .weight_files.timm_networks import is_timm
 
 # Options that methods read, beside those at the top of their files
 BESIDE = ("SEED", "SOLVER.BATCH_SIZE", "VIEWS.", "BACKBONE.")
@@ -43,9 +44,9 @@ def create_method(
     Args:
         name: of :func:`list_methods`; or ``path/to/file.py:Class``; or a built-in config's
             (``setsim_released``), whose options are then the defaults.
-        backbone: a name (``resnet50``, ``vit_small``), or a module: torchvision's ResNet, timm's of
-            ``features_only``, one of :func:`densessl.load_backbone`, your own. Its weights are
-            trained in place.
+        backbone: a name (``resnet50``, ``timm/convnext_tiny``), or a module: torchvision's ResNet,
+            timm's of ``features_only``, one of :func:`densessl.load_backbone`, your own. Its
+            weights are trained in place.
         steps, steps_per_epoch: of the run: needed by methods with a schedule of their own (BYOL's
             momentum, DINO's temperature).
         options: those of the method, in small letters without their group where that is clear
@@ -105,8 +106,9 @@ def _built(
             f"give its name instead ({', '.join(BACKBONES)})"
         )
     module = as_backbone(backbone)
-    if getattr(module, "name", "") in BACKBONES:  # ours, which may be a ViT
-        cfg.BACKBONE.NAME = module.name  # type: ignore[attr-defined]
+    name = getattr(module, "name", "")  # of load_backbone, which may be a ViT
+    if name in BACKBONES or is_timm(str(name)):
+        cfg.BACKBONE.NAME = name
     config.check_method(cfg, kind)
     with built_on(module):
         return kind(cfg)

@@ -22,14 +22,18 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.files import read_text
 from densessl.core.options import flat
 from densessl.core.text import OUR_LOADER, as_written
+from densessl.weight_files import timm_networks
 
 from .options import DECLARED, PATCH, STRIDE, TWIN_AT_MOST, C
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .methods import Method
 
 TWIN = "_scenes"
 WITH_ANY = {"DATA.PATH", "OUTPUT_DIR", "SEED", "BACKBONE.WEIGHTS"}  # go with any other options
+PYRAMID = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}  # level -> stride
 FREE = "METHOD.OPTIONS."  # begins the names of options of any type
 
 
@@ -181,14 +185,17 @@ def validate_loaded(
 
 def check_method(cfg: CfgNode, method: "type[Method]") -> None:
     """Raise InputError for options of a method, its views and its backbone that do not agree."""
-    side = math.ceil(cfg.VIEWS.SIZE / STRIDE)
-    if method.dense and side < 2:
+    from .backbones import strides_of
+
+    strides = strides_of(cfg.BACKBONE.NAME)
+    stride = [*strides.values()][-1] if strides else STRIDE
+    if method.dense and math.ceil(cfg.VIEWS.SIZE / stride) < 2:
         raise InputError(
             f"VIEWS.SIZE is {cfg.VIEWS.SIZE}: {cfg.BACKBONE.NAME} turns that into one position, "
-            f"and {cfg.METHOD.NAME} compares positions; the least is {STRIDE + 1}"
+            f"and {cfg.METHOD.NAME} compares positions; the least is {stride + 1}"
         )
-    if cfg.BACKBONE.NAME.startswith("vit"):
-        _validate_vit(cfg, method)
+    if strides:
+        _validate_levels(cfg, method, strides)
     if cfg.VIEWS.LOCAL_CROPS and not method.multi_crop:
         raise InputError(
             f"VIEWS.LOCAL_CROPS is {cfg.VIEWS.LOCAL_CROPS}, but {cfg.METHOD.NAME} takes two views "
@@ -197,22 +204,27 @@ def check_method(cfg: CfgNode, method: "type[Method]") -> None:
     method.check(cfg)
 
 
-def _validate_vit(cfg: CfgNode, method: "type[Method]") -> None:
-    if not method.takes_vit:
+def _validate_levels(cfg: CfgNode, method: "type[Method]", strides: "Mapping[str, int]") -> None:
+    name = cfg.BACKBONE.NAME
+    if method.pyramid and strides != PYRAMID:
         from .methods import METHODS
 
-        fitting = " and ".join(name for name, each in METHODS.items() if each.takes_vit)
+        fitting = ", ".join(each for each, other in METHODS.items() if not other.pyramid)
+        has = ", ".join(f"{level} ({stride})" for level, stride in strides.items())
         raise InputError(
-            f"BACKBONE.NAME is {cfg.BACKBONE.NAME}, but {cfg.METHOD.NAME} needs a ResNet's levels; "
-            f"a ViT goes with {fitting}"
+            f"BACKBONE.NAME is {name}, but {cfg.METHOD.NAME} needs levels at the strides 4, 8, 16 "
+            f"and 32, and this one has {has}; it goes with {fitting}"
         )
-    local = cfg.VIEWS.LOCAL_SIZE if cfg.VIEWS.LOCAL_CROPS else PATCH
-    for name, size in (("SIZE", cfg.VIEWS.SIZE), ("LOCAL_SIZE", local)):
-        if size % PATCH:
-            near = around(size, PATCH)
+    sizes = {"SIZE": cfg.VIEWS.SIZE}
+    if cfg.VIEWS.LOCAL_CROPS:
+        sizes["LOCAL_SIZE"] = cfg.VIEWS.LOCAL_SIZE
+    for option, size in sizes.items():
+        if timm_networks.is_timm(name):
+            timm_networks.check_size(name, size, f"VIEWS.{option}")
+        elif name.startswith("vit") and size % PATCH:
             raise InputError(
-                f"VIEWS.{name} is {size}; {cfg.BACKBONE.NAME} cuts views into patches of {PATCH} "
-                f"pixels; nearest: {near}"
+                f"VIEWS.{option} is {size}; {name} cuts views into patches of {PATCH} pixels; "
+                f"nearest: {around(size, PATCH)}"
             )
 
 

@@ -61,7 +61,22 @@ RECIPES = (
     "resim",
     "moco_v2_same_flip",
 )
-BACKBONES = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
+BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "vit_tiny",
+    "vit_small",
+    "vit_base",
+)
+TIMM = "timm/NAME"  # any network of timm's with feature maps
 OPTIONS = {
     "OUTPUT_DIR": ("output", "path, free"),  # the run's folder; a run found there resumes
     "SEED": (0, ">= 0"),  # all that is random is a function of it, epoch, sample and step
@@ -88,7 +103,7 @@ OPTIONS = {
     "VIEWS.LOCAL_CROPS": (0, ">= 0"),
     "VIEWS.LOCAL_SIZE": (96, ">= 8"),  # side of a local view in pixels
     "VIEWS.LOCAL_SCALE": ((0.05, 0.14),),  # area of a local crop over that of the image
-    "BACKBONE.NAME": ("resnet50", (*BACKBONES, FORM)),
+    "BACKBONE.NAME": ("resnet50", (*BACKBONES, TIMM, FORM)),
     # start from its backbone: any file that densessl convert takes
     "BACKBONE.WEIGHTS": ("", "path, free"),
     # split: one process acts as several GPUs; BN: per process; SyncBN

@@ -100,6 +100,7 @@ class Option:
     def check(self, value: Any, name: str, where: str = "") -> None:
         """InputError for a value of the right kind that is no choice, or out of bounds."""
         own = FORM in self.choices and MARK in str(value)
+        own |= any(str(value).startswith(begin) for begin in self._free())
         if self.choices and value not in self.choices and not own:
             place = f"{name} of {where}" if where else name
             raise unknown("value", str(value), self.choices, place)
@@ -109,6 +110,10 @@ class Option:
         if not all(map(self._holds, numbers)) or (rises and [*numbers] != sorted({*numbers})):
             which = "each" if several and not self._numbers() else "it"
             raise InputError(f"{_at(name, where)} is {value}; {which} must be {self._limits()}")
+
+    def _free(self) -> list[str]:
+        """What choices such as ``timm/NAME`` begin with, whose NAME others check."""
+        return [each.removesuffix("NAME") for each in self.choices if each.endswith("/NAME")]
 
     def _holds(self, value: Any) -> bool:
         numeric = isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
 """Backbones by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -9,12 +9,13 @@ from torch import nn
 
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK, load_object
+from densessl.weight_files import timm_networks
 
-from ..options import BACKBONES
+from ..options import BACKBONES, PATCH
 from .contract import Backbone
 from .norm import SplitBatchNorm2d, SyncBatchNorm
-from .resnet import RESNETS, ResNet
-from .vit import VITS, build_vit
+from .resnet import RESNETS, STRIDES, ResNet
+from .vit import LEVELS, VITS, build_vit
 
 SIDE = 64  # pixels of the image that one's own backbone is tried with
 assert (*RESNETS, *VITS) == BACKBONES
@@ -29,10 +30,12 @@ def build_backbone(
 ) -> Backbone:
     """A backbone by name, freshly initialised: a ResNet as torchvision's, a ViT as DINO's.
 
-    ``norm`` of a ResNet is ``"split"`` (:class:`SplitBatchNorm2d`), ``"BN"`` (per process) or
-    ``"SyncBN"``; ``drop_path`` is for a ViT. The state dict has torchvision's (timm's) names
-    without the classifier. ``path/to/file.py:Name`` is called with the norm (of channels a module)
-    and returns a module of one's own, as docs/methods.md says. Raises InputError for unknown names.
+    ``norm`` in the place of batch norm is ``"split"`` (:class:`SplitBatchNorm2d`), ``"BN"`` (per
+    process) or ``"SyncBN"``; ``drop_path`` is for a ViT and for timm's networks. The state dict has
+    torchvision's (timm's) names without the classifier. ``timm/NAME`` is a network of timm's as it
+    initialises it (see :mod:`densessl.weight_files.timm_networks`). ``path/to/file.py:Name`` is
+    called with the norm (of channels a module) and returns a module of one's own, as
+    docs/methods.md says. Raises InputError for unknown names.
     """
     norms: dict[str, Callable[[int], nn.Module]] = {
         "split": partial(SplitBatchNorm2d, group_size=group_size),
@@ -43,11 +46,28 @@ def build_backbone(
         raise unknown("norm", norm, norms, where="BACKBONE.NORM")
     if MARK in name:
         return _own(name, norms[norm])
+    if timm_networks.is_timm(name):
+        network = timm_networks.build(name, drop_path, "BACKBONE.NAME")
+        timm_networks.replace_norms(network, norms[norm])
+        return network
     if name not in BACKBONES:
         raise unknown("backbone", name, BACKBONES, where="BACKBONE.NAME")
     if name in VITS:
         return build_vit(name, drop_path)
     return ResNet(RESNETS[name](norm_layer=norms[norm], zero_init_residual=zero_init_residual))
+
+
+def strides_of(name: str) -> Mapping[str, int]:
+    """Pixels a position of each level of the backbone ``name``, from the first to the last.
+
+    Nothing is built; of one's own backbone it is empty. Raises InputError for a network that timm
+    lacks, EnvironmentLacks where timm is not installed.
+    """
+    if MARK in name:
+        return {}
+    if timm_networks.is_timm(name):
+        return timm_networks.described(name, "BACKBONE.NAME").strides
+    return dict.fromkeys(LEVELS.values(), PATCH) if name in VITS else STRIDES
 
 
 class _Levels(dict):

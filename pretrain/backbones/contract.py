@@ -1,6 +1,6 @@
 """What a backbone is, one of ours or one's own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -11,12 +11,13 @@ class Backbone(Protocol):
     """A module from images to named feature levels.
 
     ResNets have ``layer1`` to ``layer4`` at strides 4, 8, 16, 32; ViTs ``block4``, ``block8`` and
-    ``block12`` at stride 16, and beside them ``cls [B, C]``; one's own has ``layer4`` at least.
+    ``block12`` at stride 16, and beside them ``cls [B, C]``; timm's networks the one or the other;
+    one's own has ``layer4`` at least.
     """
 
     @property
     def channels(self) -> Mapping[str, int]:
-        """Of each level that is a map: its C."""
+        """Of each level that is a map: its C, from the first level to the last."""
         ...
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -32,3 +33,9 @@ class Backbone(Protocol):
     def requires_grad_(self, requires_grad: bool = True) -> "Backbone": ...
     def to(self, device: torch.device) -> "Backbone": ...
     def eval(self) -> "Backbone": ...
+
+
+def last_level(levels: Iterable[str]) -> str:
+    """The last map: ``layer4``, or of a ViT that after its last block."""
+    names = [name for name in levels if name != "cls"]
+    return "layer4" if "layer4" in names else names[-1]

@@ -6,10 +6,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from densessl.core.errors import InputError
+from densessl.weight_files.timm_networks import TimmLevels
 
 from .build import levels_of, tried
 from .contract import Backbone
 from .resnet import LEVELS, ResNet
+from .vit import VisionTransformer
 
 WHERE = "backbone"  # what messages call it
 PARTS = ("conv1", "bn1", "relu", "maxpool", *LEVELS)  # of torchvision's ResNets
@@ -37,7 +39,7 @@ def as_backbone(module: nn.Module) -> Backbone:
     """``module`` as a :class:`Backbone`; its weights are shared, not copied.
 
     What may be given: a module with ``channels`` whose ``forward`` gives levels by name, one of
-    them ``layer4``, or a vision transformer of :func:`densessl.load_backbone`; torchvision's
+    them ``layer4``, or any network of :func:`densessl.load_backbone`; torchvision's
     ResNets (their classifier is left out); any module that gives a map ``[B, C, h, w]`` or a list
     of them, as timm's of ``features_only`` do. It is tried with one small image. Raises InputError
     for anything else.
@@ -47,7 +49,8 @@ def as_backbone(module: nn.Module) -> Backbone:
     kind = type(module).__name__
     if isinstance(getattr(module, "channels", None), Mapping):
         given: Any = module
-        return given if "block12" in given.channels else tried(given, WHERE, f"{WHERE} ({kind})")
+        known = isinstance(module, VisionTransformer | TimmLevels)
+        return given if known else tried(given, WHERE, f"{WHERE} ({kind})")
     if all(hasattr(module, part) for part in PARTS):
         return ResNet(module)
     try:

@@ -1,12 +1,20 @@
-"""ResNets (He et al. 2016, torchvision's v1.5: the stride is in the 3×3) without the classifier."""
+"""torchvision's ResNets (v1.5: the stride is in the 3×3) without the classifier: those of He et al.
+2016, wide ones (Zagoruyko and Komodakis 2016) and ResNeXts (Xie et al. 2017)."""
 
 from torch import Tensor, nn
 from torchvision.models import resnet
 
 RESNETS = {
     "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
     "resnet101": resnet.resnet101,
+    "resnet152": resnet.resnet152,
+    "wide_resnet50_2": resnet.wide_resnet50_2,
+    "wide_resnet101_2": resnet.wide_resnet101_2,
+    "resnext50_32x4d": resnet.resnext50_32x4d,
+    "resnext101_32x8d": resnet.resnext101_32x8d,
+    "resnext101_64x4d": resnet.resnext101_64x4d,
 }
 STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 LEVELS = tuple(STRIDES)

@@ -17,6 +17,7 @@ from densessl.core.files import walk
 from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Range, UnreadableImage, decode, is_image
 
+from ..backbones import last_level
 from .online_backbone import LabelledImages
 from .online_measure import OnlineMeasure
 
@@ -88,10 +89,10 @@ class OnlineKNN(OnlineMeasure):
         with self.batches(images, numbers) as batches:
             for batch, of_batch in batches:
                 levels = self.backbone.levels(batch)
-                last = levels["cls"] if "cls" in levels else levels["layer4"].mean((2, 3))
+                last = levels["cls"] if "cls" in levels else levels[last_level(levels)].mean((2, 3))
                 parts.append(knn.unit(last))
                 labels.append(of_batch.to(self.device))
-        channels = self.backbone.channels[max(self.backbone.channels)]
+        channels = self.backbone.channels[last_level(self.backbone.channels)]
         features = torch.cat(parts) if parts else torch.empty(0, channels, device=self.device)
         found = torch.cat(labels) if labels else torch.empty(0, dtype=torch.long).to(self.device)
         missing = math.ceil(len(images) / world) - len(features)

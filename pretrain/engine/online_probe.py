@@ -26,6 +26,8 @@ from densessl.probes import (
     upsampled,
 )
 
+from ..backbones import last_level, strides_of
+from ..backbones.resnet import STRIDES
 from .online_backbone import LabelledImages
 from .online_measure import OnlineMeasure
 
@@ -107,7 +109,9 @@ class OnlineProbe(OnlineMeasure):
 
 def default_levels(backbone: str) -> tuple[str, ...]:
     """The levels of a backbone that are probed: of stride 16, and of a ResNet's last one."""
-    return ("block12",) if backbone.startswith("vit") else ("layer3", "layer4")
+    strides = strides_of(backbone) or STRIDES
+    chosen = {last_level(strides)} | {level for level in strides if level == "layer3"}
+    return (*sorted(chosen),)
 
 
 def check(cfg: CfgNode) -> None:
@@ -122,8 +126,7 @@ def check(cfg: CfgNode) -> None:
     if bool(options.VAL_IMAGES) != bool(options.VAL_MASKS):
         given, lacking = ("IMAGES", "MASKS") if options.VAL_IMAGES else ("MASKS", "IMAGES")
         raise InputError(f"PROBE.VAL_{given} is given, but PROBE.VAL_{lacking} is empty")
-    vit = cfg.BACKBONE.NAME.startswith("vit")
-    known = ("block4", "block8", "block12") if vit else ("layer1", "layer2", "layer3", "layer4")
+    known = strides_of(cfg.BACKBONE.NAME) or STRIDES
     for level in options.LEVELS:
         if level not in known:
             raise InputError(

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from densessl.core.errors import InputError
 
-from ..backbones import Backbone, build_backbone
+from ..backbones import Backbone, build_backbone, last_level
 from ..backbones.start import Start, starting_state
 from ..views import NORMALIZATION, View
 
 logger = logging.getLogger("densessl")
-LEVEL = "layer4"  # whose features image branches and most dense branches project
 _GIVEN: ContextVar[Iterator[Backbone] | None] = ContextVar("backbones", default=None)
 
 
@@ -44,7 +43,7 @@ class Method(nn.Module):
     backbone: Backbone  # what is pretrained
     dense: bool = False  # whether it compares positions, and so needs more than one
     multi_crop: bool = False  # whether it takes local views behind the two global ones
-    takes_vit: bool = False  # whether its backbone may be a ViT
+    pyramid: bool = False  # whether it needs maps at strides 4, 8, 16 and 32, which no ViT has
     same_flip: bool = False  # whether both views of an image must be mirrored, or none
     shuffles: bool = False  # whether keys are shuffled between the groups of batch norm
     momentum_option: str | None = None  # that holds m of its momentum encoder at the start
@@ -54,6 +53,11 @@ class Method(nn.Module):
     steps_per_epoch: int = 1
     schedules: tuple[str, ...] = ()  # which of the two it reads
     step: int = 0  # that comes next, in a loop which calls step_done
+
+    @property
+    def level(self) -> str:
+        """The backbone's last map, which image branches and most dense branches project."""
+        return last_level(self.backbone.channels)
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..losses import negative_cosine
 from ..views import View
-from .base import LEVEL, Method, feature_std, new_backbone
+from .base import Method, feature_std, new_backbone
 from .heads import MLP, unit
 from .momentum import cosine_momentum, momentum_copy, momentum_update_
 from .signs import image_signs
@@ -36,7 +36,7 @@ class BYOL(Method):
         super().__init__()
         self.options = cfg.BYOL
         self.backbone = new_backbone(cfg)
-        channels = self.backbone.channels[LEVEL]
+        channels = self.backbone.channels[self.level]
         self.projector = MLP(channels, self.options.HIDDEN, self.options.DIM)
         self.predictor = MLP(self.options.DIM, self.options.HIDDEN, self.options.DIM)
         self.momentum_backbone = momentum_copy(self.backbone)
@@ -48,10 +48,10 @@ class BYOL(Method):
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         p, targets = [], []
         for view in views:
-            z = self.projector(self.backbone(view.image)[LEVEL].mean((2, 3)))
+            z = self.projector(self.backbone(view.image)[self.level].mean((2, 3)))
             p.append(self.predictor(z))
             with torch.no_grad():
-                pooled = self.momentum_backbone(view.image)[LEVEL].mean((2, 3))
+                pooled = self.momentum_backbone(view.image)[self.level].mean((2, 3))
                 targets.append(self.momentum_projector(pooled))
         loss = 4 + 2 * (negative_cosine(p[0], targets[1]) + negative_cosine(p[1], targets[0]))
         first, second = map(unit, targets)

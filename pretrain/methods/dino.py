@@ -11,7 +11,7 @@ from densessl.core import distributed
 from densessl.core.errors import InputError
 from densessl.core.schedules import linear
 
-from ..backbones import SyncBatchNorm
+from ..backbones import SyncBatchNorm, last_level
 from ..losses import distillation, next_center, paired_distillation
 from ..precision import full_precision
 from ..views import View
@@ -56,7 +56,6 @@ class DINO(Method):
 
     schedules = ("steps", "steps_per_epoch")
     multi_crop = True
-    takes_vit = True
     momentum_option = "DINO.MOMENTUM"
     starts = (("DINO.FREEZE_LAST_LAYER", "epochs"),)
     center: Tensor
@@ -183,7 +182,7 @@ def teacher_temperature(warm: float, final: float, warmup_epochs: int, epoch: in
 
 def pooled(levels: Levels) -> Tensor:
     """What stands for a whole view ``[M, C]``: a ViT's class token, the mean of the last level."""
-    return levels["cls"] if "cls" in levels else levels["layer4"].mean((2, 3))
+    return levels["cls"] if "cls" in levels else levels[last_level(levels)].mean((2, 3))
 
 
 class DINOHead(nn.Module):
@@ -195,7 +194,7 @@ class DINOHead(nn.Module):
 
     def __init__(self, channels: Mapping[str, int], options: CfgNode):
         super().__init__()
-        sizes = [channels[max(channels)], options.HIDDEN, options.HIDDEN, options.BOTTLENECK]
+        sizes = [channels[last_level(channels)], options.HIDDEN, options.HIDDEN, options.BOTTLENECK]
         layers: list[nn.Module] = []
         for number, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
             linear = nn.Linear(inputs, outputs)

@@ -10,7 +10,7 @@ from densessl.core import distributed
 from ..correspondence import Pair
 from ..losses import info_nce, set_info_nce
 from ..views import View
-from .base import LEVEL, Method, feature_std, new_backbone
+from .base import Method, feature_std, new_backbone
 from .branch import Corresponding, matching_generator, weighted
 from .heads import DenseProjector, Projector, Queue, unit
 from .momentum import momentum_copy, momentum_update_
@@ -60,7 +60,7 @@ class MoCo(Method):
         super().__init__()
         self.cfg, self.options, self.shuffles = cfg, cfg.MOCO, cfg.MOCO.SHUFFLE
         self.backbone = new_backbone(cfg)
-        channels = self.backbone.channels[LEVEL]
+        channels = self.backbone.channels[self.level]
         self.projector = Projector(channels, self.options.HIDDEN, self.options.DIM)
         self.queue = Queue(self.options.QUEUE, self.options.DIM)
         self.momentum_backbone = momentum_copy(self.backbone)
@@ -92,7 +92,7 @@ class MoCo(Method):
         self, query_view: View, key_view: View, step: int, number: int
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Scalars of one direction (``number`` 0 or 1), and its keys, queue by queue."""
-        q = unit(self.projector(self.backbone(query_view.image)[LEVEL]))
+        q = unit(self.projector(self.backbone(query_view.image)[self.level]))
         (k,) = self.encode_keys(key_view.image, step, number)
         k = unit(k)
         loss = info_nce(q, k, self.queue.keys, self.options.TEMPERATURE)
@@ -112,7 +112,7 @@ class MoCo(Method):
 
     def momentum_outputs(self, levels: dict[str, Tensor]) -> list[Tensor]:
         """What is computed of the momentum backbone's levels."""
-        return [self.momentum_projector(levels[LEVEL])]
+        return [self.momentum_projector(levels[self.level])]
 
     def permutation(self, step: int, direction: int, images: int) -> Tensor | None:
         """ShuffleBN's permutation of the global batch: a function of seed, step and direction."""
@@ -152,20 +152,20 @@ class DenseMoCo(Corresponding, MoCo):
         self.check(cfg)
         super().__init__(cfg)
         self.dense_projector = DenseProjector(
-            self.backbone.channels[LEVEL], cfg.DENSE.HIDDEN, cfg.DENSE.DIM
+            self.backbone.channels[self.level], cfg.DENSE.HIDDEN, cfg.DENSE.DIM
         )
         self.momentum_dense_projector = momentum_copy(self.dense_projector)
         self.dense_queue = Queue(cfg.MOCO.QUEUE, cfg.DENSE.DIM)
         self.prepare(cfg)
 
     def momentum_outputs(self, levels: dict[str, Tensor]) -> list[Tensor]:
-        z = levels[LEVEL]
+        z = levels[self.level]
         return [self.momentum_projector(z), self.momentum_dense_projector(z), z]
 
     def direction(
         self, query_view: View, key_view: View, step: int, number: int
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        z_q = self.backbone(query_view.image)[LEVEL]  # [B, C, h, w]
+        z_q = self.backbone(query_view.image)[self.level]  # [B, C, h, w]
         q = unit(self.projector(z_q))  # [B, D]
         p_q = unit(self.dense_projector(z_q))  # [B, D, h, w]
         k, p_k, z_k = self.encode_keys(key_view.image, step, number)

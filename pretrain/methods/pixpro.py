@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..correspondence import geometric
 from ..losses import negative_cosine, propagated_consistency
 from ..views import View
-from .base import LEVEL, Method, feature_std, new_backbone
+from .base import Method, feature_std, new_backbone
 from .heads import MLP, unit
 from .momentum import cosine_momentum, momentum_copy, momentum_update_
 from .signs import image_signs, position_signs
@@ -49,7 +49,7 @@ class PixPro(Method):
         super().__init__()
         options = self.options = cfg.PIXPRO
         self.backbone = new_backbone(cfg)
-        channels, D, hidden = self.backbone.channels[LEVEL], options.DIM, options.HIDDEN
+        channels, D, hidden = self.backbone.channels[self.level], options.DIM, options.HIDDEN
         self.projector = MLP(channels, hidden, D, dense=True)
         self.value_transform = (nn.Identity(), nn.Conv2d(D, D, 1), MLP(D, D, D, dense=True))[
             options.TRANSFORM_LAYERS
@@ -65,9 +65,9 @@ class PixPro(Method):
         momentum_update_(self, cosine_momentum(self.options.MOMENTUM, step, self.steps))
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
-        maps = [self.backbone(view.image)[LEVEL] for view in views]  # [B, C, h, w]
+        maps = [self.backbone(view.image)[self.level] for view in views]  # [B, C, h, w]
         with torch.no_grad():
-            momentum_maps = [self.momentum_backbone(view.image)[LEVEL] for view in views]
+            momentum_maps = [self.momentum_backbone(view.image)[self.level] for view in views]
             targets = [self.momentum_projector(z) for z in momentum_maps]  # [B, D, h, w]
         options, (h, w) = self.options, maps[0].shape[2:]
         A = geometric(views[0], views[1], (h, w), options.THRESHOLD, options.FRAME)

@@ -13,7 +13,7 @@ from ..backbones import FPN
 from ..correspondence import windows
 from ..losses import cell_negatives, info_nce, prroi_pool, region_info_nce
 from ..views import View
-from .base import LEVEL, feature_std
+from .base import feature_std
 from .heads import unit
 from .moco import MoCo
 from .momentum import momentum_copy
@@ -58,6 +58,7 @@ class ReSim(MoCo):
 
     dense = True
     same_flip = True
+    pyramid = True
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
@@ -91,13 +92,16 @@ class ReSim(MoCo):
 
     def momentum_outputs(self, levels: dict[str, Tensor]) -> list[Tensor]:
         maps = self.momentum_region_head(levels)
-        return [self.momentum_projector(levels[LEVEL]), *(maps[level] for level in sorted(maps))]
+        return [
+            self.momentum_projector(levels[self.level]),
+            *(maps[level] for level in sorted(maps)),
+        ]
 
     def direction(
         self, query_view: View, key_view: View, step: int, number: int
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         levels = self.backbone(query_view.image)
-        q = unit(self.projector(levels[LEVEL]))
+        q = unit(self.projector(levels[self.level]))
         maps = self.region_head(levels)
         k, *key_maps = self.encode_keys(key_view.image, step, number)
         k = unit(k)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from densessl.core.errors import InputError
 
-from ..backbones import SyncBatchNorm
+from ..backbones import SyncBatchNorm, strides_of
+from ..backbones.resnet import STRIDES
 from ..correspondence import crop_in_view, feature_search
 from ..losses import paired_distillation, prroi_pool
 from ..views import View
@@ -49,8 +50,7 @@ class SCFS(DINO):
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
-        vit = cfg.BACKBONE.NAME.startswith("vit")
-        known = ("block4", "block8", "block12") if vit else ("layer1", "layer2", "layer3", "layer4")
+        known = (*(strides_of(cfg.BACKBONE.NAME) or STRIDES),)
         levels = cfg.SCFS.LEVELS
         if not levels or not set(levels) <= set(known) or len(set(levels)) < len(levels):
             raise InputError(

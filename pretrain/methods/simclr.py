@@ -8,7 +8,7 @@ from densessl.core import distributed
 
 from ..losses import nt_xent
 from ..views import View
-from .base import LEVEL, Method, feature_std, new_backbone
+from .base import Method, feature_std, new_backbone
 from .heads import MLP, unit
 from .signs import image_signs
 
@@ -34,12 +34,12 @@ class SimCLR(Method):
         super().__init__()
         self.options = cfg.SIMCLR
         self.backbone = new_backbone(cfg)
-        channels = self.backbone.channels[LEVEL]
+        channels = self.backbone.channels[self.level]
         self.projector = MLP(channels, self.options.HIDDEN, self.options.DIM)
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         B = len(views[0].image)
-        maps = self.backbone(torch.cat([view.image for view in views]))[LEVEL]
+        maps = self.backbone(torch.cat([view.image for view in views]))[self.level]
         z = unit(self.projector(maps.mean((2, 3))))  # [2B, D]
         everyone = [distributed.gather_with_gradient(part) for part in z.split(B)]
         M = len(everyone[0])

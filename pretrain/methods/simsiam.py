@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..correspondence import Pair
 from ..losses import negative_cosine, set_cosine
 from ..views import View
-from .base import LEVEL, Method, feature_std, new_backbone
+from .base import Method, feature_std, new_backbone
 from .branch import Corresponding, matching_generator, weighted
 from .heads import MLP, SimSiamProjector, unit
 from .signs import image_signs, position_signs
@@ -35,7 +35,7 @@ class SimSiam(Method):
         super().__init__()
         self.cfg, options = cfg, cfg.SIMSIAM
         self.backbone = new_backbone(cfg)
-        channels = self.backbone.channels[LEVEL]
+        channels = self.backbone.channels[self.level]
         self.projector = SimSiamProjector(channels, options.HIDDEN, options.DIM)
         self.predictor = MLP(options.DIM, options.PREDICTOR_HIDDEN, options.DIM, bias=False)
 
@@ -43,7 +43,7 @@ class SimSiam(Method):
         return [self.predictor] if self.cfg.SIMSIAM.FIX_PREDICTOR_LR else []
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
-        z = [self.projector(self.backbone(view.image)[LEVEL].mean((2, 3))) for view in views]
+        z = [self.projector(self.backbone(view.image)[self.level].mean((2, 3))) for view in views]
         return image_loss(z, [self.predictor(each) for each in z])
 
 
@@ -71,7 +71,7 @@ class DenseSimSiam(Corresponding, SimSiam):
     def __init__(self, cfg: CfgNode):
         self.check(cfg)
         super().__init__(cfg)
-        options, channels = cfg.SIMSIAM, self.backbone.channels[LEVEL]
+        options, channels = cfg.SIMSIAM, self.backbone.channels[self.level]
         self.dense_projector = SimSiamProjector(channels, options.HIDDEN, options.DIM, dense=True)
         self.dense_predictor = MLP(
             options.DIM, options.PREDICTOR_HIDDEN, options.DIM, dense=True, bias=False
@@ -83,7 +83,7 @@ class DenseSimSiam(Corresponding, SimSiam):
         return [*resting, self.dense_predictor] if resting else []
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
-        maps = [self.backbone(view.image)[LEVEL] for view in views]  # [B, C, h, w]
+        maps = [self.backbone(view.image)[self.level] for view in views]  # [B, C, h, w]
         z = [self.projector(each.mean((2, 3))) for each in maps]
         values = image_loss(z, [self.predictor(each) for each in z])
         dense_z = [self.dense_projector(each) for each in maps]  # [B, D, h, w]

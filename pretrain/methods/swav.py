@@ -9,7 +9,7 @@ from densessl.core import distributed
 from ..losses import sinkhorn, swapped_prediction
 from ..precision import full_precision
 from ..views import View
-from .base import LEVEL, Method, feature_std, new_backbone
+from .base import Method, feature_std, new_backbone
 from .heads import MLP, Queue, unit
 from .signs import image_signs
 
@@ -50,7 +50,7 @@ class SwAV(Method):
         super().__init__()
         self.options, self.batch = cfg.SWAV, cfg.SOLVER.BATCH_SIZE
         self.backbone = new_backbone(cfg)
-        channels = self.backbone.channels[LEVEL]
+        channels = self.backbone.channels[self.level]
         self.projector = MLP(channels, self.options.HIDDEN, self.options.DIM)
         self.prototypes = nn.Linear(self.options.DIM, self.options.PROTOTYPES, bias=False)
         kept = 2 if self.options.QUEUE else 0
@@ -63,7 +63,7 @@ class SwAV(Method):
         B = len(views[0].image)
         groups = [group for group in (views[:2], views[2:]) if group]
         pooled = [
-            self.backbone(torch.cat([view.image for view in group]))[LEVEL].mean((2, 3))
+            self.backbone(torch.cat([view.image for view in group]))[self.level].mean((2, 3))
             for group in groups
         ]
         z = unit(self.projector(torch.cat(pooled)))  # [V B, D]

@@ -11,7 +11,7 @@ from ..backbones import FPN
 from ..correspondence import shared_points
 from ..losses import info_nce, region_info_nce
 from ..views import View
-from .base import LEVEL, feature_std
+from .base import feature_std
 from .branch import matching_generator, weighted
 from .heads import Queue, unit
 from .moco import MoCo
@@ -40,6 +40,7 @@ class VADeR(MoCo):
     """
 
     dense = True
+    pyramid = True
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
@@ -52,14 +53,14 @@ class VADeR(MoCo):
         self.dense_queue = Queue(cfg.MOCO.QUEUE, cfg.VADER.DIM)
 
     def momentum_outputs(self, levels: dict[str, Tensor]) -> list[Tensor]:
-        return [self.momentum_projector(levels[LEVEL]), self.momentum_embedding(levels)]
+        return [self.momentum_projector(levels[self.level]), self.momentum_embedding(levels)]
 
     def direction(
         self, query_view: View, key_view: View, step: int, number: int
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         options = self.cfg.VADER
         levels = self.backbone(query_view.image)
-        q = unit(self.projector(levels[LEVEL]))
+        q = unit(self.projector(levels[self.level]))
         v_q = self.embedding(levels)  # [B, D, H/4, W/4]
         k, v_k = self.encode_keys(key_view.image, step, number)
         k = unit(k)

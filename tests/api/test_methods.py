@@ -100,8 +100,8 @@ def test_a_vit_goes_with_dino(views):
     method.backward_done()
     assert method.backbone is network and network.cls_token.grad is not None
     assert all(p.grad is None for p in method.head.last_layer.parameters())  # rests for an epoch
-    with pytest.raises(InputError, match="a ViT goes with dino and scfs"):
-        create_method("moco", network)
+    with pytest.raises(InputError, match="it goes with moco"):
+        create_method("vader", network)
 
 
 def test_a_built_in_config_gives_the_defaults():

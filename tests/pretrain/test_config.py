@@ -71,7 +71,10 @@ def test_every_option_can_be_set_from_the_command_line_to_its_default():
         (["VIEWS.SCALE", "(0.5, 0.2)"], r"VIEWS.SCALE is \(0.5, 0.2\)"),
         (["SOLVER.OPTIMIZER", "adam"], r"'adam' in SOLVER.OPTIMIZER.*lars, sgd"),
         (["SETSIM.THRESHOLD", "0"], r"SETSIM.THRESHOLD is 0.0; it must be above 0"),
-        (["BACKBONE.NAME", "vit_small"], r"vit_small, but moco needs a ResNet's levels"),
+        (
+            ["BACKBONE.NAME", "vit_small", "METHOD.NAME", "vader"],
+            r"vit_small, but vader needs levels at the strides .*; it goes with moco, ",
+        ),
         (
             ["METHOD.NAME", "dino", "BACKBONE.NAME", "vit_small", "VIEWS.SIZE", "100"],
             r"VIEWS.SIZE is 100; .* patches of 16 pixels; nearest: 96 or 112",

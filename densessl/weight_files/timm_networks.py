@@ -1,0 +1,194 @@
+"""timm's networks as backbones: which levels one has, and how it is built.
+
+A network is called ``timm/NAME`` here. It keeps timm's own names of its tensors; what gives none of
+its levels (the classifier, the norm before it) is left out.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from densessl.core.errors import EnvironmentLacks, InputError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PREFIX = "timm/"
+LEVELS = ("layer1", "layer2", "layer3", "layer4")  # of a pyramid; the last one is layer4
+THIRDS = 3  # of its blocks, after which a plain network's levels are taken
+# How networks are told to take images of any size: Swin, then vision transformers, then the others
+_ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {"strict_img_size": False},
+    {"dynamic_img_size": True},
+    {},
+)
+
+
+def is_timm(network: str) -> bool:
+    """Whether ``network`` is called as timm's are here: ``timm/convnext_tiny``."""
+    return network.startswith(PREFIX)
+
+
+class TimmLevels:
+    """What a network of timm's becomes: images ``[B, 3, H, W]`` → levels ``[B, C, h, w]`` by name.
+
+    A pyramid (ConvNeXt, Swin, EfficientNet, RegNet, …) has ``layer1`` to ``layer4``, as far as it
+    has so many above stride 2; a plain network (a ViT) the maps after each third of its blocks
+    behind the final norm, called by the block as ``block4``, and its class token ``cls [B, C]``
+    where there is one. ``channels`` and ``strides`` are by level, from the first to the last.
+    """
+
+    channels: Mapping[str, int]
+    strides: Mapping[str, int]
+    modules_of: dict[str, str]  # of each level, the module that gives it
+    plain: bool  # all levels have one stride
+    _blocks: list[int]  # that give the levels, as timm counts them
+    _cls: bool
+
+    if TYPE_CHECKING:
+        forward_intermediates: Callable[..., Any]
+
+    def forward(self, images: "Tensor") -> "dict[str, Tensor]":
+        options = {"return_prefix_tokens": True} if self._cls else {}
+        maps = self.forward_intermediates(
+            images,
+            indices=self._blocks,
+            norm=self.plain,
+            output_fmt="NCHW",
+            intermediates_only=True,
+            **options,
+        )
+        if not self._cls:
+            return dict(zip(self.channels, maps, strict=True))
+        levels = {name: each for name, (each, _) in zip(self.channels, maps, strict=True)}
+        return levels | {"cls": maps[-1][1][:, 0]}
+
+
+def build(network: str, drop_path: float = 0.0, where: str = "") -> Any:
+    """``timm/NAME``, freshly initialised by timm, as an ``nn.Module`` that is :class:`TimmLevels`.
+
+    ``drop_path``: the rate of the last block. ``where``: the option, for messages. Raises
+    InputError for a name that timm lacks (with the nearest one) and for a network without feature
+    maps, EnvironmentLacks where timm is not installed.
+    """
+    made = _created(network, drop_path, where)
+    levels = _levels(made, f"{where}: {network}" if where else network)
+    plain = len({info["reduction"] for _, _, info in levels}) == 1
+    # What gives no level is left out: no tensor stays untrained, or is asked of a file.
+    made.prune_intermediate_layers(
+        [index for _, index, _ in levels], prune_norm=not plain, prune_head=True
+    )
+    made.__class__ = _with_levels(type(made))
+    made.channels = {name: info["num_chs"] for name, _, info in levels}
+    made.strides = {name: info["reduction"] for name, _, info in levels}
+    made.modules_of = {name: info["module"] for name, _, info in levels}
+    made.plain = plain
+    made._blocks = [index for _, index, _ in levels]
+    made._cls = plain and getattr(made, "cls_token", None) is not None
+    return made
+
+
+@lru_cache
+def described(network: str, where: str = "") -> Any:
+    """:func:`build` without memory or time for the weights: names, shapes, levels."""
+    import torch
+
+    with torch.device("meta"):
+        return build(network, where=where)
+
+
+def check_size(network: str, side: int, where: str) -> None:
+    """InputError unless the network takes square images of ``side`` pixels; nothing is computed."""
+    import torch
+
+    made = described(network)
+    try:
+        with torch.no_grad():
+            made(torch.zeros(1, 3, side, side, device="meta"))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{where} is {side}, which {network} does not take: {reason}") from None
+
+
+def expected(network: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor, in timm's order."""
+    state = described(network).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def first_convolution(network: str) -> str:
+    """The name of the first layer, which takes the image."""
+    return str(described(network).pretrained_cfg["first_conv"])
+
+
+def replace_norms(made: "nn.Module", norm: "Callable[[int], nn.Module]", under: str = "") -> None:
+    """Put ``norm(channels)`` in the place of every batch norm (below the module ``under``).
+
+    Tensors, their names and epsilon stay; an activation that timm has in the norm comes behind it.
+    """
+    import torch
+    from torch import nn
+
+    for name, old in [*made.named_modules()]:
+        if not isinstance(old, nn.BatchNorm2d) or not f"{name}.".startswith(under):
+            continue
+        new = norm(old.num_features)
+        new.eps, new.momentum = old.eps, old.momentum  # type: ignore[assignment]
+        with torch.no_grad():
+            new.load_state_dict(old.state_dict(), strict=False)  # a frozen norm has no counter
+        if hasattr(old, "act"):
+            new.drop, new.act = old.drop, old.act
+            new.register_forward_hook(_activated)
+        parent, _, leaf = name.rpartition(".")
+        setattr(made.get_submodule(parent), leaf, new)
+
+
+def _activated(norm: Any, _: Any, output: "Tensor") -> "Tensor":
+    return norm.act(norm.drop(output))
+
+
+def _created(network: str, drop_path: float, where: str) -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise EnvironmentLacks(
+            f"timm is not installed, and {network} needs it; fix it with: "
+            "pip install 'densessl[vit]'"
+        ) from None
+    name = network.removeprefix(PREFIX)
+    known = timm.list_models()
+    if name not in known:
+        raise unknown("network", network, [PREFIX + each for each in known], where)
+    given: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    for options in ({**size, **rate} for rate in (given, {}) for size in _ANY_SIZE):
+        try:
+            return timm.create_model(name, pretrained=False, num_classes=0, **options)
+        except TypeError as error:  # an option that this network lacks
+            if not options:
+                raise
+            last = error
+    raise last
+
+
+def _levels(made: Any, where: str) -> list[tuple[str, int, dict[str, Any]]]:
+    """Name, timm's index and timm's description of each level."""
+    found = getattr(made, "feature_info", None)
+    info = list(getattr(found, "info", found) or [])
+    if not info or not hasattr(made, "forward_intermediates"):
+        raise InputError(
+            f"{where} has no feature maps; allowed: networks that timm can build with "
+            "features_only=True and whose maps it can tell (forward_intermediates)"
+        )
+    if len({each["reduction"] for each in info}) == 1:
+        chosen = [(len(info) * part) // THIRDS - 1 for part in range(1, THIRDS + 1)]
+        return [(f"block{at + 1}", at, info[at]) for at in dict.fromkeys(chosen) if at >= 0]
+    coarse = [(at, each) for at, each in enumerate(info) if each["reduction"] > 2][-len(LEVELS) :]
+    names = LEVELS[-len(coarse) :]
+    return [(name, at, each) for name, (at, each) in zip(names, coarse, strict=True)]
+
+
+@lru_cache
+def _with_levels(kind: Any) -> type:
+    return type(kind.__name__, (TimmLevels, kind), {})
