@@ -9,11 +9,11 @@ from pathlib import Path
 from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, InputError
 
-from . import flags, image_range, own_data, protocols
+from . import config_files, flags, image_range, own_data, protocols
 from .datasets import custom
 from .launch import Machines
 from .protocols import Protocol
-from .resolve import describe_scaling, resolve
+from .resolve import describe_scaling, places, resolve
 from .run import log_name
 from .saved import FINAL
 
@@ -42,7 +42,8 @@ def transfer(args) -> int:
     protocol, variant = protocols.find(args.protocol, args.variant)
     machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
     job = TransferJob(protocol, variant, machines, *_devices(args.gpus))
-    with files.unmade_when_refused(args.output_dir):
+    known = places(args.protocol, args.variant, args.mini, args.overrides)
+    with files.unmade_when_refused(args.output_dir), config_files.placed(known):
         return _transfer(args, job)
 
 

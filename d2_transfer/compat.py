@@ -62,8 +62,13 @@ def has_compiled_ops() -> bool:
     """Whether Detectron2's own C++ extension is installed (found on disk, not imported)."""
     if not is_installed("detectron2"):
         return False
-    folders = importlib.util.find_spec("detectron2").submodule_search_locations
-    return PathFinder.find_spec("detectron2._C", list(folders)) is not None
+    return PathFinder.find_spec("detectron2._C", _folders()) is not None
+
+
+def _folders() -> list[str]:
+    """Where the package lies (found, not imported)."""
+    spec = importlib.util.find_spec("detectron2")
+    return list(spec and spec.submodule_search_locations or [])
 
 
 def is_installed(name: str) -> bool:
@@ -96,9 +101,9 @@ def _restore_old_names() -> None:
     for name, value in old.items():
         if name not in vars(numpy):  # hasattr() would warn, and is what old numpy answers with
             setattr(numpy, name, value)
-    numpy.in1d = numpy.isin  # noqa: NPY201  (numpy 2.0 to 2.3 still have it, and warn)
+    vars(numpy)["in1d"] = numpy.isin  # noqa: NPY201  (numpy 2.0 to 2.3 still have it, and warn)
     if not hasattr(Image, "LINEAR"):
-        Image.LINEAR = Image.BILINEAR
+        vars(Image)["LINEAR"] = Image.Resampling.BILINEAR
 
 
 def _no_compiled_ops() -> types.ModuleType:
@@ -108,9 +113,9 @@ def _no_compiled_ops() -> types.ModuleType:
     """
     module = types.ModuleType("detectron2._C", "Detectron2's compiled ops are not installed.")
     module.__spec__ = ModuleSpec("detectron2._C", None)
-    module.get_compiler_version = lambda: "no compiled ops"  # for collect_env's table
-    module.get_cuda_version = lambda: "no compiled ops"
-    module.has_cuda = lambda: False
+    for name in ("get_compiler_version", "get_cuda_version"):  # for collect_env's table
+        setattr(module, name, lambda: "no compiled ops")
+    vars(module)["has_cuda"] = lambda: False
 
     def missing(name: str) -> Any:
         if name.startswith("__"):
@@ -124,7 +129,7 @@ def _no_compiled_ops() -> types.ModuleType:
 
         return op
 
-    module.__getattr__ = missing
+    vars(module)["__getattr__"] = missing
     return module
 
 
@@ -158,8 +163,7 @@ def default_options():
 
     from .config import add_options
 
-    folders = importlib.util.find_spec("detectron2").submodule_search_locations
-    file = Path(folders[0]) / "config" / "defaults.py"
+    file = Path(_folders()[0]) / "config" / "defaults.py"
     package = "_detectron2_defaults"
     node = types.ModuleType(f"{package}.config")
     node.CfgNode = CfgNode

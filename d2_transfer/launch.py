@@ -10,12 +10,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from densessl.core import errors, watchdog
 from densessl.core.peers import BROKEN, KINDS, WORD, Peers, kind_of
 from densessl.core.stops import ALL, announce, handled
 
 from . import compat
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
 
 logger = logging.getLogger("densessl")
 HOST = "127.0.0.1"
@@ -70,7 +74,7 @@ class Rendezvous:
     def __init__(self, machines: Machines | None = None, limit: watchdog.Limit | None = None):
         self.machines = machines or Machines()
         self.limit = limit or watchdog.Limit()
-        self._store = None
+        self._opened: TCPStore | None = None
         self._runs = 0
         self._agreed = 0
 
@@ -82,7 +86,7 @@ class Rendezvous:
     def __exit__(self, kind, error, traceback) -> None:
         """The first machine keeps the store until the others have left, or half a minute; they hear
         of its error."""
-        if self.machines.count > 1 and self._store is not None:
+        if self.machines.count > 1 and self._opened is not None:
             with suppress(Exception):  # the others may be gone, which is what is waited for
                 if error is not None and self.machines.first:
                     self._store.set("ended", str(error) or kind.__name__)
@@ -92,7 +96,12 @@ class Rendezvous:
                     if self._store.add("left", 0) >= self.machines.count:
                         break
                     time.sleep(0.05)
-        self._store = None
+        self._opened = None
+
+    @property
+    def _store(self) -> "TCPStore":
+        assert self._opened is not None, "it is open from the first run on, or with the machines"
+        return self._opened
 
     def _open(self) -> None:
         from torch.distributed import DistNetworkError, TCPStore
@@ -101,7 +110,7 @@ class Rendezvous:
         if not machines.first:
             self._wait_for_the_first()
         try:
-            self._store = TCPStore(
+            self._opened = TCPStore(
                 machines.host,
                 machines.port,
                 is_master=machines.first,
@@ -184,7 +193,7 @@ class Rendezvous:
                 f"{processes} processes need as many GPUs; this machine has "
                 f"{torch.cuda.device_count()}"
             )
-        if self._store is None:
+        if self._opened is None:
             self._open()
         self._runs += 1
         place = (self.machines.host, self._store.port, f"run_{self._runs}")

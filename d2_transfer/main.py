@@ -66,8 +66,9 @@ def listing() -> str:
 
 
 def _config_text(args) -> str:
+    from .config_files import annotated
     from .protocols import find
-    from .resolve import check_words, resolve
+    from .resolve import check_words, places, resolve
 
     if not args.protocol:
         raise InputError("--print-config needs --protocol NAME (see --list)")
@@ -86,7 +87,7 @@ def _config_text(args) -> str:
     cfg.defrost()
     cfg.MODEL.WEIGHTS = "" if weights == "random" else weights
     if not args.official:
-        return cfg.dump()
+        return annotated(cfg.dump(), places(args.protocol, args.variant, args.mini, overrides))
     if "TASK" in cfg:
         raise InputError(f"--official: {args.protocol} does not train with Detectron2")
     from .official_config import official_text

@@ -103,7 +103,7 @@ def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
     from .datasets.reading import Reading, bounds_of
 
     cfg = compat.get_cfg()
-    cfg.merge_from_file(str(trial_dir / "config.yaml"))
+    cfg.merge_from_file(str(trial_dir / "config.yaml"), allow_unsafe=False)
     cfg.MODEL.DEVICE = "cpu" if not torch.cuda.is_available() else cfg.MODEL.DEVICE
     model = build_model(cfg).eval()
     fill(model, trial_dir / FINAL)

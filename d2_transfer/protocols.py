@@ -334,17 +334,16 @@ def _check_name(name: str, where: str) -> None:
 
 def _of_config(named: str) -> Protocol:
     """A protocol of a user's config for Detectron2, called as its file."""
-    from . import compat
+    from . import compat, config_files
     from .datasets import LAYOUTS
     from .datasets.layouts import are_semantic
-    from .resolve import merge
 
     file = Path(named).expanduser().absolute()
     where = f"--protocol {named}"
     _check_name(file.stem, where)
     compat.setup()
     cfg = compat.default_options()
-    merge(cfg, file, where)
+    config_files.merge(cfg, config_files.read(file))
     datasets = tuple(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
     for name in datasets:
         if name not in LAYOUTS:

@@ -4,19 +4,19 @@ import importlib
 from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import getitem
-from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-import yaml
 from fvcore.common.config import CfgNode
 
 from densessl.core import options
-from densessl.core.errors import InputError, unknown
+from densessl.core.errors import InputError
 
-from . import compat, image_range
+from . import compat, config_files, image_range, miniature
+from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
-from .miniature import shrink
+from .datasets.layouts import are_semantic
 from .protocols import DETECTION, Protocol, find
 
 if TYPE_CHECKING:
@@ -62,15 +62,52 @@ def resolve(
     not fit.
     """
     found, variant = find(protocol, variant)
-    if found.family != DETECTION:
+    layers = config_files.read(found.file(variant))
+    with config_files.placed(_places(found, layers, mini, overrides)):
+        if found.family == DETECTION:
+            if plain:
+                compat.require_installed()
+            cfg = compat.default_options() if plain else compat.get_cfg()
+            config_files.merge(cfg, layers)
+            override(cfg, found.words)
+            return _of_detectron2(cfg, gpus, mini, overrides, cuda, custom, keep_batch)
         if keep_batch:
             raise InputError(
                 f"--keep-batch is for detection and segmentation; {protocol} has the same images a "
                 "step on any number of GPUs: leave it out"
             )
-        return _plain(found, variant, gpus or 1, mini, overrides, cuda, custom)
-    cfg = _begun(str(found.file(variant)), plain)
-    override(cfg, found.words)
+        return _plain(found, layers, gpus or 1, mini, overrides, cuda, custom)
+
+
+def places(
+    protocol: str, variant: str | None, mini: bool, overrides: Sequence[str]
+) -> dict[str, str]:
+    """Of each key that is not at its default where :func:`resolve` has its value from."""
+    found, variant = find(protocol, variant)
+    return _places(found, config_files.read(found.file(variant)), mini, overrides)
+
+
+def _places(
+    found: Protocol, layers: Layers, mini: bool, overrides: Sequence[str]
+) -> dict[str, str]:
+    known = layers.places | dict.fromkeys(found.options, f"the options of {found.name}")
+    if mini:
+        semantic = are_semantic(found.datasets)
+        small = miniature.SEMANTIC if semantic else miniature.DETECTION
+        if found.family != DETECTION:
+            small = _config_room(found).MINI
+        known |= config_files.read(small).places
+    return known | dict.fromkeys(options.pairs(overrides)[::2], COMMAND_LINE)
+
+
+def _config_room(found: Protocol) -> ModuleType:
+    return importlib.import_module(f".{found.family}.config", __package__)
+
+
+def _of_detectron2(
+    cfg, gpus: int | None, mini: bool, overrides, cuda: bool, custom, keep_batch: bool
+):
+    """``cfg``, a protocol's own, for this machine, with the user's data and options."""
     if custom is not None:
         custom_data.apply(custom, cfg)
     full = cfg.clone()
@@ -79,7 +116,7 @@ def resolve(
         cfg = scale(cfg, gpus, keep_batch)
     if not cuda:
         _for_cpu(cfg, gpus)
-    shrink_rest = shrink(cfg, full) if mini else None
+    shrink_rest = miniature.shrink(cfg, full) if mini else None
     named = override(cfg, overrides)
     if shrink_rest:
         shrink_rest(named)
@@ -88,27 +125,13 @@ def resolve(
     return cfg
 
 
-def _begun(file: str, plain: bool):
-    """Detectron2's defaults and ours with what ``file`` has otherwise; see :func:`resolve`."""
-    if plain:
-        compat.require_installed()
-        cfg = compat.default_options()
-        values = cfg.load_yaml_with_base(file)
-        if values.get("VERSION") == cfg.VERSION:  # another Detectron2 itself must upgrade
-            cfg.merge_from_other_cfg(type(cfg)(values))
-            return cfg
-    cfg = compat.get_cfg()
-    cfg.merge_from_file(file, allow_unsafe=False)
-    return cfg
-
-
 def _plain(
-    found: Protocol, variant: str, gpus: int, mini: bool, overrides, cuda: bool, custom
+    found: Protocol, layers: Layers, gpus: int, mini: bool, overrides, cuda: bool, custom
 ) -> CfgNode:
     """As :func:`resolve`, of a protocol without Detectron2, whose family has a ``config``."""
-    room = importlib.import_module(f".{found.family}.config", __package__)
+    room = _config_room(found)
     cfg = room.C.clone()
-    cfg.merge_from_file(str(found.file(variant)))
+    config_files.merge(cfg, layers)
     override(cfg, found.words)
     if custom is not None:
         cfg.DATASETS.CUSTOM = " ".join(custom.sha256)
@@ -215,7 +238,7 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
     keys = set(words[::2])
     for key, value in zip(words[::2], words[1::2], strict=True):
         if key not in allowed:
-            raise unknown_key(key, list(allowed))
+            raise unknown_key(key, allowed)
         if key in ELSEWHERE:
             raise InputError(f"{key} cannot be set to '{value}' here: it is {ELSEWHERE[key]}")
         *groups, leaf = key.split(".")
@@ -223,30 +246,6 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
         node[leaf] = options.option(allowed[key]).typed(options.bare(value), key)
     image_range.check(cfg)
     return keys
-
-
-def merge(cfg, file: Path, where: str) -> None:
-    """Merge a user's config and its ``_BASE_`` into ``cfg``; InputError for what does not fit."""
-    try:
-        content = type(cfg).load_yaml_with_base(str(file))
-        allowed = options.flat(cfg)
-        for key in options.flat(content):
-            if key not in allowed:
-                raise unknown_key(key, allowed)
-        cfg.merge_from_other_cfg(type(cfg)(content))
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{where} is no config of Detectron2: {said}") from None
-
-
-def unknown_key(key: str, allowed: Sequence[str]) -> InputError:
-    """An InputError that names the nearest key, not all the hundreds there are."""
-    message = str(unknown("config key", key, allowed))
-    return InputError(
-        f"{message.split(' Allowed:')[0]} 'densessl transfer --print-config' lists all"
-    )
 
 
 def _check(cfg, gpus: int, cuda: bool) -> None:

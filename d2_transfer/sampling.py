@@ -134,7 +134,7 @@ class ImageLoader(Loader):
         options = Options(workers, timeout, GRACE, "DATALOADER", "NUM_WORKERS")
         super().__init__(dataset, list, dataset.name, options, **order)
 
-    def __iter__(self) -> Iterator[list[dict]]:
+    def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
         yield from super().__iter__()  # begun with the first batch: a trial may be refused before
 
 

@@ -6,7 +6,7 @@ from densessl.core.schedules import polynomial
 from . import compat
 
 
-class PolyLR(compat.lr_scheduler_class()):
+class PolyLR(compat.lr_scheduler_class()):  # type: ignore[misc]  # a class of torch's
     """lr(t) = (base - min_lr) (1 - t / max_iter)^power + min_lr, for every parameter group.
 
     mmcv's ``poly`` policy by iteration; ``min_lr`` is an absolute rate that is added, not a bound.

@@ -37,7 +37,7 @@ from detectron2.utils.events import (  # noqa: E402
 )
 
 
-class Trainer(compat.default_trainer()):
+class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Detectron2's
     """Detectron2's DefaultTrainer for one trial.
 
     Adds: the batches, their augmentations and all that torch draws are functions of SEED and the
@@ -51,7 +51,8 @@ class Trainer(compat.default_trainer()):
         self.trial, self.lines = trial, lines
         saved = Saved(cfg.OUTPUT_DIR)
         self._resumed = saved.whole()
-        self._first_batch = saved.number(self._resumed) + 1 if self._resumed else 0
+        done = saved.number(self._resumed) if self._resumed else None
+        self._first_batch = 0 if done is None else done + 1
         self._dicts: list[dict] | None = None
         super().__init__(cfg)
 

@@ -160,7 +160,7 @@ def register(run: Run) -> None:
     if isinstance(run.data, Custom):
         custom.register(run.data)
     else:
-        datasets.register(run.data)
+        datasets.register(run.data_folder)
 
 
 def run_trial(run: Run, trial: int) -> None:

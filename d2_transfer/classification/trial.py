@@ -41,8 +41,8 @@ def run_trial(run: Run, trial: int) -> None:
     cfg, device = begun(C, run, folder)
     started = results.now()
     with stoppable(), written_once(rank()):
-        train, test = read(cfg, Path(run.data))
-        train = training_images(cfg, train, Path(run.data))
+        train, test = read(cfg, run.data_folder)
+        train = training_images(cfg, train, run.data_folder)
         tell_images(train, test)
         if cfg.TASK == "knn":
             cache = features_of(run, cfg.KNN.CACHE)
@@ -68,7 +68,7 @@ def evaluate_trained(run: Run, known: evaluate_only.ModelOrigin) -> None:
     cfg, device = begun(C, run, run.folder)
     started = results.now()
     with stoppable(), written_once(rank()):
-        train, test = read(cfg, Path(run.data))
+        train, test = read(cfg, run.data_folder)
         classes, linear = len(train.classes), cfg.TASK == "linear"
         model = _probe(cfg, train) if linear else _classifier(cfg, classes, configured(cfg))
         trained.fill(model.trained, run.weights.file)

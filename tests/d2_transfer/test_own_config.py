@@ -96,11 +96,33 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(folder, scenes, our_c
 @pytest.mark.parametrize(
     "name, text, says",
     [
-        ("none.yaml", None, "none.yaml is no config of Detectron2.*No such file"),
-        ("bad.yaml", "MODEL: [", "bad.yaml is no config of Detectron2"),
-        ("key.yaml", "SOLVER: {MAX_ITERS: 3}", "SOLVER.MAX_ITERS.*SOLVER.MAX_ITER"),
-        ("kind.yaml", "SOLVER: {MAX_ITER: many}", "kind.yaml is no config.*MAX_ITER"),
-        ("object.yaml", "A: !!python/object/apply:os.getcwd []", "object.yaml is no config"),
+        ("none.yaml", None, "none.yaml cannot be read: No such file"),
+        ("bad.yaml", "MODEL: [", "bad.yaml is not YAML"),
+        ("list.yaml", "- MODEL", "list.yaml holds a list"),
+        ("key.yaml", "\nSOLVER: {MAX_ITERS: 3}", "key.yaml, line 2.*MAX_ITERS.*SOLVER.MAX_ITER'"),
+        (
+            "kind.yaml",
+            "SOLVER: {MAX_ITER: many}",
+            "MAX_ITER is 'many'; allowed: a whole number",
+        ),
+        ("none.yaml", "SOLVER: {MAX_ITER: }", "line 1: SOLVER.MAX_ITER is empty"),
+        ("leaf.yaml", "SOLVER: 3", "line 1: SOLVER is 3; allowed: a group of keys"),
+        ("group.yaml", "SOLVER: {MAX_ITER: {A: 3}}", "unknown config key 'SOLVER.MAX_ITER.A'"),
+        (
+            "project.yaml",
+            "MODEL: {POINT_HEAD: {NAME: a}}",
+            "'MODEL.POINT_HEAD.NAME' is of PointR",
+        ),
+        (
+            "v1.yaml",
+            "VERSION: 1\nMODEL: {WEIGHTS: a}",
+            "2: config key 'MODEL.WEIGHTS' is one of V",
+        ),
+        ("v3.yaml", "VERSION: 3", "line 1: VERSION is 3; allowed: 0 to 2"),
+        ("object.yaml", "A: !!python/object/apply:os.getcwd []", "object.yaml is not YAML"),
+        ("lost.yaml", "_BASE_: no.yaml", "lost.yaml, line 1: _BASE_ is 'no.yaml', but there is no"),
+        ("circle.yaml", "_BASE_: circle.yaml", "in a circle: circle.yaml -> circle.yaml"),
+        ("web.yaml", "_BASE_: https://a/b.yaml", "allowed: a file, or a list of files"),
         ("set.yaml", "DATASETS:\n  TRAIN: ('coco_2017_trai',)", "coco_2017_trai'.*coco_2017_train"),
         ("labels.yaml", "DATASETS:\n  TRAIN: ('ade20k_sem_seg_train',)", "label images"),
         ("voc_det_c4.yaml", "VERSION: 2", "its name is 'voc_det_c4'"),
@@ -111,6 +133,48 @@ def test_what_is_no_protocol_is_named_at_once(folder, name, text, says):
         Path(name).write_text(text)
     with pytest.raises(InputError, match=says):
         check_words(name, [])
+
+
+def test_a_config_of_an_older_version_is_upgraded(folder):
+    Path("old.yaml").write_text(
+        "MODEL: {WEIGHT: a, ROI_HEADS: {NMS: 0.4}}\nDATASETS:\n  TRAIN: ('coco_2017_train',)\n"
+        "  TEST: ('coco_2017_val',)\n"
+    )
+    cfg = resolve("old.yaml", plain=True)
+    assert (cfg.VERSION, cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST) == (2, 0.4)
+    assert resolve("old.yaml").dump() == cfg.dump()
+
+
+def test_bases_lie_in_layers_and_an_error_names_the_file_and_line_of_each_value(folder, capsys):
+    (folder / "more.yaml").write_text("SOLVER: {BASE_LR: 0.5, GAMMA: 0.2}\n")
+    (folder / "two.yaml").write_text(
+        "_BASE_: [mine.yaml, more.yaml]\nSOLVER:\n  MAX_ITER: 800\n  BASE_LR: 0.25\n"
+    )
+    with pytest.raises(InputError, match="STEPS is .600, 800. with SOLVER.MAX_ITER 800") as error:
+        resolve("two.yaml")
+    said = str(error.value)
+    assert (
+        "SOLVER.STEPS is from mine.yaml, line 4; SOLVER.MAX_ITER is from two.yaml, line 3" in said
+    )
+    words = ["transfer", "--protocol", "two.yaml", "--print-config", "SOLVER.STEPS", "(500,)"]
+    assert densessl.main(words) == 0
+    text = capsys.readouterr().out
+    solver = yaml.safe_load(text)["SOLVER"]
+    assert (solver["BASE_LR"], solver["GAMMA"], solver["STEPS"]) == (0.25, 0.2, [500])
+    for line in (
+        "BASE_LR: 0.25  # two.yaml, line 4",
+        "GAMMA: 0.2  # more.yaml, line 1",
+        "IMS_PER_BATCH: 4  # mine.yaml, line 3",
+        "STEPS:  # the command line",
+        "MASK_ON: true  # base.yaml, line 6",
+        "WARMUP_METHOD: linear\n",
+    ):
+        assert line in text
+
+
+def test_a_value_of_the_command_line_alone_is_not_explained(folder):
+    with pytest.raises(InputError, match=r"BASE_LR is -1.0; allowed: more than 0$"):
+        resolve("mine.yaml", overrides=["SOLVER.BASE_LR", "-1"])
 
 
 @pytest.mark.parametrize("version", ["VERSION: 2", ""])
