@@ -1,10 +1,11 @@
 """The objects of VOC's detection sets, one image each: labels for the miniatures on scenes."""
 
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from densessl.annotations.reading import xml_of
 from densessl.core.errors import InputError
 from densessl.core.files import read_text
 
@@ -53,18 +54,18 @@ def _rows(root: Path, year: str, split: str) -> list[tuple[str, str, list[float]
     for name in names:
         file = root / year / "Annotations" / f"{name}.xml"
         try:
-            objects = ElementTree.parse(file).getroot().findall("object")
+            objects = xml_of(file).findall("object")
             for each in objects:
                 square = _square(each)
                 if each.findtext("difficult", "0").strip() != "1" and square:
                     image = f"{year}/JPEGImages/{name}.jpg"
                     rows.append((image, each.findtext("name", "").strip(), square))
-        except (OSError, ElementTree.ParseError, ValueError, AttributeError) as error:
+        except (ValueError, AttributeError) as error:  # BadFile's, too
             raise InputError(f"{file} is not VOC's annotation of an image: {error}") from None
     return rows
 
 
-def _square(each: ElementTree.Element) -> list[float] | None:
+def _square(each: Element) -> list[float] | None:
     """x1, y1, x2, y2 in pixel edges around an object's box; None for one that is too small."""
     x1, y1, x2, y2 = (
         float(each.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")

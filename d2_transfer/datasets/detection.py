@@ -3,7 +3,6 @@
 import json
 import mmap
 import re
-import xml.etree.ElementTree as ElementTree
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densessl.annotations.coco_masks import CompressedRuns, runs_fault
+from densessl.annotations.reading import require_xml, xml_of
 from densessl.core.files import read_text
 
 from .. import compat
@@ -68,7 +68,7 @@ def voc_records(folder: Path, split: str) -> list[dict]:
 
     records = []
     for name in read_text(folder / "ImageSets" / "Main" / f"{split}.txt").split():
-        tree = ElementTree.parse(folder / "Annotations" / f"{name}.xml")
+        tree = require_xml(folder / "Annotations" / f"{name}.xml")
         objects = []
         for item in tree.iter("object"):
             sides = ("xmin", "ymin", "xmax", "ymax")
@@ -95,7 +95,7 @@ def voc_records(folder: Path, split: str) -> list[dict]:
 def _voc_problem(path: Path) -> str | None:
     """What Detectron2's reader would stumble over in an annotation of VOC."""
     try:
-        tree = ElementTree.parse(path)
+        tree = xml_of(path)
         for place in ("size/width", "size/height"):
             int(tree.findtext(place, ""))
         for item in tree.iter("object"):
@@ -108,7 +108,7 @@ def _voc_problem(path: Path) -> str | None:
             if not (x1 <= x2 and y1 <= y2):
                 box = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"
                 return f"{path} has the box {box}; it should be xmin, ymin, xmax, ymax"
-    except (ElementTree.ParseError, OSError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:  # BadFile's, too
         return f"{path} is no annotation of VOC: {error}"
     return None
 

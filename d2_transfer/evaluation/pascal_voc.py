@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
+from densessl.annotations.reading import require_xml
 from densessl.core.files import read_text
 
 from .. import compat
@@ -103,7 +103,7 @@ def read_objects(annotations: Path, names: list[str], classes: list[str]) -> Row
     labels = {word: label for label, word in enumerate(classes)}
     rows = []
     for image, name in enumerate(names):
-        for item in ElementTree.parse(annotations / f"{name}.xml").iterfind("object"):
+        for item in require_xml(annotations / f"{name}.xml").iterfind("object"):
             label = labels.get(item.findtext("name", ""))
             if label is not None:
                 counted = not int(item.findtext("difficult", "0"))

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from densessl.core import files, names
+from densessl.core.errors import InputError
 from densessl.decoding import UnreadableImage, is_image, size_of
 
 from .model import AnnotatedImage, Box, Category, Dataset
@@ -57,6 +58,14 @@ def xml_of(file: Path) -> ElementTree.Element:
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as error:
         raise BadFile(f"it is not XML: {error}") from None
+
+
+def require_xml(file: Path) -> ElementTree.Element:
+    """The same; InputError that names the file."""
+    try:
+        return xml_of(file)
+    except BadFile as error:
+        raise InputError(f"{names.one_line(file)}: {error}") from None
 
 
 def number(text: object, what: str) -> float:

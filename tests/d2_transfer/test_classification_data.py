@@ -326,7 +326,10 @@ def test_objects_are_cut_out_of_vocs_images(scenes):
     assert test.subset([3]).open(0).size == test.open(3).size
 
 
-def test_damaged_annotations_are_named(scenes, tmp_path):
+@pytest.mark.parametrize("text", [None, '<!DOCTYPE a [<!ENTITY b "9">]><a>&b;</a>'])
+def test_damaged_annotations_are_named(tmp_path, text):
     lines(tmp_path / "VOC2007/ImageSets/Main/trainval.txt", "000001")
+    if text:
+        lines(tmp_path / "VOC2007/Annotations/000001.xml", text)
     with pytest.raises(InputError, match="000001.xml is not VOC's annotation"):
         check_data(config("finetune_cls", "voc_objects"), tmp_path)

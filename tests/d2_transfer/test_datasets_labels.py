@@ -222,6 +222,9 @@ def spoil_voc(root: Path, fault: str) -> str:
     elif fault == "cut":
         text = text[:200]
         words = f"{path} is no annotation of VOC"
+    elif fault == "entity":
+        text = '<!DOCTYPE a [<!ENTITY b "9">]>' + text.replace("<xmin>", "<xmin>&b;", 1)
+        words = f"{path} is no annotation of VOC: it defines entities"
     elif fault == "box":
         start, end = text.index("<xmin>"), text.index("</xmin>")
         text = text[:start] + "<xmin>63" + text[end:]
@@ -233,7 +236,7 @@ def spoil_voc(root: Path, fault: str) -> str:
     return words
 
 
-@pytest.mark.parametrize("fault", ["class", "cut", "box", "size"])
+@pytest.mark.parametrize("fault", ["class", "cut", "box", "entity", "size"])
 def test_faults_of_voc_annotations_are_named(copy, fault):
     assert spoil_voc(copy, fault) in refused("voc_2007_trainval", copy)
 
