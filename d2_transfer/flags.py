@@ -93,7 +93,7 @@ ALL = (
         rule=">= 0",
     ),
     Flag("eval_only", "evaluate WEIGHTS, a trial's model_final.pth, and train nothing", job=False),
-    _own("train", "PATH", "custom_det, custom_mask: annotations in any form, see 'densessl data'"),
+    _own("train", "PATH", "custom_*: your own data in any form, see 'densessl data'"),
     _own("val", "PATH", "the same for validation; else that of PATH, else a part of it"),
     _own("val_share", "PERCENT", "that part (20)", int, ">= 1, <= 90"),
     _own("groups", "FILE", "images that stay together, NAME,GROUP a line; else by their names"),

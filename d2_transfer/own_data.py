@@ -55,8 +55,11 @@ def of(protocol: Protocol, flags_given: Mapping[str, Any]):
         return dense_probes.read_own(**found)
     from .datasets import any_form, custom
 
-    need_masks = "segm/AP" in protocol.metrics
+    need = {
+        "need_masks": "segm/AP" in protocol.metrics,
+        "need_keypoints": "keypoints/AP" in protocol.metrics,
+    }
     if "train" in found:
         folder = Path(flags_given.get("output_dir") or "").absolute() / FOLDER
-        return any_form.read(folder, need_masks=need_masks, **found)
-    return custom.read(**found, need_masks=need_masks)
+        return any_form.read(folder, **need, **found)
+    return custom.read(**found, **need)

@@ -213,6 +213,15 @@ _ALL = (
         needs=COCO_FILES,
         instead=ANY_FORM,
     ),
+    _protocol(
+        "custom_keypoint",
+        "your own keypoints, Keypoint R-CNN R50-FPN (see docs/data.md)",
+        KEYPOINT + BOX,
+        OWN,
+        60.0,
+        needs=COCO_FILES,
+        instead=ANY_FORM,
+    ),
     Protocol(
         name="knn",
         title="ImageNet k-NN on frozen features, k 10, 20, 100, 200, temperature 0.07",

@@ -275,6 +275,11 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
         raise InputError(
             f"TEST.PRECISE_BN.NUM_ITER is {cfg.TEST.PRECISE_BN.NUM_ITER}; allowed: 1 or more"
         )
+    sigmas, points = cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if cfg.MODEL.KEYPOINT_ON and sigmas and len(sigmas) != points:
+        raise InputError(
+            f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)} numbers; allowed: {points}, one a keypoint"
+        )
     for key in ("TRAIN", "TEST"):
         if not cfg.DATASETS[key]:
             raise InputError(f"DATASETS.{key} is empty; allowed: names of data sets")

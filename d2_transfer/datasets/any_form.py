@@ -29,6 +29,7 @@ def read(
     labels: str | None = None,
     data_seed: int | None = None,
     need_masks: bool = False,
+    need_keypoints: bool = False,
 ) -> Custom:
     """Training and validation data as :func:`custom.read` has them; InputError with every fault.
 
@@ -52,6 +53,8 @@ def read(
         listed = None if groups is None else Path(groups)
         trained, evaluated, how = split.split(trained, val_share or SHARE, seed, listed)
     split.agree(trained, evaluated)
+    if need_keypoints:
+        _complete_keypoints(trained, evaluated)
     facts: dict[str, Any] = {"train": split.facts(trained), "val": split.facts(evaluated)}
     if how:
         facts["validation"] = how
@@ -68,9 +71,32 @@ def read(
     for remark in dict.fromkeys((*trained.remarks, *evaluated.remarks)):
         logging.getLogger("densessl").warning("%s", one_line(remark))
     found = custom.read(
-        files[0], trained.root, files[1], evaluated.root, need_masks, texts=(texts[0], texts[1])
+        files[0],
+        trained.root,
+        files[1],
+        evaluated.root,
+        need_masks,
+        texts=(texts[0], texts[1]),
+        need_keypoints=need_keypoints,
     )
     return replace(found, facts=facts)
+
+
+def _complete_keypoints(*sets: annotations.Dataset) -> None:
+    """Give classes of ``sets``, which have one list of them, the keypoints of the others where they
+    have none, as Detectron2 has one list for all; of an object without keypoints all are absent."""
+    classes = sets[0].categories
+    if first := next((each for each in classes if each.keypoints), None):
+        for place, each in enumerate(classes):
+            if not each.keypoints:
+                classes[place] = replace(
+                    each,
+                    keypoints=first.keypoints,
+                    skeleton=first.skeleton,
+                    mirrored=first.mirrored,
+                )
+        for each in (each for data in sets for each in data.objects()):
+            each.keypoints = each.keypoints or [(0.0, 0.0, 0)] * len(first.keypoints)
 
 
 def _require_sound(need_masks: bool, *sets: annotations.Dataset) -> None:

@@ -164,6 +164,8 @@ def _evaluated(annotation: dict, image: dict) -> dict:
     size = image["height"], image["width"]
     if mask := annotation.get("segmentation"):
         found["segmentation"] = _mask(mask, size) or mask
+    if points := annotation.get("keypoints"):
+        found.setdefault("num_keypoints", sum(v > 0 for v in points[2::3]))
     if not is_area(found.get("area")):
         found["area"] = _area(found, size)
     return found

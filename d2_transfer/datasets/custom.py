@@ -1,4 +1,4 @@
-"""The user's own data in COCO's format: protocols custom_det and custom_mask.
+"""The user's own data in COCO's format: protocols custom_det, custom_mask and custom_keypoint.
 
 Classes, image sizes and the length of training are read from the annotations.
 """
@@ -19,11 +19,13 @@ from densessl.decoding import sample
 
 from .coco_content import Id, ordered
 from .custom_found import Annotations, shown
+from .custom_keypoints import Keypoints
 from .custom_reading import read as read_annotations
 from .inspection import some
 
 NAMES = TRAIN, VAL = "custom_train", "custom_val"
 PERCENTILES = (5, 50, 95)
+LINE = (0, 255, 0)  # the colour of a skeleton in pictures
 
 # Sizes: 800 is to COCO's median short edge, 480 pixels, as the test size is to that of the data;
 # the training sizes are to it as 640, 672, …, 800 are to 800; 1333 is the longest edge at 800.
@@ -62,6 +64,7 @@ class Custom:
     sha256: tuple[str, str]  # of the two JSON files
     sampled: tuple[str, ...] = ()  # training images that may have more than 8 bits, 256 at most
     texts: tuple[bytes, bytes] | None = None  # of the two files, where they are not written yet
+    keypoints: Keypoints = Keypoints()  # where they are needed
     facts: dict[str, Any] | None = None  # where they come from, if not from COCO's JSON itself
 
     @property
@@ -80,23 +83,27 @@ def read(
     val_images: str | os.PathLike,
     need_masks: bool = False,
     texts: tuple[bytes, bytes] | None = None,
+    need_keypoints: bool = False,
 ) -> Custom:
     """Read and check the user's data; one InputError with all that is wrong.
 
-    ``need_masks``: for custom_mask. ``texts``: what the two files will hold, where they are not
-    there yet (:func:`write`). What is odd but can be trained on is a warning.
+    ``need_masks``: for custom_mask; ``need_keypoints``: for custom_keypoint. ``texts``: what the
+    two files will hold, where they are not there yet (:func:`write`). What is odd but can be
+    trained on is a warning.
     """
     paths = [
         Path(p).expanduser().absolute() for p in (train_json, train_images, val_json, val_images)
     ]
     held = texts or (None, None)
-    train = read_annotations(paths[0], paths[1], need_masks, evaluated=False, text=held[0])
-    val = read_annotations(paths[2], paths[3], need_masks, evaluated=True, text=held[1])
+    need = {"need_masks": need_masks, "need_keypoints": need_keypoints}
+    train = read_annotations(paths[0], paths[1], evaluated=False, text=held[0], **need)
+    val = read_annotations(paths[2], paths[3], evaluated=True, text=held[1], **need)
     problems = train.problems + val.problems
     remarks = [*train.remarks, *val.remarks]
     if not problems:
         remarks += _leave_out_groups(train, val)
         problems += _doubled_names(train) + _doubled_names(val) + _different_categories(train, val)
+        problems += _different_keypoints(train, val)
     if problems:
         raise InputError("\n  ".join(["your data cannot be used as they are:", *problems]))
     remarks += _without_objects(train, "to train on") + _without_objects(val, "to evaluate")
@@ -120,6 +127,7 @@ def read(
         sha256=(train.sha256, val.sha256),
         sampled=tuple(str(pictures[n]) for n in sample(len(pictures), lambda n: pictures[n].name)),
         texts=texts,
+        keypoints=train.keypoints,
     )
 
 
@@ -177,6 +185,16 @@ def _different_categories(train: Annotations, val: Annotations) -> list[str]:
     return [f"{train.file} and {val.file} have different categories: {some(lines)}"]
 
 
+def _different_keypoints(train: Annotations, val: Annotations) -> list[str]:
+    here, there = train.keypoints.names, val.keypoints.names
+    if here == there:
+        return []
+    return [
+        f"{train.file} has {len(here)} keypoints ({some(here)}) and {val.file} {len(there)} "
+        f"({some(there)}); allowed: the same"
+    ]
+
+
 def _shared(train: Annotations, val: Annotations) -> list[str]:
     both = sorted(set(train.paths.values()) & set(val.paths.values()))
     return [f"trained on and evaluated with the same images: {some(both)}"] if both else []
@@ -186,12 +204,21 @@ def register(custom: Custom) -> None:
     """Register ``custom_train`` and ``custom_val`` in Detectron2's catalogs, anew each time."""
     from .registration import register_coco
 
-    about_classes = {
+    about_classes: dict[str, Any] = {
         "thing_classes": list(custom.names),
         "thing_dataset_id_to_contiguous_id": {
             id: number for number, (id, _) in enumerate(custom.categories)
         },
     }
+    if points := custom.keypoints.names:
+        about_classes |= {
+            "keypoint_names": list(points),
+            "keypoint_flip_map": custom.keypoints.flip_map,
+            "keypoint_connection_rules": [
+                (points[here - 1], points[there - 1], LINE)
+                for here, there in custom.keypoints.bones
+            ],
+        }
     for name, file, images in (
         (TRAIN, custom.train_json, custom.train_images),
         (VAL, custom.val_json, custom.val_images),
@@ -205,6 +232,11 @@ def apply(custom: Custom, cfg) -> None:
     cfg.DATASETS.CUSTOM = " ".join(custom.sha256)
     if custom.bitmasks:
         cfg.INPUT.MASK_FORMAT = "bitmask"  # Detectron2 cannot hold RLEs as polygons
+    if points := custom.keypoints:
+        cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = len(points.names)
+        cfg.TEST.KEYPOINT_OKS_SIGMAS = points.sigmas
+        if not points.mirrored:  # a mirrored image would have left and right confused
+            cfg.INPUT.RANDOM_FLIP = "none"
     test, longest = image_sizes(custom)
     cfg.INPUT.MIN_SIZE_TRAIN = tuple(round(test * share) for share in TRAINED_AT)
     cfg.INPUT.MIN_SIZE_TEST = test
@@ -239,6 +271,9 @@ def describe(custom: Custom) -> str:
     drawn = "".join(
         f"; {name}: {facts[name]}" for name in ("validation", "labels") if name in facts
     )
+    if custom.keypoints:
+        mirror = "" if custom.keypoints.mirrored else ", which no flip can mirror"
+        drawn = f"; {len(custom.keypoints.names)} keypoints{mirror}{drawn}"
     return (
         f"{custom.images} training images with objects (of {custom.listed}), {custom.evaluated} to "
         f"evaluate, {custom.num_classes} classes ({some(custom.names)}), short edge "

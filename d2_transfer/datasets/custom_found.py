@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .coco_content import Id
+from .custom_keypoints import Keypoints
 from .inspection import some
 
 Size = tuple[int, int]  # width, height
@@ -17,7 +18,8 @@ class Annotations:
     ``problems`` stop a run, ``remarks`` do not. ``names``: of the categories, by id, and ``above``
     each its supercategory, where it has one; ``paths`` and ``sizes``: of the images, by id;
     ``trained``: the ids of the images with an object to train on; ``used``: how many objects a
-    category has, 0 where it has crowds only; ``rle``: whether an object has an RLE mask.
+    category has, 0 where it has crowds only; ``rle``: whether an object has an RLE mask;
+    ``keypoints``: where they are needed.
     """
 
     file: Path
@@ -30,6 +32,7 @@ class Annotations:
     trained: set[Id] = field(default_factory=set)
     used: Counter[Id] = field(default_factory=Counter)
     rle: bool = False
+    keypoints: Keypoints = field(default_factory=Keypoints)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 

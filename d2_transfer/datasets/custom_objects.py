@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from densessl.annotations.coco_masks import CompressedRuns, polygons_fault, runs_fault
+from densessl.annotations.coco_masks import CompressedRuns, finite, polygons_fault, runs_fault
 
 from .coco_content import LEAST_NUMBERS, Id, is_area, is_crowd
 from .custom_found import Annotations, Boxes, Faults, Size, shown
+from .inspection import some
 
 NOTICES = {  # what is taken although the format has it otherwise, by the reason
     "no iscrowd": "without iscrowd: taken as 0, no crowd",
@@ -24,6 +25,7 @@ class Objects:
         self.found, self.need_masks, self.evaluated = found, need_masks, evaluated
         self.faults = Faults(found.file, "annotation")
         self.boxes, self.runs = Boxes(), CompressedRuns()
+        self.points = len(found.keypoints.names)  # 0: not needed
         self.taken: Counter[str] = Counter()  # annotations, by the key of NOTICES
 
     def check(self, annotations: list[dict]) -> None:
@@ -54,7 +56,8 @@ class Objects:
         found, crowd = self.found, is_crowd(each)
         found.used[each["category_id"]] += not crowd
         if not crowd:
-            found.trained.add(each["image_id"])
+            if not self.points or any((each.get("keypoints") or [])[2::3]):
+                found.trained.add(each["image_id"])
             found.rle |= isinstance(each.get("segmentation"), dict)
         iscrowd = each.get("iscrowd")
         if iscrowd is None:
@@ -84,6 +87,20 @@ class Objects:
         elif x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
             yield "outside", f"has bbox {each['bbox']}, outside its image of {size[0]}×{size[1]}"
         yield from self._mask_faults(each, size)
+        if self.points:
+            yield from self._keypoint_faults(each)
+
+    def _keypoint_faults(self, each: dict) -> Iterator[tuple[str, str]]:
+        found = each.get("keypoints")
+        if not isinstance(found, list) or len(found) != 3 * self.points or not finite(found):
+            count = f"{len(found)} numbers" if isinstance(found, list) else repr(found)
+            yield (
+                "keypoints",
+                f"has {count} as keypoints; allowed: {3 * self.points} numbers, x, y, v of "
+                f"{self.points} points (0, 0, 0 of one that is absent)",
+            )
+        elif not {*found[2::3]} <= {0, 1, 2}:
+            yield "visibility", f"has keypoints of v {some(found[2::3])}; allowed: 0, 1, 2"
 
     def _mask_faults(self, each: dict, size: Size) -> Iterator[tuple[str, str]]:
         mask = each.get("segmentation")

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from densessl.annotations.coco import SKELETON
 from densessl.annotations.coco_masks import finite
+from densessl.core import form
 from densessl.core.files import decode
 from densessl.decoding import size_of
 from densessl.probes import label_images
@@ -19,25 +21,37 @@ from densessl.probes.label_images import BadLabels
 
 from .coco_content import Id, no_garbage_collection, ordered
 from .custom_found import Annotations, Faults, shown
+from .custom_keypoints import of_categories
 from .custom_objects import Objects
 from .inspection import Inspection, some, spread
 
 
 def read(
-    file: Path, folder: Path, need_masks: bool, evaluated: bool, text: bytes | None = None
+    file: Path,
+    folder: Path,
+    need_masks: bool,
+    evaluated: bool,
+    text: bytes | None = None,
+    need_keypoints: bool = False,
 ) -> Annotations:
     """Read and check one file; every fault is in ``problems`` of what is returned.
 
-    ``need_masks``: objects need a segmentation; ``evaluated``: it serves the evaluation, which
-    reads the ``area``, too. ``text``: what the file will hold, where it is not there yet.
+    ``need_masks``, ``need_keypoints``: objects need them; ``evaluated``: it serves the evaluation,
+    which reads the ``area``, too. ``text``: what the file will hold, where it is not there yet.
     """
     found = Annotations(file, folder)
     with no_garbage_collection():
-        _read_into(found, need_masks, evaluated, text)
+        _read_into(found, need_masks, need_keypoints, evaluated, text)
     return found
 
 
-def _read_into(found: Annotations, need_masks: bool, evaluated: bool, text: bytes | None) -> None:
+def _read_into(
+    found: Annotations,
+    need_masks: bool,
+    need_keypoints: bool,
+    evaluated: bool,
+    text: bytes | None,
+) -> None:
     content = _content(found, text)
     for kind in KEYS:
         if not found.problems:
@@ -50,7 +64,20 @@ def _read_into(found: Annotations, need_masks: bool, evaluated: bool, text: byte
         found.paths = {each["id"]: found.folder / each["file_name"] for each in images}
         found.sizes = {each["id"]: (each["width"], each["height"]) for each in images}
         _check_pictures(found)
+        if need_keypoints:
+            _read_keypoints(found, content)
         Objects(found, need_masks, evaluated).check(content["annotations"])
+
+
+def _read_keypoints(found: Annotations, content: dict) -> None:
+    try:
+        for each in content["categories"]:
+            given = {key: each.get(key) or [] for key in SKELETON}
+            if wrong := form.fault(given, SKELETON):
+                raise ValueError(f"category {shown(each['id'])}: {wrong}")
+        found.keypoints = of_categories(content["categories"], content["annotations"])
+    except ValueError as error:
+        found.problems.append(f"{found.file}: {error}")
 
 
 # The file ---------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from .model import LEAST_NUMBERS, AnnotatedImage, Box, Category, Dataset, Id, Ob
 from .reading import BadFile, Pictures, box_fault, json_of, number, picture
 from .shapes import enclosed, hull
 
-SKELETON = {"keypoints": [str], "skeleton": [[int]]}
+MIRRORED = "flip_idx"  # Ultralytics' word: of each keypoint which one it is in the mirror
+SKELETON = {"keypoints": [str], "skeleton": [[int]], MIRRORED: [int]}
 LISTS = ("images", "annotations", "categories")
 NO_WORD = re.compile(r"[^a-z]+")
 ROOT = "image_root"  # in "info": where the images lie, seen from the file; written by convert
@@ -75,15 +76,18 @@ class _Reader:
             else:
                 self.classes[entry["id"]] = len(self.data.categories)
                 points, bones = entry.get("keypoints") or [], entry.get("skeleton") or []
-                if wrong := fault({"keypoints": points, "skeleton": bones}, SKELETON):
+                mirrored = entry.get(MIRRORED) or []
+                said = {"keypoints": points, "skeleton": bones, MIRRORED: mirrored}
+                if wrong := fault(said, SKELETON):
                     self.data.fault(self.file, place, wrong)
-                    points = bones = []
+                    points = bones = mirrored = []
                 self.data.categories.append(
                     Category(
                         name,
                         tuple(map(str, points)),
                         tuple((bone[0], bone[-1]) for bone in bones if bone),
                         entry["id"],
+                        tuple(mirrored) if sorted(mirrored) == [*range(len(points))] else (),
                         str(entry.get("supercategory") or ""),
                     )
                 )
@@ -332,6 +336,8 @@ def _category(each: Category, id: Id) -> dict[str, Any]:
     if each.keypoints:
         found["keypoints"] = list(each.keypoints)
         found["skeleton"] = [list(bone) for bone in each.skeleton]
+    if each.mirrored:
+        found[MIRRORED] = list(each.mirrored)
     return found
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from .model import LEAST_NUMBERS, AnnotatedImage, Category, Dataset, Object
+from .points import GroupedPoints
 from .reading import BadFile, Pictures, box_fault, number, picture, xml_of
-from .shapes import box_of, hull, runs
+from .shapes import around, box_of, hull, runs
 
 SHAPES = ("box", "polygon", "mask", "skeleton")
-UNUSED = ("polyline", "points", "ellipse", "cuboid", "tag")
+POINTS = "points"
+UNUSED = ("polyline", "ellipse", "cuboid", "tag")
 
 
 def read(data: Dataset, file: Path, pictures: Pictures) -> None:
@@ -37,6 +39,7 @@ class _Reader:
         self.points: dict[str, list[str]] = {}  # of a skeleton's label, its points' names
         self.frames: dict[int, AnnotatedImage | None] = {}
         self.groups: dict[tuple, Object] = {}  # polygons of one object, by image, group and class
+        self.grouped = GroupedPoints()
         self.unused = 0
 
     def labels(self, root) -> None:
@@ -95,11 +98,14 @@ class _Reader:
         return found
 
     def shape(self, shape, label: str, found: AnnotatedImage, at: str) -> None:
+        group = shape.get("group_id", "0")
         if shape.tag not in SHAPES:
-            if shape.tag in UNUSED:
+            if shape.tag == POINTS and group != "0":
+                self.grouped_points(shape, label, found, group, at)
+            elif shape.tag in (POINTS, *UNUSED):
                 self.unused += 1
             else:
-                allowed = ", ".join((*SHAPES, *UNUSED))
+                allowed = ", ".join((*SHAPES, POINTS, *UNUSED))
                 self.data.fault(self.file, at, f"it is a <{shape.tag}>; allowed: {allowed}")
             return
         try:
@@ -115,7 +121,6 @@ class _Reader:
             self.known[label] = len(self.known)
             self.data.categories.append(Category(label, tuple(self.points.get(label, ()))))
         made.category, made.at = self.known[label], at
-        group = shape.get("group_id", "0")
         if group != "0" and made.polygons:
             first = self.groups.setdefault((found.path, group, label), made)
             if first is not made:
@@ -123,6 +128,20 @@ class _Reader:
                 first.box = hull(first.polygons)
                 return
         found.objects.append(made)
+        if group != "0":
+            self.grouped.add_object(found.path, group, made)
+
+    def grouped_points(self, shape, label: str, found: AnnotatedImage, group: str, at: str) -> None:
+        """A point of the object of its group; several in one shape are of no name."""
+        try:
+            flat = _flat(shape)
+        except BadFile as error:
+            self.data.fault(self.file, at, str(error))
+            return
+        if len(flat) == 2:
+            self.grouped.add_point(found.path, group, label, *flat)
+        else:
+            self.unused += 1
 
     def _box(self, shape, size, label: str) -> Object:
         x1, y1, x2, y2 = (number(shape.get(side), side) for side in ("xtl", "ytl", "xbr", "ybr"))
@@ -173,12 +192,14 @@ class _Reader:
         seen = [value for x, y, v in points.values() if v for value in (x, y)]
         if not seen:
             raise BadFile("no point of it is in the image")
-        return Object(0, hull([seen]), keypoints=list(points.values()))
+        return Object(0, around(seen), keypoints=list(points.values()))
 
     def end(self) -> None:
+        self.unused += self.grouped.end(self.data)
         if self.unused:
             self.data.remarks.append(
-                f"{self.file}: {self.unused} shapes are none of {', '.join(SHAPES)}: left out"
+                f"{self.file}: {self.unused} shapes are none of {', '.join(SHAPES)}, nor points of "
+                "one by a group: left out"
             )
 
 

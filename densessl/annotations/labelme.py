@@ -11,20 +11,23 @@ import numpy as np
 from densessl.decoding import UnreadableImage, opened, require_decodable
 
 from .model import LEAST_NUMBERS, AnnotatedImage, Dataset, Object
+from .points import GroupedPoints
 from .reading import BadFile, Pictures, box_fault, class_number, json_of, number, picture
 from .shapes import box_of, hull, runs
 
 CIRCLE = 36  # points of a circle's polygon
-UNUSED = ("point", "points", "line", "linestrip")
+POINT = "point"
+UNUSED = ("points", "line", "linestrip")
 
 
 def read(data: Dataset, json_files: list[Path], pictures: Pictures) -> None:
     """Every JSON file of ``json_files`` into ``data``.
 
-    Shapes of one label with the same ``group_id`` are one object. Points and lines have no area,
-    and are left out with a remark.
+    Shapes of one label with the same ``group_id`` are one object, and points of it its keypoints.
+    Other points, and lines, have no area, and are left out with a remark.
     """
     known: dict[str, int] = {}
+    points = GroupedPoints()
     unused = 0
     for file in json_files:
         try:
@@ -39,9 +42,10 @@ def read(data: Dataset, json_files: list[Path], pictures: Pictures) -> None:
         if found is None:
             continue
         data.pictures.append(found)
-        unused += _shapes(data, file, content["shapes"], found, known)
+        unused += _shapes(data, file, content["shapes"], found, known, points)
+    unused += points.end(data)
     if unused:
-        data.remarks.append(f"{data.path}: {unused} points and lines have no area: left out")
+        data.remarks.append(f"{data.path}: {unused} points and lines are of no object: left out")
 
 
 def _told(content: dict) -> tuple[int, int] | None:
@@ -61,8 +65,15 @@ def _picture_of(file: Path, content: dict, pictures: Pictures) -> Path:
     raise BadFile(f"imagePath is {named!r}; allowed: the name of its image")
 
 
-def _shapes(data: Dataset, file: Path, shapes: list, found: AnnotatedImage, known: dict) -> int:
-    """The objects of an image into ``found``; how many shapes have no area."""
+def _shapes(
+    data: Dataset,
+    file: Path,
+    shapes: list,
+    found: AnnotatedImage,
+    known: dict,
+    points: GroupedPoints,
+) -> int:
+    """The objects of an image into ``found``; how many shapes are neither objects nor points."""
     groups: dict[tuple, Object] = {}
     unused = 0
     for place, shape in enumerate(shapes):
@@ -73,6 +84,13 @@ def _shapes(data: Dataset, file: Path, shapes: list, found: AnnotatedImage, know
             if shape.get("shape_type", "polygon") in UNUSED:
                 unused += 1
                 continue
+            group = shape.get("group_id")
+            if shape.get("shape_type") == POINT:
+                if group is None:
+                    unused += 1
+                else:
+                    points.add_point(found.path, group, shape["label"], *_flat(shape)[:2])
+                continue
             made = _object(shape, found.size, at)
             if fault := box_fault(made.box, found.size):
                 raise BadFile(fault)
@@ -80,7 +98,6 @@ def _shapes(data: Dataset, file: Path, shapes: list, found: AnnotatedImage, know
             data.fault(file, at, str(error))
             continue
         made.category = class_number(data, known, shape["label"])
-        group = shape.get("group_id")
         first = groups.get((group, made.category)) if group is not None else None
         if first is not None and first.polygons and made.polygons:
             first.polygons += made.polygons
@@ -88,17 +105,13 @@ def _shapes(data: Dataset, file: Path, shapes: list, found: AnnotatedImage, know
             continue
         groups[group, made.category] = made
         found.objects.append(made)
+        points.add_object(found.path, group, made)
     return unused
 
 
 def _object(shape: dict, size: tuple[int, int], at: str) -> Object:
     """An object of class 0; BadFile."""
-    kind, points = shape.get("shape_type", "polygon"), shape.get("points")
-    if not isinstance(points, list) or not all(
-        isinstance(point, list) and len(point) == 2 for point in points
-    ):
-        raise BadFile("its points are no list of x, y")
-    flat = [number(value, "a coordinate") for point in points for value in point]
+    kind, flat = shape.get("shape_type", "polygon"), _flat(shape)
     if kind == "rectangle" and len(flat) in (4, 8):  # two corners, or all four
         return Object(0, hull([flat]), at=at)
     if kind == "circle" and len(flat) == 4:
@@ -116,11 +129,23 @@ def _object(shape: dict, size: tuple[int, int], at: str) -> Object:
         mask = _mask(shape.get("mask"), flat, size)
         return Object(0, box_of(mask), mask=runs(mask), at=at)
     if kind in ("rectangle", "circle", "polygon", "mask"):
-        raise BadFile(f"a {kind} has {len(points)} points")
+        raise BadFile(f"a {kind} has {len(flat) // 2} points")
     raise BadFile(
         f"its shape_type is '{kind}'; allowed: polygon, rectangle, circle, mask, "
-        f"{', '.join(UNUSED)}"
+        f"{', '.join((POINT, *UNUSED))}"
     )
+
+
+def _flat(shape: dict) -> list[float]:
+    """x, y, x, y …; BadFile."""
+    points = shape.get("points")
+    if (
+        not isinstance(points, list)
+        or not points
+        or not all(isinstance(point, list) and len(point) == 2 for point in points)
+    ):
+        raise BadFile("its points are no list of x, y")
+    return [number(value, "a coordinate") for point in points for value in point]
 
 
 def _mask(text: object, corners: list[float], size: tuple[int, int]) -> np.ndarray:

@@ -157,7 +157,8 @@ def _kinds(objects: list) -> str:
 
 def _next(data: Dataset) -> str:
     masks = all(each.polygons or each.mask for each in data.objects())
-    protocol = "custom_mask" if masks else "custom_det"
+    points = any(each.keypoints for each in data.objects())
+    protocol = "custom_keypoint" if points else "custom_mask" if masks else "custom_det"
     place = shlex.quote(str(data.path))
     return f"densessl transfer WEIGHTS --protocol {protocol} --train {place} -o DIR"
 

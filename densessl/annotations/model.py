@@ -9,6 +9,7 @@ from densessl.core.errors import InputError
 
 Id = int | float | str  # any number or text of JSON; 1 and 1.0 are one number, "1" is another id
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2: edges of pixels, from the upper left
+Keypoint = tuple[float, float, int]  # x, y, v as COCO has it: 0 absent, 1 hidden, 2 seen
 LEAST_NUMBERS = 6  # of a polygon: x, y of three points
 SHOWN = 20  # faults in a message
 FORMS = {
@@ -23,12 +24,14 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Category:
-    """A class. ``keypoints``: the names of its points, ``skeleton``: pairs of them, from 1."""
+    """A class. ``keypoints``: the names of its points, ``skeleton``: pairs of them, from 1;
+    ``mirrored``: of each point which one it is in the mirror, from 0, where a file says so."""
 
     name: str
     keypoints: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
     id: Id | None = None
+    mirrored: tuple[int, ...] = ()
     group: str = ""  # COCO's supercategory
 
 
@@ -38,15 +41,14 @@ class Object:
 
     ``category`` is its place in :attr:`Dataset.categories`. ``polygons`` are ``[x, y, x, y, …]`` in
     pixels; ``mask`` is an RLE, ``{"size": [h, w], "counts": text or numbers}``; an object has one
-    of both, or neither. ``keypoints``: ``(x, y, v)`` each, v as in COCO: 0 absent, 1 hidden, 2
-    seen. ``crowd``: a region of many. ``at``: its place in its file.
+    of both, or neither. ``crowd``: a region of many. ``at``: its place in its file.
     """
 
     category: int
     box: Box
     polygons: list[list[float]] = field(default_factory=list)
     mask: dict[str, Any] | None = None
-    keypoints: list[tuple[float, float, int]] = field(default_factory=list)
+    keypoints: list[Keypoint] = field(default_factory=list)
     crowd: bool = False
     at: str = ""
     id: Id | None = None

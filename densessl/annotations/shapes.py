@@ -32,6 +32,13 @@ def hull(polygons: list[list[float]]) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def around(points: list[float]) -> Box:
+    """The box around points ``[x, y, …]``, of a pixel at least."""
+    x1, y1, x2, y2 = hull([points])
+    wide, high = max(1 - (x2 - x1), 0) / 2, max(1 - (y2 - y1), 0) / 2
+    return x1 - wide, y1 - high, x2 + wide, y2 + high
+
+
 def enclosed(polygon: list[float]) -> float:
     """The area of a polygon in pixels (Gauss' formula)."""
     x, y = np.array(polygon[::2]), np.array(polygon[1::2])

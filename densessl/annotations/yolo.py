@@ -129,9 +129,14 @@ def _categories(content: Mapping) -> list[Category]:
     if not isinstance(names, list) or not names:
         raise BadFile(f"its names are {names!r}; allowed: a list of classes")
     points = _points(content.get("kpt_shape"))[0]
+    mirrored = _mirrored(content.get("flip_idx"), points)
     named = content.get("kpt_names") or {}
     return [
-        Category(str(name), _point_names(named.get(n) if isinstance(named, dict) else None, points))
+        Category(
+            str(name),
+            _point_names(named.get(n) if isinstance(named, dict) else None, points),
+            mirrored=mirrored,
+        )
         for n, name in enumerate(names)
     ]
 
@@ -149,6 +154,19 @@ def _points(shape: object) -> tuple[int, int]:
     ):
         return shape[0], shape[1]
     raise BadFile(f"its kpt_shape is {shape!r}; allowed: [points, 2] or [points, 3]")
+
+
+def _mirrored(places: object, points: int) -> tuple[int, ...]:
+    """``flip_idx``: of each keypoint the place of the one that it is in the mirror."""
+    if places is None or not points:
+        return ()
+    if (
+        isinstance(places, list)
+        and all(type(each) is int for each in places)
+        and sorted(places) == [*range(points)]
+    ):
+        return tuple(places)
+    raise BadFile(f"its flip_idx is {places!r}; allowed: each of 0 to {points - 1}, once")
 
 
 def _point_names(names: object, points: int) -> tuple[str, ...]:
