@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .core import trackers
 from .core.errors import DenseSSLError, EnvironmentLacks, unknown
 from .core.options import as_keyword
 from .d2_transfer import flags
@@ -50,6 +51,7 @@ def pretrain(config: str | os.PathLike = "", *, change: Sequence[str] = (), **op
     cfg = configs.load(config, words)
     configs.check(cfg, int(os.environ.get("WORLD_SIZE", 1)))
     configs.data_paths(cfg.DATA)
+    trackers.require(configs.flat(cfg))
     return train(cfg, change=change)
 
 

@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 from densessl.configs.presets import Preset, built_in
+from densessl.core import trackers
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.options import pairs
 from densessl.core.parser import Parser
@@ -85,6 +86,7 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(cfg.dump())
         return 0
     config.data_paths(cfg.DATA)
+    trackers.require(config.flat(cfg))
     from .engine.train import train
 
     try:

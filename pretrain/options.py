@@ -154,6 +154,8 @@ OPTIONS = {
     # seconds that no process may make progress before all are ended; 0: no limit
     "STALL_TIMEOUT": (600.0, ">= 0, free"),
     "LOG.PERIOD": (10, ">= 1, free"),  # steps between lines of metrics.jsonl
+    "LOG.WANDB": ("", "free"),  # a project of Weights & Biases, which gets the lines, too
+    "LOG.MLFLOW": ("", "free"),  # an experiment of MLflow, which gets the lines, too
     # KNN: accuracy of nearest neighbours during the run; labels are read for this alone
     "KNN.PERIOD": (0.0, ">= 0, free"),  # epochs between measurements; 0: none
     "KNN.TRAIN": ("", "path, free"),  # a folder of class folders: the images that vote

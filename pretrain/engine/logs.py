@@ -1,4 +1,4 @@
-"""What a run says: a line of ``metrics.jsonl`` every few steps, TensorBoard, progress.
+"""What a run says: a line of ``metrics.jsonl`` every few steps, TensorBoard, trackers, progress.
 
 All but the time fields of a line are a function of the run, so the file of a resumed run equals
 that of an uninterrupted one.
@@ -7,10 +7,11 @@ that of an uninterrupted one.
 import logging
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densessl.core import distributed
+from densessl.core import distributed, trackers
 from densessl.core.board import Board
 from densessl.core.metrics import Metrics
 
@@ -50,9 +51,17 @@ class Logs:
 
     ``metrics.jsonl`` is cut back to ``start`` steps: what an interrupted run wrote beyond its
     checkpoint is written again. A full disk ends nothing: the lines wait until there is room.
+    ``options``: those of the run by name, where a tracker may be asked for.
     """
 
-    def __init__(self, folder: Path, period: int, batch_size: int, start: int):
+    def __init__(
+        self,
+        folder: Path,
+        period: int,
+        batch_size: int,
+        start: int,
+        options: Mapping[str, Any] | None = None,
+    ):
         self.period, self.batch_size = period, batch_size
         self.meter = Meter()
         self.seconds = 0.0  # of training, over all sessions of the run
@@ -61,13 +70,15 @@ class Logs:
         self._waited = 0.0
         self._logged = 0  # the last epoch that the log has a line on
         self._lines = self._board = None
+        self._trackers: list[trackers.Sending] = []
         if distributed.is_main():
             path = Path(folder) / "metrics.jsonl"
             self._lines = Metrics(path)
             # A run from step 0 on also measures again what was before it.
             self._lines.cut_back(lambda line: 0 < start >= line["iteration"])
-            folder = Path(folder) / "tensorboard"
-            self._board = Board(folder, start)
+            self._board = Board(Path(folder) / "tensorboard", start)
+            if options:
+                self._trackers = trackers.opened(options, Path(folder))
 
     def begin(self, values: dict[str, float]) -> None:
         """Write what was measured before the first step, if anything, as the line of step 0."""
@@ -145,11 +156,13 @@ class Logs:
     def __enter__(self) -> "Logs":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._lines:
             self._lines.close()
         if self._board:
             self._board.close()
+        for tracker in self._trackers:
+            tracker.close(getattr(kind, "exit_code", 1) if kind else 0)
 
     def _running(self) -> float:
         return time.perf_counter() - self._since
@@ -163,9 +176,11 @@ class Logs:
     def _write(self, line: dict[str, Any]) -> None:
         if self._lines:
             self._lines.log(line)
+        values = {name: value for name, value in line.items() if name != "iteration"}
         if self._board:
-            values = {name: value for name, value in line.items() if name != "iteration"}
             self._board.write(line["iteration"], values)
+        for tracker in self._trackers:
+            tracker.write(line["iteration"], values)
 
 
 def gpu_memory_gib() -> float | None:

@@ -295,7 +295,8 @@ class PretrainRun:
             if before != now:
                 logger.info("on %d process(es) now, %d then", now, before)
         self.saved = self.iteration
-        self.logs = Logs(self.folder, cfg.LOG.PERIOD, solver.BATCH_SIZE, self.iteration)
+        options = config.flat(cfg)
+        self.logs = Logs(self.folder, cfg.LOG.PERIOD, solver.BATCH_SIZE, self.iteration, options)
         if found:
             self.logs.load_state_dict(state["logs"])
             self.watch.load_state_dict(state.get("watch", {}))  # an older checkpoint has none
