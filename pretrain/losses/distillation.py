@@ -8,12 +8,15 @@ Cross entropy is linear in the target, so all targets of one student view can be
     sum_g H(q_g, p_v) = - (sum_g q_g) . log p_v
     gradient in s_v   = (n_v p_v - sum_g q_g) / T_s
 
-with n_v the number of targets of view v: one log-softmax a view, not one a pair. With 65536
-prototypes the logits are the largest tensors of a step; so the backward pass starts from the logits
-themselves again, and both passes go through them in blocks of rows.
+with n_v the number of targets of view v: one exponential a view, not one a pair. It serves value
+and gradient alike, so the forward pass makes both, in blocks of rows that stay in cache: every
+logit is read once. Half precision is the exception: its gradient is made in the backward pass,
+where the scale of the loss is known, since without it a share of 65536 prototypes would underflow.
 """
 
+import mmap
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import reduce
 
 import torch
@@ -24,6 +27,8 @@ from densessl.core.errors import InputError
 from ..precision import full_precision
 
 BLOCK = {"cpu": 2**18, "cuda": 2**22}  # logits at once: CPU: they stay in cache; CUDA: 16 MiB
+HUGE_PAGES = hasattr(mmap, "MADV_HUGEPAGE")  # Linux
+LARGE = 2**25  # bytes: what is larger, glibc takes from the kernel anew each time
 
 Pairs = tuple[tuple[int, ...], ...]  # for every student view, the teacher's views it is to predict
 
@@ -40,8 +45,8 @@ def distillation(
     ``students``: ``[B, K]`` logits of every view, the global ones first; ``teachers``: ``[B, K]``
     logits of the global views in the same order, constants; ``center``: ``[1, K]`` or None. Either
     may be one tensor ``[V, B, K]``, which spares its gradient a copy. Computed in float32 (float64
-    where given float64); gradients are in the dtype of the logits. Nothing but the logits is kept
-    for the backward pass. It cannot be differentiated twice.
+    where given float64); gradients are in the dtype of the logits. Beside the logits, their
+    gradient alone is kept for the backward pass. It cannot be differentiated twice.
     Raises InputError for shapes that disagree, fewer than two views and temperatures that are not
     positive. Source: DINO eq. 1-4, main_dino.py (DINOLoss).
 
@@ -135,33 +140,38 @@ def _shares(weights: Tensor, students: Tensor) -> Tensor:
 def _run(stacks, teachers, center, temperatures, pairs, share, shares) -> Tensor:
     center = None if center is None else center.detach()
     teachers = [t.detach() for t in teachers]
+    of_rows = stacks[0].new_full((stacks[0].shape[1],), share, dtype=_accurate([*stacks, center]))
+    if shares is not None:
+        of_rows *= shares
     with torch.autocast(stacks[0].device.type, enabled=False):
         return _Distillation.apply(
-            pairs, temperatures, share, shares, center, len(stacks), *stacks, *teachers
+            pairs,
+            temperatures,
+            of_rows,
+            center,
+            torch.is_grad_enabled(),
+            len(stacks),
+            *stacks,
+            *teachers,
         )
 
 
 class _Distillation(torch.autograd.Function):
-    """sum over rows and pairs of ``share`` times the cross entropy; ``shares [B]`` weigh the rows.
+    """sum over rows and pairs of ``shares [B]`` times the cross entropy.
 
     Students come as stacks ``[n, B, K]`` of views, so that views that lie in one tensor get their
     gradients in one.
     """
 
     @staticmethod
-    def forward(ctx, pairs, temperatures, share, shares, center, n, *logits):
+    def forward(ctx, pairs, temperatures, shares, center, grad_enabled, n, *logits):
         ctx.save_for_backward(shares, center, *logits)
-        ctx.pairs, ctx.temperatures, ctx.share, ctx.n = pairs, temperatures, share, n
-        students, teachers = _views(logits[:n]), logits[n:]
-        ctx.dtype = _accurate([*logits, center])
-        loss = students[0].new_zeros(students[0].shape[0], dtype=ctx.dtype)  # of every row
-        for rows in _blocks(students[0]):
-            targets = _targets(teachers, rows, center, temperatures[1], pairs, ctx.dtype)
-            for s, (count, target) in zip(students, targets, strict=True):
-                if count:
-                    log_p = _log_softmax(s[rows], temperatures[0], ctx.dtype)
-                    loss[rows] -= log_p.mul_(target).sum(1)
-        return ((loss if shares is None else loss * shares) * share).sum()
+        ctx.pairs, ctx.temperatures, ctx.n, ctx.gradients = pairs, temperatures, n, None
+        stacks, teachers = logits[:n], logits[n:]
+        at_once = all(x.dtype == shares.dtype for x in stacks)
+        if at_once and grad_enabled and any(ctx.needs_input_grad[6:]):
+            ctx.gradients = [_empty_like(x) for x in stacks]
+        return _losses(stacks, teachers, center, temperatures, pairs, shares, ctx.gradients).sum()
 
     @staticmethod
     def backward(ctx, grad):  # scalar
@@ -169,43 +179,68 @@ class _Distillation(torch.autograd.Function):
             raise RuntimeError("distillation() cannot be differentiated twice")
         shares, center, *logits = ctx.saved_tensors
         stacks, teachers = logits[: ctx.n], logits[ctx.n :]
-        gradients = [torch.empty_like(x) for x in stacks]
-        students, into = _views(stacks), _views(gradients)
-        scale = grad.to(ctx.dtype) * (ctx.share / ctx.temperatures[0])
-        scales = scale.expand(len(students[0])) if shares is None else scale * shares  # [B]
-        for rows in _blocks(students[0]):
-            targets = _targets(teachers, rows, center, ctx.temperatures[1], ctx.pairs, ctx.dtype)
-            for s, (count, target), gradient in zip(students, targets, into, strict=True):
-                if count:
-                    p = _softmax(s[rows], ctx.temperatures[0], ctx.dtype)
-                    gradient[rows] = p.mul_(count).sub_(target).mul_(scales[rows, None])
-                else:
-                    gradient[rows] = 0
+        gradients, ctx.gradients = ctx.gradients, None  # they are the caller's from now on
+        if gradients is None:  # half precision, or the second time through a graph that was kept
+            gradients = [_empty_like(x) for x in stacks]
+            shares = shares * grad
+            _losses(stacks, teachers, center, ctx.temperatures, ctx.pairs, shares, gradients)
+        elif grad.device.type != "cpu" or grad != 1:
+            for gradient in gradients:
+                gradient *= grad
         return *([None] * 6), *gradients, *([None] * len(teachers))
 
 
-def _targets(teachers, rows, center, temperature, pairs: Pairs, dtype):
-    """For every student view, how many targets it has and their sum ``[rows, K]`` (None: none)."""
-    teachers = [t[rows] if center is None else t[rows].to(dtype) - center for t in teachers]
-    q = [_softmax(t, temperature, dtype) for t in teachers]
-    sums = {group: reduce(torch.add, [q[g] for g in group]) for group in set(pairs) if group}
-    return [(len(group), sums.get(group)) for group in pairs]
+def _losses(stacks, teachers, center, temperatures, pairs: Pairs, shares, gradients) -> Tensor:
+    """The loss of every row, times its share ``[B]``; its gradient is written to ``gradients``."""
+    loss = torch.zeros_like(shares)
+    students = _views(stacks)
+    into = [None] * len(students) if gradients is None else _views(gradients)
+    t_s, t_t = temperatures
+    for rows in _blocks(students[0]):
+        share = shares[rows, None]
+        targets = _targets(teachers, rows, center, t_t, pairs, share / -t_s)
+        for s, group, gradient in zip(students, pairs, into, strict=True):
+            if group:
+                x, target = _scaled(s[rows], t_s, share.dtype), targets[group]
+                product = (x * target).sum(1)
+                total = x.exp_().sum(1, keepdim=True)  # of the numerators of p
+                count = share * len(group)
+                loss[rows] += (count * total.log())[:, 0] + t_s * product
+                if gradient is not None:
+                    torch.addcmul(target, x, count / (t_s * total), out=gradient[rows])
+            elif gradient is not None:
+                gradient[rows] = 0
+    return loss
 
 
-def _softmax(logits: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
-    x = _scaled(logits, temperature, dtype)
-    return torch.softmax(x, dim=1, out=x)
-
-
-def _log_softmax(logits: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
-    x = _scaled(logits, temperature, dtype)
-    return torch.log_softmax(x, dim=1, out=x)
+def _targets(teachers, rows, center, temperature, pairs: Pairs, factor) -> dict:
+    """The sum of the targets of every group of the teacher's views, times ``factor [rows, 1]``."""
+    q = []
+    for t in teachers:
+        t = t[rows] if center is None else t[rows].to(factor.dtype) - center
+        x = _scaled(t, temperature, factor.dtype).exp_()
+        q.append(x.mul_(factor / x.sum(1, keepdim=True)))
+    return {group: reduce(torch.add, [q[g] for g in group]) for group in set(pairs) if group}
 
 
 def _scaled(logits: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
     """Logits over the temperature, with each row's largest at 0: differences survive any offset."""
     x = logits.to(dtype)
     return (x - x.amax(1, keepdim=True)).mul_(1 / temperature)
+
+
+def _empty_like(x: Tensor) -> Tensor:
+    """Memory for a gradient; on Linux, where it is large, in pages of 2 MiB.
+
+    To fill 42 MiB of new pages of 4 KiB takes as long as the loss.
+    """
+    size = x.numel() * x.element_size()
+    if x.device.type != "cpu" or size <= LARGE or type(x) is not Tensor or not HUGE_PAGES:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=x.dtype).view(x.shape)
 
 
 def _views(stacks: Sequence[Tensor]) -> list[Tensor]:

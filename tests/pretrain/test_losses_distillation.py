@@ -1,5 +1,6 @@
 """Distillation: the official numbers of DINO and SCFS, a plain double loop, finite differences."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -334,7 +335,7 @@ def test_the_center_moves_towards_the_mean_of_all_rows():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_nothing_but_the_logits_is_kept_for_the_backward_pass(dtype):
+def test_of_the_passes_nothing_but_the_gradient_is_kept(dtype):
     students, teachers, center = views(10, 2, b=4, k=512, dtype=dtype)
     given = {x.untyped_storage().data_ptr() for x in (*students, *teachers, center)}
     kept = {}
@@ -345,11 +346,50 @@ def test_nothing_but_the_logits_is_kept_for_the_backward_pass(dtype):
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         loss = distillation(students, teachers, center, T_S, T_T)
-    assert kept.keys() <= given
-    logits = sum(x.numel() * x.element_size() for x in (*students, *teachers))
+    assert sum(size for pointer, size in kept.items() if pointer not in given) <= 4 * 4  # shares
+    logits = sum(x.numel() * x.element_size() for x in (*students, *teachers)) + 4 * 4
     assert sum(kept.values()) - center.numel() * center.element_size() <= logits
     loss.backward()
     assert all(s.grad.dtype == dtype for s in students)
+
+
+def test_a_graph_that_is_kept_gives_its_gradient_again_whatever_became_of_the_first():
+    students, teachers, center = views()
+    loss = distillation(students, teachers, center, T_S, T_T)
+    first = torch.autograd.grad(3 * loss, students, retain_graph=True)
+    expected = [
+        3 * g
+        for g in torch.autograd.grad(double_loop(students, teachers, center, T_S, T_T), students)
+    ]
+    torch.testing.assert_close(list(first), expected)
+    for gradient in first:
+        gradient.zero_()
+    second = torch.autograd.grad(3 * loss, students, retain_graph=True)
+    third = torch.autograd.grad(loss, students)
+    torch.testing.assert_close(list(second), expected)
+    torch.testing.assert_close([3 * g for g in third], expected)
+
+
+def test_a_gradient_in_large_pages_is_the_same(monkeypatch):
+    students, teachers, center = views()
+    logits = [torch.stack(list(x)).detach() for x in (students, teachers)]
+    gradients = []
+    for large in (2**25, 0):
+        monkeypatch.setattr(sys.modules[distillation.__module__], "LARGE", large)
+        student = logits[0].clone().requires_grad_()
+        distillation(student, logits[1], center, T_S, T_T).backward()
+        gradients.append(student.grad)
+    assert torch.equal(*gradients)
+    gradients[1] += 1  # its memory is an ordinary tensor's
+    torch.testing.assert_close(gradients[1], gradients[0] + 1)
+
+
+def test_many_prototypes_lose_nothing_in_single_precision():
+    students, teachers, center = views(3, 2, b=1, k=65536, dtype=torch.float32)
+    loss = distillation(students, teachers, center, T_S, T_T)
+    double = [[x.detach().double() for x in xs] for xs in (students, teachers)]
+    exact = double_loop(*double, center.double(), T_S, T_T)
+    assert abs(loss.item() - exact.item()) < 2e-6
 
 
 # -------------------------------------------------------------------------------- wrong input
