@@ -91,14 +91,18 @@ test-processors: $(READY)  ## the fast tests that compute, in an old processor's
 	! grep -qw avx2 /proc/cpuinfo || ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 	  $(subst _THREADS=1,_THREADS=2,$(PYTEST)) -m "not slow" $(NO_KERNELS)
 
-# mypy sees the one package as a wheel has it: links, as setup.py maps the folders.
-TYPED := build/typed/densessl
+# mypy and the site see the one package as a wheel has it: links, as setup.py maps the folders.
+PACKAGE := build/package/densessl
+define LAY_OUT
+@rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)
+@ln -s $(abspath $(wildcard densessl/* pretrain d2_transfer slurm configs)) $(PACKAGE)
+endef
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@rm -rf $(TYPED) && mkdir -p $(TYPED)
-	@ln -s $(abspath $(wildcard densessl/* pretrain d2_transfer slurm configs)) $(TYPED)
-	cd $(TYPED)/.. && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml)
+	$(LAY_OUT)
+	cd $(PACKAGE)/.. && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -106,6 +110,7 @@ format: $(READY)
 
 docs: $(READY)  ## the site of docs/, in site/; a warning is an error
 	$(UV) --quiet --no-build-isolation -e '.[docs]'
+	$(LAY_OUT)
 	$(BIN)/mkdocs build --strict
 
 benchmarks: $(READY)  ## measured comparisons; each prints ratios from one run

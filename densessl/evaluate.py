@@ -2,13 +2,9 @@
 
 from .core.knn import classify as knn_classify
 from .core.knn import nearest, unit
-from .probes import (
-    LinearProbe,
-    Overclustering,
-    knn_segment,
-    linear_probe,
-    overcluster,
-)
+from .probes.clusters import Overclustering, overcluster
+from .probes.linear import LinearProbe, linear_probe
+from .probes.retrieval import knn_segment
 
 __all__ = [
     "LinearProbe",

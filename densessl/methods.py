@@ -47,8 +47,9 @@ def create_method(
         backbone: a name (``resnet50``, ``timm/convnext_tiny``), or a module: torchvision's ResNet,
             timm's of ``features_only``, one of :func:`densessl.load_backbone`, your own. Its
             weights are trained in place.
-        steps, steps_per_epoch: of the run: needed by methods with a schedule of their own (BYOL's
-            momentum, DINO's temperature).
+        steps: of the run: needed by methods with a schedule of their own (BYOL's momentum, DINO's
+            temperature).
+        steps_per_epoch: needed by those whose schedule is one of epochs.
         options: those of the method, in small letters without their group where that is clear
             (``queue=65536`` for MOCO.QUEUE), else with it (``dense_dim=128``); those of
             ``BACKBONE`` and ``VIEWS``, and ``seed``, as ``views_size=96``.

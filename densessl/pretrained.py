@@ -77,7 +77,8 @@ class PretrainedBackbone(nn.Module):
     Attributes:
         name: of the network: ``resnet50``, ``vit_small``.
         levels: the levels that ``forward`` gives.
-        channels, strides: of each level that is a map, its C and its pixels a position.
+        channels: of each level that is a map, its C.
+        strides: of each level that is a map, its pixels a position.
         normalization: ``mean`` and ``std`` of values in [0, 1], ``channel_order``.
         transform: from an image (a path, PIL's or a tensor) to what ``forward`` takes.
         method: that pretrained it; ``random`` where nothing did.
@@ -202,8 +203,12 @@ def load_backbone(
         features_only: return a :class:`FeatureList`, which gives a list of maps as timm's does.
         levels: those that are wanted; all of them unless named.
         size: side of the square crop that ``transform`` makes; None: it leaves the size as it is.
-        source, branch, mean, std, channel_order, stride_in_1x1: as ``--from``, ``--branch``, …
-            of ``densessl convert``.
+        source: the layout of the file, as ``--from`` of ``densessl convert``; ``auto`` finds it.
+        branch: which network of the file, as ``--branch``: ``query``, ``teacher``, ….
+        mean: of the channels of the images that the weights want, where the file does not say it.
+        std: their standard deviations.
+        channel_order: of those images, ``RGB`` or ``BGR``.
+        stride_in_1x1: whether a ResNet's blocks have their stride in the first convolution.
 
     Raises:
         InputError: for a file that is not understood, as ``densessl convert`` does, and for a

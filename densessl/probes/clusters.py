@@ -79,7 +79,9 @@ def overcluster(
         pca: principal components that are kept, Leopart's 50; None or no fewer than C: all channels
             as they are.
         matching: as :func:`match`; None takes "hungarian" for K ≤ classes, else "precision".
-        iterations, restarts, report: as :func:`kmeans`; Leopart's are 100 and 5.
+        iterations: at most so many, as :func:`kmeans`; Leopart's are 100.
+        restarts: the best of so many, as :func:`kmeans`; Leopart's are 5.
+        report: as :func:`kmeans`.
 
     Raises:
         ValueError: for names that are not known, shapes that do not fit, and fewer positions than

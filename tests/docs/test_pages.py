@@ -100,6 +100,11 @@ def test_the_reference_is_what_is_generated(name):
     assert (DOCS / name).read_text("utf-8") == text, "run: python -m benchmarks.reference docs"
 
 
+def test_the_api_has_every_public_name():
+    shown = re.findall(r"^::: densessl\.(\w+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(shown) == sorted({*densessl.__all__} - {"main", "convert", "results", "transfer"})
+
+
 def test_options_have_the_comments_of_their_declarations():
     of_pretrain = reference.options_page().split("## Classification protocols")[0]
     rows = dict(re.findall(r"^\| `([\w.]+)` (\|.*)$", of_pretrain, re.MULTILINE))
