@@ -10,7 +10,6 @@ from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, InputError
 
 from . import config_files, flags, image_range, own_data, protocols
-from .datasets import custom
 from .launch import Machines
 from .protocols import Protocol
 from .resolve import describe_scaling, places, resolve
@@ -72,13 +71,13 @@ def _transfer(args, job: TransferJob) -> int:
     )
     cfg = room.ready(cfg, run, evaluates)
     _accepted(args, job)
-    if isinstance(own, custom.Custom) and own.texts:
-        run = replace(run, data=custom.write(own))
+    if own is not None:
+        run = replace(run, data=own.written())
     if evaluates:
         return evaluate_only.run(run, cfg, args.seed, room.evaluate_trained)
     if job.machines.first:
-        if isinstance(own, custom.Custom):
-            logger.info(custom.describe(own))
+        if own is not None:
+            logger.info(own.describe())
         logger.info(room.describe(cfg, job.processes))
         if scaled := _scaling(args, job, own):
             logger.info(scaled)

@@ -7,7 +7,7 @@ from typing import Any
 from densessl.core.errors import InputError
 
 from . import flags
-from .protocols import DENSE, PROTOCOLS, Protocol
+from .protocols import CLASSIFICATION, DENSE, PROTOCOLS, Protocol
 
 _ORDER = tuple(  # of the flags, as the protocols name them
     dict.fromkeys(
@@ -41,17 +41,26 @@ def given(protocol: Protocol, flags_given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of(protocol: Protocol, flags_given: Mapping[str, Any]):
-    """The data that they name, read and checked whole: a :class:`datasets.custom.Custom`, or
-    :class:`dense_probes.own.OwnData`; None for other protocols.
+    """The data that they name, read and checked whole: a :class:`datasets.custom.Custom`, a
+    :class:`dense_probes.own.OwnData` or a :class:`classification.own.OwnImages`; None for other
+    protocols.
 
-    Of annotations in any form it has COCO's JSON, which is to be written below ``output_dir``.
+    What their ``written`` writes lies below ``output_dir``: of annotations in any form COCO's JSON,
+    or label images.
     """
     found = given(protocol, flags_given)
     if not found:
         return None
+    if protocol.family == CLASSIFICATION:
+        from . import classification
+
+        return classification.read_own(**found)
+    folder = Path(flags_given.get("output_dir") or "").absolute() / FOLDER
     if protocol.family == DENSE:
         from . import dense_probes
 
+        if "train" in found:
+            return dense_probes.read_any_form(folder, **found)
         return dense_probes.read_own(**found)
     from .datasets import any_form, custom
 
@@ -60,6 +69,5 @@ def of(protocol: Protocol, flags_given: Mapping[str, Any]):
         "need_keypoints": "keypoints/AP" in protocol.metrics,
     }
     if "train" in found:
-        folder = Path(flags_given.get("output_dir") or "").absolute() / FOLDER
         return any_form.read(folder, **need, **found)
     return custom.read(**found, **need)

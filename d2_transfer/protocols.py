@@ -241,6 +241,15 @@ _ALL = (
         ("dino", "moco"),
         frozen=True,
     ),
+    _classification(
+        "custom_cls",
+        "your own labelled images, fine-tuning, rate chosen on a part (see docs/data.md)",
+        ACCURACY,
+        OWN,
+        VIT_B,
+        needs=("train",),
+        takes=ANY_FORM[1:],
+    ),
     *(
         _classification(
             f"semisup_{share}pct",
@@ -271,6 +280,7 @@ _ALL = (
         OWN_PROBES,
         needs=MASK_FILES,
         takes=MASK_OPTIONS,
+        instead=ANY_FORM,
     ),
 )
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}

@@ -17,9 +17,10 @@ from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
 from .datasets.layouts import are_semantic
-from .protocols import DETECTION, Protocol, find
+from .protocols import CLASSIFICATION, DETECTION, Protocol, find
 
 if TYPE_CHECKING:
+    from .classification.own import OwnImages
     from .dense_probes.own import OwnData
 
 ELSEWHERE = {"SEED": "--seed", "OUTPUT_DIR": "-o", "MODEL.WEIGHTS": "WEIGHTS, the first argument"}
@@ -46,7 +47,7 @@ def resolve(
     mini: bool = False,
     overrides: Sequence[str] = (),
     cuda: bool = True,
-    custom: "Custom | OwnData | None" = None,
+    custom: "Custom | OwnData | OwnImages | None" = None,
     keep_batch: bool = False,
     plain: bool = False,
 ):
@@ -134,7 +135,8 @@ def _plain(
     config_files.merge(cfg, layers)
     override(cfg, found.words)
     if custom is not None:
-        cfg.DATASETS.CUSTOM = " ".join(custom.sha256)
+        key = "FOLDER" if found.family == CLASSIFICATION else "CUSTOM"
+        cfg.DATASETS[key] = " ".join(custom.sha256)
     if not cuda:
         cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cpu", False
         if "NORM" in cfg.MODEL:

@@ -15,6 +15,7 @@ from .saved import NOTE, Saved
 from .weights import Weights
 
 if TYPE_CHECKING:
+    from .classification.own import OwnImages
     from .dense_probes.own import OwnData
 
 OF_RUN = "what a run of transfer wrote (put a good copy back, or give another -o)"
@@ -30,7 +31,7 @@ class Run:
     variant: str
     mini: bool
     weights: Weights
-    data: "Path | Custom | OwnData"  # holds the data sets, or describes the user's own
+    data: "Path | Custom | OwnData | OwnImages"  # holds the data sets, or describes the user's own
     gpus: int = 1  # of this machine
     machines: Machines = field(default_factory=Machines)
     metrics: tuple[str, ...] = ()  # the protocol's, which are printed
@@ -81,7 +82,7 @@ class Run:
             "weights_sha256": self.weights.sha256,
             "method": self.weights.method,
         }
-        if isinstance(self.data, Custom) and self.data.facts:
+        if not isinstance(self.data, Path) and self.data.facts:
             found["data"] = self.data.facts
         return found
 

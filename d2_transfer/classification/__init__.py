@@ -7,6 +7,7 @@ _HOME = {
     "describe": "config",
     "evaluate_trained": "trial",
     "prepare": "weights",
+    "read_own": "own",
     "ready": "weights",
     "resolve": ".resolve",
     "run_trial": "trial",

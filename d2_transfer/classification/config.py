@@ -12,7 +12,17 @@ from .. import option_rules
 from ..option_rules import SHARED
 
 TASKS = ("knn", "linear", "finetune")
-DATASETS = ("folder", "cifar10", "cifar100", "cub200", "cars", "aircraft", "pets", "voc_objects")
+DATASETS = (
+    "folder",
+    "own",
+    "cifar10",
+    "cifar100",
+    "cub200",
+    "cars",
+    "aircraft",
+    "pets",
+    "voc_objects",
+)
 SEARCHED = ("BASE_LR", "WEIGHT_DECAY", "HEAD_LR_FACTOR")
 MINI = FOLDER / "transfer" / "mini_classification.yaml"
 OPTIONS = {
@@ -21,7 +31,8 @@ OPTIONS = {
     # finetune: batch norm's statistics over all processes, or BN: each its own
     "MODEL.NORM": ("SyncBN", ("BN", "SyncBN")),
     "DATASETS.NAME": ("folder", DATASETS),
-    "DATASETS.FOLDER": "imagenet",  # folder: below the data sets' folder, holds TRAIN and VAL
+    # folder: below the data sets' folder, holds TRAIN and VAL; own: hashes of the user's own data
+    "DATASETS.FOLDER": "imagenet",
     "DATASETS.TRAIN": "train",  # of class folders
     "DATASETS.VAL": "val",
     "DATASETS.CLASSES": "",  # folder: these alone: imagenet100, or a text file of one a line

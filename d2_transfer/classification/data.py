@@ -15,6 +15,7 @@ from ..datasets.checks import advice, root_folder
 from .config import combinations
 from .folders import SEEDED, labelled, read_folders, remark_on_list
 from .images import Images, draw_of_each_class
+from .own import OwnImages
 from .small_sets import SETS, read_small
 from .voc_objects import EXPECTED, read_voc_objects
 
@@ -26,16 +27,23 @@ logger = logging.getLogger("densessl")
 
 def check_data(
     cfg: CfgNode,
-    data: str | os.PathLike | None = None,
+    data: str | os.PathLike | OwnImages | None = None,
     stand_in: bool = False,
     evaluates: bool = False,
-) -> Path:
-    """The folder that holds the data sets; InputError with what is missing, and where it must be.
+) -> Path | OwnImages:
+    """The folder that holds the data sets, or the user's own data; InputError with what is missing,
+    and where it must be.
 
     Looks at all file names and at the list of labelled images, and opens an image of each split; a
     number of images that is not the real data set's, or not the protocol's, is a warning, but for a
     ``stand_in`` (``--mini``). A model that is trained (``evaluates``) needs the same.
     """
+    if isinstance(data, OwnImages):
+        for images in (data.train, data.val):
+            images.open(0)
+        if combinations(cfg):
+            hold_out(training_images(cfg, data.train, data), cfg.SEARCH.HELD_OUT, cfg.SEED)
+        return data
     root, named_by = root_folder(data)
     try:
         splits = read(cfg, root)
@@ -63,13 +71,13 @@ def check_data(
     return root
 
 
-def training_files(cfg: CfgNode, root: Path) -> list[Path]:
+def training_files(cfg: CfgNode, root: Path | OwnImages) -> list[Path]:
     """The files of all training images; none where they are not files of their own."""
     train, _ = read(cfg, root)
     return [train.root / train.name(index) for index in range(len(train) * (train.pixels is None))]
 
 
-def read(cfg: CfgNode, root: Path) -> tuple[Images, Images]:
+def read(cfg: CfgNode, root: Path | OwnImages) -> tuple[Images, Images]:
     """All training and all test images of ``cfg.DATASETS``, decoded as INPUT says; InputError."""
     bounds = parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None
     train, test = (
@@ -79,8 +87,10 @@ def read(cfg: CfgNode, root: Path) -> tuple[Images, Images]:
     return train, test
 
 
-def _read(cfg: CfgNode, root: Path) -> tuple[Images, Images]:
+def _read(cfg: CfgNode, root: Path | OwnImages) -> tuple[Images, Images]:
     sets = cfg.DATASETS
+    if isinstance(root, OwnImages):
+        return root.train, root.val
     if sets.NAME == "folder":
         return read_folders(root / sets.FOLDER, (sets.TRAIN, sets.VAL), sets.CLASSES)
     if sets.CLASSES:
@@ -90,11 +100,13 @@ def _read(cfg: CfgNode, root: Path) -> tuple[Images, Images]:
     return read_small(sets.NAME, root)
 
 
-def training_images(cfg: CfgNode, train: Images, root: Path) -> Images:
+def training_images(cfg: CfgNode, train: Images, root: Path | OwnImages) -> Images:
     """Those of the training images whose labels the protocol may use (DATASETS.LIST)."""
     sets = cfg.DATASETS
     if not sets.LIST:
         return train
+    if isinstance(root, OwnImages):
+        raise InputError(f"DATASETS.LIST is '{sets.LIST}'; allowed for your own data: --labels")
     return labelled(train, sets.LIST, sets.SHARE, root / sets.FOLDER, cfg.SEED)
 
 

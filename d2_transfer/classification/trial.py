@@ -25,6 +25,7 @@ from .images import Images
 from .loading import EvaluationCrops
 from .models import Classifier, LinearClassifier, Model
 from .networks import build_backbone
+from .own import OwnImages
 from .settings import Setting, configured
 
 logger = logging.getLogger("densessl")
@@ -41,8 +42,8 @@ def run_trial(run: Run, trial: int) -> None:
     cfg, device = begun(C, run, folder)
     started = results.now()
     with stoppable(), written_once(rank()):
-        train, test = read(cfg, run.data_folder)
-        train = training_images(cfg, train, run.data_folder)
+        train, test = read(cfg, _place_of(run))
+        train = training_images(cfg, train, _place_of(run))
         tell_images(train, test)
         if cfg.TASK == "knn":
             cache = features_of(run, cfg.KNN.CACHE)
@@ -68,7 +69,7 @@ def evaluate_trained(run: Run, known: evaluate_only.ModelOrigin) -> None:
     cfg, device = begun(C, run, run.folder)
     started = results.now()
     with stoppable(), written_once(rank()):
-        train, test = read(cfg, run.data_folder)
+        train, test = read(cfg, _place_of(run))
         classes, linear = len(train.classes), cfg.TASK == "linear"
         model = _probe(cfg, train) if linear else _classifier(cfg, classes, configured(cfg))
         trained.fill(model.trained, run.weights.file)
@@ -79,6 +80,11 @@ def evaluate_trained(run: Run, known: evaluate_only.ModelOrigin) -> None:
         evaluate_only.write(run, known, cfg, metrics, started)
     barrier()
     gc.collect()
+
+
+def _place_of(run: Run) -> Path | OwnImages:
+    assert isinstance(run.data, Path | OwnImages)
+    return run.data
 
 
 def begun(options: CfgNode, run: Run, folder: Path) -> tuple[CfgNode, torch.device]:

@@ -17,6 +17,7 @@ from densessl.core.errors import InputError
 from densessl.core.files import full_disk_reported, write_text
 from densessl.decoding import sample
 
+from . import parted
 from .coco_content import Id, ordered
 from .custom_found import Annotations, shown
 from .custom_keypoints import Keypoints
@@ -75,6 +76,27 @@ class Custom:
     def names(self) -> tuple[str, ...]:
         return tuple(name for _, name in self.categories)
 
+    def written(self) -> "Custom":
+        """The same, once its two files are there; they are named by what they hold."""
+        files = (self.train_json, self.val_json)
+        for file, text in zip(files, self.texts or (), strict=False):
+            if not os.path.isfile(file):
+                with full_disk_reported(Path(file)):
+                    write_text(file, text.decode())
+        return replace(self, texts=None)
+
+    def describe(self) -> str:
+        """One line on the data."""
+        drawn = parted.drawn(self.facts or {})
+        if self.keypoints:
+            mirror = "" if self.keypoints.mirrored else ", which no flip can mirror"
+            drawn = f"; {len(self.keypoints.names)} keypoints{mirror}{drawn}"
+        return (
+            f"{self.images} training images with objects (of {self.listed}), {self.evaluated} to "
+            f"evaluate, {self.num_classes} classes ({some(self.names)}), short edge "
+            f"{self.short_edge[1]:g} px, long edge {self.long_edge[1]:g} px (medians){drawn}"
+        )
+
 
 def read(
     train_json: str | os.PathLike,
@@ -88,7 +110,7 @@ def read(
     """Read and check the user's data; one InputError with all that is wrong.
 
     ``need_masks``: for custom_mask; ``need_keypoints``: for custom_keypoint. ``texts``: what the
-    two files will hold, where they are not there yet (:func:`write`). What is odd but can be
+    two files will hold, where they are not there yet (``Custom.written``). What is odd but can be
     trained on is a warning.
     """
     paths = [
@@ -129,15 +151,6 @@ def read(
         texts=texts,
         keypoints=train.keypoints,
     )
-
-
-def write(custom: Custom) -> Custom:
-    """The same, once its two files are there; they are named by what they hold."""
-    for file, text in zip((custom.train_json, custom.val_json), custom.texts or (), strict=False):
-        if not os.path.isfile(file):
-            with full_disk_reported(Path(file)):
-                write_text(file, text.decode())
-    return replace(custom, texts=None)
 
 
 def _leave_out_groups(train: Annotations, val: Annotations) -> list[str]:
@@ -263,19 +276,3 @@ def schedule(images: int, batch: int) -> int:
     """MAX_ITER: 24 epochs of ``images``, ``batch`` a step; at least 3600 and at most 180000."""
     iterations = min(max(EPOCHS * images / batch, FEWEST), MOST)
     return math.ceil(iterations / PARTS) * PARTS
-
-
-def describe(custom: Custom) -> str:
-    """One line on the data."""
-    facts = custom.facts or {}
-    drawn = "".join(
-        f"; {name}: {facts[name]}" for name in ("validation", "labels") if name in facts
-    )
-    if custom.keypoints:
-        mirror = "" if custom.keypoints.mirrored else ", which no flip can mirror"
-        drawn = f"; {len(custom.keypoints.names)} keypoints{mirror}{drawn}"
-    return (
-        f"{custom.images} training images with objects (of {custom.listed}), {custom.evaluated} to "
-        f"evaluate, {custom.num_classes} classes ({some(custom.names)}), short edge "
-        f"{custom.short_edge[1]:g} px, long edge {custom.long_edge[1]:g} px (medians){drawn}"
-    )

@@ -6,6 +6,7 @@ _HOME = {
     "check_data": "data",
     "describe": "config",
     "prepare": "trial",
+    "read_any_form": "any_form",
     "read_own": "own",
     "ready": "trial",
     "resolve": ".resolve",

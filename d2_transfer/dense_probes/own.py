@@ -3,10 +3,16 @@
 import hashlib
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from densessl import probes
 from densessl.core.errors import InputError
+from densessl.core.files import full_disk_reported, write_atomic
+
+from ..datasets import parted
 
 logger = logging.getLogger("densessl")
 SHOWN = 5  # names of classes in a message
@@ -19,6 +25,8 @@ class OwnData:
 
     train: probes.Pairs
     val: probes.Pairs
+    made: tuple[tuple[Path, bytes], ...] = ()  # label images that are not written yet
+    facts: dict[str, Any] | None = None  # where they come from, if not from four folders
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -30,7 +38,23 @@ class OwnData:
 
         A folder of trials is not resumed on other data.
         """
-        return _hash_of(self.train), _hash_of(self.val)
+        return _hash_of(self.train, self.made), _hash_of(self.val, self.made)
+
+    def written(self) -> "OwnData":
+        """The same, once its label images are there; they are named by what they hold."""
+        for file, content in self.made:
+            if not file.is_file():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with full_disk_reported(file):
+                    write_atomic(file, lambda stream, content=content: stream.write(content))
+        return replace(self, made=())
+
+    def describe(self) -> str:
+        """One line on the data."""
+        return (
+            f"to learn from: {self.train.facts}; to evaluate: {self.val.facts}"
+            f"{parted.drawn(self.facts or {})}"
+        )
 
 
 def read_own(
@@ -65,7 +89,9 @@ def read_own(
     return OwnData(train, val)
 
 
-def _hash_of(pairs: probes.Pairs) -> str:
-    sizes = [os.path.getsize(file) for file in (*pairs.images, *pairs.masks)]
+def _hash_of(pairs: probes.Pairs, made: Sequence[tuple[Path, bytes]]) -> str:
+    lengths = {file: len(content) for file, content in made}
+    files = (*pairs.images, *pairs.masks)
+    sizes = [lengths[file] if file in lengths else os.path.getsize(file) for file in files]
     facts = (pairs.names, pairs.classes, pairs.ignore, pairs.pixels, pairs.ignored, sizes)
     return hashlib.sha256(repr(facts).encode()).hexdigest()

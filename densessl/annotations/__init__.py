@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from densessl.core.lazy import lazily
 
-from .model import FORMS, AnnotatedImage, Category, Dataset, Fault, Object
+from .model import FORMS, AnnotatedImage, AnnotationSource, Category, Dataset, Fault, Object
 
 if TYPE_CHECKING:
-    from .sources import AnnotationSource, read, recognise
+    from .sources import read, recognise
 
 
 __all__ = [
@@ -21,4 +21,4 @@ __all__ = [
     "read",
     "recognise",
 ]
-__getattr__ = lazily(__name__, dict.fromkeys(("AnnotationSource", "read", "recognise"), "sources"))
+__getattr__ = lazily(__name__, dict.fromkeys(("read", "recognise"), "sources"))

@@ -14,7 +14,10 @@ from .shapes import box_of, runs
 
 VOID = 255
 TOUCHING = np.ones((3, 3))  # pixels that meet at a corner are of one region
-TABLES = ("labelmap.txt", "class_dict.csv", "_classes.csv", "classes.csv", "classes.txt")
+TABLES = (
+    *("labelmap.txt", "class_dict.csv", "_classes.csv", "classes.csv", "classes.txt"),
+    "objectInfo150.txt",  # ADE20K's: Idx, Ratio, Train, Val, Stuff, Name by tabs
+)
 NUMBERED = re.compile(r"[_\-. ]*\d+$")
 CLASS = re.compile(r"[^\W\d][^\W\d_\- ]{0,30}(?:[ _-][^\W\d]+)*")  # in the name of an object's file
 
@@ -44,7 +47,20 @@ class ColourTable:
         """The names by number; of a table of colours that of the line."""
         return self.numbers or dict(enumerate(self.colours.values()))
 
+    def ordered(self) -> list[str]:
+        """The classes in their order."""
+        return list(dict.fromkeys([*self.numbers.values(), *self.colours.values()]))
+
+    def counts_from_0(self) -> bool:
+        """Whether the numbers are the places of the classes."""
+        return not self.colours and [*self.numbers] == [*range(len(self.ordered()))]
+
     def _line(self, line: str, place: int) -> None:
+        tabbed = [word.strip() for word in line.split("\t")]
+        if len(tabbed) >= 6:
+            if place > 1 or tabbed[0].isdigit():  # the first line is a head
+                self.numbers[int(tabbed[0])] = re.split("[,;]", tabbed[-1])[0]
+            return
         words = [word.strip() for word in re.split(r"[:,]", line)]
         if len(words) >= 4 and all(word.isdigit() for word in words[1:4]):
             self.colours[int(words[1]), int(words[2]), int(words[3])] = words[0]
@@ -91,7 +107,7 @@ def read_labels(
             continue
         try:
             classes = _classes(labels, table)
-            parts = _values(objects / labels.name) if objects else None
+            parts = pixels(objects / labels.name) if objects else None
             for name, mask in classes:
                 _require_size(mask, found)
                 for region in _regions(mask, parts):
@@ -113,18 +129,18 @@ def _name(data: Dataset, known: dict[str, int], table: ColourTable | None) -> No
     """The categories in the order of the table, or of the numbers, in place of that of finding."""
     listed = [*table.numbers.values(), *table.colours.values()] if table else []
     names = [name for name in dict.fromkeys(listed) if not is_background(name)]
-    names += sorted((name for name in known if name not in names), key=_in_order)
+    names += sorted((name for name in known if name not in names), key=in_order)
     places = {number: names.index(name) for name, number in known.items()}
     for each in data.objects():
         each.category = places[each.category]
     data.categories += map(Category, names)
 
 
-def _in_order(name: str) -> tuple[int, str]:
+def in_order(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdigit() else (0, name)
 
 
-def _values(file: Path, palette: bool = False) -> np.ndarray:
+def pixels(file: Path, palette: bool = False) -> np.ndarray:
     """What a label image holds: numbers ``[h, w]``, or colours as one number a pixel, below 0.
 
     ``palette``: whether a palette image is one of colours.
@@ -142,7 +158,7 @@ def _values(file: Path, palette: bool = False) -> np.ndarray:
 
 def _classes(file: Path, table: ColourTable | None) -> list[tuple[str, np.ndarray]]:
     """Each class of a label image with its pixels."""
-    values = _values(file, palette=table is not None and bool(table.colours))
+    values = pixels(file, palette=table is not None and bool(table.colours))
     found = []
     for value in np.unique(values).tolist():
         if value < 0:
@@ -151,14 +167,60 @@ def _classes(file: Path, table: ColourTable | None) -> list[tuple[str, np.ndarra
             continue
         elif table is None:
             name = "" if value == 0 else str(value)
+        elif value == 0 and 0 not in table.by_number:
+            continue
         elif value in table.by_number:
             name = table.by_number[value]
         else:
-            allowed = ", ".join(map(str, sorted(table.by_number)[:10]))
-            raise BadFile(f"it has pixels of value {value}; {table.file} lists {allowed} (and 255)")
+            raise BadFile(_unlisted(value, table))
         if name and not is_background(name):
             found.append((name, values == value))
     return found
+
+
+def shown(file: Path, table: ColourTable | None, size: tuple[int, int]) -> list[str]:
+    """The classes that a label image shows, background among them; BadFile, also where it is not
+    of ``size`` (width, height)."""
+    values = pixels(file, palette=table is not None and bool(table.colours))
+    if values.shape[::-1] != size:
+        raise BadFile(
+            f"it has {values.shape[1]}×{values.shape[0]} pixels; its image has {size[0]}×{size[1]}"
+        )
+    found = (_name_of(value, table, file) for value in np.unique(values).tolist())
+    return [name for name in found if name is not None]
+
+
+def numbers(file: Path, table: ColourTable | None, names: tuple[str, ...]) -> np.ndarray:
+    """A label image as places in ``names``, uint8 ``[h, w]``, and 255 for none; BadFile."""
+    values = pixels(file, palette=table is not None and bool(table.colours))
+    found, places = np.unique(values, return_inverse=True)
+    words = [_name_of(value, table, file) for value in found.tolist()]
+    kept = [VOID if word is None else names.index(word) for word in words]
+    return np.array(kept, np.uint8)[places].reshape(values.shape)
+
+
+def is_plain(file: Path) -> bool:
+    """Whether a label image's own pixels are numbers of 8 bits."""
+    with opened(file) as image:
+        return image.mode in ("L", "P", "1")
+
+
+def _name_of(value: int, table: ColourTable | None, file: Path) -> str | None:
+    """The class of a value as :func:`pixels` has it; None of one that stands for nothing."""
+    if value < 0:
+        return _of_colour(value, table) or None
+    if value == VOID or (value == 0 and table is not None and 0 not in table.by_number):
+        return None
+    if table is None:
+        return str(value)
+    if value not in table.by_number:
+        raise BadFile(_unlisted(value, table))
+    return table.by_number[value]
+
+
+def _unlisted(value: int, table: ColourTable) -> str:
+    allowed = ", ".join(map(str, sorted(table.by_number)[:10]))
+    return f"it has pixels of value {value}; {table.file} lists {allowed} (and 255)"
 
 
 def _of_colour(value: int, table: ColourTable | None) -> str:
@@ -240,7 +302,7 @@ def read_objects(data: Dataset, found: dict[Path, list[Path]], images: list[Path
         data.pictures.append(made)
         for file in found.get(image, []):
             try:
-                mask = _values(file)
+                mask = pixels(file)
                 mask = mask != (0 if mask.max() >= 0 else -1)  # black is -1 of colours
                 _require_size(mask, made)
                 if not mask.any():

@@ -1,6 +1,6 @@
 """Annotations in memory, whatever file they came from: images, classes, objects, faults."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ Id = int | float | str  # any number or text of JSON; 1 and 1.0 are one number, 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2: edges of pixels, from the upper left
 Keypoint = tuple[float, float, int]  # x, y, v as COCO has it: 0 absent, 1 hidden, 2 seen
 LEAST_NUMBERS = 6  # of a polygon: x, y of three points
+ONE_CLASS = ("class folders", "CSV")  # forms of which an image has one class, and nothing a place
 SHOWN = 20  # faults in a message
 FORMS = {
     "COCO": "a JSON file with images, annotations and categories",
@@ -19,6 +20,7 @@ FORMS = {
     "LabelMe": "a folder of JSON files with shapes",
     "CVAT": "annotations.xml of 'CVAT for images 1.1' or 'CVAT for video 1.1'",
     "masks": "folders images and masks, with PNG files",
+    "Cityscapes": "folders leftImg8bit and gtFine, with a folder a split",
 }
 
 
@@ -118,6 +120,25 @@ class Dataset:
         if self.faults:
             raise InputError(told("the annotations cannot be used as they are:", self.faults))
         return self
+
+
+@dataclass(frozen=True)
+class AnnotationSource:
+    """One data set that was recognised: its format, its split, and what reads it; of one of label
+    images each image with its own (``labelled``), and the table of classes."""
+
+    form: str
+    path: Path
+    split: str = ""
+    reader: Callable[[Dataset], None] = field(repr=False, default=lambda data: None)
+    labelled: tuple[list[tuple[Path, Path]], Path | None] | None = field(repr=False, default=None)
+
+    def read(self) -> Dataset:
+        """All of it; what is wrong is in ``faults``."""
+        data = Dataset(self.form, self.path, self.split)
+        self.reader(data)
+        data.pictures.sort(key=lambda each: each.path)
+        return data
 
 
 def told(first: str, faults: list[Fault]) -> str:

@@ -1,8 +1,8 @@
 """What lies at a path: which of the formats, and the splits that it has."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from densessl.core.errors import InputError
 from densessl.core.names import one_line
 from densessl.decoding import is_image
 
-from . import coco, cvat, label_images, labelme, voc, yolo
-from .model import FORMS, Dataset
+from . import cityscapes, coco, cvat, label_images, labelme, voc, yolo
+from .model import FORMS, AnnotationSource, Dataset
 from .reading import BadFile, Pictures, below, json_of, xml_of
 
-SPLITS = {"train": "train", "training": "train", "valid": "val", "val": "val", "test": "test"}
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("valid", "val", "validation"), "val"
+)
 OF_IMAGES = ("images", "JPEGImages", "img", "imgs")
 OF_MASKS = ("masks", "labels", "SegmentationClass", "annotations", "mask")
 COCO_NAMES = ("_annotations.coco.json", "labels.json", "result.json")  # Roboflow, FiftyOne, …
@@ -25,34 +27,23 @@ OBJECTS = "SegmentationObject"
 MASK_ENDS = ("_mask.png", "_masks.png", "_label.png")
 
 
-@dataclass(frozen=True)
-class AnnotationSource:
-    """One data set that was recognised: its format, its split, and what reads it."""
-
-    form: str
-    path: Path
-    split: str = ""
-    reader: Callable[[Dataset], None] = field(repr=False, default=lambda data: None)
-
-    def read(self) -> Dataset:
-        """All of it; what is wrong is in ``faults``."""
-        data = Dataset(self.form, self.path, self.split)
-        self.reader(data)
-        data.pictures.sort(key=lambda each: each.path)
-        return data
-
-
 def read(path: str | os.PathLike, split: str = "") -> Dataset:
     """The data set at ``path``; of several splits that of the name ``split``.
 
     Raises InputError where nothing is recognised, or several splits are and none is named.
     """
-    sources = recognise(path)
-    chosen = [each for each in sources if each.split == split] or sources
-    if len(chosen) > 1:
+    return chosen(recognise(path), path, split).read()
+
+
+def chosen(
+    sources: Sequence[AnnotationSource], path: str | os.PathLike, split: str = ""
+) -> AnnotationSource:
+    """Of several sources at ``path`` that of the split; InputError where several may be meant."""
+    found = [each for each in sources if each.split == split] or sources
+    if len(found) > 1:
         named = ", ".join(f"{each.split or each.path} ({each.form})" for each in sources)
         raise InputError(f"{one_line(path)} holds several data sets: {named}; name one of them")
-    return chosen[0].read()
+    return found[0]
 
 
 def recognise(path: str | os.PathLike) -> list[AnnotationSource]:
@@ -156,8 +147,8 @@ def _around(folder: Path) -> tuple[Path, ...]:
 
 def _folder(path: Path) -> list[AnnotationSource]:
     """By what is surest first: files that name a format, then those in it, then its folders."""
-    for found in (_of_names(path), _of_splits(path), _of_files(path), _of_images(path)):
-        if found:
+    for look in (cityscapes.recognise, _of_names, _of_splits, _of_files, _of_images):
+        if found := look(path):
             return found
     return []
 
@@ -184,11 +175,7 @@ def _of_splits(path: Path) -> list[AnnotationSource]:
     for folder in sorted(path.iterdir()):
         if folder.is_dir() and (split := SPLITS.get(folder.name.lower())):
             inside = _of_names(folder) or _of_files(folder) or _of_images(folder)
-            found += [
-                AnnotationSource(each.form, each.path, split, each.reader)
-                for each in inside
-                if not each.split
-            ]
+            found += [replace(each, split=split) for each in inside if not each.split]
     return found
 
 
@@ -207,10 +194,7 @@ def _of_files(path: Path) -> list[AnnotationSource]:
     objects = [each for each in found if each.path.name.startswith(OF_OBJECTS)] or found
     if len(objects) < 2:
         return objects
-    return [
-        AnnotationSource(each.form, each.path, _split_of(each.path, objects), each.reader)
-        for each in objects
-    ]
+    return [replace(each, split=_split_of(each.path, objects)) for each in objects]
 
 
 def _split_of(file: Path, others: list[AnnotationSource]) -> str:
@@ -261,6 +245,8 @@ def _of_images(path: Path) -> list[AnnotationSource]:
         grouped = label_images.grouped_by_folder(path)
         return [_objects(path, grouped, list(grouped))] if grouped else _beside(path)
     for masks in (path / name for name in OF_MASKS if (path / name).is_dir()):
+        if found := _split_masks(path, images, masks):
+            return found
         if found := _masks(path, images, masks):
             return found
     return []
@@ -292,6 +278,18 @@ def _begins_with_number(file: Path) -> bool:
     return len(words) > yolo.BOX and words[0].isdigit()
 
 
+def _split_masks(path: Path, images: Path, masks: Path) -> list[AnnotationSource]:
+    """``images/training`` with ``annotations/training`` and so on, as ADE20K has them."""
+    found = []
+    for folder in sorted(each for each in images.iterdir() if each.is_dir()):
+        split = SPLITS.get(folder.name.lower())
+        if split and (masks / folder.name).is_dir():
+            found += [
+                replace(each, split=split) for each in _masks(path, folder, masks / folder.name)
+            ]
+    return found
+
+
 def _masks(path: Path, images: Path, masks: Path) -> list[AnnotationSource]:
     pictures = below(images)
     stems = {_plain(file.stem): file for file in below(masks)}
@@ -311,7 +309,7 @@ def _labelled(path, pairs, table, objects, without: int) -> AnnotationSource:
         if without:
             data.remarks.append(f"{path}: {without} images have no label image: left out")
 
-    return AnnotationSource("masks", path, reader=reader)
+    return AnnotationSource("masks", path, reader=reader, labelled=(pairs, table))
 
 
 def _objects(path: Path, grouped, pictures: list[Path]) -> AnnotationSource:

@@ -10,7 +10,7 @@ from densessl.core.errors import InputError
 from densessl.core.names import one_line
 
 from .draws import draw
-from .model import AnnotatedImage, Category, Dataset
+from .model import ONE_CLASS, AnnotatedImage, Category, Dataset
 from .reading import BadFile, text_of
 
 ROBOFLOW = re.compile(r"(_(?:jpe?g|png|bmp|webp|tiff?))?\.rf\.\w+$")  # of a copy of an image
@@ -38,15 +38,25 @@ def groups(data: Dataset, listed: Path | None = None) -> tuple[list[str], str]:
 
     ``listed``: lines of an image's name and its group, with a comma or a tab between. Where all
     images would be of one group, fewer numbers are cut from their names (``video_3_frame_0012`` is
-    of ``video_3``), in the end none.
+    of ``video_3``), in the end none; and where images have one class each (class folders), so
+    that a class is not one group (``cat/cat_0001``).
     """
     if listed is not None:
         return _listed(data, listed), f"groups of {listed}"
     for most in range(PARTED, 0, -1):
         found = [prefix(picture.path, most) for picture in data.pictures]
-        if 1 < (count := len(set(found))) < len(found):
+        whole = data.form in ONE_CLASS and _one_group(data, found)
+        if 1 < (count := len(set(found))) < len(found) and not whole:
             return found, f"{count} groups of names that begin alike"
     return [str(picture.path) for picture in data.pictures], "each image by itself"
+
+
+def _one_group(data: Dataset, found: list[str]) -> bool:
+    """Whether all images of a class, of two or more, are of one group."""
+    members: dict[int, list[str]] = defaultdict(list)
+    for picture, group in zip(data.pictures, found, strict=True):
+        members[picture.objects[0].category].append(group)
+    return any(len(each) > 1 and len(set(each)) == 1 for each in members.values())
 
 
 def _listed(data: Dataset, file: Path) -> list[str]:

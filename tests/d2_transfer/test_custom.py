@@ -89,7 +89,7 @@ def test_classes_and_sizes_are_read_from_the_files(data, caplog):
     assert found.short_edge == (40, 40, 40) and found.long_edge == (60, 60, 60)
     assert not found.bitmasks  # crowds are not trained on
     assert pickle.loads(pickle.dumps(found)) == found
-    assert "6 training images" in custom.describe(found) and "nut, bolt" in custom.describe(found)
+    assert "6 training images" in found.describe() and "nut, bolt" in found.describe()
 
 
 def test_an_image_without_an_object_is_not_counted_as_trained_on(data):

@@ -9,7 +9,7 @@ import pytest
 import densessl
 from densessl.core.errors import InputError
 from densessl.d2_transfer import compat, own_data
-from densessl.d2_transfer.datasets import any_form, coco_content, custom
+from densessl.d2_transfer.datasets import any_form, coco_content
 from densessl.d2_transfer.protocols import PROTOCOLS
 
 compat.setup()  # before any test imports Detectron2
@@ -33,7 +33,7 @@ def test_detectron2_reads_the_boxes_that_the_scenes_have(yolo, tmp_path):
     own = given("custom_det", tmp_path / "out", train=yolo, val=yolo)
     assert own.num_classes == 8 and (own.images, own.evaluated) == (8, 8)
     assert not (tmp_path / "out").exists()  # nothing is written before the command is accepted
-    written = custom.write(own)
+    written = own.written()
     assert written.texts is None and Path(written.train_json).parent == tmp_path / "out/annotations"
     classes = {id: number for number, (id, _) in enumerate(own.categories)}
     records = coco_content.records(written.train_json, written.train_images, classes)
@@ -47,7 +47,7 @@ def test_detectron2_reads_the_boxes_that_the_scenes_have(yolo, tmp_path):
     )
     assert found == truth
     before = Path(written.train_json).stat().st_mtime_ns
-    custom.write(own)  # the same once more
+    own.written()  # the same once more
     assert Path(written.train_json).stat().st_mtime_ns == before
 
 
@@ -59,7 +59,7 @@ def test_without_validation_data_a_part_is_drawn_and_recorded(yolo, tmp_path):
     )
     assert own.facts["labels"] == "50%: 2 of 4 images by seed 0"
     assert own.facts["train"]["images"] == 2 and own.facts["train"]["format"] == "YOLO"
-    assert "labels: 50%" in custom.describe(own)
+    assert "labels: 50%" in own.describe()
     train, val = ({each["file_name"] for each in json.loads(t)["images"]} for t in own.texts)
     assert len({name.split("_")[0] for name in val}) == 1
     assert not {name.split("_")[0] for name in val} & {name.split("_")[0] for name in train}
@@ -173,7 +173,7 @@ def test_a_detector_learns_from_yolo_labels(learns, pretrained, few_scenes, tmp_
     names = [each["name"] for each in content["categories"]]
     (tmp_path / "yolo" / "data.yaml").write_text(json.dumps({"names": names, "train": "images"}))
     data = str(tmp_path / "yolo" / "data.yaml")
-    own = custom.write(given("custom_det", tmp_path / "own", train=data, val=data))
+    own = given("custom_det", tmp_path / "own", train=data, val=data).written()
     overrides = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
     overrides += ["SOLVER.MAX_ITER", "120"]
     where = ("custom_det", "", pretrained(18), few_scenes, tmp_path / "run")

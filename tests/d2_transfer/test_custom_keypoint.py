@@ -114,7 +114,7 @@ def plain(own: custom.Custom):
 def test_every_format_gives_detectron2_the_same_keypoints(write, tmp_path):
     truth = birds(tmp_path)
     path = write(tmp_path, truth)
-    own = custom.write(given(tmp_path / "out", train=path, val=path))
+    own = given(tmp_path / "out", train=path, val=path).written()
     assert own.names == ("bird",) and own.keypoints.names == POINTS
     assert own.keypoints.flip_map == [("wing_left", "wing_right")]
     records = coco_content.records(own.train_json, own.train_images, {own.categories[0][0]: 0})
@@ -133,7 +133,7 @@ def test_images_are_not_mirrored_where_nothing_says_which_point_is_which(tmp_pat
     own = given(tmp_path, train=path)
     assert own.keypoints.names == ("1", "2", "3") and not own.keypoints.mirrored
     assert plain(own).INPUT.RANDOM_FLIP == "none"
-    assert "3 keypoints, which no flip can mirror" in custom.describe(own)
+    assert "3 keypoints, which no flip can mirror" in own.describe()
 
 
 def test_sigmas_may_be_given_one_a_keypoint(tmp_path):
@@ -209,7 +209,7 @@ def test_annotations_without_any_keypoint_are_refused(tmp_path):
 @pytest.mark.slow
 def test_keypoints_of_ones_own_are_learnt(learns, pretrained, few_scenes, tmp_path):
     data = str(yolo(tmp_path, birds(tmp_path)))
-    own = custom.write(given(tmp_path / "own", train=data, val=data))
+    own = given(tmp_path / "own", train=data, val=data).written()
     overrides = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
     overrides += ["SOLVER.MAX_ITER", "100", "MODEL.FPN.OUT_CHANNELS", "32"]
     overrides += ["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[32, 32]"]  # of eight the most work
