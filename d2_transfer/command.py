@@ -131,6 +131,7 @@ def _run(args, job: TransferJob, cfg, data, find: Callable):
         metrics=job.protocol.metrics,
         stall_timeout=args.stall_timeout,
         named=tuple(args.overrides[::2]),
+        imports=cfg.get("IMPORT", ""),
         only=args.trial,
     )
 

@@ -20,6 +20,12 @@ def add_options(cfg) -> None:
     # Seconds that a batch may take before the trial stops; 0: no limit.
     cfg.DATALOADER.TIMEOUT = 120
 
+    # The user's file that registers data sets, heads and evaluators, set by --import alone; and of
+    # the test sets the evaluator, where it is not that of their metadata: file.py:Name, or the name
+    # of one of detectron2.evaluation.
+    cfg.IMPORT = ""
+    cfg.TEST.EVALUATOR = ""
+
     head = model.SEM_SEG_HEAD  # of modeling/fcn_head.py; Detectron2's own heads ignore these
     head.NUM_CONVS = 2
     head.DILATION = 1  # of those convolutions

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from . import datasets
+from .datasets import registered
 from .datasets.custom import Custom
 from .evaluate_only import evaluate as evaluate_trained
 from .evaluation import build_evaluator
@@ -32,7 +33,8 @@ def check_data(
     if isinstance(data, Custom):
         return data
     used = cfg.DATASETS.TEST if evaluates else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    return datasets.check(used, data, stand_in=stand_in)
+    own = registered.among(used)  # which are checked once they are registered
+    return datasets.check([name for name in used if name not in own], data, stand_in=stand_in)
 
 
 def ready(cfg, run: Run, evaluates: bool):
@@ -42,7 +44,25 @@ def ready(cfg, run: Run, evaluates: bool):
         norm = "BN, whose statistics in one process are SyncBN's" if plain else "naiveSyncBN"
         logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
     register(run)
+    cfg = _with_registered(cfg, evaluates)
     check_model(cfg, run.named)
     for name in cfg.DATASETS.TEST:  # what an evaluator lacks is said before the training
-        build_evaluator(name, "", images=0, oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS)
+        build_evaluator(name, "", 0, cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.TEST.EVALUATOR)
     return cfg
+
+
+def _with_registered(cfg, evaluates: bool):
+    """``cfg`` with the sums over the data sets that the user's code registers, once checked."""
+    trained, tested = (registered.among(cfg.DATASETS[key]) for key in ("TRAIN", "TEST"))
+    of_training = dict.fromkeys(trained, not evaluates)
+    sums = [
+        registered.check(name, trains, cfg.MODEL.MASK_ON)
+        for name, trains in (of_training | dict.fromkeys(tested, False)).items()
+    ]
+    if not sums:
+        return cfg
+    told = cfg.clone()
+    told.defrost()
+    told.DATASETS.CUSTOM = " ".join(sums)
+    told.freeze()
+    return told

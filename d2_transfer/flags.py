@@ -60,6 +60,14 @@ def _of_split(name: str) -> tuple[Flag, ...]:
 ALL = (
     Flag("protocol", "one of --list, path/to/file.py:Name, or your path/to/config.yaml", "NAME"),
     Flag("variant", "where a protocol has two; see --list", "NAME", config=True),
+    Flag(
+        "imports",
+        "a Python file of yours, which is run: it registers data sets, heads, evaluators",
+        "FILE",
+        spelled=("--import",),
+        path=True,
+        config=True,
+    ),
     Flag("trials", "how many fine-tunings", "K", int, 5, rule=">= 1"),
     Flag("trial", "only this one of them; others may run meanwhile", "K", int, job=False),
     Flag("seed", "of the first trial; the next have +1", "SEED", int, 1, rule=">= 0"),
@@ -135,7 +143,7 @@ def add(
             kind = options.argument(flag.rule, flag.kind or int) if flag.rule else flag.kind
             more = {"metavar": flag.metavar, "type": kind, "default": flag.default}
             more |= {"required": flag.name in required}
-        parser.add_argument(*flag.words, help=flag.help, **more)
+        parser.add_argument(*flag.words, dest=flag.name, help=flag.help, **more)
 
 
 def read(values: Mapping[str, Any], names: Iterable[str], where: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
 from densessl.decoding import Range, describe, find_range, is_image, parse, sample
 
+from .datasets import registered
 from .datasets.cityscapes import CityscapesInstances, CityscapesSemantic, frames
 from .datasets.custom import Custom
 from .datasets.detection import CocoLayout
@@ -108,6 +109,8 @@ def training_pictures(cfg, data: Path | Custom) -> Sequence[Path]:
         if isinstance(layout, CocoLayout):
             names = sorted(filter(is_image, os.listdir(data / layout.images)))
             found += [data / layout.images / name for name in names]
+        elif layout is None:
+            found += registered.pictures(name)
         elif isinstance(layout, CityscapesInstances | CityscapesSemantic):
             found += [frame.image for frame in frames(data, layout.split)]
     return found

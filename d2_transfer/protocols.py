@@ -354,7 +354,6 @@ def _check_name(name: str, where: str) -> None:
 def _of_config(named: str) -> Protocol:
     """A protocol of a user's config for Detectron2, called as its file."""
     from . import compat, config_files
-    from .datasets import LAYOUTS
     from .datasets.layouts import are_semantic
 
     file = Path(named).expanduser().absolute()
@@ -364,9 +363,6 @@ def _of_config(named: str) -> Protocol:
     cfg = compat.default_options()
     config_files.merge(cfg, config_files.read(file))
     datasets = tuple(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
-    for name in datasets:
-        if name not in LAYOUTS:
-            raise unknown("data set", name, LAYOUTS, f"{where}: DATASETS")
     if are_semantic(datasets):
         raise InputError(
             f"{where} is on {', '.join(datasets)}, whose label images a mapper of DenseSSL reads, "

@@ -11,19 +11,25 @@ from fvcore.common.config import CfgNode
 
 from densessl.core import options
 from densessl.core.errors import InputError
+from densessl.core.external import MARK
 
-from . import compat, config_files, image_range, miniature
+from . import compat, config_files, image_range, miniature, user_code
 from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
 from .datasets.layouts import are_semantic
-from .protocols import CLASSIFICATION, DETECTION, Protocol, find
+from .protocols import CLASSIFICATION, DETECTION, Protocol, anywhere, find
 
 if TYPE_CHECKING:
     from .classification.own import OwnImages
     from .dense_probes.own import OwnData
 
-ELSEWHERE = {"SEED": "--seed", "OUTPUT_DIR": "-o", "MODEL.WEIGHTS": "WEIGHTS, the first argument"}
+ELSEWHERE = {
+    "IMPORT": "--import",
+    "SEED": "--seed",
+    "OUTPUT_DIR": "-o",
+    "MODEL.WEIGHTS": "WEIGHTS, the first argument",
+}
 SCALED = {"IMS_PER_BATCH": "images a step", "BASE_LR": "learning rate", "MAX_ITER": "iterations"}
 LENGTHS = (  # in iterations
     ("SOLVER", "MAX_ITER"),
@@ -50,6 +56,7 @@ def resolve(
     custom: "Custom | OwnData | OwnImages | None" = None,
     keep_batch: bool = False,
     plain: bool = False,
+    imports: str | None = None,
 ):
     """The protocol's complete config, frozen.
 
@@ -57,10 +64,10 @@ def resolve(
     fewer, the images a step and the learning rate shrink and the schedule stretches in proportion
     (its own rule), unless ``keep_batch`` leaves them; elsewhere their number changes only how the
     images are shared. ``cuda`` False: for the CPU. ``custom``: the user's data, for the protocols
-    of that name. ``overrides``: KEY VALUE …, applied last, and they win. ``plain``: to be read, not
-    to be trained with; it needs neither torch nor Detectron2 imported (seconds), and its class is
-    fvcore's. Raises InputError for unknown names and keys (naming the nearest) and values that do
-    not fit.
+    of that name. ``imports``: a file of the user's, which is run. ``overrides``: KEY VALUE …,
+    applied last, and they win. ``plain``: to be read, not to be trained with; it needs neither
+    torch nor Detectron2 imported (seconds), and its class is fvcore's. Raises InputError for
+    unknown names and keys (naming the nearest) and values that do not fit.
     """
     found, variant = find(protocol, variant)
     layers = config_files.read(found.file(variant))
@@ -68,10 +75,17 @@ def resolve(
         if found.family == DETECTION:
             if plain:
                 compat.require_installed()
+            _refuse_code(layers)
+            imported = user_code.run(imports) if imports else ""
             cfg = compat.default_options() if plain else compat.get_cfg()
             config_files.merge(cfg, layers)
+            cfg.IMPORT = imported
             override(cfg, found.words)
             return _of_detectron2(cfg, gpus, mini, overrides, cuda, custom, keep_batch)
+        if imports:
+            raise InputError(
+                f"--import is '{imports}', but {protocol} does not train with Detectron2"
+            )
         if keep_batch:
             raise InputError(
                 f"--keep-batch is for detection and segmentation; {protocol} has the same images a "
@@ -101,6 +115,18 @@ def _places(
     return known | dict.fromkeys(options.pairs(overrides)[::2], COMMAND_LINE)
 
 
+def _refuse_code(layers: Layers) -> None:
+    """A config may be another's: no file is run because a config names it."""
+    held = options.flat(layers.values)
+    if "IMPORT" in held:
+        raise InputError(f"{layers.places['IMPORT']}: IMPORT is set by --import alone")
+    if MARK in str(held.get("TEST.EVALUATOR", "")):
+        raise InputError(
+            f"{layers.places['TEST.EVALUATOR']}: TEST.EVALUATOR is {held['TEST.EVALUATOR']!r}; a "
+            "file of yours is named on the command line: TEST.EVALUATOR file.py:Name"
+        )
+
+
 def _config_room(found: Protocol) -> ModuleType:
     return importlib.import_module(f".{found.family}.config", __package__)
 
@@ -111,6 +137,7 @@ def _of_detectron2(
     """``cfg``, a protocol's own, for this machine, with the user's data and options."""
     if custom is not None:
         custom_data.apply(custom, cfg)
+    user_code.check_names((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.IMPORT)
     full = cfg.clone()
     gpus = gpus or cfg.SOLVER.REFERENCE_WORLD_SIZE or 1
     if not mini:
@@ -119,6 +146,7 @@ def _of_detectron2(
         _for_cpu(cfg, gpus)
     shrink_rest = miniature.shrink(cfg, full) if mini else None
     named = override(cfg, overrides)
+    cfg.TEST.EVALUATOR = anywhere(cfg.TEST.EVALUATOR)  # for processes that run in another folder
     if shrink_rest:
         shrink_rest(named)
     _check(cfg, gpus, cuda)
@@ -159,6 +187,8 @@ def check_words(protocol: str, overrides: Sequence[str], gpus: int | None = None
     if found.family != DETECTION:
         resolve(protocol, gpus=gpus, overrides=overrides, **how)
     elif compat.is_installed("detectron2"):
+        if not how.get("imports"):
+            user_code.check_names(found.datasets, None)
         override(compat.default_options(), overrides)
 
 

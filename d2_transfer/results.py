@@ -37,9 +37,11 @@ NOT_PART_OF_THE_EXPERIMENT = (
     "TEST.PREDICTIONS",
 )
 # Options that say where something lies, which changes no number: as if they were empty.
-PLACES = ("FEATURES.CACHE", "KNN.CACHE")
+PLACES = ("FEATURES.CACHE", "KNN.CACHE", "IMPORT")
 # Options that came after the first records, and their defaults, which leave all as it was.
 ADDED = {
+    "IMPORT": "",
+    "TEST.EVALUATOR": "",
     "INPUT.RANGE": "",
     "INPUT.MAX_PIXELS": MAX_PIXELS,
     "DATASETS.TRAIN_LIST": "",

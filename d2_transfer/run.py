@@ -37,6 +37,7 @@ class Run:
     metrics: tuple[str, ...] = ()  # the protocol's, which are printed
     stall_timeout: float = watchdog.TIMEOUT  # seconds; 0: no limit
     named: tuple[str, ...] = ()  # options that the user set
+    imports: str = ""  # a file of the user's that every process runs
     only: int | None = None  # the one trial that this process does, while others do the others
 
     @property

@@ -1,7 +1,8 @@
 """What several trials come to, as numbers and as text."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .results import Record
 
@@ -26,9 +27,9 @@ def summary(facts: dict, records: list[Record]) -> dict:
 
 def table(shown: Sequence[str], records: list[Record]) -> str:
     """The metrics ``shown`` as text: a line a trial, then mean ± standard deviation."""
-    names = [name for name in shown if name in records[0].metrics]
+    names = _there(shown, records[0].metrics)
     averages = summary({}, records)["metrics"]
-    width = max(14, *(len(name) + 2 for name in names))
+    width = max(14, *(len(name) + 2 for name in ("", *names)))
     lines = [f"{'':16s}" + "".join(f"{name:>{width}s}" for name in names)]
     for place, record in enumerate(records, start=1):
         # others may run meanwhile, and those that are finished need not be the first ones
@@ -46,6 +47,11 @@ def table(shown: Sequence[str], records: list[Record]) -> str:
     return "\n".join(lines)
 
 
+def _there(shown: Sequence[str], metrics: Mapping[str, Any]) -> list[str]:
+    """Those that were measured; all, where a user's own evaluator has none of them."""
+    return [name for name in shown if name in metrics] or list(metrics)
+
+
 def _two_decimals(value: float) -> str:
     """A dash where it is undefined (NaN)."""
     return f"{value:.2f}" if value == value else "–"
@@ -53,8 +59,8 @@ def _two_decimals(value: float) -> str:
 
 def metric_table(shown: Sequence[str], metrics: dict[str, float | None]) -> str:
     """The metrics ``shown`` of one evaluation as two lines of text."""
-    names = [name for name in shown if name in metrics]
+    names = _there(shown, metrics)
     values = [metrics[name] for name in names]
     cells = ["undefined" if value is None else f"{value:.2f}" for value in values]
-    width = max(14, *(len(name) + 2 for name in names))
+    width = max(14, *(len(name) + 2 for name in ("", *names)))
     return "\n".join("".join(f"{word:>{width}s}" for word in line) for line in (names, cells))

@@ -145,7 +145,10 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
     def build_evaluator(cls, cfg, dataset_name):
         images = len(cls.build_test_loader(cfg, dataset_name))
         folder = str(Path(cfg.OUTPUT_DIR) / "evaluation")
-        return build_evaluator(dataset_name, folder, images, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+        test = cfg.TEST
+        return build_evaluator(
+            dataset_name, folder, images, test.KEYPOINT_OKS_SIGMAS, test.EVALUATOR
+        )
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):

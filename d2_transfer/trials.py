@@ -14,7 +14,7 @@ from densessl.core.lock import in_use, locked
 from densessl.core.metrics import Metrics
 from densessl.core.progress import duration
 
-from . import compat, datasets, image_range, results
+from . import compat, datasets, image_range, results, user_code
 from .datasets import custom
 from .datasets.custom import Custom
 from .launch import Rendezvous
@@ -156,7 +156,9 @@ def _kept(run: Run, trial: int) -> str:
 
 
 def register(run: Run) -> None:
-    """Tell Detectron2 where this process finds the data."""
+    """Tell Detectron2 where this process finds the data, and what the user's file registers."""
+    if run.imports:
+        user_code.run(run.imports)
     if isinstance(run.data, Custom):
         custom.register(run.data)
     else:

@@ -3,10 +3,12 @@
 import contextlib
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from densessl.core import waiting
-from densessl.core.errors import Interrupted, unknown
+from densessl.core.errors import InputError, Interrupted, unknown
+from densessl.core.external import MARK, load_object
 from densessl.core.progress import Bar
 
 from .. import compat
@@ -17,7 +19,9 @@ from .pascal_voc import OccurringClassesVOCEvaluator
 from .semantic import SemanticEvaluator
 
 compat.setup()
-from detectron2.data import MetadataCatalog  # noqa: E402
+from detectron2 import evaluation  # noqa: E402
+from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
+from detectron2.data.datasets.coco import convert_to_coco_json  # noqa: E402
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
@@ -25,28 +29,77 @@ NOT_RECORDED = ("ACC-",)  # of single classes there is the IoU
 
 
 def build_evaluator(
-    dataset_name: str, output_dir: str, images: int, oks_sigmas: Sequence[float] = ()
+    dataset_name: str,
+    output_dir: str,
+    images: int,
+    oks_sigmas: Sequence[float] = (),
+    named: str = "",
 ) -> DatasetEvaluator:
-    """The evaluator that the data set's metadata asks for (``evaluator_type``).
+    """The evaluator that is ``named`` (``TEST.EVALUATOR``), else the one of the data set's metadata
+    (``evaluator_type``; COCO's where the user's code registered it without one).
 
-    ``output_dir`` takes the detections in COCO's format. ``images``: how many this process will
-    see. ``oks_sigmas`` (``TEST.KEYPOINT_OKS_SIGMAS``): one a keypoint; empty means COCO's own.
+    ``output_dir`` takes the detections in COCO's format; where it is empty, nothing is evaluated.
+    ``images``: how many this process will see. ``oks_sigmas`` (``TEST.KEYPOINT_OKS_SIGMAS``): one a
+    keypoint; empty means COCO's own.
 
-    Raises InputError for a type it has no evaluator for, and EnvironmentLacks where the type needs
+    Raises InputError for a type or a name that is none, and EnvironmentLacks where the type needs
     what is not installed.
     """
-    builders = {
+    builders: dict[str, Callable[[], DatasetEvaluator]] = {
         "pascal_voc": lambda: OccurringClassesVOCEvaluator(dataset_name),
-        "coco": lambda: CocoEvaluator(dataset_name, output_dir, fast_coco(), oks_sigmas),
+        "coco": lambda: _of_coco(dataset_name, output_dir, oks_sigmas),
         "cityscapes_instance": lambda: CityscapesInstanceEvaluator(dataset_name),
         "sem_seg": lambda: SemanticEvaluator(dataset_name),
     }
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if named:
+        return Quiet([Progress(f"evaluate on {dataset_name}", images), own(named, dataset_name)])
+    default = "coco" if dataset_name in DatasetCatalog.list() else None
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", default)
     if kind not in builders:
         raise unknown("evaluator_type", kind, builders, f"the metadata of {dataset_name}")
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = builders[kind]()
     return Quiet([Progress(f"evaluate on {dataset_name}", images), evaluator])
+
+
+def own(named: str, dataset_name: str) -> DatasetEvaluator:
+    """The evaluator that TEST.EVALUATOR names, made with the data set's name; InputError."""
+    option = "TEST.EVALUATOR"
+    if MARK in named:
+        maker = load_object(named, "evaluator", option)
+    else:
+        known = {
+            name: each
+            for name, each in vars(evaluation).items()
+            if isinstance(each, type) and issubclass(each, DatasetEvaluator)
+        }
+        if named not in known:
+            raise unknown("evaluator", named, known, option)
+        maker = known[named]
+    try:
+        made = maker(dataset_name)
+    except Exception as error:  # the user's own raises anything
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{option} {named} cannot be made for {dataset_name}: {reason}") from error
+    if not isinstance(made, DatasetEvaluator):
+        raise InputError(f"{option} {named} makes a {type(made).__name__}, no DatasetEvaluator")
+    return made
+
+
+def _of_coco(dataset_name: str, output_dir: str, oks_sigmas: Sequence[float]) -> CocoEvaluator:
+    """With the annotations as a file of COCO's where the data set is registered without one."""
+    metadata = MetadataCatalog.get(dataset_name)
+    file = Path(output_dir) / f"{dataset_name}.json"
+    if not metadata.get("json_file") and output_dir and comm.is_main_process():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        convert_to_coco_json(dataset_name, str(file), allow_cached=False)
+    return CocoEvaluator(
+        dataset_name,
+        output_dir,
+        fast_coco(),
+        oks_sigmas,
+        metadata.get("json_file") or file,
+    )
 
 
 def fast_coco() -> bool:
@@ -59,9 +112,13 @@ def flat_metrics(results: dict) -> dict[str, float]:
 
     NaN stays NaN: it says that the ground truth has nothing to measure the metric on.
     """
+    groups = {  # a user's own evaluator may give numbers without a task
+        task: metrics if isinstance(metrics, dict) else {"value": metrics}
+        for task, metrics in results.items()
+    }
     return {
         f"{task}/{name}": float(value)
-        for task, metrics in results.items()
+        for task, metrics in groups.items()
         for name, value in metrics.items()
         if not name.startswith(NOT_RECORDED)
     }

@@ -1,6 +1,7 @@
 """COCO's metrics of boxes, masks and keypoints, by faster-coco-eval or by pycocotools."""
 
 import json
+import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -42,7 +43,8 @@ class CocoEvaluator(DatasetEvaluator):
     numbers and texts, and ``iscrowd`` and ``area`` may be left out.
 
     ``output_dir`` takes the detections as ``coco_instances_results.json``, with the ids of the
-    data set. ``oks_sigmas``: one a keypoint; empty means COCO's own 17.
+    data set. ``oks_sigmas``: one a keypoint; empty means COCO's own 17. ``json_file``: the
+    annotations, where they are not those of the metadata.
     """
 
     def __init__(
@@ -51,9 +53,10 @@ class CocoEvaluator(DatasetEvaluator):
         output_dir: str | None = None,
         fast: bool = False,
         oks_sigmas: Sequence[float] = (),
+        json_file: str | os.PathLike | None = None,
     ):
         metadata = MetadataCatalog.get(dataset_name)
-        self._name, self._json_file = dataset_name, Path(metadata.json_file)
+        self._name, self._json_file = dataset_name, Path(json_file or metadata.json_file)
         numbers = metadata.get("thing_dataset_id_to_contiguous_id")
         self._categories = sorted(numbers, key=numbers.get) if numbers else None
         self._file = Path(output_dir) / FILE if output_dir else None

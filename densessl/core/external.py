@@ -44,6 +44,13 @@ def load_object(text: str, what: str, where: str) -> Any:
     return getattr(module, name)
 
 
+def load_file(path: Path, where: str) -> ModuleType:
+    """The file itself as a module, as :func:`load_object` has it; ``where``: the option."""
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError(f"{where} is '{path}'; it must be a Python file that is there")
+    return _module(path.resolve(), f"{where} {path.name}")
+
+
 def _module(path: Path, where: str) -> ModuleType:
     """The file as a module; ``where`` begins a message."""
     try:
