@@ -11,6 +11,8 @@ def add_options(cfg) -> None:
     model.CHANNELS_LAST = False
     # Whether the weights file's FPN goes into the detector's (ReSim-FPN^T), or starts fresh.
     model.FPN.TRANSFER = False
+    # A network of timm's in the backbone's place (see backbone_choice.py); empty: the weights'.
+    model.BACKBONE.TIMM = ""
     # Freeze the head's res5 too (its batch norm becomes FrozenBN); the norm after it is trained.
     model.ROI_HEADS.FREEZE_RES5 = False
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from . import datasets
+from .backbone_choice import follow
 from .datasets import registered
 from .datasets.custom import Custom
 from .evaluate_only import evaluate as evaluate_trained
@@ -45,6 +46,7 @@ def ready(cfg, run: Run, evaluates: bool):
         logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
     register(run)
     cfg = _with_registered(cfg, evaluates)
+    cfg = follow(cfg, run.weights.network)
     check_model(cfg, run.named)
     for name in cfg.DATASETS.TEST:  # what an evaluator lacks is said before the training
         build_evaluator(name, "", 0, cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.TEST.EVALUATOR)

@@ -91,7 +91,16 @@ def trained(named: str, folder: Path, cfg) -> Weights:
     for name in ("run.json", results.FILE, NOTE):
         if (Path(folder) / name).is_file() and not _is_again(Path(folder), sha256):
             raise InputError(f"{folder} holds trials ({name}); name another -o for an evaluation")
-    return Weights(str(source), str(source), sha256, origin(source).method)
+    network = _network_of(source.with_name("config.yaml"))
+    return Weights(str(source), str(source), sha256, origin(source).method, network=network)
+
+
+def _network_of(config: Path) -> str:
+    """The network of timm's in the config of a model's trial, else ''."""
+    if not config.is_file():
+        return ""
+    held = results.flat(read_mapping(config, "the config of a trial"))
+    return held.get("MODEL.BACKBONE.TIMM", "")
 
 
 def _is_again(folder: Path, sha256: str) -> bool:

@@ -46,6 +46,7 @@ ADDED = {
     "INPUT.MAX_PIXELS": MAX_PIXELS,
     "DATASETS.TRAIN_LIST": "",
     "DATASETS.TEST_LIST": "",
+    "MODEL.BACKBONE.TIMM": "",
 }
 # Options that the official main of Detectron2 has and 0.5 lacks, at what 0.5 does.
 OF_MAIN_ALONE = {

@@ -9,8 +9,10 @@ from typing import Any
 from densessl.core import files
 from densessl.core.errors import InputError
 from densessl.weight_files import images
+from densessl.weight_files.timm_networks import IN_DETECTOR
 
 from . import convert
+from .backbone_choice import follow
 from .protocols import PROTOCOLS
 
 logger = logging.getLogger("densessl")
@@ -35,7 +37,8 @@ class Weights:
     ``file`` is what Detectron2 loads (empty for a random start; of RANDOM_BN that word, which is no
     file), ``path`` what the user named and
     ``sha256`` the sum of that. ``method`` and ``pretrain`` go into the records; ``pretrain`` has
-    the ``range`` of a pretraining on images that are not of 8 bits.
+    the ``range`` of a pretraining on images that are not of 8 bits. ``network``: resnet50,
+    timm/convnext_tiny; empty where it is not known.
     """
 
     file: str
@@ -43,6 +46,7 @@ class Weights:
     sha256: str
     method: str
     pretrain: dict[str, Any] = field(default_factory=dict)
+    network: str = ""
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -93,7 +97,8 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     if held.get("densessl"):
         log_images(held["densessl"])
     try:
-        convert.check_detector_config(held, cfg)
+        network = (held.get("densessl") or {}).get("network", "")
+        convert.check_detector_config(held, follow(cfg, network))
     except InputError:
         for each in (file, file.with_suffix(".txt")) if made else ():
             each.unlink()
@@ -105,6 +110,7 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
         sha256,
         facts["method"],
         facts.get("pretrain") or {},
+        facts.get("network", ""),
     )
 
 
@@ -162,13 +168,15 @@ def backbone_name(key: str) -> str | None:
     """The weights file's name for a tensor of a detector, None for one that starts fresh.
 
     ``backbone.res4.0.conv1.weight``, ``backbone.bottom_up.res4…`` (FPN) and
-    ``roi_heads.res5.0…`` (C4) are the backbone's; the FPN's own convolutions, the extra norm after
-    res5 and all the heads start fresh.
+    ``roi_heads.res5.0…`` (C4) are the backbone's, and so is ``timm_network…`` in their place; the
+    pyramid's own convolutions, the extra norm after res5 and all the heads start fresh.
     """
     for prefix in ("backbone.bottom_up.", "backbone.", "roi_heads."):
         if key.startswith(prefix):
             name = key[len(prefix) :]
             stage, _, rest = name.partition(".")
+            if name.startswith(IN_DETECTOR):
+                return name
             if stage == "stem" or (stage.startswith("res") and rest[:1].isdigit()):
                 return name
             return None

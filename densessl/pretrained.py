@@ -18,10 +18,10 @@ from .d2_transfer.convert.prove import stride_as_caffe
 from .decoding import UnreadableImage, decode
 from .pretrain.backbones.resnet import ResNet
 from .pretrain.backbones.vit import VisionTransformer, build_vit
-from .weight_files import images, keys, vit
+from .weight_files import images, keys, timm_networks, vit
 from .weight_files.recognise import Source, from_file
 
-NETWORKS = (*(f"resnet{depth}" for depth in keys.DEPTHS), *vit.SIZES)
+NETWORKS = (*keys.NETWORKS, *vit.SIZES)
 IN_FOLDER = ("backbone_final.pth", "model.safetensors")  # what a folder is asked for, in turn
 CROP = 0.875  # side of the crop over the shorter side that the image is scaled to
 
@@ -70,12 +70,13 @@ class PretrainedBackbone(nn.Module):
     """A backbone and what is known of it: :func:`load_backbone` makes them.
 
     ``forward(images [B, 3, H, W])`` gives its levels by name, each ``[B, C, H / stride,
-    W / stride]``: of a ResNet ``layer1`` to ``layer4``; of a ViT ``block4``, ``block8`` and
-    ``block12`` (patch tokens behind the final LayerNorm), and beside them the class token,
-    ``cls [B, C]``. The state dict has torchvision's (timm's) names without the classifier.
+    W / stride]``: of a ResNet, and of timm's pyramids, ``layer1`` to ``layer4``; of a ViT
+    ``block4``, ``block8`` and ``block12`` (patch tokens behind the final LayerNorm), and beside
+    them the class token, ``cls [B, C]``. The state dict has torchvision's (timm's) names without
+    the classifier.
 
     Attributes:
-        name: of the network: ``resnet50``, ``vit_small``.
+        name: of the network: ``resnet50``, ``vit_small``, ``timm/convnext_tiny``.
         levels: the levels that ``forward`` gives.
         channels: of each level that is a map, its C.
         strides: of each level that is a map, its pixels a position.
@@ -198,8 +199,8 @@ def load_backbone(
 
     Args:
         path_or_name: a checkpoint file; the folder of a pretraining, or one with
-            ``model.safetensors``; or a network's name (``resnet50``, ``vit_small``), which has
-            random weights and wants ImageNet's normalisation.
+            ``model.safetensors``; or a network's name (``resnet50``, ``vit_small``,
+            ``timm/convnext_tiny``), which has random weights and wants ImageNet's normalisation.
         features_only: return a :class:`FeatureList`, which gives a list of maps as timm's does.
         levels: those that are wanted; all of them unless named.
         size: side of the square crop that ``transform`` makes; None: it leaves the size as it is.
@@ -222,7 +223,7 @@ def load_backbone(
         levels["layer4"].shape  # [1, 2048, H / 32, W / 32]
     """
     name = os.fspath(path_or_name)
-    if name in NETWORKS and not Path(name).exists():
+    if (name in NETWORKS or timm_networks.is_timm(name)) and not Path(name).exists():
         backbone = _network(name)
         _describe(backbone, name, dict(images.IMAGENET), "random", [], levels, size)
     else:
@@ -255,14 +256,22 @@ def _file(name: str) -> Path:
     return path
 
 
-def _network(name: str) -> PretrainedResNet | PretrainedViT:
+def _network(name: str) -> Any:
     """The network of that name with new weights, on torch's device of the moment."""
+    if timm_networks.is_timm(name):
+        made = timm_networks.build(name)
+        made.__class__ = type("PretrainedTimm", (PretrainedBackbone, type(made)), {})
+        return made
     if name in vit.SIZES:
         return PretrainedViT(build_vit(name))
     return PretrainedResNet(getattr(resnet, name)())
 
 
-def _loaded(found: Source) -> PretrainedResNet | PretrainedViT:
+def _loaded(found: Source) -> Any:
+    if found.is_timm:  # has tensors beside its state, which are made with it
+        backbone = _network(found.network)
+        backbone.load_state_dict(found.backbone)
+        return backbone
     with torch.device("meta"):  # no time for initial weights
         backbone = _network(found.network)
     backbone.load_state_dict(found.backbone, assign=True)  # strict
@@ -280,7 +289,8 @@ def _describe(
     levels: Sequence[str] | None,
     size: int | None,
 ) -> None:
-    known = [*backbone.channels, *(["cls"] if name in vit.SIZES else [])]
+    has_cls = name in vit.SIZES or getattr(backbone, "has_cls", False)
+    known = [*backbone.channels, *(["cls"] if has_cls else [])]
     for level in levels or ():
         if level not in known:
             raise unknown("level", str(level), known, f"levels of a {name}")

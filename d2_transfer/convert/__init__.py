@@ -4,7 +4,7 @@ from densessl.weight_files.reading import read_checkpoint
 
 from .conversion import convert
 from .prove import ProofFailed, Stage, prove
-from .prove_timm import prove_timm, prove_vit
+from .prove_timm import prove_network, prove_timm, prove_vit
 from .report import Report
 from .weights import check_detector_config, read_weights
 
@@ -15,6 +15,7 @@ __all__ = [
     "check_detector_config",
     "convert",
     "prove",
+    "prove_network",
     "prove_timm",
     "prove_vit",
     "read_checkpoint",

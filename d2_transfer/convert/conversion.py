@@ -9,12 +9,12 @@ from typing import Any
 
 from densessl.core import files
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
-from densessl.weight_files import images, keys, reading, safetensors, vit
+from densessl.weight_files import images, keys, reading, safetensors, timm_networks, vit
 from densessl.weight_files.recognise import Source, from_file
 
 from . import weights
 from .prove import Stage, prove
-from .prove_timm import prove_timm, prove_vit
+from .prove_timm import prove_network, prove_timm, prove_vit
 from .report import HUB, Report
 
 TARGETS = {  # the first ending is the one that messages name
@@ -41,13 +41,14 @@ def convert(
 ) -> Report:
     """Write a checkpoint's backbone (and FPN) for ``target`` and prove it by running both networks.
 
-    A ResNet goes to Detectron2, torchvision and timm, a vision transformer to torchvision and timm,
-    both to safetensors (timm's names, which for a ResNet are torchvision's). ``target`` 'auto'
-    follows the ending of ``out``, and for .pth the network: torchvision for a ResNet, timm for a
-    ViT. ``source`` is a layout of ``layouts.LAYOUTS``, 'CONTAINER:PREFIX' or 'auto'; ``branch``
-    chooses between a file's two networks; ``method`` names the method where the layout cannot tell,
-    ``pretrain`` the facts of a pretraining that the file does not tell (``dataset``, ``epochs``).
-    ``mean``, ``std`` (three numbers, of 0–1 or of 0–255 images), ``channel_order`` and
+    Every network goes to Detectron2, timm and safetensors (timm's names, which for a ResNet are
+    torchvision's), a ResNet and DINO's ViTs to torchvision, too. ``target`` 'auto' follows the
+    ending of ``out``, and for .pth the network: torchvision for a ResNet, timm for all else.
+    ``source`` is a layout of ``layouts.LAYOUTS``, 'CONTAINER:PREFIX', a network of timm's
+    (``timm/convnext_tiny``) or 'auto'; ``branch`` chooses between a file's two networks; ``method``
+    names the method where the layout cannot tell, ``pretrain`` the facts of a pretraining that the
+    file does not tell (``dataset``, ``epochs``). ``mean``, ``std`` (three numbers, of 0–1 or of
+    0–255 images), ``channel_order`` and
     ``stride_in_1x1`` count over what the file says or what is assumed. The proof is made on what is
     read back from the disk, before the file takes its name. Raises InputError when the checkpoint
     is not understood or says that it is a variant, when ``out`` exists with other contents (unless
@@ -59,11 +60,13 @@ def convert(
     found = _with_facts(found, pretrain or {})
     found = with_images(found, mean, std, channel_order, stride_in_1x1)
     target = _target(target, out, found)
-    if found.is_vit and target == "detectron2":
+    if found.is_timm and target == "torchvision":
         raise InputError(
-            f"{checkpoint} holds a {found.title}, and Detectron2's backbones here are ResNets; "
-            f"give it --to timm or --to torchvision, -o {out.with_suffix('.pth')}"
+            f"{checkpoint} holds {found.title}, whose names torchvision does not have; "
+            f"give it --to timm, -o {out.with_suffix('.pth')}"
         )
+    if found.is_vit and target == "detectron2":  # a pyramid on timm's network, of the same tensors
+        found = replace(found, network=f"{timm_networks.PREFIX}{vit.SIZES[found.network].timm}")
     source_sha256 = files.sha256(checkpoint)
     facts = _facts(found, source_sha256, method)
     with _says_why(out), files.atomic(out) as stream:
@@ -162,12 +165,12 @@ def _target(asked: str, out: Path, found: Source) -> str:
     if asked != "auto":
         return asked
     matching = [name for name, endings in TARGETS.items() if out.suffix in endings]
-    return matching[0] if len(matching) == 1 else "timm" if found.is_vit else "torchvision"
+    return matching[0] if len(matching) == 1 else "torchvision" if found.resnet else "timm"
 
 
 def _write(stream, found: Source, target: str, facts: dict[str, Any]) -> None:
     if target == "detectron2":
-        names = keys.detectron2_names(found.depth)
+        names = detectron2_names(found)
         tensors = {names[name]: t for name, t in found.backbone.items()} | found.fpn
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         weights.write_detectron2(stream, arrays, facts)
@@ -179,13 +182,23 @@ def _write(stream, found: Source, target: str, facts: dict[str, Any]) -> None:
     write(stream, tensors, facts)
 
 
+def detectron2_names(found: Source) -> dict[str, str]:
+    """Detectron2's name of every backbone tensor."""
+    if found.depth is not None:
+        return keys.detectron2_names(found.depth)
+    return {name: timm_networks.IN_DETECTOR + name for name in found.backbone}
+
+
 def _facts(found: Source, source_sha256: str, method: str | None) -> dict[str, Any]:
     """What travels with the weights: the detector's options that must agree, and their origin."""
     normal = found.normalization
+    network: dict[str, Any] = {}
     if found.is_vit:
-        network: dict[str, Any] = {"patch_size": vit.PATCH, "image_size": vit.IMAGE}
-    else:  # torchvision's ResNet has the stride in the 3x3 convolution
+        network = {"patch_size": vit.PATCH, "image_size": vit.IMAGE}
+    elif found.resnet:  # torchvision's has the stride in the 3x3 convolution
         network = {"stride_in_1x1": found.stride_in_1x1, "depth": found.depth}
+        if (found.resnet.groups, found.resnet.width) != (1, 64):
+            network |= {"num_groups": found.resnet.groups, "width_per_group": found.resnet.width}
     return {
         "format": 1,
         "method": method or found.method,
@@ -206,6 +219,14 @@ def _facts(found: Source, source_sha256: str, method: str | None) -> dict[str, A
 def _prove_file(path: str, found: Source, target: str) -> list[Stage]:
     """Read the file back and prove that its network is the source's."""
     normalization, stride = found.normalization, found.stride_in_1x1
+    if found.is_timm:
+        if target == "detectron2":
+            weights_file = weights.read_weights(path)
+            written, facts = weights_file["model"], weights_file["densessl"]
+        else:
+            state = reading.read_checkpoint(path)
+            written, facts = dict(state), state.densessl
+        return prove_network(found.backbone, normalization, written, facts, target)
     if target == "detectron2":
         held = weights.read_weights(path)
         return prove(

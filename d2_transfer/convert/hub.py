@@ -70,6 +70,11 @@ def _check_images(checkpoint: Path, options: dict[str, Any]) -> None:
     _, found = from_file(checkpoint, options.get("source", "auto"), options.get("branch"))
     given = [options.get(name) for name in ("mean", "std", "channel_order", "stride_in_1x1")]
     found = with_images(found, *given)
+    if found.is_timm:
+        raise InputError(
+            f"{checkpoint} holds {found.title}; --to hub is for torchvision's ResNets and DINO's "
+            "ViTs, whose every tensor is pretrained; give it --to timm or --to safetensors"
+        )
     if found.normalization["channel_order"] != "RGB" or found.stride_in_1x1:
         raise InputError(
             f"{checkpoint} wants {found.normalization['channel_order']} images and has the stride "

@@ -104,7 +104,7 @@ def _backbone(found: Source, path: Path, checkpoint: dict) -> list[tuple[str, st
         rows.append(("left", left))
     rows.append(("images", f"{images.words(found.images)}, {images.source(found.images.by)}"))
     rows += [("note", note) for note in found.notes]
-    targets = [name for name in TARGETS if not (found.is_vit and name == "detectron2")]
+    targets = [name for name in TARGETS if not (found.is_timm and name == "torchvision")]
     rows.append(("converts to", ", ".join(f"{name} ({TARGETS[name][0]})" for name in targets)))
     if found.layout.startswith("detectron2"):
         targets.remove("detectron2")

@@ -27,14 +27,14 @@ def main(argv: list[str]) -> int:
         "--from",
         dest="source",
         default="auto",
-        help=f"layout: auto, CONTAINER:PREFIX (state_dict:module.net.), {known}",
+        help=f"layout: auto, CONTAINER:PREFIX (state_dict:module.net.), timm/NAME, {known}",
     )
     parser.add_argument(
         "--to",
         dest="target",
         default="auto",
         help=f"{endings}, hub (a folder with safetensors and a model card, for timm and the "
-        "Hugging Face Hub); auto: by OUT's ending, .pth of a ResNet torchvision, of a ViT timm",
+        "Hugging Face Hub); auto: by OUT's ending, .pth of a ResNet torchvision, of all else timm",
     )
     parser.add_argument("--license", dest="licence", help="of the weights, for --to hub's card")
     parser.add_argument(

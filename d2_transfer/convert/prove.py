@@ -65,7 +65,7 @@ def prove(
         image = image[:, :, :96, :64]  # an FPN wants multiples of 32
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
-        ours = torchvision_stages(reference, facts["depth"], expected, stride_in_1x1)
+        ours = torchvision_stages(reference, network_of(facts), expected, stride_in_1x1)
         theirs = _detectron2_stages(written, facts, expected)
         if fpn:
             theirs |= _detectron2_fpn(written, facts, expected)
@@ -136,13 +136,18 @@ def normalised_by_detectron2(image, facts: dict[str, Any]):
     return (image - mean) / std
 
 
-def torchvision_stages(state, depth: int, image, stride_in_1x1: bool) -> dict[str, Any]:
+def network_of(facts: dict[str, Any]) -> str:
+    """torchvision's name of the ResNet that a written file's facts describe."""
+    return facts.get("network", f"resnet{facts['depth']}")
+
+
+def torchvision_stages(state, network_name: str, image, stride_in_1x1: bool) -> dict[str, Any]:
     """The outputs of torchvision's ResNet with these tensors, by the names of STAGES."""
     import torch
     from torchvision.models import resnet
 
     with torch.device("meta"):  # no time for initial weights
-        network = getattr(resnet, f"resnet{depth}")()
+        network = getattr(resnet, network_name)()
     network.fc = torch.nn.Identity()
     network.load_state_dict(state, assign=True)  # strict
     return resnet_stages(network, network.relu, image, stride_in_1x1)
@@ -179,6 +184,8 @@ def _detectron2_config(facts: dict[str, Any]):
     cfg = compat.get_cfg()
     cfg.MODEL.RESNETS.DEPTH = facts["depth"]
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = facts["stride_in_1x1"]
+    cfg.MODEL.RESNETS.NUM_GROUPS = facts.get("num_groups", 1)
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = facts.get("width_per_group", 64)
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 256 if facts["depth"] >= 50 else 64
     cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
     cfg.MODEL.RESNETS.NORM = "BN"

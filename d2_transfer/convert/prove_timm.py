@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from densessl.core.errors import EnvironmentLacks
-from densessl.weight_files import vit
+from densessl.weight_files import timm_networks, vit
 
 from .prove import (
     INPUT,
@@ -18,6 +18,7 @@ from .prove import (
     any_image,
     compared,
     load,
+    network_of,
     normalised,
     normalised_by_detectron2,
     resnet_stages,
@@ -47,7 +48,7 @@ def prove_timm(
     image = any_image(INPUT)
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
-        ours = torchvision_stages(reference, facts["depth"], expected, stride_in_1x1)
+        ours = torchvision_stages(reference, network_of(facts), expected, stride_in_1x1)
         theirs = _timms_stages(written, facts, expected)
     return compared({"input": expected, **ours}, {"input": got, **theirs}, wrong)
 
@@ -137,3 +138,45 @@ def _vit_stages(model, embedded, blocks, image) -> dict[str, Any]:
         module.register_forward_hook(lambda _, __, out, name=name: outputs.update({name: out}))
     outputs["cls"] = model.eval()(image)
     return outputs
+
+
+def prove_network(
+    reference: dict[str, Any],
+    normalization: dict[str, Any],
+    written: dict[str, Any],
+    facts: dict[str, Any],
+    target: str,
+) -> list[Stage]:
+    """Run a network of timm's twice in float32 evaluation mode and compare every level.
+
+    ``reference``: timm's names -> tensors, in timm's own form of the network for features
+    (``features_only``); ``written``: those of the file, as the target runs them, under Detectron2's
+    names where ``target`` is that. Otherwise as :func:`prove_timm`.
+    """
+    import torch
+
+    network = facts["network"]
+    begins = timm_networks.IN_DETECTOR if target == "detectron2" else ""
+    wrong = tensors_that_differ({begins + name: t for name, t in reference.items()}, written)
+    tensors = {name: torch.as_tensor(tensor) for name, tensor in written.items()}
+    size = timm_networks.described(network).pretrained_cfg["input_size"]
+    image = any_image((1, *size))
+    expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
+    with torch.no_grad():
+        ours = timm_networks.features(network, reference, expected)
+        levels = _levels(network, tensors, expected, target)
+    theirs = {name: levels[name] for name in ours}
+    return compared({"input": expected, **ours}, {"input": got, **theirs}, wrong)
+
+
+def _levels(network: str, tensors: dict[str, Any], image, target: str) -> dict[str, Any]:
+    """The levels of a written file's network, in Detectron2 or by itself."""
+    if target != "detectron2":
+        made = timm_networks.build(network).eval()
+        load(made, tensors, network)
+        return made(image)
+    from ..modeling.timm_backbone import TimmBackbone
+
+    backbone = TimmBackbone(network, norm="BN").eval()
+    load(backbone, tensors, network)
+    return {backbone.level_of[name]: each for name, each in backbone(image).items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from densessl.weight_files import images, vit
+from densessl.weight_files import images, timm_networks, vit
 
 from .prove import Stage
 
@@ -79,6 +79,8 @@ class Report:
         if self.depth is not None:
             stride = ", the stride in its 1x1 convolutions," if self.stride_in_1x1 else ""
             return f"torchvision's {self.network}{stride}"
+        if timm_networks.is_timm(self.network):
+            return f"{self.title}, as timm gives its features,"
         if self.target == "torchvision":
             return f"timm's {vit.SIZES[self.network].timm}"
         return f"torchvision's VisionTransformer of that size ({self.title})"
@@ -93,6 +95,8 @@ class Report:
             return shlex.join(["densessl", "transfer", *words])
         if self.target == HUB:
             return f'timm.create_model("local-dir:{self.out}", pretrained=True, num_classes=0)'
+        if timm_networks.is_timm(self.network):
+            return "\n              ".join(self._with_timm())
         if self.target == "torchvision":
             lines = self._with_torchvision()
         else:
@@ -102,6 +106,17 @@ class Report:
             first = lines[0] if lines[0].startswith("network =") else f"network = {lines[0]}"
             lines = [first, *STRIDES, *lines[1:]]
         return "\n              ".join(lines)
+
+    def _with_timm(self) -> list[str]:
+        """What gives none of the levels is not in the file."""
+        name = self.network.removeprefix(timm_networks.PREFIX)
+        read = f'torch.load("{self.out}")'
+        if self.target == "safetensors":
+            read = f'safetensors.torch.load_file("{self.out}")'
+        return [
+            f'network = timm.create_model("{name}", num_classes=0)',
+            f"network.load_state_dict({read}, strict=False)",
+        ]
 
     def _with_torchvision(self) -> list[str]:
         load = f'network.load_state_dict(torch.load("{self.out}"), strict=False)'

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from densessl.core.errors import InputError
 from densessl.weight_files.reading import read_checkpoint
+from densessl.weight_files.timm_networks import is_timm
 
 AUTHOR = "DenseSSL"
 
@@ -88,28 +89,44 @@ def check_detector_config(weights: dict[str, Any], cfg) -> None:
         ("INPUT.FORMAT", cfg.INPUT.FORMAT, facts["channel_order"]),
         ("MODEL.PIXEL_MEAN", list(model.PIXEL_MEAN), normal["pixel_mean"]),
         ("MODEL.PIXEL_STD", list(model.PIXEL_STD), normal["pixel_std"]),
-        ("MODEL.RESNETS.DEPTH", resnets.DEPTH, facts["depth"]),
-        ("MODEL.RESNETS.STEM_OUT_CHANNELS", resnets.STEM_OUT_CHANNELS, 64),
-        ("MODEL.RESNETS.RES2_OUT_CHANNELS", resnets.RES2_OUT_CHANNELS, _res2(facts["depth"])),
-        ("MODEL.RESNETS.NUM_GROUPS", resnets.NUM_GROUPS, 1),
-        ("MODEL.RESNETS.WIDTH_PER_GROUP", resnets.WIDTH_PER_GROUP, 64),
     ]
-    if facts["depth"] >= 50:  # the basic blocks of 18 and 34 have no 1x1 convolution
-        stride = facts["stride_in_1x1"]
-        compared.append(("MODEL.RESNETS.STRIDE_IN_1X1", resnets.STRIDE_IN_1X1, stride))
+    c4 = model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME.startswith("Res5")
+    if is_timm(facts.get("network", "")):
+        compared.append(("MODEL.BACKBONE.TIMM", model.BACKBONE.TIMM, facts["network"]))
+        c4 = False
+    else:
+        compared += _of_resnet(resnets, facts)
     wrong = [
         f"{key} is {value}, the weights need {needed}"
         for key, value, needed in compared
         if not _same(value, needed)
     ]
-    c4 = model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME.startswith("Res5")
-    if facts["depth"] < 50 and c4:
+    if c4 and facts["depth"] < 50:
         wrong.append(
             f"MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME}, whose res5 is three bottleneck "
             f"blocks: a ResNet-{facts['depth']} cannot fill it; use an FPN protocol"
         )
     if wrong:
         raise InputError("the detector's config and the weights disagree: " + "; ".join(wrong))
+
+
+def _of_resnet(resnets, facts: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Key, value and what the weights need, of the options that build a ResNet."""
+    compared = [
+        ("MODEL.RESNETS.DEPTH", resnets.DEPTH, facts["depth"]),
+        ("MODEL.RESNETS.STEM_OUT_CHANNELS", resnets.STEM_OUT_CHANNELS, 64),
+        ("MODEL.RESNETS.RES2_OUT_CHANNELS", resnets.RES2_OUT_CHANNELS, _res2(facts["depth"])),
+        ("MODEL.RESNETS.NUM_GROUPS", resnets.NUM_GROUPS, facts.get("num_groups", 1)),
+        (
+            "MODEL.RESNETS.WIDTH_PER_GROUP",
+            resnets.WIDTH_PER_GROUP,
+            facts.get("width_per_group", 64),
+        ),
+    ]
+    if facts["depth"] >= 50:  # the basic blocks of 18 and 34 have no 1x1 convolution
+        stride = facts["stride_in_1x1"]
+        compared.append(("MODEL.RESNETS.STRIDE_IN_1X1", resnets.STRIDE_IN_1X1, stride))
+    return compared
 
 
 def _res2(depth: int) -> int:

@@ -4,5 +4,14 @@ from .fcn_head import FCNHead
 from .res5_roi_heads import Res5ROIHeadsExtraNorm
 from .resnet_d8 import build_resnet_d8_backbone
 from .segmentor import FCNSegmentor
+from .timm_backbone import SimpleFeaturePyramid, TimmBackbone, build_timm_fpn_backbone
 
-__all__ = ["FCNHead", "FCNSegmentor", "Res5ROIHeadsExtraNorm", "build_resnet_d8_backbone"]
+__all__ = [
+    "FCNHead",
+    "FCNSegmentor",
+    "Res5ROIHeadsExtraNorm",
+    "SimpleFeaturePyramid",
+    "TimmBackbone",
+    "build_resnet_d8_backbone",
+    "build_timm_fpn_backbone",
+]

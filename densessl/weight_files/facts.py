@@ -5,6 +5,7 @@ from typing import Any
 
 from .layouts import KeyLayout
 from .origin import config_text
+from .timm_networks import is_timm
 
 OPENMMLAB = {"BarlowTwins": "barlow_twins", "MoCo": "moco_v2", "MoCoV3": "moco_v3"}
 PROGRESS = ("epoch", "epochs", "iter", "iteration", "global_step", "step", "phase_idx")
@@ -27,6 +28,16 @@ def own_backbone(checkpoint: Any) -> str:
     config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
     found = re.search(r"^BACKBONE:\n(?: .*\n)*? +NAME: (\S+\.py:\w+)$", str(config), re.MULTILINE)
     return found[1] if found else ""
+
+
+def timm_network(checkpoint: Any) -> str:
+    """``timm/NAME`` of the network in a file of ours that is one of timm's, else ''."""
+    if not isinstance(checkpoint, dict):
+        return ""
+    network = str(ours(checkpoint).get("network", ""))
+    config = checkpoint.get("config")
+    found = re.search(r"^BACKBONE:\n(?: .*\n)*? +NAME: (timm/\w+)$", str(config), re.MULTILINE)
+    return found[1] if found else network if is_timm(network) else ""
 
 
 def method(checkpoint: dict, facts: dict[str, Any], layout: KeyLayout) -> str:

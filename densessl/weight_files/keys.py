@@ -5,6 +5,7 @@ name and shape; nothing is matched by a piece of its name.
 """
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,25 @@ BLOCKS: dict[tuple, int] = {
     (3, 4, 23, 3, True): 101,
     (3, 8, 36, 3, True): 152,
 }  # blocks in layer1..4, and whether they are bottlenecks (have a third convolution)
+
+
+@dataclass(frozen=True)
+class ResNetShape:
+    """One of torchvision's: in a bottleneck, the 3x3 has so many groups of so many channels."""
+
+    title: str
+    depth: int
+    groups: int = 1
+    width: int = 64
+
+
+NETWORKS = {f"resnet{depth}": ResNetShape(f"ResNet-{depth}", depth) for depth in DEPTHS} | {
+    "wide_resnet50_2": ResNetShape("Wide ResNet-50-2", 50, width=128),
+    "wide_resnet101_2": ResNetShape("Wide ResNet-101-2", 101, width=128),
+    "resnext50_32x4d": ResNetShape("ResNeXt-50 32x4d", 50, 32, 4),
+    "resnext101_32x8d": ResNetShape("ResNeXt-101 32x8d", 101, 32, 8),
+    "resnext101_64x4d": ResNetShape("ResNeXt-101 64x4d", 101, 64, 4),
+}
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _RULES = [
@@ -82,9 +102,10 @@ def in_detector(name: str) -> str | None:
 
 
 @lru_cache
-def expected(depth: int) -> dict[str, tuple[int, ...]]:
+def expected(depth: int, groups: int = 1, base: int = 64) -> dict[str, tuple[int, ...]]:
     """Name and shape of every backbone tensor of torchvision's ResNet (318 for depth 50), in its
-    order; computed without torchvision, which is slow to import."""
+    order; computed without torchvision, which is slow to import. ``groups`` and ``base``: of
+    ResNeXts and wide ResNets, as :class:`ResNetShape`'s."""
     *stages, bottleneck = next(key for key, known in BLOCKS.items() if known == depth)
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -97,13 +118,13 @@ def expected(depth: int) -> dict[str, tuple[int, ...]]:
     layer("conv1", "bn1", 64, 3, 7, 7)
     channels = 64
     for stage, blocks in enumerate(stages, 1):
-        width = 32 << stage
-        out = 4 * width if bottleneck else width
+        width = groups * base << stage - 1
+        out = 128 << stage if bottleneck else width
         for block in range(blocks):
             at = f"layer{stage}.{block}"
             side = 1 if bottleneck else 3
             layer(f"{at}.conv1", f"{at}.bn1", width, channels, side, side)
-            layer(f"{at}.conv2", f"{at}.bn2", width, width, 3, 3)
+            layer(f"{at}.conv2", f"{at}.bn2", width, width // groups, 3, 3)
             if bottleneck:
                 layer(f"{at}.conv3", f"{at}.bn3", out, width, 1, 1)
             if channels != out:
@@ -121,6 +142,17 @@ def detectron2_names(depth: int) -> dict[str, str]:
 def depth_of(names) -> int | None:
     """The depth of the ResNet with these torchvision names; None when it is not one of ours."""
     return BLOCKS.get((*blocks_of(names), "layer1.0.conv3.weight" in names))
+
+
+def network_of(state: dict[str, Any]) -> str | None:
+    """The name of the ResNet with these tensors (torchvision's names), by its blocks and groups."""
+    depth = depth_of(state)
+    shape = tuple(getattr(state.get("layer1.0.conv2.weight"), "shape", ()))
+    for name, each in NETWORKS.items():
+        width = each.groups * each.width
+        if each.depth == depth and shape[:2] == (width, width // each.groups):
+            return name
+    return None if depth is None else f"resnet{depth}"
 
 
 def blocks_of(names) -> tuple[int, ...]:

@@ -40,6 +40,11 @@ _VARIANTS = [  # by the architecture's name, as timm, torchvision and OpenMMLab 
     (r"resnetrs\d+", "a ResNet-RS"),
     (r"resnet\d+_(gn|ibn\w*|clip\w*|mlp|evos|frn)(?![a-z])", "a variant of ResNet"),
 ]
+# ResNeXts and wide ResNets of torchvision, whose tensors' shapes tell them
+_TORCHVISIONS = (
+    r"((tv|ig|fb|ssl|swsl|gluon)_)?"
+    r"(resnext50_32x4d|resnext101_(32x8d|64x4d)|wide_resnet(50|101)_2)"
+)
 # Settings of timm's and transformers' ResNets, and the values that leave it a plain one
 _PLAIN = {
     "act_layer": ("relu",),
@@ -92,6 +97,8 @@ def variant(word: str) -> str | None:
     Example: ``variant("timm/resnetblur50.bt_in1k")`` is 'a ResNet with blur pooling'.
     """
     name = word.lower().rpartition("/")[2].split(".")[0].replace("-", "_")
+    if re.fullmatch(_TORCHVISIONS, name):
+        return None
     return next((title for pattern, title in _VARIANTS if re.search(pattern, name)), None)
 
 

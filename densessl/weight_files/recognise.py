@@ -9,22 +9,25 @@ from densessl.core.errors import InputError, unknown
 
 from . import facts as facts_of
 from . import images as images_of
-from . import keys, origin, reading, renaming, vit
+from . import keys, origin, reading, renaming, timm_networks, vit
 from .complete import complete, plain
 from .images import ImageFacts
 from .layouts import BRANCHES, BY_NAME, HEADS, LAYOUTS, WRAPPER, KeyLayout
 from .unknown import explain, networks_in
+
+# Where a network of timm's lies: in files of ours, in training files, alone
+TIMMS = ("densessl", "detectron2", "state_dict", "model", "torchvision")
 
 
 @dataclass
 class Source:
     """What a checkpoint gives: its backbone's tensors, and facts about them.
 
-    Names are torchvision's for a ResNet and timm's for a vision transformer.
+    Names are torchvision's for a ResNet and timm's for all else.
     """
 
     layout: str
-    network: str  # resnet50, vit_small
+    network: str  # resnet50, vit_small, timm/convnext_tiny
     backbone: dict[str, Any]  # name -> float32 tensor, complete and in torchvision's order
     fpn: dict[str, Any]  # Detectron2's name -> tensor; empty without an FPN
     counters_added: int  # num_batches_tracked that the file lacked, set to 0
@@ -52,14 +55,26 @@ class Source:
         return self.network in vit.SIZES
 
     @property
+    def is_timm(self) -> bool:
+        """Whether it is called as timm calls it: neither a ResNet nor one of DINO's ViTs."""
+        return timm_networks.is_timm(self.network)
+
+    @property
+    def resnet(self) -> keys.ResNetShape | None:
+        """Its depth and groups, of a ResNet."""
+        return keys.NETWORKS.get(self.network)
+
+    @property
     def depth(self) -> int | None:
         """Of a ResNet."""
-        return None if self.is_vit else int(self.network.removeprefix("resnet"))
+        return self.resnet.depth if self.resnet else None
 
     @property
     def title(self) -> str:
-        """What people call the network: ResNet-50, ViT-S/16."""
-        return vit.SIZES[self.network].title if self.is_vit else f"ResNet-{self.depth}"
+        """What people call the network: ResNet-50, ViT-S/16, timm's convnext_tiny."""
+        if self.is_timm:
+            return f"timm's {self.network.removeprefix(timm_networks.PREFIX)}"
+        return vit.SIZES[self.network].title if self.is_vit else keys.NETWORKS[self.network].title
 
     @property
     def summary(self) -> str:
@@ -86,19 +101,24 @@ def recognise(
     """The backbone in a checkpoint; ``where`` is its path, or what messages call it.
 
     ``name`` is a layout's, 'auto' (the first that fits) or 'CONTAINER:PREFIX' (keys that lead to
-    the tensors, with '/' between; then what comes before the backbone's names); a layout that is
+    the tensors, with '/' between; then what comes before the backbone's names), or a network of
+    timm's (``timm/convnext_tiny``) in a state dict of its names; a layout that is
     named need not have the names that tell it from others. ``branch``: of a file with two networks
     another one than the layout's own. Raises InputError that says what the file looks like when
     none fits, and the tensors at fault when one is near.
     """
-    if name != "auto" and ":" not in name and name not in BY_NAME:
+    named_network = name if timm_networks.is_timm(name) else ""
+    if name != "auto" and ":" not in name and name not in BY_NAME and not named_network:
         raise unknown("layout", name, ["auto", *BY_NAME], "--from")
     if own := facts_of.own_backbone(checkpoint):
         raise InputError(
-            f"{where}: its backbone is your own ({own}); ResNets and ViTs alone can be converted. "
+            f"{where}: its backbone is your own ({own}); torchvision's ResNets and timm's networks "
+            "alone can be converted. "
             "torch.load(FILE, weights_only=True)['backbone'] has its tensors"
         )
     checkpoint, found = renaming.unwrapped(checkpoint), origin.of(checkpoint, where)
+    if network := named_network or facts_of.timm_network(checkpoint):
+        return _timms(checkpoint, network, found, where)
     if isinstance(checkpoint, dict) and not facts_of.is_ours(checkpoint):
         found.refuse_variants(where)
     for layout in LAYOUTS if name == "auto" else [named(name)]:
@@ -109,7 +129,15 @@ def recognise(
             continue
         if layout.copy:
             _check_copy(held, layout, where)
-        return _source(checkpoint, layout, found, branch, where, forced=name != "auto")
+        try:
+            return _source(checkpoint, layout, found, branch, where, forced=name != "auto")
+        except InputError:  # by its names a ViT, perhaps, but none of DINO's
+            network = _named_by_words(checkpoint, found) if name == "auto" else ""
+            if not network:
+                raise
+            return _timms(checkpoint, network, found, where)
+    if network := _named_by_words(checkpoint, found) if name == "auto" else "":
+        return _timms(checkpoint, network, found, where)
     raise InputError(explain(checkpoint, where, "" if name == "auto" else name))
 
 
@@ -281,21 +309,81 @@ def _left_behind(held: dict[str, Any], layout: KeyLayout) -> dict[str, int]:
     return left
 
 
+# timm's networks --------------------------------------------------------------------------------
+
+
+def _timms(checkpoint: Any, network: str, found: origin.Origin, where: str) -> Source:
+    """A network of timm's, which is known by name, in a file of ours or in a state dict."""
+    wanted, beside = timm_networks.expected(network), timm_networks.left_out(network)
+    layout, state = _timms_state(checkpoint, wanted)
+    if layout is None:
+        raise InputError(f"{where} holds no tensors of {network}, by timm's names")
+    facts = facts_of.ours(checkpoint)
+    notes: list[str] = []
+    backbone, added = complete(
+        {name: tensor for name, tensor in state.items() if name not in beside},
+        wanted,
+        f"timm's {network.removeprefix(timm_networks.PREFIX)}",
+        "another network, or one with other options, does not fit",
+        where,
+        notes,
+    )
+    return Source(
+        layout=layout.name,
+        network=network,
+        backbone=backbone,
+        fpn={},
+        counters_added=added,
+        method=facts_of.method(checkpoint, facts, layout),
+        images=images_of.read(checkpoint, facts, layout, found, notes),
+        pretrain=facts_of.pretrain(checkpoint, facts),
+        branch=facts.get("branch", ""),
+        place=_place(checkpoint, layout),
+        left={name: 1 for name in state if name in beside},
+        notes=notes,
+    )
+
+
+def _timms_state(
+    checkpoint: Any, wanted: dict[str, Any]
+) -> tuple[KeyLayout | None, dict[str, Any]]:
+    """The first layout in which there are ``wanted`` names, and its tensors; None where none is."""
+    for layout in (BY_NAME[name] for name in TIMMS):
+        held = _held(checkpoint, layout, forced=False)
+        if held is None:
+            continue
+        if layout.name == "detectron2":
+            held = renaming.as_tensors(held, timm_networks.IN_DETECTOR)
+        if wanted.keys() & held.keys():
+            return layout, held
+    return None, {}
+
+
+def _named_by_words(checkpoint: Any, found: origin.Origin) -> str:
+    """The network of timm's that the file says it holds, and that has its names; else ''."""
+    for word, _ in found.words:
+        network = timm_networks.named(word)
+        if network and _timms_state(checkpoint, timm_networks.expected(network))[0]:
+            return network
+    return ""
+
+
 # The networks and the facts ---------------------------------------------------------------------
 
 
 def _resnet(state: dict[str, Any], where: str, notes: list[str]) -> tuple[str, dict, int]:
     """The network's name, its tensors, and how many counters of batches were added to them."""
-    depth = keys.depth_of(state)
-    if depth is None:
+    network = keys.network_of(state)
+    if network is None:
         counted = ", ".join(map(str, keys.blocks_of(state)))
         raise InputError(
             f"{where}: the network is not a ResNet of depth {', '.join(map(str, keys.DEPTHS))}: by "
             f"its names layer1 to layer4 have {counted} blocks (ResNet-50: 3, 4, 6, 3)"
         )
-    variants = "a variant (deep or CIFAR stem, wider, ResNeXt, SE) does not fit Detectron2's ResNet"
-    wanted = keys.expected(depth)
-    return f"resnet{depth}", *complete(state, wanted, f"ResNet-{depth}", variants, where, notes)
+    variants = "a variant (deep or CIFAR stem, other widths, SE) does not fit Detectron2's ResNet"
+    resnet = keys.NETWORKS[network]
+    wanted = keys.expected(resnet.depth, resnet.groups, resnet.width)
+    return network, *complete(state, wanted, resnet.title, variants, where, notes)
 
 
 def _vit(state: dict[str, Any], where: str, notes: list[str]) -> tuple[str, dict, int]:

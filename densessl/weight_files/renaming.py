@@ -169,6 +169,15 @@ def with_statistics(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def as_tensors(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The tensors behind a prefix, of arrays as of tensors."""
+    return {
+        name[len(prefix) :]: _tensor(value)
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+
+
 def _tensor(value: Any) -> Any:
     import numpy
     import torch

@@ -4,7 +4,8 @@ A network is called ``timm/NAME`` here. It keeps timm's own names of its tensors
 its levels (the classifier, the norm before it) is left out.
 """
 
-from collections.abc import Callable, Mapping
+import importlib.util
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PREFIX = "timm/"
+IN_DETECTOR = "timm_network."  # begins the names of its tensors in weights for Detectron2
 LEVELS = ("layer1", "layer2", "layer3", "layer4")  # of a pyramid; the last one is layer4
 THIRDS = 3  # of its blocks, after which a plain network's levels are taken
 # How networks are told to take images of any size: Swin, then vision transformers, then the others
@@ -22,6 +24,19 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},
     {},
 )
+
+
+def named(word: str) -> str:
+    """The network that an architecture's name or a file's means (``convnext_tiny.fb_in1k``), or ''.
+
+    None is known where timm is not installed.
+    """
+    name = word.rpartition("/")[2].split(".")[0]
+    if not importlib.util.find_spec("timm"):
+        return ""
+    import timm
+
+    return PREFIX + name if name in timm.list_models() else ""
 
 
 def is_timm(network: str) -> bool:
@@ -42,25 +57,25 @@ class TimmLevels:
     strides: Mapping[str, int]
     modules_of: dict[str, str]  # of each level, the module that gives it
     plain: bool  # all levels have one stride
-    _blocks: list[int]  # that give the levels, as timm counts them
-    _cls: bool
+    blocks_of: dict[str, int]  # of each level, the block that gives it, as timm counts
+    has_cls: bool
 
     if TYPE_CHECKING:
         forward_intermediates: Callable[..., Any]
 
     def forward(self, images: "Tensor") -> "dict[str, Tensor]":
-        options = {"return_prefix_tokens": True} if self._cls else {}
+        options = {"return_prefix_tokens": True} if self.has_cls else {}
         maps = self.forward_intermediates(
             images,
-            indices=self._blocks,
+            indices=[*self.blocks_of.values()],
             norm=self.plain,
             output_fmt="NCHW",
             intermediates_only=True,
             **options,
         )
-        if not self._cls:
-            return dict(zip(self.channels, maps, strict=True))
-        levels = {name: each for name, (each, _) in zip(self.channels, maps, strict=True)}
+        if not self.has_cls:
+            return dict(zip(self.blocks_of, maps, strict=True))
+        levels = {name: each for name, (each, _) in zip(self.blocks_of, maps, strict=True)}
         return levels | {"cls": maps[-1][1][:, 0]}
 
 
@@ -83,8 +98,8 @@ def build(network: str, drop_path: float = 0.0, where: str = "") -> Any:
     made.strides = {name: info["reduction"] for name, _, info in levels}
     made.modules_of = {name: info["module"] for name, _, info in levels}
     made.plain = plain
-    made._blocks = [index for _, index, _ in levels]
-    made._cls = plain and getattr(made, "cls_token", None) is not None
+    made.blocks_of = {name: index for name, index, _ in levels}
+    made.has_cls = plain and getattr(made, "cls_token", None) is not None
     return made
 
 
@@ -116,13 +131,55 @@ def expected(network: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
+@lru_cache
+def left_out(network: str) -> frozenset[str]:
+    """timm's names of what gives none of the levels: classifier, last norm."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        whole = timm.create_model(network.removeprefix(PREFIX))
+    return frozenset(whole.state_dict()) - expected(network).keys()
+
+
 def first_convolution(network: str) -> str:
     """The name of the first layer, which takes the image."""
     return str(described(network).pretrained_cfg["first_conv"])
 
 
-def replace_norms(made: "nn.Module", norm: "Callable[[int], nn.Module]", under: str = "") -> None:
-    """Put ``norm(channels)`` in the place of every batch norm (below the module ``under``).
+def features(network: str, state: "Mapping[str, Tensor]", images: "Tensor") -> "dict[str, Tensor]":
+    """Levels of the network with these tensors, by timm's own ways of giving features.
+
+    Of a pyramid all, by the module that ``features_only`` makes; of a plain network the last one,
+    by its ``forward_features``.
+    """
+    import timm
+
+    made, name = described(network), network.removeprefix(PREFIX)
+    if made.plain:
+        whole = _created(network, 0.0, "").eval()
+        whole.load_state_dict(state, strict=False)
+        tokens = whole.forward_features(images)[:, getattr(whole, "num_prefix_tokens", 0) :]
+        sides = [side // [*made.strides.values()][-1] for side in images.shape[2:]]
+        return {[*made.channels][-1]: tokens.transpose(1, 2).unflatten(2, sides)}
+    peer = timm.create_model(name, features_only=True, out_indices=[*made.blocks_of.values()])
+    joined = {child for child, _ in peer.named_children()}
+    renamed = {}
+    for key, tensor in state.items():
+        flat = key.replace(".", "_", 1)  # some of timm's feature networks call stages.0 stages_0
+        renamed[flat if flat.split(".")[0] in joined else key] = tensor
+    peer.load_state_dict(renamed)
+    maps = dict(zip(made.channels, peer.eval()(images), strict=True))
+    return {
+        level: each if each.shape[1] == made.channels[level] else each.permute(0, 3, 1, 2)
+        for level, each in maps.items()
+    }
+
+
+def replace_norms(
+    made: "nn.Module", norm: "Callable[[int], nn.Module]", names: Collection[str] | None = None
+) -> None:
+    """Put ``norm(channels)`` in the place of every batch norm (of those of these ``names``).
 
     Tensors, their names and epsilon stay; an activation that timm has in the norm comes behind it.
     """
@@ -130,7 +187,7 @@ def replace_norms(made: "nn.Module", norm: "Callable[[int], nn.Module]", under: 
     from torch import nn
 
     for name, old in [*made.named_modules()]:
-        if not isinstance(old, nn.BatchNorm2d) or not f"{name}.".startswith(under):
+        if not isinstance(old, nn.BatchNorm2d) or (names is not None and name not in names):
             continue
         new = norm(old.num_features)
         new.eps, new.momentum = old.eps, old.momentum  # type: ignore[assignment]

@@ -9,9 +9,9 @@ from .layouts import LAYOUTS
 DEPTH = 4  # of dicts within dicts that are searched
 # Names (of a whole state dict, by their ends) that tell a network which is not one of ours.
 _STRANGERS = [
+    (r"(.*\.)?stages\.\d\.blocks\.\d\.conv_dw\.weight", "a ConvNeXt (timm's names)"),
     (r"(.*\.)?conv1\.0\.weight", "a ResNet with a deep stem (resnet50d, v1c)"),
     (r"(.*\.)?stem\.0\.weight", "a ResNet with a deep stem (OpenMMLab's v1c, v1d)"),
-    (r"(.*\.)?stages\.\d\.blocks\.\d\.conv_dw\.weight", "a ConvNeXt (timm's names)"),
     (r"(.*\.)?(stages\.\d\.\d\.dwconv|features\.1\.0\.block\.0)\.weight", "a ConvNeXt"),
     (r"(.*\.)?layers\.\d\.blocks\.\d\.attn\.relative_position_bias_table", "a Swin transformer"),
     (r"(.*\.)?layers\.\d+\.attn\.qkv\.weight", "a ViT under OpenMMLab's names"),
@@ -59,7 +59,10 @@ def explain(checkpoint: Any, where: str, asked: str) -> str:
             f"{message}, but by the names there is one{hint}. Take it with: {' or '.join(places)}"
         )
     if stranger := _stranger(checkpoint):
-        return f"{message}; its names are those of {stranger}"
+        return (
+            f"{message}; its names are those of {stranger}. If timm builds it, name it so: "
+            "--from timm/NAME"
+        )
     if _only_optimizer(checkpoint):
         return f"{message}: it holds the state of an optimizer and no weights"
     top = list(checkpoint)
@@ -85,8 +88,8 @@ def _title(kind: str, state: dict, prefix: str) -> str:
     if kind == "ViT":
         network = vit.network_of(inside)
         return vit.SIZES[network].title if network else "ViT"
-    depth = keys.depth_of(keys.from_sequential(inside))
-    return f"ResNet-{depth}" if depth else "ResNet"
+    network = keys.network_of(keys.from_sequential(inside))
+    return keys.NETWORKS[network].title if network else "ResNet"
 
 
 def _stranger(checkpoint: dict) -> str | None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from densessl.core.errors import InputError
 from densessl.weight_files import images
+from densessl.weight_files.images import words
 from densessl.weight_files.recognise import Source, from_file
-
-from .build import BACKBONES
+from densessl.weight_files.timm_networks import first_convolution, is_timm
 
 NEAR = 1e-4  # of values of images in [0, 1]: more apart is another normalisation
 
@@ -34,13 +34,13 @@ def starting_state(path: str, name: str, normalization: dict[str, Any], where: s
     take either and for another network.
     """
     try:
-        _, found = from_file(path)
+        _, found = from_file(path, name if is_timm(name) else "auto")
     except InputError as error:
         raise InputError(f"{where}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
     if found.network != name:
-        known = f"BACKBONE.NAME {found.network}" if found.network in BACKBONES else "another file"
         raise InputError(
-            f"{where} holds a {found.title}, which does not fit a {name}; give {known}"
+            f"{where} holds a {found.title}, which does not fit a {name}; give BACKBONE.NAME "
+            f"{found.network}"
         )
     state, changes = _for_our_images(found, normalization)
     if found.stride_in_1x1:
@@ -53,13 +53,18 @@ def starting_state(path: str, name: str, normalization: dict[str, Any], where: s
     return Start(state, "; ".join([summary, *changes]))
 
 
+def _first_layer(found: Source) -> str:
+    if found.is_timm:
+        return first_convolution(found.network)
+    return "patch_embed.proj" if found.is_vit else "conv1"
+
+
 def _for_our_images(
     found: Source, normalization: dict[str, Any]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors for images that are normalised in another way, and what was done to them."""
     state, theirs, changes = dict(found.backbone), found.normalization, []
-    resnet = "conv1.weight" in state
-    first = "conv1.weight" if resnet else "patch_embed.proj.weight"
+    first = f"{_first_layer(found)}.weight"
     mean, std = (torch.tensor(theirs[key], dtype=torch.float64) for key in ("mean", "std"))
     if theirs["channel_order"] == "BGR":
         state[first], mean, std = state[first].flip(1), mean.flip(0), std.flip(0)
@@ -73,10 +78,16 @@ def _for_our_images(
     state[first] = (weight * (our_std / std)[:, None, None]).float()
     # Ours is theirs plus a constant, which the convolution turns into one of each channel.
     constant = (weight * ((our_mean - mean) / std)[:, None, None]).sum((1, 2, 3))
-    if resnet:  # but within the padding, where the image is 0 and has no constant
+    bias = first.removesuffix("weight") + "bias"
+    if bias in state:
+        state[bias] = (state[bias].double() + constant).float()
+    elif "bn1.running_mean" in state:
+        # but within the padding, where the image is 0 and has no constant
         state["bn1.running_mean"] = (state["bn1.running_mean"].double() - constant).float()
     else:
-        bias = "patch_embed.proj.bias"
-        state[bias] = (state[bias].double() + constant).float()
+        raise InputError(
+            f"{found.title} takes images of another mean ({words(found.images)}), and its first "
+            "layer has no bias or batch norm that is known here and could take the difference"
+        )
     changes.append("its first layer takes ImageNet's mean and deviation now")
     return state, changes

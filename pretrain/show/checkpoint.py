@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from densessl.core import archive
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.weight_files.timm_networks import first_convolution, is_timm
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -136,6 +137,8 @@ def converted(path: str, state: dict[str, Any]) -> Pretrained:
     )
     if facts["channel_order"] == "BGR":
         first = "conv1.weight" if "conv1.weight" in tensors else "patch_embed.proj.weight"
+        if is_timm(facts["network"]):
+            first = f"{first_convolution(facts['network'])}.weight"
         tensors[first] = tensors[first].flip(1)
         mean, std = mean[::-1], std[::-1]
     backbone.load_state_dict(tensors)
@@ -162,7 +165,7 @@ def _network(name: str) -> Any:
     from ..backbones import BACKBONES, build_backbone
     from ..backbones.resnet import ResNet
 
-    if name in BACKBONES:
+    if name in BACKBONES or is_timm(name):
         return build_backbone(name, norm="BN")
     return ResNet(getattr(resnet, name)())
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import densessl
 from densessl.core.errors import InputError
 from densessl.d2_transfer.convert import convert
-from densessl.weight_files import origin
+from densessl.weight_files import keys, origin
 from densessl.weight_files.recognise import from_file, recognise
 
 
@@ -98,14 +98,15 @@ PLAIN = """
     resnet18 resnet50 resnet101 tv_resnet50 gluon_resnet50_v1b ssl_resnet50 swsl_resnet18 ResNet
     resnet50.a1_in1k timm/resnet50.tv2_in1k resnet50x1 moco_resnet50_v2.pth base_resnet50
     imagenet_resnet50 resnet50_d2.pth resnet18_224x224 my_x_resnet50 resnet50-0676ba61.pth vit_small
+    wide_resnet50_2 resnext50_32x4d ig_resnext101_32x8d
     resnet50_caffe checkpoint_0199.pth.tar backbone_final.pth
 """
 NOT_PLAIN = """
     resnet50d resnet50c resnet50s resnet50t resnet50_gn resnetv2_50 resnetaa50 resnetrs50
-    seresnet50 legacy_seresnet18 ecaresnet50t skresnet50 resnest50d res2net50_26w_4s wide_resnet50_2
-    resnext50_32x4d ig_resnext101_32x8d gcresnet50t nf_resnet50 cspresnet50 lambda_resnet26t
-    resnet50_clip resnet50w2 resnet50x4 gluon_resnet50_v1d ResNeXt SEResNet ResNetV1c tresnet_m
-    resnet50_ibn_a timm/resnetblur50.bt_in1k resnet50d_ra2-464e36ba.pth
+    seresnet50 legacy_seresnet18 ecaresnet50t skresnet50 resnest50d res2net50_26w_4s
+    resnext50d_32x4d resnext26ts ig_resnext101_32x16d gcresnet50t nf_resnet50 cspresnet50
+    lambda_resnet26t resnet50_clip resnet50w2 resnet50x4 gluon_resnet50_v1d ResNeXt SEResNet
+    ResNetV1c tresnet_m resnet50_ibn_a timm/resnetblur50.bt_in1k resnet50d_ra2-464e36ba.pth
 """
 
 
@@ -116,7 +117,7 @@ def test_names_of_variants_and_of_plain_networks():
 
 def test_every_resnet_that_timm_builds_with_a_plain_ones_tensors_has_a_variants_name():
     """But for the plain ones themselves."""
-    plain = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}
+    plain = set(keys.NETWORKS) & {*timm.list_models(module="resnet")}
     builders = [n for n in timm.list_models(module="resnet") if not origin.variant(n)]
     assert plain <= set(builders)
     for name in set(builders) - plain:

@@ -9,7 +9,7 @@ import torchvision
 
 import densessl
 from densessl.core.errors import EnvironmentLacks, InputError
-from densessl.d2_transfer.convert import ProofFailed, convert, prove_vit
+from densessl.d2_transfer.convert import ProofFailed, convert, prove_vit, read_weights
 from densessl.d2_transfer.convert.prove_timm import VIT_STAGES as STAGES
 from densessl.weight_files import vit
 from densessl.weight_files.recognise import recognise
@@ -367,14 +367,14 @@ def test_a_wrong_mapping_is_caught_and_nothing_is_written(checkpoint, tmp_path, 
 # Refusals ----------------------------------------------------------------------------------------
 
 
-def test_detectron2_is_refused_with_one_message(checkpoint, tmp_path, capsys):
-    out = tmp_path / "w.pkl"
-    assert densessl.main(["convert", str(checkpoint), "-o", str(out)]) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and "Traceback" not in said.err
-    for words in ("ViT-S/16", "ResNets", "--to timm", "--to torchvision", str(tmp_path / "w.pth")):
-        assert words in said.err
-    assert not out.exists() and said.out == ""
+def test_to_detectron2_it_is_timms_network(checkpoint, small, tmp_path):
+    report = convert(checkpoint, tmp_path / "w.pkl")
+    assert report.network == "timm/vit_small_patch16_224" and report.tensors == 150
+    held = read_weights(tmp_path / "w.pkl")["model"]
+    assert_same(
+        {name.removeprefix("timm_network."): torch.as_tensor(a) for name, a in held.items()}, small
+    )
+    assert densessl.load_backbone(tmp_path / "w.pkl").name == report.network
 
 
 def test_without_timm_nothing_is_written(checkpoint, tmp_path, monkeypatch):

@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_one_message(tmp_path, capsys):
         assert code == 2 and not rows and message.count("\n") == 1
 
 
-def test_a_vit_goes_everywhere_but_to_detectron2(tmp_path, capsys):
+def test_a_vit_goes_everywhere(tmp_path, capsys):
     import timm
 
     with torch.device("meta"):
@@ -144,7 +144,8 @@ def test_a_vit_goes_everywhere_but_to_detectron2(tmp_path, capsys):
     torch.save({n: torch.ones(t.shape) for n, t in state.items()}, tmp_path / "vit.pth")
     code, rows, _ = inspected(tmp_path / "vit.pth", capsys)
     assert code == 0 and rows["backbone"].startswith("ViT-Ti/16, 150 tensors, 5,524,416 parameters")
-    assert "detectron2" not in rows["converts to"] and rows["next"].endswith("-o converted_vit.pth")
+    assert rows["converts to"].startswith("detectron2 (.pkl), torchvision (.pth), timm (.pth)")
+    assert rows["next"].endswith("-o vit.pkl")
 
 
 def test_on_a_terminal_it_is_a_table(ours, capsys, monkeypatch):

@@ -158,7 +158,7 @@ def test_msras_stride_is_said(tmp_path):
     "held, says",
     [
         ("resnet50", "holds a ResNet-50, which does not fit a resnet18; give BACKBONE.NAME resne"),
-        ("resnet34", "holds a ResNet-34, which does not fit a resnet18; give another file"),
+        ("resnet34", "holds a ResNet-34, which does not fit a resnet18; give BACKBONE.NAME resne"),
         ({"epoch": 3}, "holds no ViT and no ResNet"),
         ({"state_dict": {"w": torch.ones(2)}, "args": print}, r"pickled code \(builtins.print\)"),
     ],
