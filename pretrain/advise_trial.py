@@ -16,6 +16,7 @@ from .engine.build import build_model
 from .engine.image_range import range_of_run
 from .engine.loading import options_of
 from .engine.order import BatchOrder
+from .engine.placement import hasten, settled
 from .engine.schedules import scaled_lr
 from .engine.step import Stepper
 from .views import NORMALIZATION, ImageSource, apply_photometric, build_dataset, collate
@@ -51,7 +52,8 @@ def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECO
     """
     device = distributed.setup(cfg.DEVICE)
     images = share if device.type == "cuda" else min(share, CPU_IMAGES)
-    cfg = cfg.clone()
+    cfg = settled(cfg, device)
+    hasten(cfg, device)
     cfg.SOLVER.BATCH_SIZE = images
     cfg.BACKBONE.GROUP_SIZE = max(min(cfg.BACKBONE.GROUP_SIZE, images // 2), 2)
     method, optimizer = build_model(cfg, device)

@@ -142,9 +142,10 @@ OPTIONS = {
     # consecutive steps with a NaN or infinite loss or gradient before a stop
     "SOLVER.MAX_SKIPPED": (5, ">= 1, free"),
     "DEVICE": ("auto", ("auto", "cpu", "cuda"), "free"),
-    # off, fp16 (with loss scaling), bf16; losses are float32 in any case
-    "AMP": ("off", ("off", "fp16", "bf16")),
-    "CHANNELS_LAST": (False, "free"),  # faster on GPUs with AMP, slower on CPUs
+    # fp16: with loss scaling; auto: bf16 on GPUs from Ampere on; losses are float32 in any case
+    "AMP": ("auto", ("auto", "off", "fp16", "bf16")),
+    # auto: on GPUs from Ampere on; slower on most CPUs
+    "CHANNELS_LAST": ("auto", ("auto", "on", "off"), "free"),
     "COMPILE": (False, "free"),  # torch.compile the backbones
     "CHECKPOINT.PERIOD": (1.0, "> 0, free"),  # epochs between checkpoints
     "CHECKPOINT.STEPS": (0, ">= 0, free"),  # steps between checkpoints instead; 0: use PERIOD

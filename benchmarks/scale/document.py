@@ -97,10 +97,10 @@ def checkpoints(steps: Mapping[str, Step]) -> str:
     for name, step in steps.items():
         parts = step.checkpoint
         total = sum(parts.values())
-        sizes = [parts["model"], parts["optimizer"], parts["backbone"] + parts["fpn"], total]
+        sizes = [parts["model"], parts["optimizer"], total]
         times = [f"{total / rate:.1f}" for rate in DISKS]
         rows.append([f"`{name}`", *map(_mb, sizes), *times])
-    heads = ["model", "optimizer", "backbone, FPN", "all"]
+    heads = ["model", "optimizer", "all"]
     return _table(["config", *heads, *(f"s at {rate / 1e9:g} GB/s" for rate in DISKS)], rows)
 
 

@@ -83,8 +83,6 @@ def record(cfg: CfgNode, processes: int, images: int) -> Step:
     step.statistics = sum(_bytes(b) for name, b in method.named_buffers() if name not in ignored)
     step.checkpoint = {
         "model": sum(map(_bytes, method.state_dict().values())),
-        "backbone": sum(map(_bytes, method.backbone_state().values())),
-        "fpn": sum(map(_bytes, (method.fpn_state() or {}).values())),
         "optimizer": sum(
             _bytes(value)
             for state in optimizer.state_dict()["state"].values()

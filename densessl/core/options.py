@@ -80,8 +80,9 @@ class Option:
         if kind is str and not (value is None or isinstance(value, dict | list | tuple)):
             if isinstance(value, bool):  # YAML's on and off
                 return "on" if value else "off"
-            if "off" in self.choices and str(value).lower() == "false":
-                return "off"
+            truth = {"false": "off", "true": "on"}.get(str(value).lower())
+            if truth in self.choices:
+                return truth
             return expand(value) if text and "path" in self.words else str(value)
         if kind is NoneType and (value is None or value == "" and str not in self.kinds):
             return None

@@ -14,7 +14,7 @@ def build_model(cfg: CfgNode, device: torch.device) -> tuple[Method, torch.optim
     Raises InputError as :func:`densessl.pretrain.methods.build_method`.
     """
     torch.manual_seed(cfg.SEED)  # each step has a seed of its own
-    layout = torch.channels_last if cfg.CHANNELS_LAST else torch.preserve_format
+    layout = torch.channels_last if cfg.CHANNELS_LAST == "on" else torch.preserve_format
     method = build_method(cfg).to(device).train()
     method.to(memory_format=layout)  # type: ignore[call-overload]  # torch's own types lack it
     if cfg.COMPILE:

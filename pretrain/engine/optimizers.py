@@ -1,5 +1,7 @@
 """The optimizers: SGD with momentum, AdamW, and LARS, which fits a layer's step to its weights."""
 
+from typing import Any
+
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -14,16 +16,57 @@ def build_optimizer(solver: CfgNode, groups: list[dict], lr: float) -> torch.opt
 
     A group is ``{"params": [...]}`` with, where it differs from the others, ``weight_decay`` and
     ``adapt`` (False: LARS treats it as SGD does); further keys stay in ``param_groups`` as they
-    are. Raises InputError for an OPTIMIZER that does not exist.
+    are. On CUDA the whole step is a few kernels. Raises InputError for an OPTIMIZER that does not
+    exist.
     """
     common = {"lr": lr, "momentum": solver.MOMENTUM, "weight_decay": solver.WEIGHT_DECAY}
+    cuda = {weight.device.type for group in groups for weight in group["params"]} == {"cuda"}
     if solver.OPTIMIZER == "sgd":
-        return torch.optim.SGD(groups, **common)
+        return FusedSGD(groups, **common) if cuda else torch.optim.SGD(groups, **common)
     if solver.OPTIMIZER == "lars":
         return LARS(groups, **common, trust=solver.LARS_TRUST)
     if solver.OPTIMIZER == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, weight_decay=solver.WEIGHT_DECAY)
+        decay = solver.WEIGHT_DECAY
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=cuda or None)
     raise unknown("optimizer", solver.OPTIMIZER, OPTIMIZERS, "SOLVER.OPTIMIZER")
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over ``state``, of this device or of another one.
+
+    What is fused is this device's matter, not the checkpoint's, and fused kernels ask that a
+    weight and its moments lie in memory alike, which a checkpoint may have otherwise (channels
+    last). Raises ValueError where the state is not of these weights.
+    """
+    fused = optimizer.defaults.get("fused")
+    groups = [
+        {**group, "fused": fused} if "fused" in group else group for group in state["param_groups"]
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            alike = torch.is_tensor(value) and value.shape == weight.shape
+            if alike and value.stride() != weight.stride():
+                values[name] = torch.empty_like(weight).copy_(value)
+
+
+class FusedSGD(torch.optim.SGD):
+    """SGD in one kernel, also for weights that rest at first.
+
+    PyTorch's takes all momenta to be there, or none. One that begins at 0 is the same: v ← 0 + g.
+    """
+
+    def __init__(self, params, **options):
+        super().__init__(params, **options, fused=True)
+
+    def step(self, closure=None):
+        """One step on the gradients that are there; returns what ``closure`` returns."""
+        for group in self.param_groups:
+            for weight in group["params"] if group["momentum"] else ():
+                state = self.state[weight]
+                if weight.grad is not None and state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+        return super().step(closure)
 
 
 class LARS(torch.optim.Optimizer):

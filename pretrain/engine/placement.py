@@ -1,10 +1,13 @@
-"""What a run stands on: a compiler, the other processes, the disk."""
+"""What a run stands on: a device and what it is good at, a compiler, other processes, the disk."""
 
+import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -12,8 +15,58 @@ from torch.nn.parallel import DistributedDataParallel
 from densessl.core import distributed
 from densessl.core.errors import EnvironmentLacks
 from densessl.core.files import standing
+from densessl.core.options import flat
 
 from ..methods import Method
+from ..options import FREE
+
+AMPERE = (8, 0)  # compute capability: the first with bf16 and TF32
+
+logger = logging.getLogger("densessl")
+
+
+def settled(cfg: CfgNode, device: torch.device, saved: str = "", changed: Sequence[str] = ()):
+    """``cfg`` with no option left at ``auto`` that the device decides; all must call it in step.
+
+    What changes numbers stays as a run that is resumed has it: ``saved`` is its config, and
+    ``changed`` names what it is to have otherwise. Processes decide alike, by the oldest GPU.
+    """
+    cfg, before = cfg.clone(), flat(yaml.safe_load(saved)) if saved else {}
+    modern = not distributed.any_rank(capability(device) < AMPERE)
+    for name, (on, off) in {"AMP": ("bf16", "off"), "CHANNELS_LAST": ("on", "off")}.items():
+        if cfg[name] == "auto":
+            kept = name in before and name not in FREE and name not in changed
+            cfg[name] = before[name] if kept else on if modern else off
+    return cfg
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """The compute capability of a GPU; (0, 0) for any other device."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+
+
+def hasten(cfg: CfgNode, device: torch.device) -> None:
+    """Switch on what makes a GPU faster at numbers that are good enough, and say so.
+
+    Correspondences and losses are promised in float32, so matrix products have no TF32; with AMP
+    the networks' are of half precision anyway.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.benchmark = True  # the views of a run have one or two sizes
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    fused = "" if cfg.SOLVER.OPTIMIZER == "lars" else "fused "
+    logger.info(
+        "%s, compute capability %d.%d: AMP %s, channels last %s, cuDNN's fastest algorithms by "
+        "trial, TF32 in float32 convolutions alone, %s%s, the next batch copied meanwhile",
+        torch.cuda.get_device_name(device),
+        *capability(device),
+        cfg.AMP,
+        cfg.CHANNELS_LAST,
+        fused,
+        cfg.SOLVER.OPTIMIZER,
+    )
 
 
 def check_compiler(cfg: CfgNode, device: torch.device) -> None:

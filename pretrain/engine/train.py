@@ -39,8 +39,9 @@ from .image_range import range_of_run, require_contrast
 from .loading import check_machine, late, options_of
 from .logs import Logs
 from .nonfinite import Patience
+from .optimizers import load_state
 from .order import BatchOrder, global_batch, step_seed
-from .placement import check_compiler, check_disk, distribute
+from .placement import check_compiler, check_disk, distribute, hasten, settled
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
 from .step import Stepper
 from .unreadable import Unreadable, gathered
@@ -185,6 +186,7 @@ class PretrainRun:
             path, state = self.final, load(self.final, FOREIGN)
             check(path, state, FINAL_FORM)
         with taken(path):
+            self.cfg = settled(self.cfg, self.device, state["config"], self.change)
             self.changes = changes.changes_of(path, state, self.cfg, self.change)
         self.changed = len(self.changes) > len(state["pretrain"].get("changes", []))
         if self.changed:
@@ -217,6 +219,7 @@ class PretrainRun:
 
     def read_data(self, saved: dict[str, Any] | None) -> None:
         """The images and their facts; ``saved``: the checkpoint of a run that is resumed."""
+        self.cfg = settled(self.cfg, self.device)  # that of a run that is resumed is so already
         cfg, solver = self.cfg, self.cfg.SOLVER
         check_machine(cfg)
         self.source = build_source(cfg)
@@ -240,6 +243,7 @@ class PretrainRun:
     def build_model(self, anew: bool) -> None:
         """The method (a run that begins ``anew`` starts from BACKBONE.WEIGHTS), the optimizer."""
         cfg = self.cfg.clone()
+        hasten(cfg, self.device)
         if cfg.BACKBONE.WEIGHTS and anew:
             self.facts |= start_facts(cfg.BACKBONE.WEIGHTS)
         elif not anew:
@@ -311,7 +315,7 @@ class PretrainRun:
         ]
         try:
             self.method.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_state(self.optimizer, state["optimizer"])
             self.check_optimizer(options)
         except (RuntimeError, ValueError) as error:
             if not self.changed:

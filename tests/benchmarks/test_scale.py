@@ -77,5 +77,5 @@ def test_a_checkpoint_is_as_large_as_a_real_one(tiny, tmp_path):
     train(cfg)
     (file,) = (tmp_path / "run" / "checkpoints").glob("*.pth")
     parts = record(cfg, processes=2, images=4).checkpoint
-    once = parts["model"] + parts["optimizer"]  # on the CPU the backbone's tensors are the model's
+    once = parts["model"] + parts["optimizer"]  # in which the backbone is
     assert once < file.stat().st_size < 1.01 * once

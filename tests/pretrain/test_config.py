@@ -237,7 +237,7 @@ def test_differences_name_what_changes_the_run_only():
     assert differences(cfg.dump(), cfg) == []
     later = made("SOLVER.STEPS", "(30,)", "DATA.WORKERS", "9", "OUTPUT_DIR", "b", "AMP", "bf16")
     assert differences(cfg.dump(), later) == [
-        "AMP: off -> bf16",
+        "AMP: auto -> bf16",
         "SOLVER.STEPS: [120, 160] -> (30,)",
     ]
 

@@ -14,6 +14,8 @@ ROW = "setsim_threshold03_r50_in100_200ep"
         ([], [ROW]),
         (["SEED", "7", "OUTPUT_DIR", "x", "DATA.PATH", "y", "LOG.PERIOD", "3"], [ROW]),
         (["KNN.PERIOD", "5", "KNN.TRAIN", "x", "KNN.VAL", "y"], [ROW]),
+        (["AMP", "bf16", "CHANNELS_LAST", "True"], [ROW]),  # as auto becomes on a GPU
+        (["AMP", "fp16"], []),
         (["SETSIM.THRESHOLD", "0.4"], ["setsim_threshold04_r50_in100_200ep"]),
         (["DATA.CLASSES", ""], []),  # another data set
         (["SOLVER.BATCH_SIZE", "512"], []),
