@@ -5,6 +5,8 @@ generator, so they depend on nothing but the sample. :func:`photometric` applies
 of the images, float ``[B, 3, H, W]`` in [0, 1]. Each operation is torchvision's of that name.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,12 +14,14 @@ from torch import Tensor
 
 from .recipes import ViewRecipe
 
-# Columns of the parameters of a sample. ORDER holds four columns: the jitter operation (0 to 3,
-# as JITTER; -1 for none) that comes first, second, third, fourth.
+# Columns of the parameters of a sample. ORDER holds four columns: the jitter operation (0 to 3; -1
+# for none) that comes first, second, third, fourth.
 ORDER, FACTORS, GRAYSCALE, GRAYSCALE_FIRST, SIGMA, SOLARIZE, BLUR_FIRST = 0, 4, 8, 9, 10, 11, 12
 COLUMNS = 13
+BRIGHTNESS, CONTRAST, HUE = 0, 1, 3  # jitter operations; 2 is saturation
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
 CUT_OFF = 4.0  # a blur kernel ends after so many standard deviations
+CACHED = 8 * 224**2  # pixels that the operations share on a CPU; by measurement (4 to 16 × 224²)
 MAX_REACH = 8  # pixels: of the recipes' largest sigma, 2
 
 
@@ -39,63 +43,142 @@ def draw(rng: np.random.Generator, recipe: ViewRecipe) -> Tensor:
     return torch.from_numpy(values)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """One operation, and the part of the plan's numbers that says of which images, and how."""
+
+    name: str
+    where: slice
+    brightness: int  # of a blend: so many images come first that change in brightness,
+    contrast: int  # behind them so many in contrast, then those in saturation
+
+
+class PhotometricPlan:
+    """What happens to which images, decided on the CPU, where the parameters are drawn.
+
+    Every operation takes all of its images at once, so there are as many kernels for a large batch
+    as for a small one. An image's jitter keeps its own order: three rounds of blends (brightness,
+    contrast, saturation) come before the hue of all, and three behind it; an image whose hue is its
+    second operation is in one of the former and in two of the latter.
+
+    ``parameters [B, COLUMNS]``, on the CPU. ``numbers [2, M]``, float64: the images of each step
+    and their values, all that the device needs, in one copy.
+    """
+
+    def __init__(self, parameters: Tensor):
+        self.images, p = len(parameters), parameters.numpy()
+        self.steps: list[_Step] = []
+        self._index: list[np.ndarray] = []
+        self._values: list[np.ndarray] = []
+        gray, gray_first = p[:, GRAYSCALE] > 0, p[:, GRAYSCALE_FIRST] > 0
+        sigma, blur_first = p[:, SIGMA], p[:, BLUR_FIRST] > 0
+        self._add("blur", (sigma > 0) & blur_first, sigma)
+        self._add("grayscale", gray & gray_first)
+        self._jitter(p[:, ORDER : ORDER + 4].astype(int), p[:, FACTORS : FACTORS + 4])
+        self._add("grayscale", gray & ~gray_first)
+        self._add("blur", (sigma > 0) & ~blur_first, sigma)
+        self._add("solarize", p[:, SOLARIZE] > 0)
+        index, values = (np.concatenate(part or [[]]) for part in (self._index, self._values))
+        self.numbers = torch.from_numpy(np.stack([index, values]).astype(np.float64))
+
+    def _jitter(self, order: np.ndarray, factors: np.ndarray) -> None:
+        hue_at = (order == HUE).argmax(1)
+        for offset in range(-3, 4):  # of an operation from the image's hue
+            place = hue_at + offset
+            among = (order[:, 0] >= 0) & (place >= 0) & (place < 4)
+            operation = np.where(among, order[np.arange(len(order)), place.clip(0, 3)], -1)
+            value = factors[np.arange(len(order)), operation]
+            if offset == 0:
+                self._add("hue", among, value)
+            else:
+                self._add("blend", among, value, operation)
+
+    def _add(
+        self,
+        name: str,
+        among: np.ndarray,
+        values: np.ndarray | None = None,
+        operation: np.ndarray | None = None,
+    ) -> None:
+        index = np.flatnonzero(among)
+        if not len(index):
+            return
+        counts = (0, 0)
+        if operation is not None:
+            index = index[operation[index].argsort(kind="stable")]
+            counts = tuple(int((operation == kind).sum()) for kind in (BRIGHTNESS, CONTRAST))
+        begin = sum(map(len, self._index))
+        self.steps.append(_Step(name, slice(begin, begin + len(index)), *counts))
+        self._index.append(index)
+        self._values.append(np.zeros(len(index)) if values is None else values[index])
+
+
+def plans(parameters: Tensor, pixels: int, device: torch.device) -> list[PhotometricPlan]:
+    """The plans of images of so many pixels, in their order.
+
+    One for all on a GPU, where each kernel takes its time; on the CPU few images each, which stay
+    in its cache.
+    """
+    count = max(1, CACHED // pixels) if device.type == "cpu" else len(parameters)
+    return [PhotometricPlan(part) for part in parameters.split(count)]
+
+
 def photometric(x: Tensor, parameters: Tensor) -> Tensor:
     """Images ``[B, 3, H, W]`` in [0, 1] after their operations; ``x`` is overwritten.
 
-    ``parameters [B, COLUMNS]`` stay on the CPU: they say which images an operation concerns, and
-    only those are touched.
+    ``parameters [B, COLUMNS]``, on the CPU.
     """
-    gray, first = parameters[:, GRAYSCALE] > 0, parameters[:, GRAYSCALE_FIRST] > 0
-    sigma, blur_first = parameters[:, SIGMA], parameters[:, BLUR_FIRST] > 0
-    _change(x, (sigma > 0) & blur_first, gaussian_blur, sigma)
-    _change(x, gray & first, grayscale)
-    for place in range(4):
-        for number, operation in enumerate(JITTER):
-            chosen = parameters[:, ORDER + place] == number
-            _change(x, chosen, operation, parameters[:, FACTORS + number])
-    _change(x, gray & ~first, grayscale)
-    _change(x, (sigma > 0) & ~blur_first, gaussian_blur, sigma)
-    _change(x, parameters[:, SOLARIZE] > 0, solarize)
+    made = plans(parameters, x.shape[2] * x.shape[3], x.device)
+    for part, plan in zip(x.split([plan.images for plan in made]), made, strict=True):
+        change_(part, plan, plan.numbers.to(x.device, x.dtype))
     return x
 
 
-def _change(x: Tensor, chosen: Tensor, operation, *values: Tensor) -> None:
-    """Apply ``operation`` to the chosen images, in place."""
-    index = chosen.nonzero()[:, 0]
-    if len(index):
-        arguments = [v[index].to(x.device, x.dtype, non_blocking=True) for v in values]
-        index = index.to(x.device, non_blocking=True)
-        x.index_copy_(0, index, operation(x[index], *arguments))
+def change_(x: Tensor, plan: PhotometricPlan, numbers: Tensor) -> Tensor:
+    """``x [B, 3, H, W]``, changed by the plan; ``numbers`` are its own, on the device of ``x``."""
+    index, values, rest = numbers[0].long(), numbers[1], 1 - numbers[1]
+    for step in plan.steps:
+        images, value = index[step.where], values[step.where]
+        y = x.index_select(0, images)
+        if step.name == "blend":
+            y = blend(y, value, rest[step.where], step.brightness, step.contrast)
+        elif step.name == "hue":
+            y = hue(y, value)
+        elif step.name == "blur":
+            y = gaussian_blur(y, value)
+        elif step.name == "grayscale":
+            y = grayscale(y)
+        else:
+            y = solarize(y)
+        x.index_copy_(0, images, y)
+    return x
 
 
-def luma(x: Tensor) -> Tensor:
+def luma(x: Tensor, out: Tensor | None = None) -> Tensor:
     """Brightness as people see it, ``[B, 1, H, W]``."""
-    r, g, b = x.unbind(1)
-    return torch.add(r * LUMA[0], g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])[:, None]
+    r, g, b = x.split(1, 1)
+    out = torch.mul(r, LUMA[0], out=out)
+    return out.add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
 
 
 def grayscale(x: Tensor) -> Tensor:
     return luma(x).expand_as(x)
 
 
-def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return x.mul_(factor[:, None, None, None]).clamp_(0, 1)
+def blend(x: Tensor, factor: Tensor, rest: Tensor, brightness: int, contrast: int) -> Tensor:
+    """Away from something darker or greyer, by ``factor [B]`` (``rest`` is 1 − factor); in place.
 
-
-def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Away from the image's mean luma, by ``factor [B]``."""
-    mean = luma(x).mean((1, 2, 3), keepdim=True)
-    return _blend(x, mean, factor)
-
-
-def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Away from the pixel's own luma, by ``factor [B]``."""
-    return _blend(x, luma(x), factor)
-
-
-def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    factor = factor[:, None, None, None]
-    return x.mul_(factor).add_(other * (1 - factor)).clamp_(0, 1)
+    From black for the first ``brightness`` images, from their mean luma for the ``contrast``
+    behind them, from each pixel's own luma (saturation) for the others.
+    """
+    other = torch.zeros_like(x[:, :1])
+    if brightness < len(x):
+        luma(x[brightness:], out=other[brightness:])
+    if contrast:
+        flat = other[brightness : brightness + contrast]
+        flat.copy_(flat.mean((1, 2, 3), keepdim=True))
+    other.mul_(rest[:, None, None, None])
+    return x.mul_(factor[:, None, None, None]).add_(other).clamp_(0, 1)
 
 
 def hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -111,12 +194,11 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
     sixth.div_(chroma.clamp_min(torch.finfo(x.dtype).tiny)).add_(6 * shift[:, None, None])
     # A channel falls from the value by the chroma, ramping over one sixth of the circle:
     # red is at full strength around 0, green around 2, blue around 4 sixths.
-    for channel, offset in enumerate((5, 3, 1)):
-        k = sixth + offset
-        k.sub_((k / 6).floor_(), alpha=6)
-        ramp = k.sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
-        x[:, channel] = torch.addcmul(value, chroma, ramp, value=-1)
-    return x
+    offset = torch.arange(5, 0, -2, device=x.device, dtype=x.dtype)
+    k = sixth[:, None] + offset[:, None, None]
+    k.sub_((k / 6).floor_(), alpha=6)
+    ramp = torch.rsub(k.sub_(2).abs_(), 2).clamp_(0, 1)
+    return torch.addcmul(value[:, None], chroma[:, None], ramp, value=-1, out=x)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -126,7 +208,8 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     different sigma together.
     """
     B, C, H, W = x.shape
-    rows, columns = (_gaussian(sigma, side).repeat_interleave(C, 0) for side in (H, W))
+    columns = _gaussian(sigma, W)[:, None].expand(B, C, -1).reshape(B * C, -1)
+    rows = columns if H == W else _gaussian(sigma, H)[:, None].expand(B, C, -1).reshape(B * C, -1)
     down, right = rows.shape[1] // 2, columns.shape[1] // 2
     y = F.pad(x.reshape(1, B * C, H, W), (right, right, down, down), mode="reflect")
     y = F.conv2d(y, columns[:, None, None, :], groups=B * C)
@@ -145,6 +228,3 @@ def _gaussian(sigma: Tensor, side: int) -> Tensor:
 def solarize(x: Tensor) -> Tensor:
     """Invert what is at least half bright (128 of 255)."""
     return torch.where(x >= 128 / 255, 1 - x, x)
-
-
-JITTER = (brightness, contrast, saturation, hue)

@@ -208,18 +208,45 @@ def apply_photometric(
     """The photometric part on ``device``, and normalisation: the views that a method takes.
 
     The global views come first, then the local ones. Images and boxes are in torch's default
-    precision.
+    precision. On CUDA all views of one size pass each operation together, and everything but the
+    images travels in one copy; nothing is waited for.
     """
-    dtype = torch.get_default_dtype()
-    center, scale = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
-    # Whole: a slice would not be pinned.
-    groups = [part.to(device, non_blocking=True) for part in (batch.image, batch.local)]
-    views: list[View] = []
-    for image in (view for group in groups for view in group.unbind(1)):
-        number = len(views)
-        image = image.to(dtype).div_(255)
-        image = colour.photometric(image, batch.colour[:, number]).sub_(center).div_(scale)
-        box, size = batch.box[:, number].to(dtype), batch.size.to(dtype)
-        geometry = View(image, box, batch.flip[:, number], size)
-        views.append(geometry.to(device, non_blocking=True))
-    return views
+    device, dtype = torch.device(device), torch.get_default_dtype()
+    boxes, flips = batch.box.transpose(0, 1), batch.flip.transpose(0, 1)  # [V + L, B, …]
+    drawn = batch.colour.transpose(0, 1)
+    groups = [part for part in (batch.image, batch.local) if part.numel()]
+    counts = [part.shape[1] for part in groups]
+    plans = [
+        colour.plans(own.flatten(0, 1), part.shape[3] * part.shape[4], device)
+        for part, own in zip(groups, drawn.split(counts), strict=True)
+    ]
+    numbers = [plan.numbers for made in plans for plan in made]
+    first = [batch.size, boxes, flips, torch.tensor([mean, std], dtype=torch.float64)]
+    size, boxes, flips, normal, *numbers = _sent(first + numbers, device, dtype)
+    center, scale = normal[:, :, None, None]
+    images: list[Tensor] = []
+    for part, made in zip(groups, plans, strict=True):
+        raw = part.to(device, non_blocking=True)  # whole: a slice would not be pinned
+        x = raw.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
+        for some, plan in zip(_split(x, made), made, strict=True):
+            colour.change_(some.div_(255), plan, numbers.pop(0)).sub_(center).div_(scale)
+        images += x.unbind()
+    return [
+        View(*parts, size)
+        for parts in zip(images, boxes.unbind(), (flips > 0).unbind(), strict=True)
+    ]
+
+
+def _split(x: Tensor, made: list[colour.PhotometricPlan]) -> Sequence[Tensor]:
+    """The images of each plan among ``x [V, B, 3, H, W]``."""
+    return x.flatten(0, 1).split([plan.images for plan in made])
+
+
+def _sent(parts: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Tensors of the CPU on ``device``, as ``dtype``, by one copy that nobody waits for."""
+    flat = torch.cat([part.reshape(-1).to(dtype) for part in parts])
+    if device.type == "cuda" and torch.cuda.is_available():
+        flat = flat.pin_memory()
+    sizes = [part.numel() for part in parts]
+    sent = flat.to(device, non_blocking=True).split(sizes)
+    return [each.view(part.shape) for each, part in zip(sent, parts, strict=True)]

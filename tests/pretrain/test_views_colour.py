@@ -5,8 +5,10 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 from PIL import Image, ImageFilter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from densessl.pretrain.views import RECIPES, ViewRecipe, colour
+from densessl.pretrain.views import RECIPES, Batch, ViewRecipe, apply_photometric, colour
 
 FACTORS = torch.tensor([0.6, 0.9, 1.0, 1.4, 0.0])
 
@@ -23,12 +25,13 @@ def each(operation, x, *values):
     return torch.stack([operation(row, *map(float, rest)) for row, *rest in rows])
 
 
-@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_jitter_is_torchvisions(name):
+@pytest.mark.parametrize(
+    "name, counts", [("brightness", (5, 0)), ("contrast", (0, 5)), ("saturation", (0, 0))]
+)
+def test_jitter_is_torchvisions(name, counts):
     expected = each(getattr(F, f"adjust_{name}"), images(), FACTORS)
-    torch.testing.assert_close(
-        getattr(colour, name)(images(), FACTORS), expected, rtol=0, atol=1e-6
-    )
+    found = colour.blend(images(), FACTORS, 1 - FACTORS, *counts)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_hue_is_torchvisions():
@@ -106,6 +109,61 @@ def test_the_order_of_operations_is_the_samples_own():
     torch.testing.assert_close(
         colour.photometric(x.clone(), drawn), torch.stack(expected), rtol=0, atol=1e-5
     )
+
+
+class Launches(TorchDispatchMode):
+    """Counts what a device away from the CPU is asked for: kernels, and copies from the CPU."""
+
+    count = copies = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        away = isinstance(made, torch.Tensor) and made.device.type != "cpu"
+        self.count += away and not function.is_view
+        given = [each.device.type for each in tree_leaves(args) if isinstance(each, torch.Tensor)]
+        self.copies += away and "cpu" in given
+        return made
+
+
+@pytest.mark.parametrize("name, local, most", [("moco_v2", 0, 150), ("dino", 8, 300)])
+def test_the_number_of_kernels_does_not_grow_with_the_batch(name, local, most):
+    """All views of one size pass each operation together: two sizes, twice as many."""
+    recipes = [*RECIPES[name][:2], *[RECIPES[name][-1]] * local]
+    counts = []
+    for images in (8, 24):
+        with Launches() as launches:
+            views = apply_photometric(a_batch(images, recipes), "meta")
+        assert {part.device.type for view in views for part in vars(view).values()} == {"meta"}
+        counts.append(launches.count)
+        assert launches.copies == (3 if local else 2)  # the images of each size, all numbers
+    assert max(counts) < most and abs(counts[0] - counts[1]) < 20  # rarer operations are not met
+
+
+def a_batch(count, recipes, side=16):
+    """As the loader gives it; few pixels."""
+    views = [parameters(count, recipe, seed) for seed, recipe in enumerate(recipes)]
+    image = torch.zeros(count, len(recipes), 3, side, side, dtype=torch.uint8)
+    drawn = torch.stack(views, 1)
+    return Batch(
+        index=torch.arange(count),
+        unreadable=torch.zeros(0, dtype=torch.long),
+        image=image[:, :2],
+        local=image[:, 2:],
+        box=torch.zeros(count, len(recipes), 4),
+        flip=torch.zeros(count, len(recipes), dtype=torch.bool),
+        size=torch.zeros(count, 2),
+        colour=drawn,
+    )
+
+
+def test_all_images_together_are_the_same_as_a_few_at_a_time():
+    """On CUDA they pass together, on the CPU in parts that fit its cache."""
+    drawn = parameters(40, ViewRecipe(solarize=0.5, blur_first=True))
+    x = torch.rand(40, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    parts = colour.photometric(x.clone(), drawn)
+    made = colour.PhotometricPlan(drawn)
+    whole = colour.change_(x.clone(), made, made.numbers.float())
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
