@@ -59,7 +59,7 @@ def hasten(cfg: CfgNode, device: torch.device) -> None:
     fused = "" if cfg.SOLVER.OPTIMIZER == "lars" else "fused "
     logger.info(
         "%s, compute capability %d.%d: AMP %s, channels last %s, cuDNN's fastest algorithms by "
-        "trial, TF32 in float32 convolutions alone, %s%s, the next batch copied meanwhile",
+        "trial, TF32 in float32 convolutions alone, %s%s",
         torch.cuda.get_device_name(device),
         *capability(device),
         cfg.AMP,
