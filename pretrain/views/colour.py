@@ -78,8 +78,9 @@ class PhotometricPlan:
         self._add("grayscale", gray & ~gray_first)
         self._add("blur", (sigma > 0) & ~blur_first, sigma)
         self._add("solarize", p[:, SOLARIZE] > 0)
-        index, values = (np.concatenate(part or [[]]) for part in (self._index, self._values))
-        self.numbers = torch.from_numpy(np.stack([index, values]).astype(np.float64))
+        nothing = np.zeros(0)
+        index, values = (np.concatenate([nothing, *part]) for part in (self._index, self._values))
+        self.numbers = torch.from_numpy(np.stack([index, values]))
 
     def _jitter(self, order: np.ndarray, factors: np.ndarray) -> None:
         hue_at = (order == HUE).argmax(1)
@@ -103,12 +104,15 @@ class PhotometricPlan:
         index = np.flatnonzero(among)
         if not len(index):
             return
-        counts = (0, 0)
+        brightness = contrast = 0
         if operation is not None:
             index = index[operation[index].argsort(kind="stable")]
-            counts = tuple(int((operation == kind).sum()) for kind in (BRIGHTNESS, CONTRAST))
+            brightness, contrast = (
+                int((operation == kind).sum()) for kind in (BRIGHTNESS, CONTRAST)
+            )
         begin = sum(map(len, self._index))
-        self.steps.append(_Step(name, slice(begin, begin + len(index)), *counts))
+        where = slice(begin, begin + len(index))
+        self.steps.append(_Step(name, where, brightness, contrast))
         self._index.append(index)
         self._values.append(np.zeros(len(index)) if values is None else values[index])
 
