@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from densessl.core.errors import InputError, unknown
+from densessl.core.products import product
 
 ROWS, BLOCK = 2048, 512  # queries and queue entries at once: a tile of 4 MiB in float32
 WORTH_THREADS = 2**27  # multiplications
@@ -120,7 +121,7 @@ def _stream(query, queue, with_mean, block):
     mass = torch.zeros_like(peak)  # sum of exp(s - peak) so far, [M]
     mean = torch.zeros_like(query) if with_mean else None
     for keys in queue.split(block) if query.numel() and queue.numel() else ():
-        s = _product(query, keys)  # [M, block]
+        s = product(query, keys)  # [M, block]
         block_peak = s.amax(1)
         p = torch.softmax(s, dim=1, out=s)  # in place: new pages would cost as much as the sums
         total = p.sum(1)  # 1 up to the error of softmax's own sum, here taken out
@@ -130,7 +131,7 @@ def _stream(query, queue, with_mean, block):
         mass = mass * torch.exp(peak - higher) + block_mass
         peak = higher
         if with_mean:
-            block_mean = _product(p, keys.T) / total[:, None]
+            block_mean = product(p, keys.T) / total[:, None]
             mean.lerp_(block_mean, (block_mass / mass)[:, None])
     return peak + mass.log(), mean
 
@@ -143,21 +144,6 @@ def _merge(parts):
         return torch.logsumexp(lse, dim=0), None
     share = torch.softmax(lse, dim=0)
     return torch.logsumexp(lse, dim=0), torch.einsum("pm,pmd->md", share, torch.stack(mean))
-
-
-def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``a @ b.T`` of matrices ``[m, d]`` and ``[n, d]``.
-
-    On CPU through oneDNN, which PyTorch's own matmul does not use in float32: twice as fast where
-    MKL has no kernels for the processor (AMD). A strided ``b`` would meet its slow reference code.
-    """
-    if a.device.type == "cpu" and a.dtype == torch.float32 and _has_onednn():
-        return torch.ops.mkldnn._linear_pointwise(a, b.contiguous(), None, "none", [], "")
-    return a @ b.T
-
-
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 # ------------------------------------------------------------------------- fused attention

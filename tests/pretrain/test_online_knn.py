@@ -16,6 +16,7 @@ from torchvision import transforms as T
 
 from densessl.core import distributed
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.products import product
 from densessl.pretrain import config
 from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.engine.online_knn import UNREADABLE, ClassFolders, OnlineKNN
@@ -78,7 +79,7 @@ def plain_accuracy(state, folder, k, name="resnet18"):
         rows[split] = torch.nn.functional.normalize(found, dim=1)
         labels[split] = [sorted(COLOURS).index(file.parent.name) for file in files]
     # Features after a few steps are nearly alike: float32 decides between neighbours.
-    similarity = (rows["val"] @ rows["train"].T).double().numpy()
+    similarity = product(rows["val"], rows["train"]).double().numpy()
     hits = []
     for row, label in zip(similarity, labels["val"], strict=True):
         nearest = np.argsort(-row, kind="stable")[:k]

@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import watchdog
+from ..products import product
 
-ROWS, COLUMNS = 1024, 8192  # of a block of similarities: 32 MiB in float32
+# Of a block of similarities: 31 MiB in float32. From 32 on glibc would fetch new pages each time.
+ROWS, COLUMNS = 1024, 8000
+GROUP = 8  # similarities of which the largest is looked at first
 
 
 def unit(features: Tensor) -> Tensor:
@@ -45,7 +48,7 @@ def nearest(
             for first in range(0, len(queries), rows):
                 part = slice(first, first + rows)
                 found = best[part, : min(k, offset)], index[part, : min(k, offset)]
-                values = queries[part] @ block.T
+                values = product(queries[part], block)
                 best[part], index[part] = _merged(found, values, offset, held)
                 watchdog.beat()
             offset += len(block)
@@ -54,12 +57,20 @@ def nearest(
 
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``values.topk(k)`` of rows ``[N, M]`` with the order of ties settled: lower number first."""
-    top, index = _topk(values, k)
+    if values.shape[1] >= 2 * GROUP * k:
+        # The k-th of the groups' largest is at most the k-th of all, and not many are above it.
+        parts = values[:, : values.shape[1] // GROUP * GROUP].unflatten(1, (GROUP, -1))
+        edge = parts.amax(1).topk(k, dim=1, sorted=False)[0].amin(1, keepdim=True)
+        found = _where(values, values >= edge, k)
+        if found is not None:
+            return _first(*found, k)
+    top, index = values.topk(k, dim=1)
+    index, order = index.sort(dim=1)
+    top, index = _first(top.gather(1, order), index, k)
     if k < values.shape[1]:  # topk takes any of those that are equal to the last
-        edge = (_count(values >= top[:, -1:]) > k).nonzero()[:, 0]
+        edge = ((values >= top[:, -1:]).sum(1) > k).nonzero()[:, 0]
         if len(edge):
-            falling, numbers = values[edge].sort(dim=1, descending=True, stable=True)
-            top[edge], index[edge] = falling[:, :k], numbers[:, :k]
+            top[edge], index[edge] = _first(values[edge], None, k)
     return top, index
 
 
@@ -72,28 +83,47 @@ def _merged(
     sort of all together keeps the order of ties.
     """
     best, index = found
-    if best.shape[1] < held:  # the first rows: there is room for all
-        new, numbers = largest(values, min(held, values.shape[1]))
-    else:
-        better = int(_count(values > best[:, -1:]).max()) if len(values) else 0
-        if not better:
-            return best, index
-        take = largest if better > held else _topk
-        new, numbers = take(values, min(better, held))
-    both, order = torch.cat([best, new], 1).sort(dim=1, descending=True, stable=True)
-    numbers = torch.cat([index, numbers + offset], 1).gather(1, order)
-    return both[:, :held], numbers[:, :held]
+    new = None
+    if best.shape[1] == held:
+        new = _where(values, values > best[:, -1:], 0)
+    if new is None:  # the first rows, for all of which there is room, or many that are better
+        new = largest(values, min(held, values.shape[1]))
+    both = torch.cat([best, new[0]], 1)
+    return _first(both, torch.cat([index, new[1] + offset], 1), held)
 
 
-def _topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    top, index = values.topk(k, dim=1)
-    index, order = index.sort(dim=1)
-    top, order = top.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return top, index.gather(1, order)
+def _where(values: Tensor, wanted: Tensor, least: int) -> tuple[Tensor, Tensor] | None:
+    """What is ``wanted`` of each row, as ``[n, w]``, in order, and its numbers; the rest is −inf.
+
+    None where it is less than ``least`` of a row (not a number is above nothing), or so much of one
+    that a search of all is faster.
+    """
+    flat = _true(wanted.flatten())
+    row = flat // values.shape[1]
+    counts = row.bincount(minlength=len(values))
+    fewest, width = (int(x) for x in counts.aminmax()) if len(counts) else (0, 0)
+    if fewest < least or 4 * width > values.shape[1]:
+        return None
+    places = torch.arange(width, device=flat.device) < counts[:, None]  # [n, w]
+    top = values.new_full(places.shape, -torch.inf).masked_scatter_(places, values.take(flat))
+    index = flat.new_zeros(places.shape).masked_scatter_(places, flat - row * values.shape[1])
+    return top, index
 
 
-def _count(true: Tensor) -> Tensor:
-    return true.sum(1, dtype=torch.int32)  # twice as fast as int64
+def _true(wanted: Tensor) -> Tensor:
+    """Where ``wanted`` (bool) is true: eight at a time, since few are."""
+    if len(wanted) % 8:
+        return wanted.nonzero()[:, 0]
+    eight = wanted.view(torch.int64).nonzero()
+    true = wanted.view(-1, 8)[eight[:, 0]].nonzero()
+    return eight[true[:, 0], 0] * 8 + true[:, 1]
+
+
+def _first(values: Tensor, numbers: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest of each row, falling, with their ``numbers``; equal ones stay in order."""
+    falling, order = values.sort(dim=1, descending=True, stable=True)
+    order = order[:, :k]
+    return falling[:, :k], order if numbers is None else numbers.gather(1, order)
 
 
 def _widened(x: Tensor, columns: int) -> Tensor:

@@ -94,3 +94,12 @@ def test_no_matrix_of_all_similarities_is_allocated(largest_tensor):
     block = 1024 * 8192 * 4
     assert largest.bytes <= 2 * block  # a row's edge is settled by a sort with int64 numbers
     assert 6 * largest.bytes < 4000 * 30000 * 4
+
+
+@pytest.mark.parametrize("columns", [1600, 1601])
+def test_few_of_many_columns_keep_the_order_of_their_ties(columns):
+    values = whole_numbers(40, columns, 8, most=30)
+    values[0] = 1.0  # all alike: a search of all
+    top, index = knn.search.largest(values, 20)
+    falling, numbers = values.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(top, falling[:, :20]) and torch.equal(index, numbers[:, :20])
