@@ -84,23 +84,14 @@ def check_detector_config(weights: dict[str, Any], cfg) -> None:
             "normalised; convert the original checkpoint with: densessl convert"
         )
     model, resnets = cfg.MODEL, cfg.MODEL.RESNETS
-    normal = facts["normalization"]
-    compared = [
-        ("INPUT.FORMAT", cfg.INPUT.FORMAT, facts["channel_order"]),
-        ("MODEL.PIXEL_MEAN", list(model.PIXEL_MEAN), normal["pixel_mean"]),
-        ("MODEL.PIXEL_STD", list(model.PIXEL_STD), normal["pixel_std"]),
-    ]
+    compared: list[tuple[str, Any, Any]] = []
     c4 = model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME.startswith("Res5")
     if is_timm(facts.get("network", "")):
         compared.append(("MODEL.BACKBONE.TIMM", model.BACKBONE.TIMM, facts["network"]))
         c4 = False
     else:
         compared += _of_resnet(resnets, facts)
-    wrong = [
-        f"{key} is {value}, the weights need {needed}"
-        for key, value, needed in compared
-        if not _same(value, needed)
-    ]
+    wrong = images_that_differ(cfg, facts) + _that_differ(compared)
     if c4 and facts["depth"] < 50:
         wrong.append(
             f"MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME}, whose res5 is three bottleneck "
@@ -108,6 +99,26 @@ def check_detector_config(weights: dict[str, Any], cfg) -> None:
         )
     if wrong:
         raise InputError("the detector's config and the weights disagree: " + "; ".join(wrong))
+
+
+def images_that_differ(cfg, facts: dict[str, Any]) -> list[str]:
+    """What a Detectron2 config does to images and the weights, by their facts, do not want."""
+    normal, model = facts["normalization"], cfg.MODEL
+    return _that_differ(
+        [
+            ("INPUT.FORMAT", cfg.INPUT.FORMAT, facts["channel_order"]),
+            ("MODEL.PIXEL_MEAN", list(model.PIXEL_MEAN), normal["pixel_mean"]),
+            ("MODEL.PIXEL_STD", list(model.PIXEL_STD), normal["pixel_std"]),
+        ]
+    )
+
+
+def _that_differ(compared: list[tuple[str, Any, Any]]) -> list[str]:
+    return [
+        f"{key} is {value}, the weights need {needed}"
+        for key, value, needed in compared
+        if not _same(value, needed)
+    ]
 
 
 def _of_resnet(resnets, facts: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -7,7 +7,7 @@ from densessl.core.errors import InputError
 from densessl.weight_files import timm_networks
 
 from .. import compat
-from ..convert.weights import read_weights
+from ..convert.weights import images_that_differ, read_weights
 
 compat.setup()
 import torch  # noqa: E402
@@ -223,7 +223,13 @@ def network_of(cfg) -> str:
             f"MODEL.BACKBONE.TIMM is empty and MODEL.WEIGHTS '{path}'; give one: timm's name of a "
             "network, or a .pkl of densessl convert that holds one"
         )
-    network = (read_weights(path).get("densessl") or {}).get("network", "")
+    facts = read_weights(path).get("densessl") or {}
+    network = facts.get("network", "")
     if not timm_networks.is_timm(network):
         raise InputError(f"MODEL.WEIGHTS: {path} holds {network or 'no known network'}, not timm's")
+    if wrong := images_that_differ(cfg, facts):
+        raise InputError(
+            f"{'; '.join(wrong)}: densessl.d2_transfer.backbone_choice.use_weights(cfg, path) sets "
+            "what weights need"
+        )
     return network

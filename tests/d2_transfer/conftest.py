@@ -98,6 +98,7 @@ def untrained(protocol, variant, weights, folder, data, overrides, own=None) -> 
     """The metrics of the model that training begins with."""
     from densessl.d2_transfer import datasets
     from densessl.d2_transfer import weights as start
+    from densessl.d2_transfer.backbone_choice import follow
     from densessl.d2_transfer.checkpoints import AtomicCheckpointer
     from densessl.d2_transfer.datasets import custom
     from densessl.d2_transfer.evaluation import flat_metrics
@@ -108,8 +109,10 @@ def untrained(protocol, variant, weights, folder, data, overrides, own=None) -> 
     custom.register(own) if own else datasets.register(data)
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
+    prepared = start.prepare(str(weights), folder, cfg)
+    cfg = follow(cfg, prepared.network)
     model = Trainer.build_model(cfg)
-    AtomicCheckpointer(model).load(start.prepare(str(weights), folder, cfg).file)
+    AtomicCheckpointer(model).load(prepared.file)
     return flat_metrics(Trainer.test(cfg, model))
 
 
