@@ -300,9 +300,9 @@ def test_use_weights_sets_what_the_weights_need(for_detectron2, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [PYRAMID, VIT])
-def test_a_detector_on_it_learns(name, checkpoint, few_scenes, learns, tmp_path):
-    overrides = ["DATASETS.TEST", "('coco_2017_train',)", "SOLVER.MAX_ITER", "80"]
+@pytest.mark.parametrize("name, steps", [(PYRAMID, 80), (VIT, 150)])
+def test_a_detector_on_it_learns(name, steps, checkpoint, few_scenes, learns, tmp_path):
+    overrides = ["DATASETS.TEST", "('coco_2017_train',)", "SOLVER.MAX_ITER", str(steps)]
     weights = tmp_path / "c.pth"
     torch.save(torch.load(checkpoint(name), weights_only=True) | {"method": "moco"}, weights)
     run = ("coco_mask_fpn_1x", "moco2fc", weights, few_scenes, tmp_path, overrides)
