@@ -64,7 +64,7 @@ def of(protocol: Protocol, flags_given: Mapping[str, Any]):
         return dense_probes.read_own(**found)
     from .datasets import any_form, custom
 
-    need = {
+    need: dict[str, Any] = {
         "need_masks": "segm/AP" in protocol.metrics,
         "need_keypoints": "keypoints/AP" in protocol.metrics,
     }

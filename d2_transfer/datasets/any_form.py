@@ -68,8 +68,8 @@ def _complete_keypoints(*sets: annotations.Dataset) -> None:
                     skeleton=first.skeleton,
                     mirrored=first.mirrored,
                 )
-        for each in (each for data in sets for each in data.objects()):
-            each.keypoints = each.keypoints or [(0.0, 0.0, 0)] * len(first.keypoints)
+        for made in (made for data in sets for made in data.objects()):
+            made.keypoints = made.keypoints or [(0.0, 0.0, 0)] * len(first.keypoints)
 
 
 def _require_masks(sets: Sequence[annotations.Dataset]) -> None:

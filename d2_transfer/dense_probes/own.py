@@ -5,8 +5,9 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from densessl import probes
 from densessl.core.errors import InputError
@@ -46,7 +47,7 @@ class OwnData:
             if not file.is_file():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with full_disk_reported(file):
-                    write_atomic(file, lambda stream, content=content: stream.write(content))
+                    write_atomic(file, partial(_write, content))
         return replace(self, made=())
 
     def describe(self) -> str:
@@ -87,6 +88,10 @@ def read_own(
     if both := {*map(os.path.realpath, train.images)} & {*map(os.path.realpath, val.images)}:
         logger.warning("%d images are learnt from and evaluated, such as %s", len(both), min(both))
     return OwnData(train, val)
+
+
+def _write(content: bytes, stream: BinaryIO) -> None:
+    stream.write(content)
 
 
 def _hash_of(pairs: probes.Pairs, made: Sequence[tuple[Path, bytes]]) -> str:

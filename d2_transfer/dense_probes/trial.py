@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
@@ -18,6 +19,7 @@ from ..stops import evaluation, stop_after, stoppable
 from ..weights import Weights
 from .config import C
 from .data import read
+from .own import OwnData
 from .probing import measure
 
 logger = logging.getLogger("densessl")
@@ -49,6 +51,7 @@ def run_trial(run: Run, trial: int) -> None:
     started = results.now()
     assert not isinstance(run.data, Custom)  # those are detection's
     with stoppable(), written_once(rank()):
+        assert isinstance(run.data, Path | OwnData)
         train, test = read(cfg, run.data)
         tell_images(train, test)
         cache = features_of(run, cfg.FEATURES.CACHE)

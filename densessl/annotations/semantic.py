@@ -88,7 +88,7 @@ def _names(found: set, table) -> list[str]:
 
 
 def _whole(found: AnnotatedImage, category: int) -> Object:
-    return Object(category, (0.0, 0.0, *map(float, found.size)))
+    return Object(category, (0.0, 0.0, float(found.size[0]), float(found.size[1])))
 
 
 def _from_objects(data: Dataset, source: AnnotationSource, to: LabelledPixels) -> None:

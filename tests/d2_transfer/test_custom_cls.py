@@ -134,7 +134,7 @@ def test_a_classifier_learns_from_class_folders(tree, tmp_path):
     """Red and blue, through the verb, from a random start."""
     words = ["random", "--protocol", "custom_cls", "--mini", "--trials", "1", "--train", str(tree)]
     words += ["-o", str(tmp_path / "out"), "MODEL.BACKBONE", "resnet18", "SEARCH.BASE_LR", "()"]
-    assert main.main([*words, "SOLVER.MAX_ITER", "20", "SOLVER.IMS_PER_BATCH", "16"]) == 0
+    assert main.main([*words, "SOLVER.MAX_ITER", "10", "SOLVER.IMS_PER_BATCH", "16"]) == 0
     record = results.load(tmp_path / "out" / "trial_1")
     assert record.metrics["cls/top1"] == 100
     facts = json.loads((tmp_path / "out" / "run.json").read_text())["data"]

@@ -211,7 +211,7 @@ def test_keypoints_of_ones_own_are_learnt(learns, pretrained, few_scenes, tmp_pa
     data = str(yolo(tmp_path, birds(tmp_path)))
     own = given(tmp_path / "own", train=data, val=data).written()
     overrides = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
-    overrides += ["SOLVER.MAX_ITER", "100", "MODEL.FPN.OUT_CHANNELS", "32"]
+    overrides += ["SOLVER.MAX_ITER", "60", "MODEL.FPN.OUT_CHANNELS", "32"]
     overrides += ["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[32, 32]"]  # of eight the most work
     where = ("custom_keypoint", "", pretrained(18), few_scenes, tmp_path / "run")
     flags = ["--train", data, "--val", data]
