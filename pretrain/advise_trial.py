@@ -13,13 +13,13 @@ from densessl.core import distributed
 from densessl.core.loader import Loader
 
 from .engine.build import build_model
-from .engine.image_range import range_of_run
+from .engine.image_range import normalization_of_run, range_of_run
 from .engine.loading import options_of
 from .engine.order import BatchOrder
 from .engine.placement import hasten, settled
 from .engine.schedules import scaled_lr
 from .engine.step import Stepper
-from .views import NORMALIZATION, ImageSource, apply_photometric, build_dataset, collate
+from .views import ImageSource, apply_photometric, build_dataset, collate
 
 CPU_IMAGES = 16  # of a step on a CPU, at most: a few steps must fit into the time
 SECONDS = 6.0  # of the measured steps; the one that runs then is finished
@@ -62,11 +62,12 @@ def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECO
     numbers = itertools.count()
 
     def step(batch) -> None:
-        views = apply_photometric(batch, device, **NORMALIZATION)
+        views = apply_photometric(batch, device, **normalization)
         stepper.run(views, next(numbers), scaled_lr(cfg.SOLVER))
 
     order = BatchOrder(len(source), images, cfg.SEED, 0, MOST_STEPS + 2)
     dataset = build_dataset(cfg, source, range_of_run(cfg, source, None, device))
+    normalization = normalization_of_run(cfg, dataset, None, device)
     pin = device.type == "cuda"
     loader = Loader(dataset, collate, source.path, options_of(cfg), pin, batch_sampler=order)
     with iter(loader) as batches:

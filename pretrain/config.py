@@ -161,6 +161,7 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
 
     method = find_method(cfg.METHOD.NAME)
     build_recipes(cfg.VIEWS)
+    _validate_channels(cfg)
     if method.same_flip and not find_recipe(cfg.VIEWS.RECIPE)[1].flip_of_first:
         fitting = [name for name, recipe in RECIPES.items() if recipe[1].flip_of_first]
         raise InputError(
@@ -168,6 +169,20 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
             f"views of an image; allowed: {', '.join(fitting)}"
         )
     check_method(cfg, method)
+
+
+def _validate_channels(cfg: CfgNode) -> None:
+    from .views.normalization import NORMALIZATION, given_normalization
+
+    if given_normalization(cfg.DATA) == NORMALIZATION:
+        return
+    for group in ("KNN", "PROBE"):
+        if cfg[group].PERIOD:
+            raise InputError(
+                f"{group}.PERIOD is {cfg[group].PERIOD:g}; allowed with DATA.CHANNELS "
+                f"{cfg.DATA.CHANNELS} and DATA.MEAN '{cfg.DATA.MEAN}': 0, as it reads RGB images, "
+                "normalised as ImageNet's are"
+            )
 
 
 def validate_loaded(

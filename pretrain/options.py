@@ -90,6 +90,11 @@ OPTIONS = {
     "DATA.ANNOTATIONS": ("", "path, free"),
     "DATA.WORKERS": (4, ">= 0, free"),  # loader processes; any number gives the same run
     "DATA.RANGE": "auto",  # values that become black and white where not of 8 bits: 0,4095; or auto
+    # of an image; of others than 3: TIFF, NPY, PNG as they are stored, colours unknown
+    "DATA.CHANNELS": (3, ">= 1"),
+    # of values in [0, 1], a number a channel; auto: measured; "": ImageNet's of 3, else auto
+    "DATA.MEAN": "",
+    "DATA.STD": "",  # deviation; "" with MEAN auto
     # of an image; a larger one is read at reduced scale; 0: no limit
     "DATA.MAX_PIXELS": (178956970, ">= 0"),
     # seconds that a batch may take before the run stops; 0: no limit

@@ -31,6 +31,14 @@ def complete(
         for name, shape in wanted.items()
         if name in state and _shape(state[name]) != shape
     ]
+    if len(wrong) == 1 and not missing and not extra:
+        (name,) = (each for each in wanted if each in state and _shape(state[each]) != wanted[each])
+        shape, channels = wanted[name], _shape(state[name])[1:2]
+        if shape[1:2] == (3,) and _shape(state[name]) == (shape[0], *channels, *shape[2:]):
+            raise InputError(
+                f"{where} is a {title} of images of {channels[0]} channels (DATA.CHANNELS of its "
+                "pretraining); networks of RGB images alone are converted and transferred"
+            )
     for what, names in (("lacks", missing), ("also holds", extra), ("has other shapes:", wrong)):
         if names:
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""

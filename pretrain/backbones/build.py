@@ -17,6 +17,7 @@ from .norm import SplitBatchNorm2d, SyncBatchNorm
 from .resnet import RESNETS, STRIDES, ResNet
 from .vit import LEVELS, VITS, build_vit
 
+COLOURS = 3
 SIDE = 64  # pixels of the image that one's own backbone is tried with
 assert (*RESNETS, *VITS) == BACKBONES
 
@@ -55,6 +56,40 @@ def build_backbone(
     if name in VITS:
         return build_vit(name, drop_path)
     return ResNet(RESNETS[name](norm_layer=norms[norm], zero_init_residual=zero_init_residual))
+
+
+def with_channels(network: Any, channels: int) -> Any:
+    """A fresh network whose first convolution takes images of so many channels: 3 as it is.
+
+    Its weights are drawn anew, so that its outputs spread as before. InputError where no
+    convolution of three channels is first.
+    """
+    if channels == COLOURS:
+        return network
+    name, first = first_convolution(network)
+    options = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+    bias = first.bias is not None
+    made = nn.Conv2d(channels, first.out_channels, **options, bias=bias).to(first.weight)
+    spread = first.weight.std().item() * (COLOURS / channels) ** 0.5
+    nn.init.normal_(made.weight, std=spread)
+    if made.bias is not None:
+        made.bias.data.copy_(first.bias.data)
+    above, _, own = name.rpartition(".")
+    setattr(network.get_submodule(above), own, made)
+    return network
+
+
+def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """The name of the convolution that takes the image, and itself."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            if module.in_channels == COLOURS:
+                return name, module
+            break
+    raise InputError(
+        "DATA.CHANNELS is not 3, and the backbone (BACKBONE.NAME) does not begin with a "
+        "convolution of 3 channels that another could take the place of"
+    )
 
 
 def strides_of(name: str) -> Mapping[str, int]:

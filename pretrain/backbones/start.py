@@ -4,6 +4,7 @@ The network was trained on images of some normalisation and channel order; here 
 ImageNet's. Both are linear in the image, so its first convolution takes the difference.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,14 @@ class Start:
     summary: str
 
 
-def starting_state(path: str, name: str, normalization: dict[str, Any], where: str) -> Start:
+def starting_state(
+    path: str, name: str, normalization: dict[str, Any], where: str, channels: int = 3
+) -> Start:
     """The backbone ``name`` in a file, for RGB images in [0, 1] of that mean and std.
+
+    Of other than three ``channels`` the first convolution has its weights again and again, each in
+    as many parts as it is there, or their sum for one: the same answer to an image of equal
+    channels. How the images of those weights were normalised does not count then.
 
     Raises InputError, which begins with ``where``, for a file that ``densessl convert`` would not
     take either and for another network.
@@ -42,7 +49,10 @@ def starting_state(path: str, name: str, normalization: dict[str, Any], where: s
             f"{where} holds a {found.title}, which does not fit a {name}; give BACKBONE.NAME "
             f"{found.network}"
         )
-    state, changes = _for_our_images(found, normalization)
+    if channels == 3:
+        state, changes = _for_our_images(found, normalization)
+    else:
+        state, changes = for_channels(found.backbone, f"{_first_layer(found)}.weight", channels)
     if found.stride_in_1x1:
         changes.append(
             "its network has the stride in the 1x1 convolutions, ours in the 3x3: the first steps "
@@ -57,6 +67,22 @@ def _first_layer(found: Source) -> str:
     if found.is_timm:
         return first_convolution(found.network)
     return "patch_embed.proj" if found.is_vit else "conv1"
+
+
+def for_channels(
+    backbone: Mapping[str, Tensor], first: str, channels: int
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors with a convolution ``first`` for so many channels, and what was done to them."""
+    state = dict(backbone)
+    weight = state[first]
+    if weight.shape[1] == channels:
+        return state, []
+    if channels == 1:
+        state[first] = weight.sum(1, keepdim=True)
+    else:
+        taken = torch.arange(channels) % weight.shape[1]
+        state[first] = weight[:, taken] / torch.bincount(taken)[taken][:, None, None]
+    return state, [f"its first convolution of {weight.shape[1]} channels takes {channels} now"]
 
 
 def _for_our_images(

@@ -13,7 +13,14 @@ from densessl.core.errors import InputError
 from densessl.decoding import Range, describe, find_range, parse, sample
 
 from ..views import ImageSource
-from ..views.dataset import Batch
+from ..views.dataset import Batch, ViewDataset
+from ..views.normalization import (
+    COLOURS,
+    Normalization,
+    given_normalization,
+    measured_normalization,
+    measured_range,
+)
 from .loading import late
 
 BEFORE = (0.0, 65535.0)  # what runs had that know of no range: the upper eight of 16 bits
@@ -35,6 +42,8 @@ def range_of_run(
     given = parse(cfg.DATA.RANGE, "DATA.RANGE")
     if given:
         return given
+    if cfg.DATA.CHANNELS != COLOURS:
+        return _of_main(measured_range(source, cfg.DATA), device)
     indices = sample(len(source), source.name)
     at = 0
 
@@ -63,6 +72,21 @@ def range_of_run(
             whence,
         )
     return bounds
+
+
+def normalization_of_run(
+    cfg: CfgNode, dataset: ViewDataset, saved: dict[str, Any] | None, device: torch.device
+) -> Normalization:
+    """The run's mean and deviation, the same in every process: those of its checkpoint ``saved``,
+    else DATA.MEAN's and DATA.STD's, measured where they are ``auto``."""
+    if saved and "normalization" in saved:
+        return {name: tuple(saved["normalization"][name]) for name in ("mean", "std")}
+    if (given := given_normalization(cfg.DATA)) is not None:
+        return given
+    found = measured_normalization(dataset, dataset.source)
+    own = torch.tensor([found["mean"], found["std"]], dtype=torch.float64, device=device)
+    mean, std = distributed.gather(own[None])[0].tolist()
+    return {"mean": tuple(mean), "std": tuple(std)}
 
 
 def _of_main(bounds: Range | None, device: torch.device) -> Range | None:

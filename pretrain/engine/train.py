@@ -23,19 +23,19 @@ from .. import config
 from ..contradictions import too_large_views
 from ..methods.base import starting_weights
 from ..views import (
-    NORMALIZATION,
     Batch,
     apply_photometric,
     build_dataset,
     build_source,
     collate,
 )
+from ..views.normalization import AS_STORED, COLOURS
 from . import changes, resume
 from .announce import announce, remarks
 from .build import build_model
 from .checkpoint import FINAL_FORM, FOREIGN, STEP_FORM, Checkpoints, check, taken
 from .facts import data_facts, start_facts
-from .image_range import range_of_run, require_contrast
+from .image_range import normalization_of_run, range_of_run, require_contrast
 from .loading import check_machine, late, options_of
 from .logs import Logs
 from .nonfinite import Patience
@@ -233,6 +233,7 @@ class PretrainRun:
         self.total = total_steps(solver, self.epoch)
         self.bounds = range_of_run(cfg, self.source, saved, self.device)
         self.dataset = build_dataset(cfg, self.source, self.bounds)
+        self.normalization = normalization_of_run(cfg, self.dataset, saved, self.device)
         self.facts = data_facts(cfg, self.source, self.total, self.epoch)
         if self.changes:
             self.facts["changes"] = self.changes
@@ -248,6 +249,8 @@ class PretrainRun:
             self.facts |= start_facts(cfg.BACKBONE.WEIGHTS)
         elif not anew:
             cfg.BACKBONE.WEIGHTS = ""
+        mean, std = (self.normalization[name] for name in ("mean", "std"))
+        cfg.DATA.MEAN, cfg.DATA.STD = (",".join(map(repr, each)) for each in (mean, std))
         self.method, self.optimizer = build_model(cfg, self.device)
         self.method.steps, self.method.steps_per_epoch = self.total, self.epoch
         self.facts["own_files"] = loaded(
@@ -359,6 +362,7 @@ class PretrainRun:
         """Everything that a run resuming from here needs; all processes must call it in step."""
         weights, backbone = self.method.state_dict(), self.method.backbone_state()
         fpn, copied = self.method.fpn_state(), OnCPU()
+        order = "RGB" if self.cfg.DATA.CHANNELS == COLOURS else AS_STORED
         return {
             "model": copied(weights),
             "backbone": copied(backbone),
@@ -368,7 +372,7 @@ class PretrainRun:
             "iteration": self.iteration,
             "config": self.cfg.dump(),
             "method": self.cfg.METHOD.NAME,
-            "normalization": NORMALIZATION | {"channel_order": "RGB"},
+            "normalization": self.normalization | {"channel_order": order},
             "range": list(self.bounds) if self.bounds else None,
             "pretrain": self.facts,
             "unreadable": sorted(self.unreadable.indices),
@@ -447,7 +451,7 @@ class PretrainRun:
                 for line in too_large_views(self.cfg, float(batch.size.amin(1).median())):
                     logger.warning("%s", line)
             self.looked_at = True
-        views = apply_photometric(batch, self.device, **NORMALIZATION)
+        views = apply_photometric(batch, self.device, **self.normalization)
         lr = learning_rate(solver, step, self.epoch)
         torch.manual_seed(step_seed(self.cfg.SEED, step, distributed.rank()))  # of dropped paths
         decay = weight_decay(solver, step, self.epoch)

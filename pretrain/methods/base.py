@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from densessl.core.errors import InputError
 
 from ..backbones import Backbone, build_backbone, last_level
+from ..backbones.build import with_channels
 from ..backbones.start import Start, starting_state
 from ..views import NORMALIZATION, View
+from ..views.normalization import given_normalization
 
 logger = logging.getLogger("densessl")
 _GIVEN: ContextVar[Iterator[Backbone] | None] = ContextVar("backbones", default=None)
@@ -174,6 +176,7 @@ def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> Backbone:
         zero_init_residual=options.ZERO_INIT_RESIDUAL,
         drop_path=drop_path,
     )
+    backbone = with_channels(backbone, cfg.DATA.CHANNELS)
     if options.WEIGHTS:
         start = starting_weights(cfg)
         logger.info("BACKBONE.WEIGHTS: %s", start.summary)
@@ -186,7 +189,8 @@ def starting_weights(cfg: CfgNode) -> Start:
     options, where = cfg.BACKBONE, f"BACKBONE.WEIGHTS: {cfg.BACKBONE.WEIGHTS}"
     if not Path(options.WEIGHTS).is_file():
         raise InputError(f"{where} is no file (looked from {Path.cwd()})")
-    return starting_state(options.WEIGHTS, options.NAME, NORMALIZATION, where)
+    normalization = given_normalization(cfg.DATA) or NORMALIZATION
+    return starting_state(options.WEIGHTS, options.NAME, normalization, where, cfg.DATA.CHANNELS)
 
 
 @torch.no_grad()

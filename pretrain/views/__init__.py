@@ -1,7 +1,6 @@
 """Images → augmented views whose geometry is known."""
 
 from .dataset import (
-    NORMALIZATION,
     Batch,
     Sample,
     ViewDataset,
@@ -9,6 +8,7 @@ from .dataset import (
     build_dataset,
     collate,
 )
+from .normalization import NORMALIZATION
 from .recipes import RECIPES, Recipe, ViewRecipe, build_recipes, find_recipe
 from .sources import ImageSource, build_source
 from .transform import ViewTransform, collate_views

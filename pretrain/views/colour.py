@@ -2,7 +2,9 @@
 
 Parameters are drawn in the loader (:func:`draw`), as plain numbers, from the sample's own
 generator, so they depend on nothing but the sample. :func:`photometric` applies them on the device
-of the images, float ``[B, 3, H, W]`` in [0, 1]. Each operation is torchvision's of that name.
+of the images, float ``[B, C, H, W]`` in [0, 1]. Each operation is torchvision's of that name. Of
+other than three channels no colours are known: there is no hue, no saturation and no grey, and
+contrast is away from the mean of all channels.
 """
 
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ from .recipes import ViewRecipe
 # for none) that comes first, second, third, fourth.
 ORDER, FACTORS, GRAYSCALE, GRAYSCALE_FIRST, SIGMA, SOLARIZE, BLUR_FIRST = 0, 4, 8, 9, 10, 11, 12
 COLUMNS = 13
-BRIGHTNESS, CONTRAST, HUE = 0, 1, 3  # jitter operations; 2 is saturation
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # jitter operations
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
+OF_COLOURS = ("hue", "grayscale")  # operations
 CUT_OFF = 4.0  # a blur kernel ends after so many standard deviations
 CACHED = 8 * 224**2  # pixels that the operations share on a CPU; by measurement (4 to 16 × 224²)
 MAX_REACH = 8  # pixels: of the recipes' largest sigma, 2
@@ -62,11 +65,12 @@ class PhotometricPlan:
     second operation is in one of the former and in two of the latter.
 
     ``parameters [B, COLUMNS]``, on the CPU. ``numbers [2, M]``, float64: the images of each step
-    and their values, all that the device needs, in one copy.
+    and their values, all that the device needs, in one copy. ``colours``: whether images are RGB.
     """
 
-    def __init__(self, parameters: Tensor):
+    def __init__(self, parameters: Tensor, colours: bool = True):
         self.images, p = len(parameters), parameters.numpy()
+        self.colours = colours
         self.steps: list[_Step] = []
         self._index: list[np.ndarray] = []
         self._values: list[np.ndarray] = []
@@ -101,6 +105,10 @@ class PhotometricPlan:
         values: np.ndarray | None = None,
         operation: np.ndarray | None = None,
     ) -> None:
+        if not self.colours and name in OF_COLOURS:
+            return
+        if not self.colours and operation is not None:
+            among = among & (operation != SATURATION)
         index = np.flatnonzero(among)
         if not len(index):
             return
@@ -117,29 +125,31 @@ class PhotometricPlan:
         self._values.append(np.zeros(len(index)) if values is None else values[index])
 
 
-def plans(parameters: Tensor, pixels: int, device: torch.device) -> list[PhotometricPlan]:
-    """The plans of images of so many pixels, in their order.
+def plans(
+    parameters: Tensor, pixels: int, device: torch.device, colours: bool = True
+) -> list[PhotometricPlan]:
+    """The plans of images of so many pixels, in their order; ``colours``: whether they are RGB.
 
     One for all on a GPU, where each kernel takes its time; on the CPU few images each, which stay
     in its cache.
     """
     count = max(1, CACHED // pixels) if device.type == "cpu" else len(parameters)
-    return [PhotometricPlan(part) for part in parameters.split(count)]
+    return [PhotometricPlan(part, colours) for part in parameters.split(count)]
 
 
 def photometric(x: Tensor, parameters: Tensor) -> Tensor:
-    """Images ``[B, 3, H, W]`` in [0, 1] after their operations; ``x`` is overwritten.
+    """Images ``[B, C, H, W]`` in [0, 1] after their operations; ``x`` is overwritten.
 
     ``parameters [B, COLUMNS]``, on the CPU.
     """
-    made = plans(parameters, x.shape[2] * x.shape[3], x.device)
+    made = plans(parameters, x.shape[2] * x.shape[3], x.device, x.shape[1] == len(LUMA))
     for part, plan in zip(x.split([plan.images for plan in made]), made, strict=True):
         change_(part, plan, plan.numbers.to(x.device, x.dtype))
     return x
 
 
 def change_(x: Tensor, plan: PhotometricPlan, numbers: Tensor) -> Tensor:
-    """``x [B, 3, H, W]``, changed by the plan; ``numbers`` are its own, on the device of ``x``."""
+    """``x [B, C, H, W]``, changed by the plan; ``numbers`` are its own, on the device of ``x``."""
     index, values, rest = numbers[0].long(), numbers[1], 1 - numbers[1]
     for step in plan.steps:
         images, value = index[step.where], values[step.where]
@@ -172,12 +182,15 @@ def grayscale(x: Tensor) -> Tensor:
 def blend(x: Tensor, factor: Tensor, rest: Tensor, brightness: int, contrast: int) -> Tensor:
     """Away from something darker or greyer, by ``factor [B]`` (``rest`` is 1 − factor); in place.
 
-    From black for the first ``brightness`` images, from their mean luma for the ``contrast``
-    behind them, from each pixel's own luma (saturation) for the others.
+    From black for the first ``brightness`` images, from their mean luma (of other channels than
+    RGB: their mean) for the ``contrast`` behind them, from each pixel's own luma (saturation) for
+    the others.
     """
     other = torch.zeros_like(x[:, :1])
-    if brightness < len(x):
+    if brightness < len(x) and x.shape[1] == len(LUMA):
         luma(x[brightness:], out=other[brightness:])
+    elif brightness < len(x):
+        other[brightness:] = x[brightness:].mean(1, keepdim=True)
     if contrast:
         flat = other[brightness : brightness + contrast]
         flat.copy_(flat.mean((1, 2, 3), keepdim=True))

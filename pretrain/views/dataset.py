@@ -14,13 +14,14 @@ from torch.utils.data import Dataset
 from densessl.core.errors import InputError
 from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
+from densessl.decoding.channels import Planes, decode_channels
 
 from . import colour
+from .normalization import COLOURS, NORMALIZATION
 from .recipes import Recipe, ViewRecipe, build_recipes
 from .sources import ImageSource
 from .view import Box, View, crop, random_box
 
-NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]
 # Keep the generators apart from each other and from those of order and permutations.
 VIEW_STREAM, STAND_IN_STREAM = 0x51EE, 0x57A2
 REPLACEMENTS = 1000  # different images tried before 'nothing here is readable'
@@ -32,8 +33,8 @@ class Sample:
 
     index: int  # of the image asked for
     unreadable: list[int]  # images tried in vain
-    image: Tensor  # uint8 [V, 3, S, S], the global views
-    local: Tensor  # uint8 [L, 3, s, s], the local ones; often there are none
+    image: Tensor  # uint8 [V, C, S, S], the global views
+    local: Tensor  # uint8 [L, C, s, s], the local ones; often there are none
     box: Tensor  # [V + L, 4]
     flip: Tensor  # bool [V + L]
     size: Tensor  # [2]
@@ -61,12 +62,12 @@ class Batch:
 
 def draw_view(
     rng: np.random.Generator,
-    image: Image.Image,
+    image: Image.Image | Planes,
     recipe: ViewRecipe,
     size: int,
     first_flip: Sequence[bool],
 ) -> tuple[Tensor, Box, bool, Tensor]:
-    """A view of an image before the photometric part: uint8 ``[3, size, size]``, its box in pixels
+    """A view of an image before the photometric part: uint8 ``[C, size, size]``, its box in pixels
     of ``image``, whether it is mirrored, and its colours (:func:`colour.draw`).
 
     ``first_flip``: that of the first view, empty for it: recipes may repeat it.
@@ -99,10 +100,11 @@ class ViewDataset(Dataset):
         local_size: int = 96,
         bounds: Range | None = None,
         max_pixels: int = MAX_PIXELS,
+        channels: int = COLOURS,
     ):
         self.source, self.recipe, self.view_size, self.seed = source, recipe, size, seed
         self.local, self.local_size = local, local_size
-        self.bounds, self.max_pixels = bounds, max_pixels
+        self.bounds, self.max_pixels, self.channels = bounds, max_pixels, channels
 
     def __len__(self) -> int:
         return len(self.source)
@@ -110,7 +112,11 @@ class ViewDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         picture, unreadable = self._read(index)
-        image, scale = picture.image, picture.scale * 2  # of x1, y1, x2, y2
+        image: Image.Image | Planes
+        if isinstance(picture, Planes):
+            image, scale = picture, (1.0,) * 4
+        else:
+            image, scale = picture.image, picture.scale * 2  # of x1, y1, x2, y2
         images, boxes, colours = [], [], []
         flips: list[bool] = []
         for number, recipe in enumerate(self.recipe + self.local):
@@ -122,7 +128,7 @@ class ViewDataset(Dataset):
             flips.append(flip)
             colours.append(drawn)
         few = len(self.recipe)
-        none = torch.empty((0, 3, self.local_size, self.local_size), dtype=torch.uint8)
+        none = torch.empty((0, self.channels, self.local_size, self.local_size), dtype=torch.uint8)
         return Sample(
             index=index,
             unreadable=unreadable,
@@ -142,12 +148,19 @@ class ViewDataset(Dataset):
             return str(error)
         return "it can be read now"
 
-    def _decode(self, index: int) -> Picture:
+    def values(self, index: int) -> np.ndarray:
+        """An image as it is decoded, uint8 ``[h, w, C]``; UnreadableImage, OSError."""
+        found = self._decode(index)
+        return found.values if isinstance(found, Planes) else np.asarray(found.image)
+
+    def _decode(self, index: int) -> Picture | Planes:
         with reasons():
             file = self.source.open(index)
+        if self.channels != COLOURS:
+            return decode_channels(file, self.channels, self.bounds, self.max_pixels)
         return decode(file, self.bounds, self.max_pixels)
 
-    def _read(self, index: int) -> tuple[Picture, list[int]]:
+    def _read(self, index: int) -> tuple[Picture | Planes, list[int]]:
         """The image, or the first readable one of those that stand in for it; and those tried."""
         tried: list[int] = []
         rng = np.random.default_rng([STAND_IN_STREAM, self.seed, index])
@@ -181,6 +194,7 @@ def build_dataset(cfg: CfgNode, source: ImageSource, bounds: Range | None) -> Vi
         cfg.VIEWS.LOCAL_SIZE,
         bounds,
         cfg.DATA.MAX_PIXELS,
+        cfg.DATA.CHANNELS,
     )
 
 
@@ -217,7 +231,9 @@ def apply_photometric(
     groups = [part for part in (batch.image, batch.local) if part.numel()]
     counts = [part.shape[1] for part in groups]
     plans = [
-        colour.plans(own.flatten(0, 1), part.shape[3] * part.shape[4], device)
+        colour.plans(
+            own.flatten(0, 1), part.shape[3] * part.shape[4], device, part.shape[2] == COLOURS
+        )
         for part, own in zip(groups, drawn.split(counts), strict=True)
     ]
     numbers = [plan.numbers for made in plans for plan in made]
@@ -238,7 +254,7 @@ def apply_photometric(
 
 
 def _split(x: Tensor, made: list[colour.PhotometricPlan]) -> Sequence[Tensor]:
-    """The images of each plan among ``x [V, B, 3, H, W]``."""
+    """The images of each plan among ``x [V, B, C, H, W]``."""
     return x.flatten(0, 1).split([plan.images for plan in made])
 
 

@@ -18,6 +18,7 @@ from densessl.decoding import SUFFIXES, describe_left_out, is_image
 
 from ..config import data_paths, split_paths
 
+COLOURS, NPY = 3, ".npy"  # of other channels than colours arrays are read, too
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 NAMED = 5  # missing folders that a message names
 
@@ -142,7 +143,7 @@ def _folders(paths: list[Path], data: CfgNode) -> list[ImageSource]:
             raise InputError(f"DATA.PATH: {path} is a file; for a list file give DATA.SOURCE list")
     _require_apart(paths)
     classes = class_folders(data.CLASSES) if data.get("CLASSES") else None
-    walks = [_walk(path, classes) for path in paths]
+    walks = [_walk(path, classes, data.get("CHANNELS", COLOURS)) for path in paths]
     if classes:
         _require_classes(classes, [names for names, _ in walks], paths, data.CLASSES)
     kinds = f"a tree of {', '.join(SUFFIXES[:4])}, … files"
@@ -162,7 +163,7 @@ def _require_apart(paths: list[Path]) -> None:
                 raise InputError(f"DATA.PATH: {paths[i]} {relation}: its images would count twice")
 
 
-def _walk(path: Path, classes: list[str] | None) -> tuple[list[str], Counter]:
+def _walk(path: Path, classes: list[str] | None, channels: int) -> tuple[list[str], Counter]:
     """The sorted names of the images below ``path``, or below its folders of ``classes``; and the
     numbers of other files that are not hidden, by suffix."""
     names: list[str] = []
@@ -174,11 +175,15 @@ def _walk(path: Path, classes: list[str] | None) -> tuple[list[str], Counter]:
             folders[:] = [name for name in folders if name in wanted]
             files = []
         for name in files:
-            if is_image(name):
+            if is_image(name) or (channels != COLOURS and _is_array(name)):
                 names.append(os.path.normpath(os.path.join(below, name)))
             elif not name.startswith("."):
                 left_out[os.path.splitext(name)[1].lower()] += 1
     return sorted(names), left_out
+
+
+def _is_array(name: str) -> bool:
+    return name.lower().endswith(NPY) and not name.startswith(".")
 
 
 def _refuse(error: OSError) -> None:

@@ -13,7 +13,8 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK
 
 from . import colour
-from .dataset import NORMALIZATION, draw_view
+from .dataset import draw_view
+from .normalization import NORMALIZATION
 from .recipes import RECIPES, build_recipes
 from .view import View
 

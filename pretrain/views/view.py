@@ -9,13 +9,14 @@ from PIL import Image
 from torch import Tensor
 
 from densessl.decoding import unlimited
+from densessl.decoding.channels import Planes
 
 
 @dataclass
 class View:
     """One view of each of B images.
 
-    ``image [B, 3, H, W]``; ``box [B, 4]``: the crop as x1, y1, x2, y2 in source-image pixel edges
+    ``image [B, C, H, W]``; ``box [B, 4]``: the crop as x1, y1, x2, y2 in source-image pixel edges
     (float); ``flip [B]`` bool: mirrored left to right, after the crop; ``size [B, 2]``: width and
     height of the source image in pixels.
     """
@@ -62,11 +63,16 @@ def random_box(
     return x, y, x + w, y + h
 
 
-def crop(image: Image.Image, box: Box, flip: bool, size: int, bicubic: bool = False) -> Tensor:
-    """The crop at ``size`` × ``size`` pixels (antialiased), uint8 ``[3, size, size]``."""
+def crop(
+    image: Image.Image | Planes, box: Box, flip: bool, size: int, bicubic: bool = False
+) -> Tensor:
+    """The crop at ``size`` × ``size`` pixels (antialiased), uint8 ``[C, size, size]``."""
+    if isinstance(image, Planes):
+        return torch.cat([crop(band, box, flip, size, bicubic) for band in image.bands])
     kind = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
     with unlimited():
         view = image.crop(box).resize((size, size), kind)
     if flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return torch.from_numpy(np.array(view)).permute(2, 0, 1).contiguous()
+    values = torch.from_numpy(np.array(view))
+    return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()

@@ -1,0 +1,182 @@
+"""Images of any number of channels, as they are stored: TIFF of one or several pages, PNG, NPY."""
+
+import io
+import os
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from . import depth
+from .decoder import WHOLE
+from .files import File, UnreadableImage, opened, reasons
+from .given import MAX_PIXELS, Range
+from .ranges import Seen
+
+NPY = ".npy"
+MAGIC = b"\x93NUMPY"
+TIFF = (b"II*\0", b"MM\0*")
+MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4}
+NONE, DEFLATE = 1, (8, 32946)  # compression of a TIFF
+KINDS = {1: "u", 2: "i", 3: "f"}  # SampleFormat
+
+
+@dataclass(frozen=True)
+class Planes:
+    """An image of C channels of 8 bits, ``values [h, w, C]``, of which parts can be cut."""
+
+    values: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width, height."""
+        return self.values.shape[1], self.values.shape[0]
+
+    @cached_property
+    def bands(self) -> list[Image.Image]:
+        """Each channel as an image of Pillow's, which has none of several such channels."""
+        return [
+            Image.fromarray(np.ascontiguousarray(band)) for band in self.values.transpose(2, 0, 1)
+        ]
+
+
+def decode_channels(
+    file: File, channels: int, bounds: Range | None = None, max_pixels: int = MAX_PIXELS
+) -> Planes:
+    """All channels of a file as 8 bits; ``bounds`` and ``max_pixels`` as :func:`decode` has them.
+
+    Raises UnreadableImage also for a file of another number of channels.
+    """
+    values = read_channels(file, channels, max_pixels)
+    if values.dtype != np.uint8:
+        if bounds is None:
+            bounds = range_of([values]) or (0.0, 1.0)
+        values = depth.to_bytes(values, bounds)
+    return Planes(values)
+
+
+def read_channels(file: File, channels: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The values of a file as they are stored, ``[h, w, channels]``; UnreadableImage."""
+    with reasons(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of tags that are cut
+        if isinstance(file, str | os.PathLike):
+            with open(file, "rb") as stream:
+                head = stream.read(6)
+        else:
+            file.seek(0)
+            head = file.read(6)
+            file.seek(0)
+        if head == MAGIC:
+            values = np.load(file, allow_pickle=False)
+        elif head[:4] in TIFF:
+            values = _tiff(file, channels)
+        else:
+            values = _pillows(file)
+        values = _arranged(values, channels)
+    if values.shape[0] * values.shape[1] > (max_pixels or WHOLE):
+        raise UnreadableImage(
+            f"{values.shape[1]} x {values.shape[0]} pixels: more than DATA.MAX_PIXELS {max_pixels}"
+        )
+    return values
+
+
+def range_of(images: Sequence[np.ndarray]) -> Range | None:
+    """The range of those that are not of 8 bits, by the rule of :mod:`.ranges`."""
+    seen = Seen()
+    for values in images:
+        if values.dtype != np.uint8:
+            seen.add(values)
+    found = seen.found()
+    return found.range if found else None
+
+
+def _arranged(values: np.ndarray, channels: int) -> np.ndarray:
+    """``[h, w, C]``, of an array that may have its channels first, or none."""
+    if values.dtype.kind not in "buif":
+        raise UnreadableImage(f"its values are {values.dtype}; allowed: numbers")
+    if values.dtype == bool:
+        values = values.astype(np.uint8) * 255
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.ndim == 3 and values.shape[2] != channels and values.shape[0] == channels:
+        values = values.transpose(1, 2, 0)
+    if values.ndim != 3 or values.shape[2] != channels or 0 in values.shape:
+        raise UnreadableImage(
+            f"its values have the shape {values.shape}, not {channels} channels (DATA.CHANNELS)"
+        )
+    return values
+
+
+def _pillows(file: File) -> np.ndarray:
+    with opened(file) as image:
+        if image.width * image.height > WHOLE:
+            raise UnreadableImage(f"{image.width} x {image.height} pixels are too many")
+        if depth.is_deep(image):
+            return depth.read_values(image, file)
+        if image.mode not in MODES:
+            raise UnreadableImage(f"its mode is {image.mode}; allowed: {', '.join(MODES)}")
+        return np.asarray(image)
+
+
+def _tiff(file: File, channels: int) -> np.ndarray:
+    """The samples of a pixel, or, where there is one, the pages: as many as channels."""
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as stream:
+            data = stream.read()
+    else:
+        data = file.read()
+    pages = []
+    place = _first_page(data)
+    while place and len(pages) < max(channels, 1):
+        tags = ImageFileDirectory_v2(data[:8])
+        stream = io.BytesIO(data)
+        stream.seek(place)
+        tags.load(stream)
+        pages.append(_page(data, tags))
+        place = tags.next
+        if pages[0].shape[2] > 1:
+            break
+    shapes = {page.shape for page in pages}
+    if len(shapes) != 1:
+        raise UnreadableImage(f"its pages have the shapes {', '.join(map(str, sorted(shapes)))}")
+    return np.concatenate(pages, axis=2)
+
+
+def _first_page(data: bytes) -> int:
+    return int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
+
+
+def _page(data: bytes, tags: ImageFileDirectory_v2) -> np.ndarray:
+    """``[h, w, samples]`` of a page in strips, of no compression or by deflate."""
+    width, height = tags[256], tags[257]
+    samples, compression = tags.get(277, 1), tags.get(259, NONE)
+    bits, kind = tags.get(258, (1,)), tags.get(339, (1,))[0]
+    if 273 not in tags or len(set(bits)) > 1 or bits[0] not in (8, 16, 32, 64) or kind not in KINDS:
+        raise UnreadableImage(
+            f"a TIFF of {bits[0]} bits{'' if 273 in tags else ' in tiles'}; allowed with "
+            "DATA.CHANNELS: strips of 8, 16, 32 or 64 bits a channel"
+        )
+    if compression not in (NONE, *DEFLATE) or tags.get(317, 1) != 1:
+        raise UnreadableImage(
+            f"a TIFF of compression {compression}, predictor {tags.get(317, 1)}; allowed with "
+            "DATA.CHANNELS: none, or deflate without a predictor"
+        )
+    if width * height > WHOLE:
+        raise UnreadableImage(f"{width} x {height} pixels are too many")
+    parts = [data[at : at + size] for at, size in zip(tags[273], tags[279], strict=True)]
+    size = width * height * samples * bits[0] // 8
+    if compression != NONE:
+        parts = [zlib.decompressobj().decompress(part, size) for part in parts]
+    whole = b"".join(parts)
+    if len(whole) < size:
+        raise UnreadableImage(f"a TIFF with {len(whole)} bytes of pixels; it says {size}")
+    order = "<" if data[:2] == b"II" else ">"
+    values = np.frombuffer(whole[:size], f"{order}{KINDS[kind]}{bits[0] // 8}")
+    if tags.get(284, 1) == 2:  # a plane a channel
+        return values.reshape(samples, height, width).transpose(1, 2, 0)
+    return values.reshape(height, width, samples)
