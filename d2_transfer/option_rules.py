@@ -8,6 +8,10 @@ from densessl.core import options
 from densessl.core.errors import InputError
 from densessl.decoding import MAX_PIXELS
 
+OTHERS = (  # that MODEL.BACKBONE may be, too
+    *("resnet34", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "timm/NAME"),
+)
 BACKBONES = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
 SHARED = {  # names that Detectron2 has mean here what they mean there
     "SEED": (0, ">= 0"),  # all that is random is a function of it and the step
@@ -15,7 +19,7 @@ SHARED = {  # names that Detectron2 has mean here what they mean there
     "MODEL.WEIGHTS": "",  # a converted file; empty: a random start
     "MODEL.DEVICE": "cuda",
     # auto: that of the weights, of a random start resnet50; or a name
-    "MODEL.BACKBONE": ("auto", ("auto", *BACKBONES)),
+    "MODEL.BACKBONE": ("auto", ("auto", *BACKBONES, *OTHERS)),
     "MODEL.CHANNELS_LAST": False,  # activations as NHWC: faster with AMP on GPUs, the same model
     "DATALOADER.NUM_WORKERS": (8, ">= 0"),  # of each process; any number gives the same numbers
     # seconds that a batch may take before the trial stops; 0: no limit

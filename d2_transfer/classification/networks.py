@@ -1,4 +1,4 @@
-"""Backbones to classify with: torchvision's ResNets, timm's vision transformers."""
+"""Backbones to classify with: torchvision's ResNets, DINO's ViTs, timm's networks."""
 
 import os
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from densessl.core.errors import InputError, unknown
+from densessl.weight_files import timm_networks
+from densessl.weight_files.timm_networks import is_timm
 from densessl.weight_files.vit import BLOCKS, IMAGE, PATCH, SIZES
 
 from .. import convert
@@ -31,15 +33,30 @@ IMAGENET = {  # mean and deviation of 0–255 values, RGB
 
 
 def is_vit(name: str) -> bool:
+    """Whether it is one of DINO's, of which every block is a stage."""
     return name in SIZES
+
+
+def timm_stages(name: str) -> dict[str, str]:
+    """The level that is each stage of a network of timm's: of a pyramid as a ResNet's stages."""
+    made = timm_networks.described(name)
+    if made.plain:
+        return {level: level for level in made.channels}
+    return {f"res{int(level[-1]) + 1}": level for level in made.channels}
+
+
+def _known(name: str) -> tuple[str, ...]:
+    if is_timm(name):
+        return tuple(timm_stages(name))
+    return VIT_STAGES if is_vit(name) else RESNET_STAGES
 
 
 def stages_of(name: str, wanted: Sequence[str], option: str = "KNN.STAGES") -> tuple[str, ...]:
     """The stages of the backbone ``name`` that ``option`` asks for; InputError for others."""
-    known = VIT_STAGES if is_vit(name) else RESNET_STAGES
+    known = _known(name)
     words = {
         "last": known[-1:],
-        "all": VIT_ALL if is_vit(name) else RESNET_STAGES,
+        "all": VIT_ALL if is_vit(name) else known,
     } | {stage: (stage,) for stage in known}
     for word in wanted:
         if word not in words:
@@ -52,7 +69,8 @@ class FeatureNetwork(nn.Module):
 
     They are normalised as the weights' facts say. ``stages(images, names)`` gives the features of
     several depths: of a ResNet each stage's global average; of a ViT the class token after each
-    block, behind the final LayerNorm that all share (DINO's ``get_intermediate_layers``).
+    block, behind the final LayerNorm that all share (DINO's ``get_intermediate_layers``); of timm's
+    networks each level's average, or the class token that one has after its last block.
     ``maps(images, names)`` gives the features of each position instead: a ResNet's feature maps, a
     ViT's patch tokens. They may have any height and width (of a ViT: whole patches).
     """
@@ -69,7 +87,7 @@ class FeatureNetwork(nn.Module):
     @property
     def last(self) -> str:
         """The last stage, whose features are :meth:`forward`'s."""
-        return (VIT_STAGES if is_vit(self.name) else RESNET_STAGES)[-1]
+        return _known(self.name)[-1]
 
     @property
     def channels(self) -> int:
@@ -77,6 +95,8 @@ class FeatureNetwork(nn.Module):
 
     def width(self, stage: str) -> int:
         """The channels C of a stage's features."""
+        if is_timm(self.name):
+            return self.network.channels[timm_stages(self.name)[stage]]
         if is_vit(self.name):
             return SIZES[self.name].width
         block = getattr(self.network, f"layer{RESNET_STAGES.index(stage) + 1}")[-1]
@@ -86,6 +106,12 @@ class FeatureNetwork(nn.Module):
         return self.stages(images, (self.last,))[self.last]
 
     def stages(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        if is_timm(self.name):
+            levels = self.network(self._normalised(images))
+            found = {name: levels[timm_stages(self.name)[name]].mean((2, 3)) for name in names}
+            if "cls" in levels and self.last in found:
+                found[self.last] = levels["cls"]
+            return found
         if is_vit(self.name):
             blocks = [VIT_STAGES.index(name) for name in names]
             tokens = self._tokens(images, blocks)
@@ -94,6 +120,9 @@ class FeatureNetwork(nn.Module):
 
     def maps(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """The features of each position at some stages: ``[B, C, h, w]``, as :meth:`grid` says."""
+        if is_timm(self.name):
+            levels = self.network(self._normalised(images))
+            return {name: levels[timm_stages(self.name)[name]] for name in names}
         if not is_vit(self.name):
             return self._resnet_maps(images, names)
         blocks = [VIT_STAGES.index(name) for name in names]
@@ -106,7 +135,10 @@ class FeatureNetwork(nn.Module):
 
     def grid(self, stage: str, size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of a stage's map of images of ``size`` (height, width)."""
-        stride = PATCH if is_vit(self.name) else 4 << RESNET_STAGES.index(stage)
+        if is_timm(self.name):
+            stride = self.network.strides[timm_stages(self.name)[stage]]
+        else:
+            stride = PATCH if is_vit(self.name) else 4 << RESNET_STAGES.index(stage)
         height, width = (-(-edge // stride) for edge in size)
         return height, width
 
@@ -183,7 +215,7 @@ def build_backbone(
     facts = held.densessl if held is not None else IMAGENET
     name = network_of(wanted, facts if held is not None else None)
     network = _network(name, size, seed)
-    if facts["stride_in_1x1"] if not is_vit(name) else False:
+    if facts.get("stride_in_1x1"):  # of a ResNet
         stride_as_caffe(network)
     if held is not None:
         try:
@@ -194,8 +226,10 @@ def build_backbone(
 
 
 def check_size(name: str, size: int | Sequence[int]) -> None:
-    """InputError for a size that a ViT cannot cut into its patches."""
+    """InputError for a size that a ViT cannot cut into its patches, or timm's network not take."""
     for edge in (size,) if isinstance(size, int) else size:
+        if is_timm(name):
+            timm_networks.check_size(name, edge, "INPUT.SIZE")
         if is_vit(name) and edge % PATCH:
             near = f"{edge // PATCH * PATCH} or {edge // PATCH * PATCH + PATCH}"
             raise InputError(
@@ -206,6 +240,8 @@ def check_size(name: str, size: int | Sequence[int]) -> None:
 def _network(name: str, size: int | Sequence[int], seed: int) -> nn.Module:
     check_size(name, size)
     torch.manual_seed(seed)
+    if is_timm(name):
+        return timm_networks.build(name, where="MODEL.BACKBONE")
     if is_vit(name):
         build = timms(f"vision_transformer.{SIZES[name].timm}")
         return build(num_classes=0, dynamic_img_size=size != IMAGE)

@@ -9,6 +9,8 @@ from fvcore.common.config import CfgNode
 from densessl.core import files
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
+from densessl.weight_files import timm_networks
+from densessl.weight_files.timm_networks import is_timm
 
 from .. import convert
 from ..run import Run
@@ -125,7 +127,7 @@ def _source_of(out: Path) -> str | None:
 def check_control(cfg: CfgNode) -> None:
     """InputError where there is no batch norm that stays as it is."""
     name = network_of(cfg.MODEL.BACKBONE, None)
-    if is_vit(name):
+    if is_vit(name) or (is_timm(name) and not timm_networks.has_batch_norm(name)):
         raise refuse_random_bn(f"a {name} has no batch norm")
     if cfg.TASK == "finetune":
         raise refuse_random_bn("fine-tuning settles batch norm by itself")

@@ -59,14 +59,16 @@ class TimmBackbone(Backbone):
         timm_networks.replace_norms(made, partial(get_norm, norm))
         self.timm_network = made
         self._freeze(freeze_at)
-        strides = {LEVELS.get(stride): level for level, stride in made.strides.items()}
-        strides = {LAST: [*made.strides][-1]} if made.plain else strides
-        if None in strides:
+        if not made.plain and set(made.strides.values()) - LEVELS.keys():
             raise InputError(
                 f"{name} has its levels at strides {', '.join(map(str, made.strides.values()))}; "
                 "allowed in a detector: 4, 8, 16 and 32, or one stride for all"
             )
-        self.level_of = {n: strides[n] for n in out_features or strides}
+        if made.plain:
+            known = {LAST: [*made.strides][-1]}
+        else:
+            known = {LEVELS[stride]: level for level, stride in made.strides.items()}
+        self.level_of = {feature: known[feature] for feature in out_features or known}
         self._out_features = [*self.level_of]
         self._out_feature_strides = {n: made.strides[at] for n, at in self.level_of.items()}
         self._out_feature_channels = {n: made.channels[at] for n, at in self.level_of.items()}

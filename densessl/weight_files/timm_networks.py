@@ -4,6 +4,7 @@ A network is called ``timm/NAME`` here. It keeps timm's own names of its tensors
 its levels (the classifier, the norm before it) is left out.
 """
 
+import contextlib
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
@@ -93,7 +94,8 @@ def build(network: str, drop_path: float = 0.0, where: str = "") -> Any:
     made.prune_intermediate_layers(
         [index for _, index, _ in levels], prune_norm=not plain, prune_head=True
     )
-    made.__class__ = _with_levels(type(made))
+    kind = type(made)  # keeps its modules, and so the names of its tensors
+    made.__class__ = type(kind.__name__, (TimmLevels, kind), {})
     made.channels = {name: info["num_chs"] for name, _, info in levels}
     made.strides = {name: info["reduction"] for name, _, info in levels}
     made.modules_of = {name: info["module"] for name, _, info in levels}
@@ -140,6 +142,11 @@ def left_out(network: str) -> frozenset[str]:
     with torch.device("meta"):
         whole = timm.create_model(network.removeprefix(PREFIX))
     return frozenset(whole.state_dict()) - expected(network).keys()
+
+
+def has_batch_norm(network: str) -> bool:
+    """Whether the network normalises by batches."""
+    return any(name.endswith("running_mean") for name in expected(network))
 
 
 def first_convolution(network: str) -> str:
@@ -220,13 +227,9 @@ def _created(network: str, drop_path: float, where: str) -> Any:
         raise unknown("network", network, [PREFIX + each for each in known], where)
     given: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     for options in ({**size, **rate} for rate in (given, {}) for size in _ANY_SIZE):
-        try:
+        with contextlib.suppress(TypeError):  # an option that this network lacks
             return timm.create_model(name, pretrained=False, num_classes=0, **options)
-        except TypeError as error:  # an option that this network lacks
-            if not options:
-                raise
-            last = error
-    raise last
+    return timm.create_model(name, pretrained=False, num_classes=0)  # raises what was wrong
 
 
 def _levels(made: Any, where: str) -> list[tuple[str, int, dict[str, Any]]]:
@@ -244,8 +247,3 @@ def _levels(made: Any, where: str) -> list[tuple[str, int, dict[str, Any]]]:
     coarse = [(at, each) for at, each in enumerate(info) if each["reduction"] > 2][-len(LEVELS) :]
     names = LEVELS[-len(coarse) :]
     return [(name, at, each) for name, (at, each) in zip(names, coarse, strict=True)]
-
-
-@lru_cache
-def _with_levels(kind: Any) -> type:
-    return type(kind.__name__, (TimmLevels, kind), {})

@@ -12,6 +12,7 @@ from densessl.core.errors import InputError
 from densessl.d2_transfer import compat
 from densessl.d2_transfer.backbone_choice import follow, use_weights
 from densessl.d2_transfer.checkpoints import AtomicCheckpointer
+from densessl.d2_transfer.classification.networks import build_backbone, stages_of
 from densessl.d2_transfer.convert import ProofFailed, convert, prove_network, read_weights
 from densessl.d2_transfer.convert.hub import write_folder
 from densessl.d2_transfer.convert.inspection import examine
@@ -177,6 +178,25 @@ def test_resnexts_and_wide_resnets_convert_as_resnets_do(name, tmp_path):
     assert width == state["layer1.0.conv2.weight"].shape[0]
     backbone = densessl.load_backbone(tmp_path / "w.pkl")
     assert backbone.name == name and backbone.channels["layer4"] == 2048
+
+
+# Frozen features ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, last", [(PYRAMID, "res5"), (VIT, "block8"), ("test_vit", "block6")])
+def test_classification_and_dense_probes_take_its_levels(name, last, checkpoint, tmp_path):
+    convert(checkpoint(name), tmp_path / "w.pth")
+    network = build_backbone("auto", tmp_path / "w.pth", (96, 64), 0).eval()
+    assert stages_of(network.name, ["last"]) == (last,) == (network.last,)
+    images = torch.randint(0, 256, (2, 3, 96, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        maps = network.maps(images, [last])[last]
+        levels = densessl.load_backbone(tmp_path / "w.pth").eval()(network._normalised(images))
+        expected = levels["cls"] if "cls" in levels else maps.mean((2, 3))
+        torch.testing.assert_close(network(images), expected)
+    assert maps.shape[1:] == (network.channels, *network.grid(last, (96, 64)))
+    with pytest.raises(InputError, match="'res1' in KNN.STAGES with a timm/"):
+        stages_of(network.name, ["res1"])
 
 
 # Detectors ---------------------------------------------------------------------------------------
