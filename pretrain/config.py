@@ -162,6 +162,7 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
     method = find_method(cfg.METHOD.NAME)
     build_recipes(cfg.VIEWS)
     _validate_channels(cfg)
+    _validate_clipping(cfg.SOLVER)
     if method.same_flip and not find_recipe(cfg.VIEWS.RECIPE)[1].flip_of_first:
         fitting = [name for name, recipe in RECIPES.items() if recipe[1].flip_of_first]
         raise InputError(
@@ -169,6 +170,14 @@ def validate(cfg: CfgNode, world: int = 1) -> None:
             f"views of an image; allowed: {', '.join(fitting)}"
         )
     check_method(cfg, method)
+
+
+def _validate_clipping(solver: CfgNode) -> None:
+    if solver.CLIP_EACH and solver.CLIP_NORM:
+        raise InputError(
+            f"SOLVER.CLIP_NORM is {solver.CLIP_NORM:g}; allowed with SOLVER.CLIP_EACH "
+            f"{solver.CLIP_EACH:g}: 0, as gradients are clipped each by itself or all together"
+        )
 
 
 def _validate_channels(cfg: CfgNode) -> None:

@@ -97,6 +97,7 @@ OPTIONS = {
     "DATA.STD": "",  # deviation; "" with MEAN auto
     # of an image; a larger one is read at reduced scale; 0: no limit
     "DATA.MAX_PIXELS": (178956970, ">= 0"),
+    "DATA.TRUNCATED": False,  # use truncated JPEGs as far as they go; else they are unreadable
     # seconds that a batch may take before the run stops; 0: no limit
     "DATA.TIMEOUT": (120.0, ">= 0, free"),
     # share of images that may be unreadable before the run stops
@@ -133,6 +134,7 @@ OPTIONS = {
     "SOLVER.WEIGHT_DECAY": (1e-4, ">= 0"),
     "SOLVER.END_WEIGHT_DECAY": -1.0,  # where a cosine takes it, per step; below 0: constant
     "SOLVER.CLIP_EACH": (0.0, ">= 0"),  # largest norm of each tensor's gradient; 0: off
+    "SOLVER.CLIP_NORM": (0.0, ">= 0"),  # largest norm of all gradients together; 0: off
     "SOLVER.PLAIN_1D": False,  # biases and norms: no weight decay, and no adaptation by lars
     "SOLVER.SCHEDULE": ("cosine", ("cosine", "step", "constant")),
     # step: epochs at which the rate is multiplied by GAMMA

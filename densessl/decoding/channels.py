@@ -130,13 +130,13 @@ def _tiff(file: File, channels: int) -> np.ndarray:
             data = stream.read()
     else:
         data = file.read()
-    pages = []
+    pages: list[np.ndarray] = []
     place = _first_page(data)
     while place and len(pages) < max(channels, 1):
         tags = ImageFileDirectory_v2(data[:8])
-        stream = io.BytesIO(data)
-        stream.seek(place)
-        tags.load(stream)
+        held = io.BytesIO(data)
+        held.seek(place)
+        tags.load(held)
         pages.append(_page(data, tags))
         place = tags.next
         if pages[0].shape[2] > 1:

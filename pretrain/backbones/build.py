@@ -72,7 +72,7 @@ def with_channels(network: Any, channels: int) -> Any:
     made = nn.Conv2d(channels, first.out_channels, **options, bias=bias).to(first.weight)
     spread = first.weight.std().item() * (COLOURS / channels) ** 0.5
     nn.init.normal_(made.weight, std=spread)
-    if made.bias is not None:
+    if made.bias is not None and first.bias is not None:
         made.bias.data.copy_(first.bias.data)
     above, _, own = name.rpartition(".")
     setattr(network.get_submodule(above), own, made)

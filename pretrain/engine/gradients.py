@@ -9,6 +9,18 @@ from densessl.core.errors import InputError
 
 
 @torch.no_grad()
+def clip_norm_(parameters: Iterable[Tensor], norm: float, limit: float) -> None:
+    """Scale all gradients, whose common norm is ``norm``, to one of at most ``limit``: as
+    ``torch.nn.utils.clip_grad_norm_``, without measuring once more. Raises InputError for a limit
+    that is not positive."""
+    if not limit > 0:
+        raise InputError(f"clip_norm_(): the limit is {limit}; it must be positive")
+    if norm > limit:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, limit / norm)
+
+
+@torch.no_grad()
 def clip_each_(parameters: Iterable[Tensor], limit: float) -> None:
     """Scale every gradient to a norm of at most ``limit``, each by its own: min(1, limit/(|g|+ε)).
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from densessl.core import distributed
 
 from ..methods import Method
-from .gradients import clip_each_
+from .gradients import clip_each_, clip_norm_
 
 AMP = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -41,9 +41,10 @@ class Stepper:
         device: torch.device,
         amp: str = "off",
         clip_each: float = 0.0,
+        clip_norm: float = 0.0,
     ):
         self.method, self.model, self.optimizer, self.device = method, model, optimizer, device
-        self.dtype, self.clip_each = AMP[amp], clip_each
+        self.dtype, self.clip_each, self.clip_norm = AMP[amp], clip_each, clip_norm
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         # Batch norm statistics move in the forward pass, before anything can be checked.
@@ -94,6 +95,8 @@ class Stepper:
             return StepOutcome(values, applied=False, overflow=overflow)
         if self.clip_each:
             clip_each_(self.parameters, self.clip_each)
+        if self.clip_norm:
+            clip_norm_(self.parameters, values["grad_norm"], self.clip_norm)
         self.method.after_backward(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()

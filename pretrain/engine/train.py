@@ -258,7 +258,13 @@ class PretrainRun:
         )
         model = distribute(self.method, self.device)
         self.stepper = Stepper(
-            self.method, model, self.optimizer, self.device, cfg.AMP, cfg.SOLVER.CLIP_EACH
+            self.method,
+            model,
+            self.optimizer,
+            self.device,
+            cfg.AMP,
+            cfg.SOLVER.CLIP_EACH,
+            cfg.SOLVER.CLIP_NORM,
         )
 
     # ---- where a run stands ----

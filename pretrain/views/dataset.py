@@ -15,6 +15,7 @@ from densessl.core.errors import InputError
 from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
 from densessl.decoding.channels import Planes, decode_channels
+from densessl.decoding.truncated import ended
 
 from . import colour
 from .normalization import COLOURS, NORMALIZATION
@@ -87,7 +88,7 @@ class ViewDataset(Dataset):
     ``local_size``; all of an image's views are cut from one decoding, with ``bounds`` and
     ``max_pixels`` as :func:`decoding.decode` has them. Boxes and sizes are in pixels of the file,
     also where it is read at reduced scale. An image that cannot be read is replaced by another one,
-    chosen by seed and index.
+    chosen by seed and index; a ``truncated`` JPEG may be used as far as it goes.
     """
 
     def __init__(
@@ -101,10 +102,12 @@ class ViewDataset(Dataset):
         bounds: Range | None = None,
         max_pixels: int = MAX_PIXELS,
         channels: int = COLOURS,
+        truncated: bool = False,
     ):
         self.source, self.recipe, self.view_size, self.seed = source, recipe, size, seed
         self.local, self.local_size = local, local_size
         self.bounds, self.max_pixels, self.channels = bounds, max_pixels, channels
+        self.truncated = truncated
 
     def __len__(self) -> int:
         return len(self.source)
@@ -158,7 +161,13 @@ class ViewDataset(Dataset):
             file = self.source.open(index)
         if self.channels != COLOURS:
             return decode_channels(file, self.channels, self.bounds, self.max_pixels)
-        return decode(file, self.bounds, self.max_pixels)
+        try:
+            return decode(file, self.bounds, self.max_pixels)
+        except UnreadableImage:
+            whole = ended(file) if self.truncated else None
+            if whole is None:
+                raise
+            return decode(whole, self.bounds, self.max_pixels)
 
     def _read(self, index: int) -> tuple[Picture | Planes, list[int]]:
         """The image, or the first readable one of those that stand in for it; and those tried."""
@@ -195,6 +204,7 @@ def build_dataset(cfg: CfgNode, source: ImageSource, bounds: Range | None) -> Vi
         bounds,
         cfg.DATA.MAX_PIXELS,
         cfg.DATA.CHANNELS,
+        cfg.DATA.TRUNCATED,
     )
 
 

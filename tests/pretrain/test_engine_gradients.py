@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from densessl.core.errors import InputError
-from densessl.pretrain.engine.gradients import clip_each_
+from densessl.pretrain import config
+from densessl.pretrain.engine.gradients import clip_each_, clip_norm_
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dino" / "clip_and_freeze.npz"
 
@@ -51,3 +52,23 @@ def test_a_zero_gradient_stays_zero_and_no_gradient_at_all_is_no_error():
 def test_a_limit_that_is_not_positive_is_refused(limit):
     with pytest.raises(InputError, match="the limit is"):
         clip_each_([with_gradient(torch.ones(2))], limit)
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0])
+def test_the_common_norm_is_clipped_as_torch_clips_it(limit):
+    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([[12.0]])]
+    ours, theirs = ([with_gradient(each.clone()) for each in gradients] for _ in range(2))
+    torch.nn.utils.clip_grad_norm_(theirs, limit)
+    clip_norm_(ours, 13.0, limit)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-5)
+    with pytest.raises(InputError, match="clip_norm_"):
+        clip_norm_(ours, 13.0, 0.0)
+
+
+def test_gradients_are_clipped_one_way():
+    cfg = config.defaults()
+    cfg.DATA.PATH = "images"
+    cfg.SOLVER.CLIP_NORM, cfg.SOLVER.CLIP_EACH = 1.0, 3.0
+    with pytest.raises(InputError, match="CLIP_NORM is 1; allowed with SOLVER.CLIP_EACH 3: 0"):
+        config.validate(cfg)

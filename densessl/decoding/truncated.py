@@ -1,0 +1,35 @@
+"""Truncated JPEGs, which are used as far as they go (``DATA.TRUNCATED``)."""
+
+import io
+import os
+import re
+
+from .files import File
+
+SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xda-\xdd]", re.DOTALL)  # that has a length
+BEGIN, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+
+
+def ended(file: File) -> io.BytesIO | None:
+    """The bytes of a JPEG that was cut within its pixels, with an end: what is missing decodes as
+    grey, or as the coarse picture that a progressive one has had. None for every other file."""
+    try:
+        if isinstance(file, str | os.PathLike):
+            with open(file, "rb") as stream:
+                data = stream.read()
+        else:
+            file.seek(0)
+            data = file.read()
+    except OSError:
+        return None
+    if not data.startswith(BEGIN) or SCAN not in data or data.rstrip(b"\0").endswith(END):
+        return None
+    return io.BytesIO(_without_part(data) + END)
+
+
+def _without_part(data: bytes) -> bytes:
+    """Less a segment that the cut goes through: its own length says that there was more."""
+    places = [found.start() for found in SEGMENT.finditer(data)]
+    last = places[-1] if places else 0
+    length = int.from_bytes(data[last + 2 : last + 4], "big")
+    return data[:last] if last and last + 2 + max(length, 2) > len(data) else data
