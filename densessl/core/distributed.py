@@ -5,6 +5,7 @@ Every function also works in a single process without a group, where it does the
 """
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
@@ -168,6 +169,29 @@ def any_rank(flag: bool) -> bool:
     return bool(vote.item())
 
 
+class Vote:
+    """Several questions to all processes, answered while this one goes on computing.
+
+    A flag is a bool, or a scalar tensor of one on ``device``, which nobody waits for.
+    """
+
+    def __init__(self, flags: Sequence[bool | Tensor], device: torch.device):
+        own = [
+            flag if isinstance(flag, Tensor) else torch.full((), flag, device=device)
+            for flag in flags
+        ]
+        self._votes = torch.stack(own).int()
+        self._work = None
+        if world_size() > 1:
+            self._work = dist.all_reduce(self._votes, op=dist.ReduceOp.MAX, async_op=True)
+
+    def answers(self) -> Tensor:
+        """``[flags]``, on the device: 1 where any process said yes. All must call it in step."""
+        if self._work is not None:
+            self._work.wait()  # on CUDA the stream waits, not the process
+        return self._votes
+
+
 def from_first(x: Tensor) -> None:
     """Overwrite ``x`` with that of process 0."""
     if world_size() > 1:
@@ -186,19 +210,19 @@ def shuffle(x: Tensor, permutation: Tensor) -> Tensor:
     if len(permutation) != processes * len(x):
         raise ValueError(f"{len(permutation)} permuted samples for {processes} x {len(x)}")
     if processes == 1:
-        return x[permutation.to(x.device)]
+        return x[permutation.to(x.device, non_blocking=True)]
     source, place = permutation % processes, permutation // processes  # where sample g lies
     wanted = [place[r::processes][source[r::processes] == me] for r in range(processes)]
     mine = source[me::processes]
     received = x.new_empty(x.shape)
     dist.all_to_all_single(
         received,
-        x[torch.cat(wanted).to(x.device)].contiguous(),
+        x[torch.cat(wanted).to(x.device, non_blocking=True)].contiguous(),
         output_split_sizes=torch.bincount(mine, minlength=processes).tolist(),
         input_split_sizes=[len(rows) for rows in wanted],
     )
     out = torch.empty_like(received)
-    out[torch.argsort(mine, stable=True).to(x.device)] = received
+    out[torch.argsort(mine, stable=True).to(x.device, non_blocking=True)] = received
     return out
 
 

@@ -94,7 +94,8 @@ def coordinates(view: "View", frame: str) -> torch.Tensor:
     if frame == "pixpro":
         last = (view.size - 1).clamp_min(1).to(crop.dtype)  # a one-pixel side is all at 0
         crop = torch.cat((crop[:, :2], crop[:, 2:] - 1), dim=1) / torch.cat((last, last), dim=1)
-    return torch.where(view.flip[:, None].bool(), crop[:, [2, 1, 0, 3]], crop)
+    x1, y1, x2, y2 = crop.unbind(1)  # a list as an index would be copied to the device
+    return torch.where(view.flip[:, None].bool(), torch.stack((x2, y1, x1, y2), 1), crop)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ class StepOutcome:
     values: dict[str, float]
     applied: bool
     overflow: bool  # not applied only because the loss scale was too high: fp16 finding its range
+    agreed: list[bool]  # for each question that was asked, whether any process said yes
 
 
 class Stepper:
@@ -68,8 +70,13 @@ class Stepper:
         lr: float,
         peak: float | None = None,
         weight_decay: float | None = None,
+        asked: Sequence[bool] = (),
     ) -> StepOutcome:
         """One step at learning rate ``lr``; every process must call this in step.
+
+        The processes vote once, while the gradients are computed: on the loss, and on whatever else
+        is ``asked``. The host waits once, for the values and the votes together. Gradients need no
+        vote: their mean over the processes is the same in all.
 
         Groups with ``fixed_lr`` run at ``peak`` (default: at ``lr`` like the others); those that
         decay at all do by ``weight_decay`` (default: as before).
@@ -81,18 +88,20 @@ class Stepper:
         self._copy(self._moving, self._kept)
         with self._autocast():
             outputs = self.model(views, step)
+        loss_bad = ~outputs["loss"].detach().isfinite()
+        vote = distributed.Vote([loss_bad, *asked], self.device)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(outputs["loss"]).backward()
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-        values = _numbers({**outputs, "grad_norm": gradient_norm(self.parameters)})
-        loss_bad = not math.isfinite(values["loss"])
-        if distributed.any_rank(loss_bad or not math.isfinite(values["grad_norm"])):
+        outputs["grad_norm"] = gradient_norm(self.parameters)
+        values, (loss_is_bad, *agreed) = _read(outputs, vote.answers())
+        if loss_is_bad or not math.isfinite(values["grad_norm"]):
             self._copy(self._kept, self._moving)
             self.optimizer.zero_grad(set_to_none=True)
-            overflow = self.scaler.get_scale() > 1 and not distributed.any_rank(loss_bad)
+            overflow = self.scaler.get_scale() > 1 and not loss_is_bad
             self.scaler.update()
-            return StepOutcome(values, applied=False, overflow=overflow)
+            return StepOutcome(values, applied=False, overflow=overflow, agreed=agreed)
         if self.clip_each:
             clip_each_(self.parameters, self.clip_each)
         if self.clip_norm:
@@ -102,7 +111,7 @@ class Stepper:
         self.scaler.update()
         self.method.after_step(step)
         self.method.before_step(step + 1)
-        return StepOutcome(values, applied=True, overflow=False)
+        return StepOutcome(values, applied=True, overflow=False, agreed=agreed)
 
     def _autocast(self):
         if self.dtype is None:
@@ -122,10 +131,12 @@ def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
 
 
-def _numbers(tensors: dict[str, Tensor]) -> dict[str, float]:
-    """Scalars to Python numbers, in one transfer from the device."""
-    stacked = torch.stack([value.detach().double().reshape(()) for value in tensors.values()])
-    return dict(zip(tensors, stacked.tolist(), strict=True))
+def _read(tensors: dict[str, Tensor], votes: Tensor) -> tuple[dict[str, float], list[bool]]:
+    """Scalars and votes as Python's, in one transfer from the device: the only wait of a step."""
+    scalars = [value.detach().double().reshape(()) for value in tensors.values()]
+    numbers = torch.cat((torch.stack(scalars), votes.double())).tolist()
+    values = dict(zip(tensors, numbers, strict=False))
+    return values, [bool(number) for number in numbers[len(tensors) :]]
 
 
 def _by_dtype(tensors: list[Tensor]) -> list[list[Tensor]]:

@@ -436,20 +436,25 @@ class PretrainRun:
                     raise self.stopped() from None
                 compiles = self.cfg.COMPILE and not self.looked_at
                 with watchdog.unhurried() if compiles else nullcontext():
-                    loss = self.one_step(batch, batches.waited)
+                    requested = stops.requested is not None
+                    loss, stop = self.one_step(batch, batches.waited, requested)
                 watchdog.beat()
                 if bar:
                     bar.advance(note=f"loss {loss:.4f}")
                 if after_step:
                     after_step(self.iteration)
-                stop = distributed.any_rank(stops.requested is not None)
+                if distributed.world_size() == 1:
+                    stop = stops.requested is not None  # also one that has come meanwhile
                 if stop or self.is_due():
                     self.save()
                 if stop and self.iteration < self.total:
                     raise self.stopped()
 
-    def one_step(self, batch: Batch, waited: float) -> float:
-        """Augment, step, log; returns the loss. ``waited``: seconds, for the batch."""
+    def one_step(self, batch: Batch, waited: float, stop: bool) -> tuple[float, bool]:
+        """Augment, step, log; returns the loss, and whether any process is asked to ``stop``.
+
+        ``waited``: seconds, for the batch.
+        """
         step, solver = self.iteration, self.cfg.SOLVER
         if not self.looked_at:
             require_contrast(batch, self.source, self.bounds)
@@ -461,9 +466,12 @@ class PretrainRun:
         lr = learning_rate(solver, step, self.epoch)
         torch.manual_seed(step_seed(self.cfg.SEED, step, distributed.rank()))  # of dropped paths
         decay = weight_decay(solver, step, self.epoch)
-        outcome = self.stepper.run(views, step, lr, scaled_lr(solver), decay)
+        asked = stop, len(batch.unreadable) > 0
+        outcome = self.stepper.run(views, step, lr, scaled_lr(solver), decay, asked)
+        stop, some_unreadable = outcome.agreed
         self.patience.count(step, outcome)
-        self.unreadable.add(gathered(batch.unreadable, self.device))
+        if some_unreadable:
+            self.unreadable.add(gathered(batch.unreadable, self.device))
         self.iteration += 1
         seen = min(self.iteration * solver.BATCH_SIZE, self.facts["images"])
         self.unreadable.check(seen, at_most=min(self.total, self.epoch) * solver.BATCH_SIZE)
@@ -477,7 +485,7 @@ class PretrainRun:
         means |= self.watch.step(self.iteration, outcome, self.method)
         last = self.iteration == self.total
         self.logs.step(self.iteration, means, facts | self.watch.facts(), waited, last)
-        return outcome.values["loss"]
+        return outcome.values["loss"], stop
 
     def where(self) -> str:
         """The step that is being done, for messages."""

@@ -104,9 +104,7 @@ class Unreadable:
 
 
 def gathered(indices: Tensor, device: torch.device) -> list[int]:
-    """The ``indices`` of all processes together; usually there are none."""
-    if not distributed.any_rank(len(indices) > 0):
-        return []
+    """The ``indices`` of all processes together, each once or more; all must call it in step."""
     counts = distributed.gather(torch.tensor([len(indices)], device=device))
     padded = torch.full((int(counts.max()),), -1, dtype=torch.long, device=device)
     padded[: len(indices)] = indices.to(device)

@@ -66,7 +66,9 @@ class VADeR(MoCo):
         k = unit(k)
         generator = matching_generator(self.cfg.SEED, step, number)
         drawn = torch.rand(len(q), options.POINTS, 2, generator=generator)
-        at_q, at_k, valid = shared_points(query_view, key_view, drawn.to(q.device))
+        at_q, at_k, valid = shared_points(
+            query_view, key_view, drawn.to(q.device, non_blocking=True)
+        )
         points_q, points_k = unit_at(v_q, at_q), unit_at(v_k, at_k)  # [B, P, D]
         image = info_nce(q, k, self.queue.keys, self.options.TEMPERATURE)
         counted = valid[:, None].expand(-1, options.POINTS)

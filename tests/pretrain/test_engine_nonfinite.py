@@ -82,7 +82,9 @@ def test_a_run_of_bad_steps_ends_naming_step_and_images(tiny, monkeypatch):
 
 
 def test_bad_steps_before_a_checkpoint_still_count_after_it(tmp_path):
-    bad = StepOutcome({"loss": math.nan, "grad_norm": 1.0}, applied=False, overflow=False)
+    bad = StepOutcome(
+        {"loss": math.nan, "grad_norm": 1.0}, applied=False, overflow=False, agreed=[]
+    )
     first = Patience(tmp_path, 3, lambda step: ["a.jpg"], writes=True)
     for step in (6, 7):
         first.count(step, bad)
@@ -94,7 +96,9 @@ def test_bad_steps_before_a_checkpoint_still_count_after_it(tmp_path):
 
 
 def test_lowering_the_fp16_scale_is_not_held_against_a_run(tmp_path):
-    overflow = StepOutcome({"loss": 2.0, "grad_norm": math.inf}, applied=False, overflow=True)
+    overflow = StepOutcome(
+        {"loss": 2.0, "grad_norm": math.inf}, applied=False, overflow=True, agreed=[]
+    )
     patience = Patience(tmp_path, 1, lambda step: [], writes=True)
     for step in range(9):
         patience.count(step, overflow)
