@@ -118,7 +118,7 @@ def on_meta(preset, world=1, steps=2):
 
 
 # Launches from the views to the queue and the momentum encoder of the next step, backward pass and
-# optimizer left out, with ResNet-18 in two groups of batch norm, as counted; a tenth more is allowed.
+# optimizer left out, with ResNet-18 in two groups of batch norm, as counted; a tenth more passes.
 LAUNCHES = {
     "moco_v2": 923,
     "densecl": 1181,
