@@ -80,7 +80,7 @@ def test_the_other_probes_take_own_pictures(tmp_path, own, variant):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"val_masks": None}, "--val-masks is missing: custom_semseg"),
+        ({"val_masks": None}, "--val-masks is missing (or --train): custom_semseg"),
         ({"train_json": "x.json"}, "--train-json is 'x.json', but custom_semseg"),
         ({"ignore": "300"}, "--ignore is 300; allowed: 0 to 255"),
         ({"train_masks": "nowhere"}, "nowhere"),
