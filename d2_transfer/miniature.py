@@ -20,6 +20,9 @@ def shrink(cfg, full) -> Callable[[set[str]], None]:
     semantic = are_semantic(cfg.DATASETS.TRAIN)
     cfg.merge_from_file(str(SEMANTIC if semantic else DETECTION))
 
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":  # no class is certain after so few steps
+        cfg.MODEL.RETINANET.SCORE_THRESH_TEST = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+
     def shrink_rest(named: set[str]) -> None:
         time = cfg.SOLVER.MAX_ITER / full.SOLVER.MAX_ITER
         if not semantic and "MODEL.ANCHOR_GENERATOR.SIZES" not in named:

@@ -145,6 +145,7 @@ C4 = "VOC07+12 detection, Faster R-CNN R50-C4"
 MASK_RCNN = "detection and instance segmentation, Mask R-CNN"
 FPN_VARIANTS = ("moco2fc", "4conv1fc", "resim_released")
 FCN_VARIANTS = ("fcn_d8", "moco_fcn")
+SEMANTIC_FPN = "semantic_fpn"
 _ALL = (
     _protocol("voc_det_c4", f"{C4}, 24k iterations", BOX, VOC, 33.0),
     _protocol(
@@ -164,6 +165,14 @@ _ALL = (
         COCO_KEYPOINTS,
         60.0,
     ),
+    *_coco("retinanet", "detection, RetinaNet R50-FPN", BOX, COCO, 38.0),
+    _protocol(
+        "coco_cascade_mask_fpn_1x",
+        "COCO detection and instance segmentation, Cascade Mask R-CNN R50-FPN, 90k iterations",
+        BOX + MASK,
+        COCO,
+        72.0,
+    ),
     _protocol(
         "cityscapes_inst",
         "Cityscapes instance segmentation, Mask R-CNN R50-FPN, 24k iterations",
@@ -181,19 +190,20 @@ _ALL = (
     ),
     _protocol(
         "cityscapes_semseg",
-        "Cityscapes semantic segmentation, FCN-R50, 40k iterations (moco_fcn: 90k)",
+        "Cityscapes semantic segmentation, FCN-R50, 40k iterations (moco_fcn: 90k, semantic_fpn: "
+        "Semantic FPN, 80k)",
         IOU,
         LABELLED["cityscapes"],
         49.5,
-        FCN_VARIANTS,
+        (*FCN_VARIANTS, SEMANTIC_FPN),
     ),
     _protocol(
         "ade20k_semseg",
-        "ADE20K semantic segmentation, FCN-R50, 80k iterations",
+        "ADE20K semantic segmentation, FCN-R50, 80k iterations (semantic_fpn: Semantic FPN, 160k)",
         IOU,
         LABELLED["ade20k"],
         49.6,
-        ("fcn_d8",),
+        ("fcn_d8", SEMANTIC_FPN),
     ),
     _protocol(
         "custom_det",

@@ -20,6 +20,7 @@ SMALL = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
         ("cityscapes_semseg", "fcn_d8", 15),
         ("cityscapes_semseg", "moco_fcn", 15),
         ("ade20k_semseg", "fcn_d8", 15),
+        ("ade20k_semseg", "semantic_fpn", 15),
     ],
 )
 def test_a_segmentor_learns(protocol, variant, gain, learns, pretrained, few_scenes, tmp_path):

@@ -163,6 +163,49 @@ CITYSCAPES_INST = COCO_MASK_FPN_1X | {
     "SOLVER.STEPS": [18000],
     "SOLVER.MAX_ITER": 24000,
 }
+# Detectron2, Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml.
+CASCADE = {
+    "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": [0.5, 0.6, 0.7],
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000,
+}
+# mmselfsup, benchmarks/detection/configs/coco_R_50_RetinaNet_1x_moco.yaml.
+COCO_RETINANET_1X = {
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.NORM": "SyncBN",
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.FPN.NORM": "SyncBN",
+    "MODEL.ANCHOR_GENERATOR.SIZES": [
+        [x, x * 2 ** (1.0 / 3), x * 2 ** (2.0 / 3)] for x in (32, 64, 128, 256, 512)
+    ],
+    "MODEL.RETINANET.NUM_CLASSES": 80,
+    "MODEL.RETINANET.IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
+    "MODEL.RETINANET.IOU_THRESHOLDS": [0.4, 0.5],
+    "MODEL.RETINANET.IOU_LABELS": [0, -1, 1],
+    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0.0,
+    "MODEL.RETINANET.NORM": "",
+    "MODEL.MASK_ON": False,
+    "MODEL.PIXEL_MEAN": [123.675, 116.280, 103.530],
+    "MODEL.PIXEL_STD": [58.395, 57.120, 57.375],
+    "INPUT.FORMAT": "RGB",
+    "INPUT.MIN_SIZE_TRAIN": [640, 672, 704, 736, 768, 800],
+    "INPUT.MIN_SIZE_TEST": 800,
+    "DATASETS.TRAIN": ["coco_2017_train"],
+    "DATASETS.TEST": ["coco_2017_val"],
+    "SOLVER.IMS_PER_BATCH": 16,
+    "SOLVER.BASE_LR": 0.01,
+    "SOLVER.STEPS": [60000, 80000],
+    "SOLVER.MAX_ITER": 90000,
+    "SOLVER.WARMUP_ITERS": 1000,
+    "TEST.PRECISE_BN.ENABLED": True,
+    "TEST.PRECISE_BN.NUM_ITER": 200,
+}
 TABLES = {
     ("voc_det_c4", ""): VOC_DET_C4,
     ("voc_det_c4_frozen", "res5_trainable"): VOC_DET_C4 | {"MODEL.BACKBONE.FREEZE_AT": 4},
@@ -178,6 +221,9 @@ TABLES = {
     ("coco_mask_fpn_2x", "resim_released"): COCO_MASK_FPN_1X | RESIM_RELEASED | TWO,
     ("coco_keypoint_fpn_1x", ""): COCO_KEYPOINT_FPN_1X,
     ("coco_keypoint_fpn_2x", ""): COCO_KEYPOINT_FPN_1X | TWO,
+    ("coco_cascade_mask_fpn_1x", ""): COCO_MASK_FPN_1X | CASCADE,
+    ("coco_retinanet_1x", ""): COCO_RETINANET_1X,
+    ("coco_retinanet_2x", ""): COCO_RETINANET_1X | TWO,
     ("cityscapes_inst", ""): CITYSCAPES_INST,
 }
 

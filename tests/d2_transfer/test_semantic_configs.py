@@ -102,7 +102,41 @@ MOCO_FCN = SHARED | {
     "SOLVER.GAMMA": 0.1,
     "TEST.SLIDING_WINDOW.ENABLED": False,
 }
+# mmsegmentation, configs/_base_/models/fpn_r50.py and configs/sem_fpn.
+SEMANTIC_FPN = (
+    FCN_D8
+    | ON_512
+    | {
+        "MODEL.META_ARCHITECTURE": "SemanticSegmentor",
+        "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+        "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+        "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+        "MODEL.FPN.OUT_CHANNELS": 256,
+        "MODEL.FPN.NORM": "",
+        "MODEL.SEM_SEG_HEAD.NAME": "SemSegFPNHead",
+        "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+        "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 4,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 128,
+        "MODEL.SEM_SEG_HEAD.AUX_IN_FEATURES": [],
+    }
+)
 EXPECTED = {
+    "ade20k_semseg_semantic_fpn": SEMANTIC_FPN
+    | {
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 150,
+        "DATASETS.TRAIN": ["ade20k_sem_seg_train"],
+        "DATASETS.TEST": ["ade20k_sem_seg_val"],
+        "SOLVER.MAX_ITER": 160000,
+    },
+    "cityscapes_semseg_semantic_fpn": SEMANTIC_FPN
+    | CITYSCAPES
+    | {
+        "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": False,
+        "INPUT.SCALE": [2048, 1024],
+        "INPUT.CROP.SIZE": [512, 1024],
+        "SOLVER.IMS_PER_BATCH": 8,
+        "SOLVER.MAX_ITER": 80000,
+    },
     "voc_semseg_fcn_d8": FCN_D8 | ON_512 | VOC | {"SOLVER.MAX_ITER": 20000},
     "cityscapes_semseg_fcn_d8": FCN_D8
     | CITYSCAPES
