@@ -28,6 +28,9 @@ def add_options(cfg) -> None:
     cfg.IMPORT = ""
     cfg.TEST.EVALUATOR = ""
 
+    # A LazyConfig in place of Detectron2's keys (lazy_config.py): its file, and all of it as YAML.
+    cfg.LAZY = Node({"FILE": "", "CONFIG": ""})
+
     head = model.SEM_SEG_HEAD  # of modeling/fcn_head.py; Detectron2's own heads ignore these
     head.NUM_CONVS = 2
     head.DILATION = 1  # of those convolutions

@@ -58,7 +58,11 @@ def _of_split(name: str) -> tuple[Flag, ...]:
 
 
 ALL = (
-    Flag("protocol", "one of --list, path/to/file.py:Name, or your path/to/config.yaml", "NAME"),
+    Flag(
+        "protocol",
+        "one of --list, path/to/file.py:Name, or your path/to/config.yaml or .py",
+        "NAME",
+    ),
     Flag("variant", "where a protocol has two; see --list", "NAME", config=True),
     Flag(
         "imports",

@@ -313,6 +313,8 @@ def find(name: str, variant: str | None = None) -> tuple[Protocol, str]:
     otherwise."""
     if name.endswith(YAML):
         protocol = _of_config(name)
+    elif name.endswith(".py"):
+        protocol = _of_lazy_config(name)
     elif MARK in name:
         protocol = _own(name)
     elif name in PROTOCOLS:
@@ -386,9 +388,27 @@ def _of_config(named: str) -> Protocol:
     return Protocol(file.stem, title, {"": str(file)}, metrics, datasets, LARGEST)
 
 
+def _of_lazy_config(named: str) -> Protocol:
+    """A protocol of a user's LazyConfig, called as its file, which is run."""
+    from . import lazy_config
+    from .datasets.layouts import are_semantic
+
+    file = Path(named).expanduser().absolute()
+    _check_name(file.stem, f"--protocol {named}")
+    held = lazy_config.load(file)
+    names = (lazy_config.names(held, each) for each in ("train", "test"))
+    datasets = tuple(dict.fromkeys(each for found in names for each in found))
+    if are_semantic(datasets):
+        raise InputError(f"--protocol {named} is on label images; allowed: data sets with objects")
+    masks, keypoints = (lazy_config.has(held, f"{head}_head") for head in ("mask", "keypoint"))
+    metrics = BOX + MASK * masks + KEYPOINT * keypoints
+    title = f"a LazyConfig of one's own, {file.name}"
+    return Protocol(file.stem, title, {"": str(file)}, metrics, datasets, LARGEST)
+
+
 def anywhere(name: str) -> str:
     """The name for a process that runs in another folder: your own file by its absolute path."""
-    if name.endswith(YAML):
+    if name.endswith((*YAML, ".py")):
         return str(Path(name).expanduser().absolute())
     place, mark, own = name.rpartition(":")
     return f"{Path(place).expanduser().absolute()}:{own}" if mark else name

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import getitem
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from densessl.core import options
 from densessl.core.errors import InputError
 from densessl.core.external import MARK
 
-from . import compat, config_files, image_range, miniature, user_code
+from . import compat, config_files, image_range, lazy_config, miniature, user_code
 from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
@@ -70,6 +71,8 @@ def resolve(
     unknown names and keys (naming the nearest) and values that do not fit.
     """
     found, variant = find(protocol, variant)
+    if found.file(variant).suffix == lazy_config.SUFFIX:
+        return _lazy(found.file(variant), gpus, mini, overrides, cuda, imports)
     layers = config_files.read(found.file(variant))
     with config_files.placed(_places(found, layers, mini, overrides)):
         if found.family == DETECTION:
@@ -99,6 +102,8 @@ def places(
 ) -> dict[str, str]:
     """Of each key that is not at its default where :func:`resolve` has its value from."""
     found, variant = find(protocol, variant)
+    if found.file(variant).suffix == lazy_config.SUFFIX:
+        return {}
     return _places(found, config_files.read(found.file(variant)), mini, overrides)
 
 
@@ -125,6 +130,34 @@ def _refuse_code(layers: Layers) -> None:
             f"{layers.places['TEST.EVALUATOR']}: TEST.EVALUATOR is {held['TEST.EVALUATOR']!r}; a "
             "file of yours is named on the command line: TEST.EVALUATOR file.py:Name"
         )
+
+
+def _lazy(file: Path, gpus: int | None, mini: bool, overrides, cuda: bool, imports: str | None):
+    """The config that stands for a LazyConfig, frozen."""
+    if mini:
+        raise InputError(
+            f"--mini has no miniature of {file.name}; make it small by its own keys, such as "
+            "train.max_iter 50"
+        )
+    imported = user_code.run(imports) if imports else ""
+    cfg = compat.get_cfg()
+    lazy_config.apply(cfg, file, overrides)
+    cfg.IMPORT = imported
+    if not cuda:
+        _for_cpu(cfg, gpus or 1)
+    words = options.pairs(overrides)
+    ours = [
+        word
+        for pair in zip(words[::2], words[1::2], strict=True)
+        for word in pair
+        if pair[0] in lazy_config.OURS
+    ]
+    override(cfg, ours)
+    cfg.TEST.EVALUATOR = anywhere(cfg.TEST.EVALUATOR)
+    user_code.check_names((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), str(file))
+    _check(cfg, gpus or 1, cuda)
+    cfg.freeze()
+    return cfg
 
 
 def _config_room(found: Protocol) -> ModuleType:
@@ -186,6 +219,8 @@ def check_words(protocol: str, overrides: Sequence[str], gpus: int | None = None
     found, _ = find(protocol, how.get("variant"))
     if found.family != DETECTION:
         resolve(protocol, gpus=gpus, overrides=overrides, **how)
+    elif found.file(found.variants[0]).suffix == lazy_config.SUFFIX:
+        lazy_config.check_words(found.file(found.variants[0]), overrides)
     elif compat.is_installed("detectron2"):
         if not how.get("imports"):
             user_code.check_names(found.datasets, None)
@@ -226,10 +261,13 @@ def describe(cfg, gpus: int) -> str:
         curve = f"falling to {solver.MIN_LR:g} by power {solver.POLY_POWER:g}"
     else:
         curve = f"with steps at {', '.join(map(str, solver.STEPS))}"
+    curve += f" and {solver.WARMUP_ITERS} of warm-up"
+    if cfg.LAZY.CONFIG:
+        curve = "by its lr_multiplier"
     return (
         f"{gpus} process{'es' if gpus > 1 else ''} on {cfg.MODEL.DEVICE}, "
         f"{solver.IMS_PER_BATCH} images a step, {solver.MAX_ITER} iterations, learning rate "
-        f"{solver.BASE_LR:g} {curve} and {solver.WARMUP_ITERS} of warm-up, "
+        f"{solver.BASE_LR:g} {curve}, "
         f"norm {cfg.MODEL.RESNETS.NORM}, AMP {'on' if solver.AMP.ENABLED else 'off'}"
     )
 

@@ -37,10 +37,12 @@ NOT_PART_OF_THE_EXPERIMENT = (
     "TEST.PREDICTIONS",
 )
 # Options that say where something lies, which changes no number: as if they were empty.
-PLACES = ("FEATURES.CACHE", "KNN.CACHE", "IMPORT")
+PLACES = ("FEATURES.CACHE", "KNN.CACHE", "IMPORT", "LAZY.FILE")
 # Options that came after the first records, and their defaults, which leave all as it was.
 ADDED = {
     "IMPORT": "",
+    "LAZY.CONFIG": "",
+    "LAZY.FILE": "",
     "TEST.EVALUATOR": "",
     "INPUT.RANGE": "",
     "INPUT.MAX_PIXELS": MAX_PIXELS,

@@ -4,7 +4,13 @@ import os
 import weakref
 from pathlib import Path
 
-from . import compat, modeling, solver, stops  # noqa: F401  (modeling registers its heads)
+from . import (  # noqa: F401  (modeling registers its heads)
+    compat,
+    lazy_config,
+    modeling,
+    solver,
+    stops,
+)
 from .checkpoints import AtomicCheckpointer
 from .datasets.detection_mapper import DetectionMapper
 from .datasets.layouts import are_semantic
@@ -35,6 +41,8 @@ from detectron2.utils.events import (  # noqa: E402
     JSONWriter,
     TensorboardXWriter,
 )
+
+NORMALIZER = "loss_normalizer"
 
 
 class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Detectron2's
@@ -70,13 +78,21 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
 
     @classmethod
     def build_model(cls, cfg):
-        model = super().build_model(cfg)
+        model = lazy_config.model(cfg) if cfg.LAZY.CONFIG else super().build_model(cfg)
         if cfg.MODEL.CHANNELS_LAST:
             model = model.to(memory_format=torch.channels_last)
         return model
 
     @classmethod
+    def build_optimizer(cls, cfg, model):
+        if cfg.LAZY.CONFIG:
+            return lazy_config.optimizer(cfg, model)
+        return super().build_optimizer(cfg, model)
+
+    @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
+        if cfg.LAZY.CONFIG:
+            return lazy_config.schedule(cfg, optimizer)
         return solver.build_lr_scheduler(cfg, optimizer)
 
     def build_train_loader(self, cfg):
@@ -162,10 +178,16 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
                 evaluator.close()
 
     def state_dict(self) -> dict:
-        return super().state_dict() | {"_trainer": self._trainer.state_dict()}  # 0.5 leaves it out
+        state = super().state_dict() | {"_trainer": self._trainer.state_dict()}  # 0.5 lacks it
+        # RetinaNet's moving average of objects an image, which is no buffer of the model's
+        if (mean := getattr(self._bare_model(), NORMALIZER, None)) is not None:
+            state[NORMALIZER] = float(mean)
+        return state
 
     def load_state_dict(self, state: dict) -> None:
         inner = state["_trainer"]
+        if NORMALIZER in state:
+            setattr(self._bare_model(), NORMALIZER, state.pop(NORMALIZER))
         super().load_state_dict(state)
         self._trainer.load_state_dict(inner)
 
@@ -176,6 +198,8 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
 
 def build_mapper(cfg, is_train: bool):
     """What turns a data set's dict into a model's input, whatever the model is."""
+    if cfg.LAZY.CONFIG:
+        return lazy_config.mapper(cfg, is_train)
     if are_semantic(cfg.DATASETS.TRAIN):
         return SemanticMapper(cfg, is_train)
     return DetectionMapper(cfg, is_train)

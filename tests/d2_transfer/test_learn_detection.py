@@ -47,7 +47,6 @@ def test_a_c4_detector_learns(
         ("coco_mask_fpn_1x", "resim_released", "bbox/AP50", 5, 120),
         ("coco_keypoint_fpn_1x", "", "bbox/AP50", 10, 120),
         ("coco_cascade_mask_fpn_1x", "", "bbox/AP50", 5, 120),
-        ("coco_retinanet_1x", "", "bbox/AP50", 5, 120),
         ("cityscapes_inst", "", "segm/AP50", 5, 120),
     ],
 )

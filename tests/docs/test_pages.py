@@ -168,7 +168,7 @@ def test_commands_are_understood(page, command, parse):
     args = parse(words[1:])
     if verb == "pretrain" and args.config and not args.config.endswith(".yaml"):
         pretraining.load(args.config, pairs(args.overrides))
-    if verb == "transfer" and args.protocol and not re.search(r"\.py:|\.yaml$", args.protocol):
+    if verb == "transfer" and args.protocol and not re.search(r"\.py:|\.(yaml|py)$", args.protocol):
         protocols.find(args.protocol)
 
 
