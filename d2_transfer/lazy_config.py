@@ -47,8 +47,6 @@ OURS = (  # options of ours that a LazyConfig has no key for
     "TEST.EVALUATOR",
 )
 BLOCKS: dict[tuple[str, tuple[int, ...]], int] = {  # kind, how many in res2 to res4: depth
-    tuple[str, tuple[int, ...]], int
-] = {  # kind of block, and how many in res2 to res4 -> depth
     ("BasicBlock", (2, 2, 2)): 18,
     ("BasicBlock", (3, 4, 6)): 34,
     ("BottleneckBlock", (3, 4, 6)): 50,
