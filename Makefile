@@ -113,8 +113,9 @@ docs: $(READY)  ## the site of docs/, in site/; a warning is an error
 	$(LAY_OUT)
 	$(BIN)/mkdocs build --strict
 
-benchmarks: $(READY)  ## measured comparisons; each prints ratios from one run
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+benchmarks: $(READY)  ## measured comparisons, with what people would use instead; each prints ratios from one run
+	$(UV) --quiet --no-build-isolation -e '.[benchmarks]'
+	for name in $(notdir $(basename $(wildcard benchmarks/*.py))); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf .venv demo evidence site build dist *.egg-info .pytest_cache .ruff_cache

@@ -11,8 +11,12 @@ k = 10, 20, 100, 200 at temperature 0.07, float32, features of length 1 around r
     full     one full N x M matrix, one topk of 200, one-hot votes
     per_k    as published code does: the queries in parts of 500 (a hundredth of ImageNet's val),
              and a search of its own for each k
+    faiss    faiss-cpu's flat index of inner products (exact), one search for 200 neighbours, and
+             our vote; the index' copy of the database is not counted, neither time nor memory
     sklearn  scikit-learn's brute force (Euclidean, which orders rows of length 1 alike), one search
-             for 200 neighbours, and our vote; left out where it is not installed
+             for 200 neighbours, and our vote
+
+Peers that are not installed are left out. *CPU s* is the processor time of all threads.
 
 Each form runs in a process of its own, so that its peak memory is its own; processes alternate.
 *Added MiB* is the peak resident memory above what the features took. Ends with exit code 1 when
@@ -31,7 +35,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FORMS = ("ours", "full", "per_k", "sklearn")
+FORMS = ("ours", "full", "per_k", "faiss", "sklearn")
+PEERS = ("faiss", "sklearn")  # to be installed
 KS, TEMPERATURE, CLASSES = (10, 20, 100, 200), 0.07, 1000
 WARM_UP = 64  # queries
 
@@ -79,6 +84,25 @@ def per_k(queries, database, labels):
     return found
 
 
+def faiss(queries, index, labels):
+    import torch
+
+    from densessl.core import knn
+
+    similarity, number = map(torch.from_numpy, index.search(queries.numpy(), max(KS)))
+    found = knn.vote(similarity, labels[number], CLASSES, KS, TEMPERATURE)
+    return {k: predicted[:, 0] for k, predicted in found.items()}
+
+
+def flat_index(database):
+    """faiss' exact index, which holds a copy."""
+    from faiss import IndexFlatIP
+
+    index = IndexFlatIP(database.shape[1])
+    index.add(database.numpy())
+    return index
+
+
 def sklearn(queries, database, labels):
     import torch
     from sklearn.neighbors import NearestNeighbors
@@ -109,16 +133,18 @@ def measure(options) -> None:
 
     sys.path.insert(0, str(ROOT))
     torch.set_num_threads(options["threads"])
-    inputs = features(options)
+    queries, database, labels = features(options)
     form = globals()[options["form"]]
-    form(inputs[0][:WARM_UP], inputs[1][:1000], inputs[2][:1000])
+    given = flat_index if options["form"] == "faiss" else (lambda rows: rows)
+    form(queries[:WARM_UP], given(database[:1000]), labels[:1000])
+    inputs = queries, given(database), labels
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     found = form(*inputs)
-    seconds = time.perf_counter() - began
+    result = {"cpu": time.process_time() - cpu, "seconds": time.perf_counter() - began}
     torch.save(found, options["predictions"])
-    print(json.dumps({"seconds": seconds, "added": resident("VmHWM") - before}))
+    print(json.dumps(result | {"added": resident("VmHWM") - before}))
 
 
 def resident(name: str) -> float:
@@ -158,15 +184,16 @@ def compare(args) -> None:
     print(
         f"{args.queries} queries, {args.database} x {args.width} database, k {KS}, float32, "
         f"{args.threads} threads, torch {torch.__version__}; {args.repeats} alternating processes; "
-        "median (range)\n"
+        f"median (range); load {os.getloadavg()[0]:.1f}\n"
     )
-    print("| form | seconds | added MiB | ours is faster | ours adds less | other predictions |")
-    print("|---|---|---|---|---|---|")
+    print("| form | CPU s | seconds | added MiB | ours takes less CPU time | adds less |", end="")
+    print(" other predictions |\n|---|---|---|---|---|---|---|")
     for form, runs in results.items():
-        columns = [spread([r["seconds"] for r in runs]), spread([r["added"] for r in runs], 0)]
-        for name in ("seconds", "added"):
+        columns = [spread([r[name] for r in runs]) for name in ("cpu", "seconds")]
+        columns.append(spread([r["added"] for r in runs], 0))
+        for name in ("cpu", "added"):
             pairs = zip(runs, results["ours"], strict=True)
-            columns.append(spread([theirs[name] / mine[name] for theirs, mine in pairs], 1) + " x")
+            columns.append(spread([theirs[name] / mine[name] for theirs, mine in pairs]) + " x")
         differ = {k: (predictions[form][k] != predictions["ours"][k]).sum().item() for k in KS}
         columns.append(", ".join(f"{count} at k {k}" for k, count in differ.items() if count))
         print(f"| {form} | {' | '.join(columns[:-1])} | {columns[-1] or 'none'} |")
@@ -189,9 +216,10 @@ def main() -> None:
     if args.measure:
         measure(json.loads(args.measure))
         return
-    if "sklearn" in args.forms and importlib.util.find_spec("sklearn") is None:
-        print("scikit-learn is not installed, and is left out", file=sys.stderr)
-        args.forms.remove("sklearn")
+    for name in PEERS:
+        if name in args.forms and importlib.util.find_spec(name) is None:
+            print(f"{name} is not installed, and is left out", file=sys.stderr)
+            args.forms.remove(name)
     if "ours" not in args.forms:
         args.forms.insert(0, "ours")
     compare(args)

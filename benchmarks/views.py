@@ -3,11 +3,16 @@
     python benchmarks/views.py [--images 64] [--size 224] [--repeats 5] [--threads 1]
 
 Ours (crop per image, photometric part batched) against the same recipe as torchvision transforms
-on Pillow images (what the official code runs) and on uint8 tensors (transforms.v2). One process,
-the variants in turn; the table gives medians over the repeats and ratios from this run.
+on Pillow images (what the official code runs) and on uint8 tensors (transforms.v2), and, where it
+is installed (make benchmarks), against albumentations with OpenCV: *linear* takes four pixels
+around a point, however much it shrinks, *area* averages all of them, as the others do. One process,
+the variants in turn; processor time; the table gives medians over the repeats and ratios from this
+run.
 """
 
 import argparse
+import importlib.util
+import os
 import statistics
 import tempfile
 import time
@@ -81,6 +86,32 @@ def tensor_pipeline(size: int):
     )
 
 
+def albumentations_pipeline(size: int, area: str | None):
+    """From a file to a tensor; ``area``: which images are averaged over areas where they shrink."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # importing it would ask the network
+    import albumentations as A
+    import cv2
+
+    cv2.setNumThreads(1)
+    transform = A.Compose(
+        [
+            A.RandomResizedCrop((size, size), scale=(0.2, 1.0), area_for_downscale=area),
+            A.ColorJitter((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.1, 0.1), p=0.8),
+            A.ToGray(p=0.2),
+            A.GaussianBlur(blur_limit=(23, 23), sigma_limit=(0.1, 2.0), p=0.5),
+            A.HorizontalFlip(p=0.5),
+            A.Normalize(NORMALIZATION["mean"], NORMALIZATION["std"]),
+        ]
+    )
+
+    def views(path):
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        pixels = (transform(image=image)["image"].transpose(2, 0, 1) for _ in range(2))
+        return [torch.from_numpy(np.ascontiguousarray(x)) for x in pixels]
+
+    return views
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=64)
@@ -113,23 +144,30 @@ def main() -> None:
 
             return run
 
+        def albumentations(views):
+            return lambda epoch: [views(source.path(index)) for index in range(options.images)]
+
         variants = {
             "torchvision, Pillow images": torchvision(pillow_pipeline(options.size)),
             "torchvision v2, uint8 tensors": torchvision(tensor_pipeline(options.size)),
             "ours": ours,
             "ours, the loader's part alone": lambda epoch: list(ours_workers(epoch)),
         }
+        if importlib.util.find_spec("albumentations"):
+            for name, area in (("linear", None), ("area", "image")):
+                pipeline = albumentations_pipeline(options.size, area)
+                variants[f"albumentations, OpenCV, {name}"] = albumentations(pipeline)
         seconds = {variant: [] for variant in variants}
         for repeat in range(options.repeats + 1):
             for variant, run in variants.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 run(repeat)
                 if repeat:  # the first is the warm-up
-                    seconds[variant].append(time.perf_counter() - began)
+                    seconds[variant].append(time.process_time() - began)
 
     table = Table(
         title=f"two MoCo-v2 views of {options.size} px, {options.images} JPEGs of 500 x 375, "
-        f"{options.threads} thread(s), median of {options.repeats}"
+        f"{options.threads} thread(s), median of {options.repeats}, load {os.getloadavg()[0]:.1f}"
     )
     for column in ("variant", "images/s", "range", "against Pillow"):
         table.add_column(column, justify="left" if column == "variant" else "right")

@@ -19,7 +19,7 @@ import torch
 from densessl.core.errors import InputError, unknown
 from densessl.core.products import product
 
-ROWS, BLOCK = 2048, 512  # queries and queue entries at once: a tile of 4 MiB in float32
+ROWS, BLOCK, TILE = 2048, 512, 2**21  # queries and at least so many entries at once: 8 MiB
 WORTH_THREADS = 2**27  # multiplications
 KERNELS = ("auto", "attention", "blocks")
 
@@ -82,7 +82,7 @@ class _QueueLogSumExp(torch.autograd.Function):
 # ---------------------------------------------------------------------------------- blocks
 
 
-def _blocks(query, queue, scale, with_mean, block=BLOCK):
+def _blocks(query, queue, scale, with_mean, block=None):
     """lse ``[M]`` and mean ``[M, D]`` (None without ``with_mean``), the queue block by block.
 
     On CPU every thread goes through its own part of the queue by itself, and the parts are merged
@@ -91,6 +91,7 @@ def _blocks(query, queue, scale, with_mean, block=BLOCK):
     """
     dtype = torch.promote_types(torch.promote_types(query.dtype, queue.dtype), torch.float32)
     query, queue = query.detach().to(dtype) * scale, queue.to(dtype)
+    block = block or min(max(TILE // max(len(query), 1), BLOCK), 4 * BLOCK)
     threads = torch.get_num_threads()
     worth_it = query.numel() * len(queue) >= WORTH_THREADS
     if not (query.device.type == "cpu" and worth_it and torch.backends.openmp.is_available()):

@@ -5,7 +5,6 @@ w_ij    weight of key position j for query position i         c_i  the positions
 """
 
 import torch
-import torch.nn.functional as F
 
 from densessl.core.errors import InputError
 
@@ -27,7 +26,32 @@ def negative_cosine(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
             f"negative_cosine(): p is {list(p.shape)} and z {list(z.shape)}; "
             "they must be equal, [M, D] or [B, D, N]"
         )
-    return -F.cosine_similarity(p, z.detach(), dim=1, eps=EPSILON).mean()
+    return -_Cosine.apply(p, z.detach()).mean()
+
+
+class _Cosine(torch.autograd.Function):
+    """cos(p, z) over dimension 1, with a gradient in ``p`` alone.
+
+        d cos / dp = z / |p||z| - cos p / |p|^2
+
+    Both maps are read once in either pass, where autograd's own way keeps their unit vectors.
+    """
+
+    @staticmethod
+    def forward(ctx, p, z):
+        length, other = (torch.linalg.vector_norm(x, dim=1).clamp_min(EPSILON) for x in (p, z))
+        both = (length * other).reciprocal()
+        cosine = (p * z).sum(1) * both
+        ctx.save_for_backward(p, z, cosine, length, both)
+        return cosine
+
+    @staticmethod
+    def backward(ctx, grad):
+        if torch.is_grad_enabled():  # create_graph: the gradient would pass for a constant
+            raise RuntimeError("negative_cosine() cannot be differentiated twice")
+        p, z, cosine, length, both = ctx.saved_tensors
+        of_p = (-grad * cosine / length.square()).where(length > EPSILON, 0)  # [M] or [B, N]
+        return (z * (grad * both)[:, None]).addcmul_(p, of_p[:, None]), None
 
 
 @full_precision
