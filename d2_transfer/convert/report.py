@@ -80,7 +80,7 @@ class Report:
             stride = ", the stride in its 1x1 convolutions," if self.stride_in_1x1 else ""
             return f"torchvision's {self.network}{stride}"
         if timm_networks.is_timm(self.network):
-            return f"{self.title}, as timm gives its features,"
+            return f"{self.title}, as timm itself gives its features,"
         if self.target == "torchvision":
             return f"timm's {vit.SIZES[self.network].timm}"
         return f"torchvision's VisionTransformer of that size ({self.title})"

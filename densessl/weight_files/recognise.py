@@ -71,9 +71,9 @@ class Source:
 
     @property
     def title(self) -> str:
-        """What people call the network: ResNet-50, ViT-S/16, timm's convnext_tiny."""
+        """What people call the network: ResNet-50, ViT-S/16, convnext_tiny (timm)."""
         if self.is_timm:
-            return f"timm's {self.network.removeprefix(timm_networks.PREFIX)}"
+            return timm_networks.title(self.network)
         return vit.SIZES[self.network].title if self.is_vit else keys.NETWORKS[self.network].title
 
     @property
@@ -323,7 +323,7 @@ def _timms(checkpoint: Any, network: str, found: origin.Origin, where: str) -> S
     backbone, added = complete(
         {name: tensor for name, tensor in state.items() if name not in beside},
         wanted,
-        f"timm's {network.removeprefix(timm_networks.PREFIX)}",
+        timm_networks.title(network),
         "another network, or one with other options, does not fit",
         where,
         notes,

@@ -45,6 +45,11 @@ def is_timm(network: str) -> bool:
     return network.startswith(PREFIX)
 
 
+def title(network: str) -> str:
+    """What people call it: 'convnext_tiny (timm)'."""
+    return f"{network.removeprefix(PREFIX)} (timm)"
+
+
 class TimmLevels:
     """What a network of timm's becomes: images ``[B, 3, H, W]`` → levels ``[B, C, h, w]`` by name.
 

@@ -92,7 +92,7 @@ def test_every_target_keeps_every_tensor_and_is_read_again(name, ending, checkpo
     assert [key for key in state if not torch.equal(loaded[key], state[key])] == []
     rows, problem = examine(out)
     assert problem is None
-    assert dict(rows)["backbone"].startswith(f"timm's {name}, {len(state)} tensors")
+    assert dict(rows)["backbone"].startswith(f"{name} (timm), {len(state)} tensors")
 
 
 @pytest.mark.parametrize("name", [PYRAMID, NORMED])
@@ -124,7 +124,7 @@ def test_files_of_timm_are_taken_by_the_name_that_they_or_people_say(tmp_path):
     with pytest.raises(InputError, match=r"a ConvNeXt .*--from timm/NAME"):
         from_file(tmp_path / "mine.pth")
     _, found = from_file(tmp_path / "mine.pth", f"timm/{PYRAMID}")
-    assert found.title == f"timm's {PYRAMID}" and "head.norm.weight" in found.left
+    assert found.title == f"{PYRAMID} (timm)" and "head.norm.weight" in found.left
     assert recognise({"arch": PYRAMID, "state_dict": network.state_dict()}).network == found.network
     (tmp_path / "mine.pth").rename(tmp_path / f"{PYRAMID}.pth")
     _, found = from_file(tmp_path / f"{PYRAMID}.pth")
