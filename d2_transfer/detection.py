@@ -63,8 +63,8 @@ def _with_registered(cfg, evaluates: bool):
     ]
     if not sums:
         return cfg
-    told = cfg.clone()
-    told.defrost()
-    told.DATASETS.CUSTOM = " ".join(sums)
-    told.freeze()
-    return told
+    with_sums = cfg.clone()
+    with_sums.defrost()
+    with_sums.DATASETS.CUSTOM = " ".join(sums)
+    with_sums.freeze()
+    return with_sums

@@ -35,7 +35,7 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     Given numbers win; then, unless it is 'auto', the range of the weights' own pretraining; else it
     is that of a sample of ``files()``, the training images. ``says``: whether this process logs it.
     """
-    given, told_by = cfg.INPUT.RANGE, "given"
+    given, origin = cfg.INPUT.RANGE, "given"
     bounds = parse(given, OPTION) if given else None
     found = None
     if bounds is None:
@@ -43,10 +43,10 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
         chosen = [names[index] for index in sample(len(names), lambda n: os.fspath(names[n]))]
         found = find_range(chosen)
     if bounds is None and not given and of_weights:
-        bounds, told_by = of_weights, "as in the weights' pretraining"
+        bounds, origin = of_weights, "as in the weights' pretraining"
     elif found:
         bounds = found.range
-        told_by = (
+        origin = (
             f"from {found.files} of {len(chosen)} sampled training images, with values from "
             f"{found.least:g} to {found.greatest:g}"
         )
@@ -54,7 +54,7 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
         logger.info(
             "images that are not of 8 bits: %s become black and white (%s; %s LOW,HIGH sets it)",
             describe(bounds),
-            told_by,
+            origin,
             OPTION,
         )
     if bounds and says and found and not _shows(bounds, found.range):

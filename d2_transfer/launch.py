@@ -130,7 +130,7 @@ class Rendezvous:
                 time.sleep(0.2)
 
     def _wait_for_the_first(self) -> None:
-        machines, said = self.machines, False
+        machines, logged = self.machines, False
         while True:
             try:
                 socket.create_connection((machines.host, machines.port), timeout=5).close()
@@ -141,9 +141,9 @@ class Rendezvous:
                     f"({error.strerror})"
                 ) from None
             except OSError:
-                if not said:
+                if not logged:
                     logger.info("waiting for machine 0 at %s:%d", machines.host, machines.port)
-                said = True
+                logged = True
                 time.sleep(1)
 
     def agree(self, value: str) -> str:
@@ -161,8 +161,8 @@ class Rendezvous:
         try:
             while not self._store.check([key]):
                 if self._store.check(["ended"]):
-                    said = self._store.get("ended").decode()
-                    raise errors.DenseSSLError(f"the first machine has ended: {said}")
+                    reason = self._store.get("ended").decode()
+                    raise errors.DenseSSLError(f"the first machine has ended: {reason}")
                 time.sleep(0.2)
             return self._store.get(key).decode()
         except RuntimeError:  # torch's DistNetworkError is one
@@ -197,7 +197,7 @@ class Rendezvous:
             self._open()
         self._runs += 1
         place = (self.machines.host, self._store.port, f"run_{self._runs}")
-        said = multiprocessing.get_context("spawn").SimpleQueue()
+        failures = multiprocessing.get_context("spawn").SimpleQueue()
         arguments = (
             function,
             args,
@@ -206,14 +206,14 @@ class Rendezvous:
             self.limit,
             place,
             "nccl" if cuda else "gloo",
-            said,
+            failures,
         )
         context = multiprocessing.spawn(_worker, arguments, nprocs=processes, join=False)
         stops: list[int] = []
         with _pass_on_signals(context.pids(), stops):
-            self._join(context, said, stops)
+            self._join(context, failures, stops)
 
-    def _join(self, context, said, stops: list[int]) -> None:
+    def _join(self, context, failures, stops: list[int]) -> None:
         """Wait for the children of :meth:`run`, and raise what ended them."""
         import torch.multiprocessing as multiprocessing
 
@@ -227,8 +227,8 @@ class Rendezvous:
             if still := self._stood_still():
                 self._tell(str(still))
                 raise still from None
-            if not said.empty():
-                kind, message = said.get()
+            if not failures.empty():
+                kind, message = failures.get()
                 error = KINDS[kind](message)
                 if not isinstance(error, errors.StoppedEarly):
                     self._tell(message)
@@ -288,7 +288,7 @@ def _worker(
     import torch
     import torch.distributed as dist
 
-    (host, port, name), (backend, said) = place, how
+    (host, port, name), (backend, failures) = place, how
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
     world = processes * machines.count
@@ -313,7 +313,7 @@ def _worker(
     except errors.DenseSSLError as error:
         if isinstance(error, errors.StoppedEarly) and not isinstance(error, errors.Interrupted):
             _leave_together(store, world)  # the first to leave ends those still writing
-        said.put((kind_of(error), str(error)))
+        failures.put((kind_of(error), str(error)))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # torch.multiprocessing would take it for success

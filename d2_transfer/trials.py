@@ -123,8 +123,8 @@ def _one_trial(rendezvous: Rendezvous, work: Callable, run: Run, trial: int, cfg
         return f"{error}{_kept(run, trial)}"
     except Exception as error:
         logger.exception("trial %d failed", trial)
-        said = [line for line in str(error).splitlines() if line.strip()]
-        problem = f"{type(error).__name__}: {said[-1].strip() if said else 'no message'}"
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        problem = f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
         return f"{problem}{_kept(run, trial)}"
     return ""
 

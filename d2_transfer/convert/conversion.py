@@ -92,7 +92,7 @@ def convert(
         source_sha256=source_sha256,
         sha256=sha256,
         pretrain=found.pretrain,
-        told=found.summary,
+        summary=found.summary,
         branch=found.branch,
         other=found.other,
         place=found.place,

@@ -136,7 +136,7 @@ def _card(report: Report, licence: str, measured: dict[tuple[str, str], list[flo
     """The model card; its head is what the Hub reads."""
     head = {"license": licence or "unknown", "library_name": "timm"}
     tags = ["image-feature-extraction", "timm", "self-supervised-learning", report.method]
-    told = ", ".join(f"{key} {value}" for key, value in report.pretrain.items() if _plain(value))
+    facts = ", ".join(f"{key} {value}" for key, value in report.pretrain.items() if _plain(value))
     lines = [
         "---",
         *(f"{key}: {value}" for key, value in head.items()),
@@ -149,7 +149,7 @@ def _card(report: Report, licence: str, measured: dict[tuple[str, str], list[flo
         "A backbone without a classifier, pretrained without labels.",
         "",
         f"- method: {report.method}{f' ({report.branch} branch)' if report.branch else ''}",
-        f"- data: {told or 'not stated by the checkpoint'}",
+        f"- data: {facts or 'not stated by the checkpoint'}",
         f"- images: {report.images}, {images.source(report.images_by)}",
         f"- licence: {licence or 'not stated'}",
         f"- SHA-256 of the checkpoint: `{report.source_sha256}`",

@@ -21,7 +21,7 @@ from densessl.weight_files.unknown import networks_in
 from densessl.weight_files.unpickle import Held
 
 from .conversion import TARGETS
-from .report import pretrain_told
+from .report import pretraining_text
 
 ARGUMENTS = ("arch", "epochs", "batch_size", "lr", "base_lr", "dataset", "data", "data_path")
 ENTRIES = 12  # that are shown of a file's top level
@@ -61,7 +61,7 @@ def examine(
     except InputError as error:
         problem = error
     if found:
-        method = f"{found.method}{pretrain_told(found.pretrain)}"
+        method = f"{found.method}{pretraining_text(found.pretrain)}"
         rows += [("layout", found.summary), ("method", method)]
     if isinstance(checkpoint, dict):
         rows += _beside(checkpoint)

@@ -35,7 +35,7 @@ class Report:
     source_sha256: str
     sha256: str
     pretrain: dict[str, Any]
-    told: str = ""  # layout and branch in words
+    summary: str = ""  # layout and branch in words
     branch: str = ""
     other: str = ""  # the branch that was left
     place: str = ""  # where in the file the backbone lies
@@ -47,8 +47,8 @@ class Report:
     def __str__(self) -> str:
         fpn = f" and {self.fpn_tensors} of its FPN" if self.fpn_tensors else ""
         rows = [
-            f"{self.checkpoint}: {self.told} -> {self.out} ({self.target})",
-            f"  method      {self.method}{pretrain_told(self.pretrain)}",
+            f"{self.checkpoint}: {self.summary} -> {self.out} ({self.target})",
+            f"  method      {self.method}{pretraining_text(self.pretrain)}",
             f"  tensors     {self.tensors} of {self.title}{fpn}, each bit for bit{self._from()}",
             f"  images      {self.images}, {images.source(self.images_by)}",
             f"  proof       equal to {self._proved_against()} with these weights",
@@ -127,7 +127,7 @@ class Report:
         return [f"network = torchvision.models.VisionTransformer({arguments})", load]
 
 
-def pretrain_told(pretrain: dict[str, Any]) -> str:
+def pretraining_text(pretrain: dict[str, Any]) -> str:
     """' (dataset coco, images 118287, epochs 200)', as far as it is known."""
     keys = ("dataset", "images", "epochs", "range")
     shown = {key: pretrain[key] for key in keys if key in pretrain}

@@ -58,7 +58,7 @@ class Faults:
         self.first.setdefault(kind, f"{self.file}: {self.entry} {id} {what}")
         self.ids[kind].append(id)
 
-    def said(self) -> list[str]:
+    def messages(self) -> list[str]:
         """A line a kind: the first in full, and the ids of the next."""
         return [
             first + (f"; the same of {some(self.ids[kind][1:])}" if self.ids[kind][1:] else "")

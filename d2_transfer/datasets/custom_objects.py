@@ -41,7 +41,7 @@ class Objects:
             self.faults.add(fault[0], shown(id), fault[1])
         if common := self.boxes.problem():
             found.problems.append(f"{found.file}: {common}")
-        found.problems += self.faults.said()
+        found.problems += self.faults.messages()
         if remark := self.boxes.remark():
             found.remarks.append(f"{found.file}: {remark}")
         for kind, what in NOTICES.items():

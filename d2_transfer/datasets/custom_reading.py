@@ -151,7 +151,7 @@ def _check_entries(found: Annotations, kind: str, entries: list) -> None:
                 faults.add(key, name, f"lacks '{key}'")
             elif not fits(entry[key]):
                 faults.add(key, name, f"has {key} {entry[key]!r}; allowed: {allowed}")
-    found.problems += faults.said()
+    found.problems += faults.messages()
     if not found.problems and (again := _doubled([each["id"] for each in entries])):
         found.problems.append(f"{found.file}: ids of {kind} are there twice: {some(again)}")
 

@@ -59,7 +59,7 @@ class Inspection:
         A problem of the machine (a disk that does not answer) is raised as it is.
         """
         sample = spread(items)
-        found = [said for said in map(problem, sample) if said]
+        found = [message for message in map(problem, sample) if message]
         self.problems += found[:NAMED]
         if len(found) > NAMED:
             rest = len(found) - NAMED

@@ -115,11 +115,11 @@ def _question(study: Study) -> str:
     ]
     lines = [f"The task is {tasks.get(task, task or 'not named')}."]
     lines += [f"Pretrained: {study_words.listed(steps)}."] if steps else []
-    lines += [f"{arm.name} is {study_words.STARTS[arm.name]}." for arm in _told(study)]
+    lines += [f"{arm.name} is {study_words.STARTS[arm.name]}." for arm in _random_starts(study)]
     return " ".join([*lines, _measured(study.protocols[0])])
 
 
-def _told(study: Study) -> list[StudyArm]:
+def _random_starts(study: Study) -> list[StudyArm]:
     return [arm for arm in study.of(RANDOM) if arm.name in study_words.STARTS]
 
 

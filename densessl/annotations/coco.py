@@ -77,8 +77,8 @@ class _Reader:
                 self.classes[entry["id"]] = len(self.data.categories)
                 points, bones = entry.get("keypoints") or [], entry.get("skeleton") or []
                 mirrored = entry.get(MIRRORED) or []
-                said = {"keypoints": points, "skeleton": bones, MIRRORED: mirrored}
-                if wrong := fault(said, SKELETON):
+                skeleton = {"keypoints": points, "skeleton": bones, MIRRORED: mirrored}
+                if wrong := fault(skeleton, SKELETON):
                     self.data.fault(self.file, place, wrong)
                     points = bones = mirrored = []
                 self.data.categories.append(
@@ -94,21 +94,21 @@ class _Reader:
 
     def images(self, content: dict, pictures: Pictures) -> None:
         info = content.get("info")
-        said = info.get(ROOT) if isinstance(info, dict) else None
-        near = [self.file.parent / said] if isinstance(said, str) else _of_its_split(self.file)
+        root = info.get(ROOT) if isinstance(info, dict) else None
+        near = [self.file.parent / root] if isinstance(root, str) else _of_its_split(self.file)
         for entry, place in self.entries(content, "images"):
             self.pictures[entry["id"]] = None
-            name, told = entry.get("file_name"), (entry.get("width"), entry.get("height"))
+            name, stated = entry.get("file_name"), (entry.get("width"), entry.get("height"))
             try:
                 if not isinstance(name, str) or not name:
                     raise BadFile(f"file_name is {name!r}; allowed: a text")
-                if not all(type(each) is int and each > 0 for each in told if each is not None):
-                    raise BadFile(f"width, height are {told}; allowed: whole numbers from 1")
+                if not all(type(each) is int and each > 0 for each in stated if each is not None):
+                    raise BadFile(f"width, height are {stated}; allowed: whole numbers from 1")
                 path = pictures.find(name, *near, self.file.parent)
             except BadFile as error:
                 self.data.fault(self.file, place, str(error))
                 continue
-            whole = None if None in told else told
+            whole = None if None in stated else stated
             found = picture(self.data, path, self.file, place, whole)  # type: ignore[arg-type]
             if found is not None:
                 found.id = entry["id"]
@@ -216,10 +216,10 @@ def _is_id(value: object) -> bool:
 def _brushes_are_crowds(entries: list) -> bool:
     """Whether the file is CVAT's, which writes every mask of its brush, and no polygon, as a crowd:
     its annotations have the attribute 'occluded'."""
-    said = [each for each in entries if _is_dict(each)]
+    objects = [each for each in entries if _is_dict(each)]
     return any(
-        _is_dict(each.get("attributes")) and "occluded" in each["attributes"] for each in said
-    ) and all(bool(each.get("iscrowd")) == _is_dict(each.get("segmentation")) for each in said)
+        _is_dict(each.get("attributes")) and "occluded" in each["attributes"] for each in objects
+    ) and all(bool(each.get("iscrowd")) == _is_dict(each.get("segmentation")) for each in objects)
 
 
 def _segmentation(value: object, size: tuple[int, int]) -> tuple[list[list[float]], dict | None]:

@@ -57,12 +57,12 @@ class _Reader:
         name = item.get("name", "")
         place = f"image {item.get('id', '?')} '{name}'"
         try:
-            told = tuple(int(number(item.get(side), side)) for side in ("width", "height"))
+            stated = tuple(int(number(item.get(side), side)) for side in ("width", "height"))
             path = self.pictures.find(name, self.file.parent)
         except BadFile as error:
             self.data.fault(self.file, place, str(error))
             return
-        found = picture(self.data, path, self.file, place, (told[0], told[1]))
+        found = picture(self.data, path, self.file, place, (stated[0], stated[1]))
         if found is None:
             return
         self.data.pictures.append(found)

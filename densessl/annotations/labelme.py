@@ -38,7 +38,7 @@ def read(data: Dataset, json_files: list[Path], pictures: Pictures) -> None:
         except BadFile as error:
             data.fault(file, "", str(error))
             continue
-        found = picture(data, path, file, "imageWidth, imageHeight", _told(content))
+        found = picture(data, path, file, "imageWidth, imageHeight", _stated_size(content))
         if found is None:
             continue
         data.pictures.append(found)
@@ -48,7 +48,7 @@ def read(data: Dataset, json_files: list[Path], pictures: Pictures) -> None:
         data.remarks.append(f"{data.path}: {unused} points and lines are of no object: left out")
 
 
-def _told(content: dict) -> tuple[int, int] | None:
+def _stated_size(content: dict) -> tuple[int, int] | None:
     width, height = content.get("imageWidth"), content.get("imageHeight")
     return (width, height) if type(width) is int and type(height) is int else None
 

@@ -151,8 +151,8 @@ def _kinds(objects: list) -> str:
         "with keypoints": sum(bool(each.keypoints) for each in objects),
         "crowds": sum(each.crowd for each in objects),
     }
-    said = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
-    return f": {said}" if said else ""
+    listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+    return f": {listed}" if listed else ""
 
 
 def _next(data: Dataset) -> str:

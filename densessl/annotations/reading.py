@@ -82,11 +82,11 @@ def number(text: object, what: str) -> float:
 def box_fault(box: Box, size: tuple[int, int]) -> str | None:
     """What is wrong with a box in an image of ``size``."""
     x1, y1, x2, y2 = box
-    said = f"the box is {x1:g}, {y1:g} to {x2:g}, {y2:g}"
+    message = f"the box is {x1:g}, {y1:g} to {x2:g}, {y2:g}"
     if x2 <= x1 or y2 <= y1:
-        return f"{said}, which has no area"
+        return f"{message}, which has no area"
     if x1 >= size[0] or y1 >= size[1] or x2 <= 0 or y2 <= 0:
-        return f"{said}, outside its image of {size[0]}×{size[1]} pixels"
+        return f"{message}, outside its image of {size[0]}×{size[1]} pixels"
     return None
 
 
@@ -157,22 +157,22 @@ def below(folder: Path) -> list[Path]:
 
 
 def picture(
-    data: Dataset, path: Path, file: Path, place: str, told: tuple[int, int] | None = None
+    data: Dataset, path: Path, file: Path, place: str, stated: tuple[int, int] | None = None
 ) -> AnnotatedImage | None:
     """The picture of an image file, in pixels as it is upright; None, and a fault, where it cannot
-    be read or has not the size that ``file`` says (``told``)."""
+    be read or has not the size that ``file`` says (``stated``)."""
     try:
         size = size_of(path)
     except UnreadableImage as error:
         data.fault(path, "", f"it cannot be read as an image: {error}")
         return None
-    if told is not None and told != size:
-        turned = told == size_of(path, upright=False)
+    if stated is not None and stated != size:
+        turned = stated == size_of(path, upright=False)
         why = ", turned as its EXIF data say" if turned else ""
         data.fault(
             file,
             place,
-            f"the image is said to have {told[0]}×{told[1]} pixels, but {path} has "
+            f"the image is said to have {stated[0]}×{stated[1]} pixels, but {path} has "
             f"{size[0]}×{size[1]}{why}",
         )
         return None

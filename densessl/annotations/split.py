@@ -120,8 +120,8 @@ def split(
         )
     train = [each for n, each in enumerate(data.pictures) if n not in taken]
     val = [each for n, each in enumerate(data.pictures) if n in taken]
-    told = f"{len(val)} of {len(data.pictures)} images by seed {seed}, {how}"
-    return replace(data, pictures=train), replace(data, pictures=val), told
+    summary = f"{len(val)} of {len(data.pictures)} images by seed {seed}, {how}"
+    return replace(data, pictures=train), replace(data, pictures=val), summary
 
 
 def amount(text: str, images: int) -> int:

@@ -53,14 +53,14 @@ def _from_zero(corners: list[str]) -> bool:
 def _read_one(data, file: Path, root, pictures: Pictures, known, first: int) -> None:
     try:
         path = _picture_of(file, root, pictures)
-        told = (0, 0)
+        stated = (0, 0)
         if root.find("size") is not None:
             width, height = (number(root.findtext(f"size/{each}"), each) for each in SIZE)
-            told = int(width), int(height)
+            stated = int(width), int(height)
     except BadFile as error:
         data.fault(file, "", str(error))
         return
-    found = picture(data, path, file, "size", told if all(told) else None)
+    found = picture(data, path, file, "size", stated if all(stated) else None)
     if found is None:
         return
     for place, item in enumerate(root.iter("object"), 1):

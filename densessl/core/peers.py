@@ -94,9 +94,9 @@ class Peers:
         """How often any process has noted progress so far, and note this one's."""
         return self._store.add("progress", int(made))
 
-    def report(self, said: str) -> None:
+    def report(self, message: str) -> None:
         """Note what was said of a run that stood still."""
-        self._set(REPORTED, said)
+        self._set(REPORTED, message)
 
     def stood_still(self) -> str | None:
         """What was said of a run that stood still, of one that did."""

@@ -121,7 +121,7 @@ class _Watch:
         self.noted = 0  # progress of all processes, as far as it is known here
         self.still = self.own = 0.0  # seconds without any process's progress, without this one's
         self.alarm = threading.Event()  # another has found that the run stands still
-        self.told = False  # the first failure of another was logged
+        self.logged = False  # the first failure of another was logged
 
     def start(self) -> None:
         beat()
@@ -156,8 +156,8 @@ class _Watch:
         return first.error() if broken and first.rank != own.rank else None
 
     def _tell(self, first: Failure) -> None:
-        if self.peers.rank == 0 and not self.told:
-            self.told = True
+        if self.peers.rank == 0 and not self.logged:
+            self.logged = True
             about = first.traceback or f"{first.kind}: {first.message}"
             logger.error("process %d failed first:\n%s", first.rank, about.rstrip())
 
@@ -229,12 +229,12 @@ class _Watch:
             who = f"{names} does not answer, as one that is stopped, or whose machine is gone"
         else:  # the others wait for it
             who = max(accounts.values(), key=lambda each: (each.waits, each.still)).head
-        said = (
+        message = (
             f"no progress for {self.limit.seconds:g} s ({self.limit.option}): {who}. All processes "
             "are ended; the same command resumes from the last checkpoint"
         )
         stood = [f"{each.head}\n{each.stacks}" for _, each in sorted(accounts.items())]
-        text = "\n".join([f"{said}. Where each stood:", *stood])
+        text = "\n".join([f"{message}. Where each stood:", *stood])
         record = logger.makeRecord(logger.name, logging.ERROR, "", 0, text, (), None)
         Lines(self.limit.log).write(logging.Formatter(FORMAT).format(record))
         with suppress(OSError):
@@ -242,7 +242,7 @@ class _Watch:
         for rank in missing:
             self.peers.kill(rank)
         with suppress(RuntimeError):
-            self.peers.report(said)
+            self.peers.report(message)
 
     def _account(self) -> "Account":
         waits = _doing[-1]() if _doing else ""

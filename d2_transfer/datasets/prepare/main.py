@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     if outcome.problems:
         raise InputError(_message(outcome))
     remark_on_counts(plan.counts, root)
-    print(f"{root}: {args.name}: {_said(outcome)}")
+    print(f"{root}: {args.name}: {_summary(outcome)}")
     return 0
 
 
@@ -82,7 +82,7 @@ def _message(outcome) -> str:
     return "\n  ".join(lines + ([f"and {more} more"] if more else []))
 
 
-def _said(outcome) -> str:
+def _summary(outcome) -> str:
     already = f"{outcome.right} label images were there already and are right"
     if not outcome.written:
         return f"{already}, nothing to do"
