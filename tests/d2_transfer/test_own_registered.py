@@ -6,7 +6,7 @@ import pytest
 
 import densessl
 from densessl.core.errors import InputError
-from densessl.d2_transfer import compat, results
+from densessl.d2_transfer import compat, pictures, results
 from densessl.d2_transfer.resolve import check_words, resolve
 
 compat.setup()  # before any test imports Detectron2
@@ -120,6 +120,8 @@ def test_a_project_trains_as_it_stands_and_has_cocos_numbers(capsys):
     record = results.load("out/trial_1")
     assert {"bbox/AP", "segm/AP50", "bbox/AP-person"} <= record.metrics.keys()
     assert Path("out/trial_1/evaluation/farm_val.json").is_file()  # as COCO has it
+    with pytest.raises(InputError, match="register.py, which is not run to draw a trial"):
+        pictures.config_of("out/trial_1")
     assert densessl.main([*words, "-o", "out", "--trials", "1", *SMALL]) == 0  # nothing is left
     again = ["transfer", "out/trial_1", *words[2:], "--eval-only", "-o", "again"]
     assert densessl.main([*again, *SMALL, "TEST.EVALUATOR", "register.py:Counted"]) == 0
