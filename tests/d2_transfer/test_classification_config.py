@@ -22,8 +22,9 @@ def resolved(protocol, variant=None, *overrides, **options):
     return classification.resolve(protocol, variant, overrides=overrides, **options)
 
 
-def test_the_five_protocols_have_their_rows():
-    assert list(ROWS) == ["knn", "linear", "semisup_1pct", "semisup_10pct", "finetune_cls"]
+def test_the_protocols_have_their_rows():
+    known = ["knn", "linear", "custom_cls", "semisup_1pct", "semisup_10pct", "finetune_cls"]
+    assert list(ROWS) == known
     assert ROWS["knn"].metrics[0] == "knn/top1" and ROWS["linear"].metrics[0] == "linear/top1"
     assert {"cifar10", "cifar100", "cub200", "cars", "aircraft", "pets", "folder"} <= set(
         ROWS["finetune_cls"].variants
