@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from densessl.core.errors import EnvironmentLacks
+from densessl.core.limits import cores
 from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.progress import duration
@@ -56,7 +57,10 @@ def main(argv: list[str]) -> int:
     _require_disk(folder)
     begun = time.monotonic()
     print(INTRODUCTION, file=sys.stderr)
-    reproduce.run_here(load(folder, args.seed, gpus=min(reproduce.gpus_here(), 1)))
+    gpus = min(reproduce.gpus_here(), 1)
+    # two jobs of one thread use two cores better than one job of two threads
+    at_once = 1 if gpus else min(cores(), 2)
+    reproduce.run_here(load(folder, args.seed, gpus=gpus), at_once=at_once)
     logging.getLogger("densessl").info(
         "%s: open %s in a browser; the table is %s, the pictures are in %s",
         duration(time.monotonic() - begun),

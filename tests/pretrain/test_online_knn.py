@@ -176,7 +176,7 @@ def test_dinos_teacher_is_measured_and_a_vits_class_token(tiny, labelled):
 
 
 def online(folder, *more):
-    words = ["BACKBONE.NAME", "resnet18", "VIEWS.SIZE", "32", "DATA.WORKERS", "0"]
+    words = ["AMP", "off", "BACKBONE.NAME", "resnet18", "VIEWS.SIZE", "32", "DATA.WORKERS", "0"]
     cfg = config.load(overrides=[*words, *map(str, options(folder, *more))])
     return OnlineKNN(cfg, 10, torch.device("cpu"))
 

@@ -155,7 +155,16 @@ def test_the_run_does_not_notice_and_resumes_bit_for_bit(
 
 
 def online(folder, *more):
-    words = ["BACKBONE.NAME", "resnet18", "VIEWS.SIZE", str(SIZE), "DATA.WORKERS", "0"]
+    words = [
+        "BACKBONE.NAME",
+        "resnet18",
+        "VIEWS.SIZE",
+        str(SIZE),
+        "DATA.WORKERS",
+        "0",
+        "AMP",
+        "off",
+    ]
     cfg = config.load(overrides=[*words, *map(str, options(folder, *more))])
     return OnlineProbe(cfg, 10, torch.device("cpu"))
 

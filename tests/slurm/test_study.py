@@ -203,7 +203,7 @@ def words(folder, *more, **changes):
         ({}, ("--methods", "simclr,simclr"), "simclr"),
         ({}, ("--labels", "0,10"), "--labels"),
         ({}, ("--network", "resnet51"), "resnet50"),
-        ({}, ("--network", "vit_tiny", "--methods", "densecl"), "vit_tiny"),
+        ({}, ("--network", "vit_tiny", "--methods", "vader"), "vit_tiny"),
         ({}, ("--seeds", "0"), "--seeds"),
         ({}, ("--seeds", "2", "--stepps", "2"), "--steps"),
     ],
