@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from . import datasets
+from . import datasets, lazy_config
 from .backbone_choice import follow
 from .datasets import registered
 from .datasets.custom import Custom
@@ -49,7 +49,8 @@ def ready(cfg, run: Run, evaluates: bool):
     cfg = follow(cfg, run.weights.network)
     check_model(cfg, run.named)
     for name in cfg.DATASETS.TEST:  # what an evaluator lacks is said before the training
-        build_evaluator(name, "", 0, cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.TEST.EVALUATOR)
+        sigmas, named = cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.TEST.EVALUATOR
+        build_evaluator(name, "", 0, sigmas, named, lazy_config.evaluator(cfg))
     return cfg
 
 

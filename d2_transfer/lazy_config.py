@@ -256,6 +256,19 @@ def mapper(cfg, is_train: bool) -> Callable[[dict], dict]:
     return _made(_held(cfg)["dataloader"]["train" if is_train else "test"]["mapper"])
 
 
+def evaluator(cfg) -> Callable[[str], Any] | None:
+    """What makes the evaluator of a data set; None for COCO's, which is ours, and where the config
+    has none."""
+    part = cfg.LAZY.CONFIG and _held(cfg)["dataloader"].get("evaluator")
+    if not part or str(part["_target_"]).rpartition(".")[2] == "COCOEvaluator":
+        return None
+
+    def made(dataset_name: str) -> Any:
+        return _made(part | ({"dataset_name": dataset_name} if "dataset_name" in part else {}))
+
+    return made
+
+
 def check_words(file: Path, overrides: Iterable[str]) -> None:
     """InputError for a key that the file does not have."""
     apply(compat.get_cfg(), file, tuple(overrides))

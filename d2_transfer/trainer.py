@@ -163,7 +163,12 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
         folder = str(Path(cfg.OUTPUT_DIR) / "evaluation")
         test = cfg.TEST
         return build_evaluator(
-            dataset_name, folder, images, test.KEYPOINT_OKS_SIGMAS, test.EVALUATOR
+            dataset_name,
+            folder,
+            images,
+            test.KEYPOINT_OKS_SIGMAS,
+            test.EVALUATOR,
+            lazy_config.evaluator(cfg),
         )
 
     @classmethod

@@ -5,6 +5,7 @@ import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from densessl.core import waiting
 from densessl.core.errors import InputError, Interrupted, unknown
@@ -34,8 +35,10 @@ def build_evaluator(
     images: int,
     oks_sigmas: Sequence[float] = (),
     named: str = "",
+    maker: Callable[[str], Any] | None = None,
 ) -> DatasetEvaluator:
-    """The evaluator that is ``named`` (``TEST.EVALUATOR``), else the one of the data set's metadata
+    """The evaluator that is ``named`` (``TEST.EVALUATOR``), else what ``maker`` (of a LazyConfig's
+    ``dataloader.evaluator``) makes for the data set, else the one of its metadata
     (``evaluator_type``; COCO's where the user's code registered it without one).
 
     ``output_dir`` takes the detections in COCO's format; where it is empty, nothing is evaluated.
@@ -51,8 +54,9 @@ def build_evaluator(
         "cityscapes_instance": lambda: CityscapesInstanceEvaluator(dataset_name),
         "sem_seg": lambda: SemanticEvaluator(dataset_name),
     }
-    if named:
-        return Quiet([Progress(f"evaluate on {dataset_name}", images), own(named, dataset_name)])
+    if named or maker:
+        found = own(named, dataset_name, maker)
+        return Quiet([Progress(f"evaluate on {dataset_name}", images), found])
     default = "coco" if dataset_name in DatasetCatalog.list() else None
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type", default)
     if kind not in builders:
@@ -62,12 +66,15 @@ def build_evaluator(
     return Quiet([Progress(f"evaluate on {dataset_name}", images), evaluator])
 
 
-def own(named: str, dataset_name: str) -> DatasetEvaluator:
-    """The evaluator that TEST.EVALUATOR names, made with the data set's name; InputError."""
-    option = "TEST.EVALUATOR"
+def own(
+    named: str, dataset_name: str, maker: Callable[[str], Any] | None = None
+) -> DatasetEvaluator:
+    """The evaluator that TEST.EVALUATOR names, else what ``maker`` makes, with the data set's name;
+    InputError."""
+    option = "TEST.EVALUATOR" if named else "dataloader.evaluator"
     if MARK in named:
         maker = load_object(named, "evaluator", option)
-    else:
+    elif named:
         known = {
             name: each
             for name, each in vars(evaluation).items()
@@ -76,13 +83,15 @@ def own(named: str, dataset_name: str) -> DatasetEvaluator:
         if named not in known:
             raise unknown("evaluator", named, known, option)
         maker = known[named]
+    assert maker is not None
+    what = f"{option} {named}".rstrip()
     try:
         made = maker(dataset_name)
     except Exception as error:  # the user's own raises anything
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{option} {named} cannot be made for {dataset_name}: {reason}") from error
+        raise InputError(f"{what} cannot be made for {dataset_name}: {reason}") from error
     if not isinstance(made, DatasetEvaluator):
-        raise InputError(f"{option} {named} makes a {type(made).__name__}, no DatasetEvaluator")
+        raise InputError(f"{what} makes a {type(made).__name__}, no DatasetEvaluator")
     return made
 
 

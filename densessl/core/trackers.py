@@ -38,7 +38,7 @@ class Wandb:
         self._run: Any = None
 
     def begin(self) -> None:
-        """Start the run, or go on with the one that was started here."""
+        """Start the run, or resume the one that was started here."""
         import wandb
 
         known = self.folder / "wandb_run.txt"
@@ -80,7 +80,7 @@ class MLflow:
         self._run = ""
 
     def begin(self) -> None:
-        """Start the run, or go on with the one that was started here."""
+        """Start the run, or resume the one that was started here."""
         from mlflow import MlflowClient
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ class Sending:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "%s: %s; training goes on, metrics.jsonl has every line, and what %s lacks is "
+                "%s: %s; training continues, metrics.jsonl has every line, and what %s lacks is "
                 "tried again with each new one",
                 self._tracker.title,
                 reason,

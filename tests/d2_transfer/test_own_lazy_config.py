@@ -10,7 +10,7 @@ import torch
 
 import densessl
 from densessl.core.errors import InputError
-from densessl.d2_transfer import compat, protocols, results
+from densessl.d2_transfer import compat, lazy_config, protocols, results
 from densessl.d2_transfer.resolve import check_words, resolve
 
 compat.setup()  # before any test imports Detectron2
@@ -44,6 +44,28 @@ def test_what_stands_for_it_is_what_it_says():
     assert (cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS) == (18, 64)
     assert (cfg.MODEL.BACKBONE.FREEZE_AT, cfg.INPUT.FORMAT) == (1, "RGB")
     assert cfg.MODEL.PIXEL_MEAN == [123.675, 116.28, 103.53]
+
+
+def test_an_evaluator_of_ones_own_takes_the_place_of_ours(project):
+    from densessl.d2_transfer.evaluation import build_evaluator
+
+    Path("counting.py").write_text(
+        "from detectron2.evaluation import DatasetEvaluator\n"
+        "class Counting(DatasetEvaluator):\n"
+        "    def __init__(self, dataset_name, most):\n"
+        "        self.made = dataset_name, most\n"
+        "    def evaluate(self):\n"
+        "        return {'boxes': 7}\n"
+    )
+    text = Path("mine.py").read_text().replace("L(COCOEvaluator)(", "L(Counting)(most=3, ")
+    Path("counted.py").write_text(
+        "from counting import Counting\n" + re.sub(r"lazy_(train|val)", r"counted_\1", text)
+    )
+    cfg = resolve("counted.py", cuda=False)
+    assert lazy_config.evaluator(resolve("mine.py", cuda=False)) is None
+    made = build_evaluator("counted_val", "", 0, maker=lazy_config.evaluator(cfg))
+    assert made._evaluators[1].made == ("counted_val", 3)
+    assert made.evaluate() == {"boxes": 7}
 
 
 def test_it_trains_resumes_is_recorded_and_evaluated_again(our_checkpoint, monkeypatch, capsys):
