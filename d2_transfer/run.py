@@ -83,8 +83,8 @@ class Run:
             "weights_sha256": self.weights.sha256,
             "method": self.weights.method,
         }
-        if not isinstance(self.data, Path) and self.data.facts:
-            found["data"] = self.data.facts
+        if own := getattr(self.data, "facts", None):  # a folder of known data sets has none
+            found["data"] = own
         return found
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ class Method(nn.Module):
     schedules: tuple[str, ...] = ()  # which of the two it reads
     step: int = 0  # that comes next, in a loop which calls step_done
 
-    @property
+    @cached_property
     def level(self) -> str:
-        """The backbone's last map, which image branches and most dense branches project."""
+        """The last map of the backbone it is built on, which most branches project."""
         return last_level(self.backbone.channels)
 
     @classmethod

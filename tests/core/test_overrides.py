@@ -101,7 +101,7 @@ WRONG = [
     "pretrain --config moco_v2 DATA.PATH . SOLVER.EPOCHS ten",
     "pretrain --config moco_v2 DATA.PATH . SOLVER.EPOCHS 0",
     "pretrain --config moco_v2 DATA.PATH . METHOD.NAME mocco",
-    "pretrain --config moco_v2 DATA.PATH . BACKBONE.NAME resnet34",
+    "pretrain --config moco_v2 DATA.PATH . BACKBONE.NAME resnet35",
     "pretrain --config moco_v2 DATA.PATH . VIEWS.RECIPE moco",
     "pretrain --config moco_v2 DATA.PATH . VIEWS.SCALE (0,2)",
     "pretrain --config moco_v2 DATA.PATH nowhere",

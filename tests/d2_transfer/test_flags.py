@@ -58,6 +58,6 @@ def test_the_documents_table_has_every_protocol_of_dense_tasks_with_its_variants
     known = {
         name: [each for each in protocol.variants if each]
         for name, protocol in PROTOCOLS.items()
-        if protocol.family in (DETECTION, DENSE) or name.startswith("custom_")
+        if protocol.family in (DETECTION, DENSE)
     }
     assert found == known

@@ -231,8 +231,9 @@ def test_a_cancelled_job_is_not_queued_again_and_does_not_begin_again(node, numb
         process.send_signal(number)
         assert end(process) == 75
     else:  # it was just being queued again
+        child = child_of(process)
         process.kill()
-        os.kill(child_of(process), signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
         end(process)
         assert node.run(node.polite(), restarts=1) == 75
     assert node.state().state == "stopped" and "'densessl cancel'" in node.log()
