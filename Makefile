@@ -13,17 +13,21 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
 # Where no number comes out of a kernel of PyTorch, or the same ones in a file that is not named here. What is not
 # named, a new file too, is tested on other processors.
 NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations api benchmarks decoding docs \
-  $(patsubst %,pretrain/test_%*,advise audit con dist docs methods_runs new_method presets scenes show.py show_c \
-  show_d) \
+  $(patsubst %,pretrain/test_%*,advise audit backbones_timm con dist docs gpu methods_runs new_method presets scenes \
+  show.py show_c show_d) \
   $(patsubst %,pretrain/test_views_%*,bad_input sources) \
-  $(patsubst %,pretrain/test_engine_%*,changes checkpoint command facts full_disk loading lock logs names order stops \
-  unreadable waiting) \
+  $(patsubst %,pretrain/test_engine_%*,changes checkpoint command facts full_disk loading lock logs names order \
+  placement stops trackers unreadable waiting) \
   $(patsubst %,d2_transfer/test_classification_%*,config data loading) \
   $(patsubst %,d2_transfer/test_convert_%*,frameworks hub images layouts reading unpickling variants) \
   $(patsubst %,d2_transfer/test_evaluation_%*,build cityscapes coco pascal_voc processes) \
   $(patsubst %,d2_transfer/test_%*,coco_stuff compare compat custom datasets dense_probes_own doctor flags inspect \
   launch limits model official own pictures plots prepare pretrainings protocol report results sampling \
-  semantic_configs study tables trials))
+  semantic_configs study tables timm trials))
+
+# Numbers that are compared with another implementation's, or with float64.
+COMPARED := tests/probes tests/core/knn $(wildcard $(patsubst %,tests/pretrain/test_%*.py,correspondence losses \
+  methods_curves methods_dino methods_golden views signs))
 
 # Pure functions: of tensors, text and numbers; no run, no process of its own.
 QUICK := tests/probes tests/decoding tests/annotations $(wildcard $(patsubst %,tests/%.py,core/knn/test_* \
@@ -60,7 +64,7 @@ detectron2-main: $(READY)  ## the official Detectron2 main instead of 0.5: a com
 	$(UV) --no-build-isolation --no-deps '$(DETECTRON2)'
 	$(BIN)/uv pip check --python $(BIN)/python
 
-demo: $(READY)  ## the whole way in miniature, ten to fifteen minutes on two cores
+demo: $(READY)  ## the whole way in miniature, ten to twelve minutes on two cores
 	$(BIN)/densessl demo
 
 # PHOTOS: a folder of photographs to pretrain on; CAMVID: the folder that holds CamVid's train and test
@@ -86,10 +90,10 @@ test-slow: test-processors  ## what takes longer: whole protocols, long runs, ot
 	$(subst loadfile,worksteal,$(PYTEST)) -m slow
 
 # The variables choose among the kernels that a processor has; with avx2 on one without, PyTorch would crash.
-test-processors: $(READY)  ## the fast tests that compute, in an old processor's kernels and in AVX2's on two threads
+test-processors: $(READY)  ## what computes in an old processor's kernels, what is compared in AVX2's on two threads
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) -m "not slow" $(NO_KERNELS)
 	! grep -qw avx2 /proc/cpuinfo || ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
-	  $(subst _THREADS=1,_THREADS=2,$(PYTEST)) -m "not slow" $(NO_KERNELS)
+	  $(subst _THREADS=1,_THREADS=2,$(PYTEST)) -m "not slow" $(COMPARED)
 
 # mypy and the site see the one package as a wheel has it: links, as setup.py maps the folders.
 PACKAGE := build/package/densessl
