@@ -194,11 +194,12 @@ class Builder:
         make = partial(making.pretrain_job, config, words, nodes=nodes, gpus=gpus, needs=needs)
         make = partial(make, local=self.call.local, start=start)
         folder = self.folder / "pretrain" / key
-        hash_of = partial(making.pretraining_hash, made_here=start is not None)
+        asked = pretraining.load(config, words)
+        hash_of = partial(making.pretraining_hash, made_here=start is not None, asked=asked)
         folder = self._own(folder, make(folder).content[-1], hash_of)
         job = make(folder, name=f"pretrain-{folder.name}")
         self._add("pretrain", job)
-        return job, pretraining.load(config, words).BACKBONE.NAME.startswith("vit")
+        return job, asked.BACKBONE.NAME.startswith("vit")
 
     def _measure(
         self, row: RowSpec, protocol: ProtocolSpec, start: str, needs: tuple, key: str

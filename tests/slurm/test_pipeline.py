@@ -670,3 +670,20 @@ def test_what_a_run_left_and_its_protocols_options_keep_their_own_folders(tmp_pa
     names = {job.name for job in expanded(tmp_path).jobs} - {job.name for job in found.jobs}
     assert len(names) == 2 and all("voc_det_c4-random-" in name for name in names)
     assert in_order(found.jobs)
+
+
+@pytest.mark.parametrize("became", ["off", "bf16"])
+def test_a_run_that_the_device_gave_its_precision_keeps_its_folder(tmp_path, became):
+    from densessl.pretrain import config as pretraining
+    from densessl.slurm import demo
+
+    def job():
+        jobs = demo.load(tmp_path, gpus=0, seeds=1).jobs
+        return next(job for job in jobs if job.argv[0] == "pretrain")
+
+    cfg = pretraining.load("demo_simclr", list(job().argv[3:]))
+    assert (job().name, cfg.AMP) == ("pretrain-simclr", "auto")
+    cfg.AMP = became
+    (tmp_path / "pretrain/simclr").mkdir(parents=True)
+    (tmp_path / "pretrain/simclr/config.yaml").write_text(cfg.dump())
+    assert job().name == "pretrain-simclr"
