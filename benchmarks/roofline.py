@@ -18,9 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.scale.recorded import META, _view, _without_autocast
+from benchmarks.scale.recorded import built, without_autocast
 from densessl.pretrain import config
-from densessl.pretrain.engine.build import build_model
 
 GPUS = {  # NVIDIA's data sheets, SXM: dense bf16 operations/s, bytes/s, bytes
     "A100 80 GB": (312e12, 2.04e12, 80e9),
@@ -58,10 +57,8 @@ class _Moved(TorchDispatchMode):
 def cost(preset: str, images: int) -> Cost:
     """A step of a built-in config with ``images`` images, in bf16."""
     cfg = config.load(preset, ["SOLVER.BATCH_SIZE", str(images)])
-    with META, _without_autocast():
-        method, optimizer = build_model(cfg, META)
-        sides = [cfg.VIEWS.SIZE] * 2 + [cfg.VIEWS.LOCAL_SIZE] * cfg.VIEWS.LOCAL_CROPS
-        views = [_view(images, side) for side in sides]
+    with without_autocast():
+        method, optimizer, views = built(cfg, images)
     method.steps = method.steps_per_epoch = 1000
     kept: dict[int, Tensor] = {}  # by identity of the storage; held, so that none is used again
 
@@ -69,7 +66,7 @@ def cost(preset: str, images: int) -> Cost:
         kept[x.untyped_storage()._cdata] = x
         return x
 
-    with _without_autocast(), FlopCounterMode(display=False) as operations, _Moved() as moved:
+    with without_autocast(), FlopCounterMode(display=False) as operations, _Moved() as moved:
         method.before_step(0)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             loss = method(views, 0)["loss"]

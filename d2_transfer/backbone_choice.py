@@ -8,7 +8,6 @@ use_weights(cfg, "mine.pkl")
 """
 
 import os
-from typing import Any
 
 from densessl.core.errors import InputError
 from densessl.weight_files import timm_networks
@@ -54,7 +53,8 @@ def use_weights(cfg, path: str | os.PathLike) -> None:
     if timm_networks.is_timm(facts["network"]):
         _put(cfg, facts["network"])
     else:
-        _put_resnet(cfg.MODEL.RESNETS, facts)
+        for key, value in convert.resnet_options(facts).items():
+            setattr(cfg.MODEL.RESNETS, key, value)
     cfg.MODEL.WEIGHTS = os.fspath(path)
     cfg.INPUT.FORMAT = facts["channel_order"]
     cfg.MODEL.PIXEL_MEAN = facts["normalization"]["pixel_mean"]
@@ -72,11 +72,3 @@ def _put(cfg, network: str) -> None:
         )
     cfg.MODEL.BACKBONE.NAME = TIMM_FPN
     cfg.MODEL.BACKBONE.TIMM = network
-
-
-def _put_resnet(resnets, facts: dict[str, Any]) -> None:
-    resnets.DEPTH = facts["depth"]
-    resnets.STRIDE_IN_1X1 = facts["stride_in_1x1"]
-    resnets.NUM_GROUPS = facts.get("num_groups", 1)
-    resnets.WIDTH_PER_GROUP = facts.get("width_per_group", 64)
-    resnets.RES2_OUT_CHANNELS = 256 if facts["depth"] >= 50 else 64

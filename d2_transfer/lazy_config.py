@@ -20,6 +20,7 @@ import yaml
 from densessl.core import options
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import failure
+from densessl.weight_files.keys import BLOCKS
 
 from . import compat
 
@@ -46,12 +47,9 @@ OURS = (  # options of ours that a LazyConfig has no key for
     "DATALOADER.TIMEOUT",
     "TEST.EVALUATOR",
 )
-BLOCKS: dict[tuple[str, tuple[int, ...]], int] = {  # kind, how many in res2 to res4: depth
-    ("BasicBlock", (2, 2, 2)): 18,
-    ("BasicBlock", (3, 4, 6)): 34,
-    ("BottleneckBlock", (3, 4, 6)): 50,
-    ("BottleneckBlock", (3, 4, 23)): 101,
-    ("BottleneckBlock", (3, 8, 36)): 152,
+DEPTHS = {  # by kind, and how many there are in res2 to res4
+    ("BottleneckBlock" if bottleneck else "BasicBlock", *stages[:3]): depth
+    for (*stages, bottleneck), depth in BLOCKS.items()
 }
 
 
@@ -132,13 +130,15 @@ def has(held: dict[str, Any], head: str) -> bool:
     return bool((held["model"].get("roi_heads") or {}).get(head))
 
 
-def apply(cfg, file: Path, overrides: Sequence[str]) -> None:
-    """Set in ``cfg`` all that the file says, with KEY VALUE …, keys of its own or of OURS."""
+def apply(cfg, file: Path, overrides: Sequence[str]) -> list[str]:
+    """Set in ``cfg`` all that the file says, with KEY VALUE … of its own keys; those of OURS are
+    returned."""
     held = load(file)
     flat = options.flat(held)
-    words = options.pairs(overrides)
+    words, ours = options.pairs(overrides), []
     for key, value in zip(words[::2], words[1::2], strict=True):
         if key in OURS:
+            ours += [key, value]
             continue
         if key not in flat:
             raise unknown("key", key, [*OURS, *flat], file.name)
@@ -165,6 +165,7 @@ def apply(cfg, file: Path, overrides: Sequence[str]) -> None:
     model.MASK_ON, model.KEYPOINT_ON = has(held, "mask_head"), has(held, "keypoint_head")
     for key, value in _facts(cfg.LAZY.CONFIG, file.name).items():
         _set(model, key, value)
+    return ours
 
 
 def _set(node: Any, key: str, value: Any) -> None:
@@ -194,12 +195,12 @@ def _facts(text: str, shown: str) -> dict[str, Any]:
     if not isinstance(backbone, ResNet):
         return found | {"RESNETS.DEPTH": 0}  # which no weights have
     stages = [getattr(backbone, name) for name in ("res2", "res3", "res4")]
-    kind, counts = type(stages[0][0]).__name__, tuple(map(len, stages))
+    kind, counts = type(stages[0][0]).__name__, map(len, stages)
     conv = stages[0][0].conv2
     parts = [backbone.stem, *stages]
     frozen = [not any(each.requires_grad for each in part.parameters()) for part in parts]
     return found | {
-        "RESNETS.DEPTH": BLOCKS.get((kind, counts), 0),
+        "RESNETS.DEPTH": DEPTHS.get((kind, *counts), 0),
         "RESNETS.STEM_OUT_CHANNELS": backbone.stem.out_channels,
         "RESNETS.RES2_OUT_CHANNELS": stages[0][-1].out_channels,
         "RESNETS.NUM_GROUPS": conv.groups,

@@ -7,12 +7,11 @@ from fvcore.common.config import CfgNode
 from densessl.core import options
 from densessl.core.errors import InputError
 from densessl.decoding import MAX_PIXELS
+from densessl.weight_files.keys import NETWORKS
 
-OTHERS = (  # that MODEL.BACKBONE may be, too
-    *("resnet34", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
-    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "timm/NAME"),
-)
 BACKBONES = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
+# that MODEL.BACKBONE may be, too
+OTHERS = (*(name for name in NETWORKS if name not in BACKBONES), "timm/NAME")
 SHARED = {  # names that Detectron2 has mean here what they mean there
     "SEED": (0, ">= 0"),  # all that is random is a function of it and the step
     "OUTPUT_DIR": "output",

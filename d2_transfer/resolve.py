@@ -141,17 +141,10 @@ def _lazy(file: Path, gpus: int | None, mini: bool, overrides, cuda: bool, impor
         )
     imported = user_code.run(imports) if imports else ""
     cfg = compat.get_cfg()
-    lazy_config.apply(cfg, file, overrides)
+    ours = lazy_config.apply(cfg, file, overrides)
     cfg.IMPORT = imported
     if not cuda:
         _for_cpu(cfg, gpus or 1)
-    words = options.pairs(overrides)
-    ours = [
-        word
-        for pair in zip(words[::2], words[1::2], strict=True)
-        for word in pair
-        if pair[0] in lazy_config.OURS
-    ]
     override(cfg, ours)
     cfg.TEST.EVALUATOR = anywhere(cfg.TEST.EVALUATOR)
     user_code.check_names((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), str(file))

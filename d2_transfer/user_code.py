@@ -7,7 +7,7 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.external import load_file
 
 from . import compat
-from .datasets.custom import NAMES as CUSTOM
+from .datasets import registered
 from .datasets.layouts import LAYOUTS
 
 FLAG = "--import"
@@ -39,8 +39,8 @@ def check_names(names: Iterable[str], imported: str | None) -> None:
 
     Detectron2's own others are none of either: nothing checks them, and no reader is known of them.
     """
-    for name in names:
-        if name not in LAYOUTS and name not in CUSTOM and not (imported and is_registered(name)):
+    for name in registered.among(names):
+        if not (imported and is_registered(name)):
             other = (
                 "" if imported else f"; what registers one of your own is named with {FLAG} FILE"
             )

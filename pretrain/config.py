@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 TWIN = "_scenes"
 WITH_ANY = {"DATA.PATH", "OUTPUT_DIR", "SEED", "BACKBONE.WEIGHTS"}  # go with any other options
-PYRAMID = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}  # level -> stride
+# What auto becomes: on GPUs from Ampere on, and on any other device
+OF_DEVICE = {"AMP": ("bf16", "off"), "CHANNELS_LAST": ("on", "off")}
 FREE = "METHOD.OPTIONS."  # begins the names of options of any type
 
 
@@ -207,6 +208,16 @@ def validate_loaded(
     (check if known else validate)(cfg, world)
 
 
+def as_asked(options: "Mapping[str, Any]", asked: "Mapping[str, Any]") -> dict[str, Any]:
+    """The flat ``options`` of a run with ``auto`` where ``asked`` leaves a value to the device."""
+    left = {
+        name: "auto"
+        for name, values in OF_DEVICE.items()
+        if asked.get(name) == "auto" and options.get(name) in values
+    }
+    return {**options, **left}
+
+
 def check_method(cfg: CfgNode, method: "type[Method]") -> None:
     """Raise InputError for options of a method, its views and its backbone that do not agree."""
     from .backbones import strides_of
@@ -229,8 +240,10 @@ def check_method(cfg: CfgNode, method: "type[Method]") -> None:
 
 
 def _validate_levels(cfg: CfgNode, method: "type[Method]", strides: "Mapping[str, int]") -> None:
+    from .backbones.resnet import STRIDES
+
     name = cfg.BACKBONE.NAME
-    if method.pyramid and strides != PYRAMID:
+    if method.pyramid and strides != STRIDES:
         from .methods import METHODS
 
         fitting = ", ".join(each for each, other in METHODS.items() if not other.pyramid)

@@ -80,18 +80,16 @@ def pretraining_hash(
     ``cfg`` may come from a run's ``config.yaml``. Data count by the last two parts of their path,
     as records name them: they may have moved, and pretrain itself compares their images. Weights to
     start from count by their content, unless a job of the same graph makes them (``made_here``).
-    Where ``asked``, what is wanted, leaves ``AMP auto`` to the device, so does what it became.
+    What ``asked``, the config that is wanted, leaves to the device counts as left to it.
     """
     from densessl.pretrain import config as pretraining
-    from densessl.pretrain.engine.facts import DEVICES_AMP
     from densessl.pretrain.engine.resume import FREE
 
     options = pretraining.flat(pretraining.defaults()) | pretraining.flat(cfg)
     weights, paths = options["BACKBONE.WEIGHTS"], str(options["DATA.PATH"]).split(os.pathsep)
     free = set(FREE) - {"DATA.CLASSES"}
     kept = {key: value for key, value in options.items() if key not in free}
-    if asked and asked["AMP"] == "auto" and kept["AMP"] in DEVICES_AMP:
-        kept["AMP"] = "auto"
+    kept = pretraining.as_asked(kept, asked or {})
     kept["DATA.PATH"] = [Path(path).absolute().parts[-2:] for path in paths]
     if weights and not made_here:
         kept["BACKBONE.WEIGHTS"] = sha256(weights) if Path(weights).is_file() else weights

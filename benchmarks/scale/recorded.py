@@ -14,6 +14,7 @@ import torch.distributed as dist
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch._C._distributed_c10d import FakeWork, Work
+from torch.optim import Optimizer
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -64,12 +65,9 @@ def record(cfg: CfgNode, processes: int, images: int) -> Step:
     """
     cfg, step = cfg.clone(), Step()
     cfg.SOLVER.BATCH_SIZE = images * processes
-    with _group(processes), _without_autocast():
+    with _group(processes), without_autocast():
         config.validate(cfg, processes)
-        with META:
-            method, optimizer = build_model(cfg, META)
-            sides = [cfg.VIEWS.SIZE] * 2 + [cfg.VIEWS.LOCAL_SIZE] * cfg.VIEWS.LOCAL_CROPS
-            views = [_view(images, side) for side in sides]
+        method, optimizer, views = built(cfg, images)
         method.steps = 1000
         _count_norms(method, step)
         method.before_step(0)
@@ -129,6 +127,14 @@ def _count_norms(method: Method, step: Step) -> None:
             module.register_forward_pre_hook(count)
 
 
+def built(cfg: CfgNode, images: int) -> tuple[Method, Optimizer, list[View]]:
+    """Model, optimizer and views of ``images`` images of a config, all on the meta device."""
+    sides = [cfg.VIEWS.SIZE] * 2 + [cfg.VIEWS.LOCAL_SIZE] * cfg.VIEWS.LOCAL_CROPS
+    with META:
+        method, optimizer = build_model(cfg, META)
+        return method, optimizer, [_view(images, side) for side in sides]
+
+
 def _view(images: int, side: int) -> View:
     image, box = torch.empty(images, 3, side, side), torch.empty(images, 4)
     return View(image, box, torch.empty(images, dtype=torch.bool), torch.empty(images, 2))
@@ -147,6 +153,6 @@ def _group(processes: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _without_autocast():
+def without_autocast():
     """The meta device has none; where it is used, it is to switch it off."""
     return mock.patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext())

@@ -6,7 +6,7 @@ from .conversion import convert
 from .prove import ProofFailed, Stage, prove
 from .prove_timm import prove_network, prove_timm, prove_vit
 from .report import Report
-from .weights import check_detector_config, read_weights
+from .weights import check_detector_config, read_weights, resnet_options
 
 __all__ = [
     "ProofFailed",
@@ -20,4 +20,5 @@ __all__ = [
     "prove_vit",
     "read_checkpoint",
     "read_weights",
+    "resnet_options",
 ]

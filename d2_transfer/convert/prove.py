@@ -12,6 +12,7 @@ from densessl.core.errors import InputError
 from densessl.weight_files import keys
 
 from .. import compat
+from .weights import resnet_options
 
 TOLERANCE = 1e-5  # of the largest magnitude in the stage: float32 rounding grows with it
 INPUT = (1, 3, 97, 65)  # odd sides, so that a stride in another place shows at the borders
@@ -182,11 +183,8 @@ def load(network, tensors: dict[str, Any], title: str) -> None:
 
 def _detectron2_config(facts: dict[str, Any]):
     cfg = compat.get_cfg()
-    cfg.MODEL.RESNETS.DEPTH = facts["depth"]
-    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = facts["stride_in_1x1"]
-    cfg.MODEL.RESNETS.NUM_GROUPS = facts.get("num_groups", 1)
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = facts.get("width_per_group", 64)
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 256 if facts["depth"] >= 50 else 64
+    for key, value in resnet_options(facts).items():
+        setattr(cfg.MODEL.RESNETS, key, value)
     cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
     cfg.MODEL.RESNETS.NORM = "BN"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0

@@ -123,25 +123,22 @@ def _that_differ(compared: list[tuple[str, Any, Any]]) -> list[str]:
 
 def _of_resnet(resnets, facts: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Key, value and what the weights need, of the options that build a ResNet."""
-    compared = [
-        ("MODEL.RESNETS.DEPTH", resnets.DEPTH, facts["depth"]),
-        ("MODEL.RESNETS.STEM_OUT_CHANNELS", resnets.STEM_OUT_CHANNELS, 64),
-        ("MODEL.RESNETS.RES2_OUT_CHANNELS", resnets.RES2_OUT_CHANNELS, _res2(facts["depth"])),
-        ("MODEL.RESNETS.NUM_GROUPS", resnets.NUM_GROUPS, facts.get("num_groups", 1)),
-        (
-            "MODEL.RESNETS.WIDTH_PER_GROUP",
-            resnets.WIDTH_PER_GROUP,
-            facts.get("width_per_group", 64),
-        ),
-    ]
-    if facts["depth"] >= 50:  # the basic blocks of 18 and 34 have no 1x1 convolution
-        stride = facts["stride_in_1x1"]
-        compared.append(("MODEL.RESNETS.STRIDE_IN_1X1", resnets.STRIDE_IN_1X1, stride))
-    return compared
+    needed = resnet_options(facts)
+    if facts["depth"] < 50:  # basic blocks have no 1x1 convolution
+        del needed["STRIDE_IN_1X1"]
+    return [(f"MODEL.RESNETS.{key}", resnets[key], value) for key, value in needed.items()]
 
 
-def _res2(depth: int) -> int:
-    return 256 if depth >= 50 else 64
+def resnet_options(facts: dict[str, Any]) -> dict[str, Any]:
+    """What MODEL.RESNETS must say of a written file's ResNet, by its facts."""
+    return {
+        "DEPTH": facts["depth"],
+        "STEM_OUT_CHANNELS": 64,
+        "RES2_OUT_CHANNELS": 256 if facts["depth"] >= 50 else 64,
+        "NUM_GROUPS": facts.get("num_groups", 1),
+        "WIDTH_PER_GROUP": facts.get("width_per_group", 64),
+        "STRIDE_IN_1X1": facts["stride_in_1x1"],
+    }
 
 
 def _same(value: Any, needed: Any) -> bool:

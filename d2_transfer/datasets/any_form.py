@@ -9,7 +9,7 @@ from typing import Any
 
 from densessl import annotations
 from densessl.annotations import coco
-from densessl.annotations.model import Fault, told
+from densessl.annotations.model import Fault, listed
 from densessl.annotations.sources import recognise
 from densessl.core.errors import InputError
 
@@ -81,4 +81,4 @@ def _require_masks(sets: Sequence[annotations.Dataset]) -> None:
         if not each.polygons and each.mask is None
     ]
     if bare:
-        raise InputError(told("the annotations cannot be used for custom_mask:", bare))
+        raise InputError(listed("the annotations cannot be used for custom_mask:", bare))

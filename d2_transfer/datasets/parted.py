@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from densessl.annotations import split
-from densessl.annotations.model import AnnotationSource, Dataset, told
+from densessl.annotations.model import AnnotationSource, Dataset, listed
 from densessl.annotations.sources import chosen
 from densessl.core.errors import InputError
 from densessl.core.names import one_line
@@ -75,7 +75,7 @@ def read(
 def _require_sound(*sets: Dataset) -> None:
     if all(data.faults for data in sets):
         both = [each for data in sets for each in data.faults]
-        raise InputError(told("the annotations cannot be used as they are:", both))
+        raise InputError(listed("the annotations cannot be used as they are:", both))
     for data in sets:
         data.require_sound()
 

@@ -5,13 +5,12 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from densessl import probes
 from densessl.core.errors import InputError
-from densessl.core.files import full_disk_reported, write_atomic
+from densessl.core.files import atomic, full_disk_reported
 
 from ..datasets import parted
 
@@ -45,9 +44,8 @@ class OwnData:
         """The same, once its label images are there; they are named by what they hold."""
         for file, content in self.made:
             if not file.is_file():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with full_disk_reported(file):
-                    write_atomic(file, partial(_write, content))
+                with full_disk_reported(file), atomic(file) as stream:
+                    stream.write(content)
         return replace(self, made=())
 
     def describe(self) -> str:
@@ -88,10 +86,6 @@ def read_own(
     if both := {*map(os.path.realpath, train.images)} & {*map(os.path.realpath, val.images)}:
         logger.warning("%d images are learnt from and evaluated, such as %s", len(both), min(both))
     return OwnData(train, val)
-
-
-def _write(content: bytes, stream: BinaryIO) -> None:
-    stream.write(content)
 
 
 def _hash_of(pairs: probes.Pairs, made: Sequence[tuple[Path, bytes]]) -> str:

@@ -13,7 +13,6 @@ from .. import results, trials
 from ..classification import weights
 from ..classification.networks import check_size, network_of, stages_of
 from ..classification.trial import begun, features_of, tell_images, written_once
-from ..datasets.custom import Custom
 from ..run import Run
 from ..stops import evaluation, stop_after, stoppable
 from ..weights import Weights
@@ -49,7 +48,6 @@ def run_trial(run: Run, trial: int) -> None:
     """
     cfg, device = begun(C, run, run.trial_folder(trial))
     started = results.now()
-    assert not isinstance(run.data, Custom)  # those are detection's
     with stoppable(), written_once(rank()):
         assert isinstance(run.data, Path | OwnData)
         train, test = read(cfg, run.data)

@@ -1,6 +1,7 @@
 """A contact sheet: some images with their annotations drawn, so that one sees whether they fit."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from densessl.core.files import write_atomic
 from densessl.decoding import UnreadableImage, decode
 
 from .model import AnnotatedImage, Dataset, Object
+from .shapes import mask_of
 
 COLUMNS, TILE, GAP = 4, 320, 6  # pixels
 MOST = 24  # images
@@ -72,24 +74,11 @@ def _cover(tile: Image.Image, each: Object, scale: float) -> None:
         pen = ImageDraw.Draw(area)
         for polygon in each.polygons:
             pen.polygon([value * scale for value in polygon], fill=255)
-    elif each.mask is not None and (mask := _pixels(each.mask)) is not None:
-        shown = Image.fromarray(mask.astype(np.uint8) * 255)
-        area = shown.resize(tile.size, Image.Resampling.NEAREST)
+    elif each.mask is not None:
+        with suppress(ImportError):  # a compressed one without pycocotools
+            shown = Image.fromarray(mask_of(each.mask).astype(np.uint8) * 255)
+            area = shown.resize(tile.size, Image.Resampling.NEAREST)
     tile.paste(_colour(each), mask=area.point([round(value * COVER) for value in range(256)]))
-
-
-def _pixels(rle: dict) -> np.ndarray | None:
-    """The mask ``[h, w]`` of an RLE; None of a compressed one where pycocotools is not there."""
-    height, width = rle["size"]
-    counts = rle["counts"]
-    if isinstance(counts, list):
-        values = np.arange(len(counts)) % 2
-        return np.repeat(values, counts).reshape((height, width), order="F")
-    try:
-        from pycocotools import mask
-    except ImportError:
-        return None
-    return mask.decode({"size": [height, width], "counts": counts.encode()})
 
 
 def _outline(pen: ImageDraw.ImageDraw, each: Object, scale: float, name: str) -> None:

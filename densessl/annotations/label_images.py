@@ -15,7 +15,11 @@ from .shapes import box_of, runs
 VOID = 255
 TOUCHING = np.ones((3, 3))  # pixels that meet at a corner are of one region
 TABLES = (
-    *("labelmap.txt", "class_dict.csv", "_classes.csv", "classes.csv", "classes.txt"),
+    "labelmap.txt",
+    "class_dict.csv",
+    "_classes.csv",
+    "classes.csv",
+    "classes.txt",
     "objectInfo150.txt",  # ADE20K's: Idx, Ratio, Train, Val, Stuff, Name by tabs
 )
 NUMBERED = re.compile(r"[_\-. ]*\d+$")

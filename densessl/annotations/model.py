@@ -118,7 +118,7 @@ class Dataset:
             elif not any(True for _ in self.objects()):
                 self.fault(self.path, "", f"no image has an object ({self.form})")
         if self.faults:
-            raise InputError(told("the annotations cannot be used as they are:", self.faults))
+            raise InputError(listed("the annotations cannot be used as they are:", self.faults))
         return self
 
 
@@ -141,7 +141,7 @@ class AnnotationSource:
         return data
 
 
-def told(first: str, faults: list[Fault]) -> str:
+def listed(first: str, faults: list[Fault]) -> str:
     """A message of a line a fault, at most SHOWN of them."""
     more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
     return "\n  ".join([first, *map(str, faults[:SHOWN]), *more])

@@ -13,6 +13,7 @@ from . import label_images, sources
 from .label_images import VOID
 from .model import AnnotatedImage, AnnotationSource, Category, Dataset, Object
 from .reading import BadFile, picture
+from .shapes import mask_of
 
 BACKGROUND = "background"
 MOST_CLASSES = 255
@@ -92,7 +93,7 @@ def _whole(found: AnnotatedImage, category: int) -> Object:
 
 
 def _from_objects(data: Dataset, source: AnnotationSource, to: LabelledPixels) -> None:
-    """Of boxes alone nothing can be told of pixels: they are faults."""
+    """Boxes alone do not say which pixels: they are faults."""
     read = source.read()
     data.faults, data.remarks = read.faults, read.remarks
     data.categories = [Category(BACKGROUND), *read.categories]
@@ -118,15 +119,11 @@ def painted(found: AnnotatedImage) -> np.ndarray:
 
 
 def _covered(each: Object, size: tuple[int, int]) -> np.ndarray:
+    if each.mask is not None:
+        return mask_of(each.mask)
     from pycocotools import mask as coco_mask
 
-    height, width = size[::-1]
-    if each.mask is None:
-        runs = coco_mask.merge(coco_mask.frPyObjects(each.polygons, height, width))
-    elif isinstance(each.mask["counts"], list):
-        runs = coco_mask.frPyObjects(each.mask, height, width)
-    else:
-        runs = {"size": each.mask["size"], "counts": each.mask["counts"].encode()}
+    runs = coco_mask.merge(coco_mask.frPyObjects(each.polygons, *size[::-1]))
     return coco_mask.decode(runs).astype(bool)
 
 

@@ -14,6 +14,17 @@ def runs(mask: np.ndarray) -> dict:
     return {"size": [height, width], "counts": [0, *counts] if flat.size and flat[0] else counts}
 
 
+def mask_of(rle: dict) -> np.ndarray:
+    """The mask ``[h, w]``, bool, of an RLE; ImportError of a compressed one without pycocotools."""
+    (height, width), counts = rle["size"], rle["counts"]
+    if isinstance(counts, list):
+        values = np.arange(len(counts)) % 2 == 1
+        return np.repeat(values, counts).reshape((height, width), order="F")
+    from pycocotools import mask
+
+    return mask.decode({"size": [height, width], "counts": counts.encode()}).astype(bool)
+
+
 def box_of(mask: np.ndarray) -> Box:
     """The edges of a mask's pixels; it must have one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -170,7 +170,7 @@ def any_rank(flag: bool) -> bool:
 
 
 class Vote:
-    """Several questions to all processes, answered while this one goes on computing.
+    """Several questions to all processes, answered while this one computes.
 
     A flag is a bool, or a scalar tensor of one on ``device``, which nobody waits for.
     """

@@ -119,7 +119,7 @@ class MLflow:
         self._client.set_terminated(self._run, status=status)
 
 
-# The option that asks for it: what is imported, what pip is told, what it is.
+# The option that asks for it: what is imported, what pip installs, what it is.
 TRACKERS: dict[str, tuple[str, str, Callable[..., Wandb | MLflow]]] = {
     "LOG.WANDB": ("wandb", "wandb>=0.31", Wandb),
     "LOG.MLFLOW": ("mlflow", "mlflow>=3", MLflow),

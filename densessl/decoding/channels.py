@@ -14,14 +14,15 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from . import depth
 from .decoder import WHOLE
-from .files import File, UnreadableImage, opened, reasons
+from .files import File, UnreadableImage, content_of, opened, reasons
 from .given import MAX_PIXELS, Range
 from .ranges import Seen
 
+COLOURS = 3  # channels of an image whose colours are known: RGB
 NPY = ".npy"
 MAGIC = b"\x93NUMPY"
 TIFF = (b"II*\0", b"MM\0*")
-MODES = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4}
+MODES = ("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK")
 NONE, DEFLATE = 1, (8, 32946)  # compression of a TIFF
 KINDS = {1: "u", 2: "i", 3: "f"}  # SampleFormat
 
@@ -125,11 +126,7 @@ def _pillows(file: File) -> np.ndarray:
 
 def _tiff(file: File, channels: int) -> np.ndarray:
     """The samples of a pixel, or, where there is one, the pages: as many as channels."""
-    if isinstance(file, str | os.PathLike):
-        with open(file, "rb") as stream:
-            data = stream.read()
-    else:
-        data = file.read()
+    data = content_of(file)
     pages: list[np.ndarray] = []
     place = _first_page(data)
     while place and len(pages) < max(channels, 1):

@@ -62,6 +62,14 @@ class UnreadableImage(ValueError):
     """A file cannot be read as an image; the message is the reason, without the file's name."""
 
 
+def content_of(file: File) -> bytes:
+    """All bytes of a path, or of a stream from its beginning."""
+    if isinstance(file, str | os.PathLike):
+        return Path(file).read_bytes()
+    file.seek(0)
+    return file.read()
+
+
 @contextmanager
 def unlimited() -> Iterator[None]:
     """Pillow without its limit of pixels: ours is that of :func:`densessl.decoding.decode`."""

@@ -1,10 +1,9 @@
 """Truncated JPEGs, which are used as far as they go (``DATA.TRUNCATED``)."""
 
 import io
-import os
 import re
 
-from .files import File
+from .files import File, content_of
 
 SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xda-\xdd]", re.DOTALL)  # that has a length
 BEGIN, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
@@ -14,12 +13,7 @@ def ended(file: File) -> io.BytesIO | None:
     """The bytes of a JPEG that was cut within its pixels, with an end: what is missing decodes as
     grey, or as the coarse picture that a progressive one has had. None for every other file."""
     try:
-        if isinstance(file, str | os.PathLike):
-            with open(file, "rb") as stream:
-                data = stream.read()
-        else:
-            file.seek(0)
-            data = file.read()
+        data = content_of(file)
     except OSError:
         return None
     if not data.startswith(BEGIN) or SCAN not in data or data.rstrip(b"\0").endswith(END):

@@ -26,19 +26,20 @@ def complete(
     added = [n for n in wanted if n not in state and n.endswith(keys.COUNTER)]
     missing = [name for name in wanted if name not in state and name not in added]
     extra = [name for name in state if name not in wanted]
-    wrong = [
-        f"{name} {_shape(state[name])} instead of {shape}"
+    other = {
+        name: _shape(state[name])
         for name, shape in wanted.items()
         if name in state and _shape(state[name]) != shape
-    ]
-    if len(wrong) == 1 and not missing and not extra:
-        (name,) = (each for each in wanted if each in state and _shape(state[each]) != wanted[each])
-        shape, channels = wanted[name], _shape(state[name])[1:2]
-        if shape[1:2] == (3,) and _shape(state[name]) == (shape[0], *channels, *shape[2:]):
+    }
+    if len(other) == 1 and not missing and not extra:
+        ((name, found),) = other.items()
+        outputs, *inputs = wanted[name]
+        if inputs[:1] == [3] and len(found) > 1 and found == (outputs, found[1], *inputs[1:]):
             raise InputError(
-                f"{where} is a {title} of images of {channels[0]} channels (DATA.CHANNELS of its "
+                f"{where} is a {title} of images of {found[1]} channels (DATA.CHANNELS of its "
                 "pretraining); networks of RGB images alone are converted and transferred"
             )
+    wrong = [f"{name} {shape} instead of {wanted[name]}" for name, shape in other.items()]
     for what, names in (("lacks", missing), ("also holds", extra), ("has other shapes:", wrong)):
         if names:
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""

@@ -19,6 +19,13 @@ from .unknown import explain, networks_in
 TIMMS = ("densessl", "detectron2", "state_dict", "model", "torchvision")
 
 
+def first_layer(network: str) -> str:
+    """The name of the layer that takes the image; ``network`` as :attr:`Source.network`."""
+    if timm_networks.is_timm(network):
+        return timm_networks.first_convolution(network)
+    return "patch_embed.proj" if network in vit.SIZES else "conv1"
+
+
 @dataclass
 class Source:
     """What a checkpoint gives: its backbone's tensors, and facts about them.

@@ -19,7 +19,7 @@ PREFIX = "timm/"
 IN_DETECTOR = "timm_network."  # begins the names of its tensors in weights for Detectron2
 LEVELS = ("layer1", "layer2", "layer3", "layer4")  # of a pyramid; the last one is layer4
 THIRDS = 3  # of its blocks, after which a plain network's levels are taken
-# How networks are told to take images of any size: Swin, then vision transformers, then the others
+# Options by which networks take images of any size: Swin, then vision transformers, then the others
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"strict_img_size": False},
     {"dynamic_img_size": True},

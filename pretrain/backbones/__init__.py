@@ -1,7 +1,7 @@
 """Backbones: images → named feature levels, with torchvision's or timm's names in their states."""
 
 from .build import BACKBONES, build_backbone, strides_of
-from .contract import Backbone, last_level
+from .contract import Backbone, last_level, pooled
 from .fpn import FPN
 from .norm import SplitBatchNorm2d, SyncBatchNorm
 
@@ -13,5 +13,6 @@ __all__ = [
     "SyncBatchNorm",
     "build_backbone",
     "last_level",
+    "pooled",
     "strides_of",
 ]

@@ -9,6 +9,7 @@ from torch import nn
 
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK, load_object
+from densessl.decoding.channels import COLOURS
 from densessl.weight_files import timm_networks
 
 from ..options import BACKBONES, PATCH
@@ -17,7 +18,6 @@ from .norm import SplitBatchNorm2d, SyncBatchNorm
 from .resnet import RESNETS, STRIDES, ResNet
 from .vit import LEVELS, VITS, build_vit
 
-COLOURS = 3
 SIDE = 64  # pixels of the image that one's own backbone is tried with
 assert (*RESNETS, *VITS) == BACKBONES
 
@@ -66,7 +66,7 @@ def with_channels(network: Any, channels: int) -> Any:
     """
     if channels == COLOURS:
         return network
-    name, first = first_convolution(network)
+    name, first = _first_convolution(network)
     options = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
     bias = first.bias is not None
     made = nn.Conv2d(channels, first.out_channels, **options, bias=bias).to(first.weight)
@@ -79,7 +79,7 @@ def with_channels(network: Any, channels: int) -> Any:
     return network
 
 
-def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
     """The name of the convolution that takes the image, and itself."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and module.groups == 1:

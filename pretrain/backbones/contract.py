@@ -35,6 +35,11 @@ class Backbone(Protocol):
     def eval(self) -> "Backbone": ...
 
 
+def pooled(levels: Mapping[str, Tensor]) -> Tensor:
+    """What stands for a whole image ``[B, C]``: the class token, else the last map's mean."""
+    return levels["cls"] if "cls" in levels else levels[last_level(levels)].mean((2, 3))
+
+
 def last_level(levels: Iterable[str]) -> str:
     """The last map: ``layer4``, or of a ViT that after its last block."""
     names = [name for name in levels if name != "cls"]

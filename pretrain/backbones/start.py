@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from densessl.core.errors import InputError
+from densessl.decoding.channels import COLOURS
 from densessl.weight_files import images
 from densessl.weight_files.images import words
-from densessl.weight_files.recognise import Source, from_file
-from densessl.weight_files.timm_networks import first_convolution, is_timm
+from densessl.weight_files.recognise import Source, first_layer, from_file
+from densessl.weight_files.timm_networks import is_timm
 
 NEAR = 1e-4  # of values of images in [0, 1]: more apart is another normalisation
 
@@ -29,7 +30,7 @@ class Start:
 
 
 def starting_state(
-    path: str, name: str, normalization: dict[str, Any], where: str, channels: int = 3
+    path: str, name: str, normalization: dict[str, Any], where: str, channels: int = COLOURS
 ) -> Start:
     """The backbone ``name`` in a file, for RGB images in [0, 1] of that mean and std.
 
@@ -49,10 +50,11 @@ def starting_state(
             f"{where} holds a {found.title}, which does not fit a {name}; give BACKBONE.NAME "
             f"{found.network}"
         )
-    if channels == 3:
+    if channels == COLOURS:
         state, changes = _for_our_images(found, normalization)
     else:
-        state, changes = for_channels(found.backbone, f"{_first_layer(found)}.weight", channels)
+        first = f"{first_layer(found.network)}.weight"
+        state, changes = for_channels(found.backbone, first, channels)
     if found.stride_in_1x1:
         changes.append(
             "its network has the stride in the 1x1 convolutions, ours in the 3x3: the first steps "
@@ -61,12 +63,6 @@ def starting_state(
     summary = f"{found.summary}: {found.title}, images {images.words(found.images)}"
     summary += f", {images.source(found.images.by)}"
     return Start(state, "; ".join([summary, *changes]))
-
-
-def _first_layer(found: Source) -> str:
-    if found.is_timm:
-        return first_convolution(found.network)
-    return "patch_embed.proj" if found.is_vit else "conv1"
 
 
 def for_channels(
@@ -90,7 +86,7 @@ def _for_our_images(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors for images that are normalised in another way, and what was done to them."""
     state, theirs, changes = dict(found.backbone), found.normalization, []
-    first = f"{_first_layer(found)}.weight"
+    first = f"{first_layer(found.network)}.weight"
     mean, std = (torch.tensor(theirs[key], dtype=torch.float64) for key in ("mean", "std"))
     if theirs["channel_order"] == "BGR":
         state[first], mean, std = state[first].flip(1), mean.flip(0), std.flip(0)

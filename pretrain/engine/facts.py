@@ -18,7 +18,6 @@ from ..views import ImageSource
 from .resume import FREE
 
 ONLINE = ("KNN.", "PROBE.")  # begin the options of what only looks on
-DEVICES_AMP = ("auto", "off", "bf16")  # what AMP auto may become
 
 
 def data_facts(
@@ -63,11 +62,10 @@ def config_names(cfg: CfgNode) -> list[str]:
     Tables know by them which row of a paper a record belongs to. None for a run of one's own;
     several where papers give one run several rows.
     """
-    asked = _experiment(cfg)
-    alike = [asked]
-    if asked["AMP"] in DEVICES_AMP:  # what a device makes of auto is the config's own run
-        alike.append(asked | {"AMP": "auto"})
-    return [name for name, options in _built_in().items() if options in alike]
+    run = _experiment(cfg)
+    return [
+        name for name, options in _built_in().items() if config.as_asked(run, options) == options
+    ]
 
 
 def recipe(cfg: CfgNode) -> str:

@@ -83,7 +83,7 @@ def normalization_of_run(
         return {name: tuple(saved["normalization"][name]) for name in ("mean", "std")}
     if (given := given_normalization(cfg.DATA)) is not None:
         return given
-    found = measured_normalization(dataset, dataset.source)
+    found = measured_normalization(dataset)
     own = torch.tensor([found["mean"], found["std"]], dtype=torch.float64, device=device)
     mean, std = distributed.gather(own[None])[0].tolist()
     return {"mean": tuple(mean), "std": tuple(std)}

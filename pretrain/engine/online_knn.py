@@ -17,7 +17,7 @@ from densessl.core.files import walk
 from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Range, UnreadableImage, decode, is_image
 
-from ..backbones import last_level
+from ..backbones import last_level, pooled
 from .online_backbone import LabelledImages
 from .online_measure import OnlineMeasure
 
@@ -88,9 +88,7 @@ class OnlineKNN(OnlineMeasure):
         parts, labels = [], []
         with self.batches(images, numbers) as batches:
             for batch, of_batch in batches:
-                levels = self.backbone.levels(batch)
-                last = levels["cls"] if "cls" in levels else levels[last_level(levels)].mean((2, 3))
-                parts.append(knn.unit(last))
+                parts.append(knn.unit(pooled(self.backbone.levels(batch))))
                 labels.append(of_batch.to(self.device))
         channels = self.backbone.channels[last_level(self.backbone.channels)]
         features = torch.cat(parts) if parts else torch.empty(0, channels, device=self.device)

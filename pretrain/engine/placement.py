@@ -17,6 +17,7 @@ from densessl.core.errors import EnvironmentLacks
 from densessl.core.files import standing
 from densessl.core.options import flat
 
+from ..config import OF_DEVICE
 from ..methods import Method
 from ..options import FREE
 
@@ -33,7 +34,7 @@ def settled(cfg: CfgNode, device: torch.device, saved: str = "", changed: Sequen
     """
     cfg, before = cfg.clone(), flat(yaml.safe_load(saved)) if saved else {}
     modern = not distributed.any_rank(capability(device) < AMPERE)
-    for name, (on, off) in {"AMP": ("bf16", "off"), "CHANNELS_LAST": ("on", "off")}.items():
+    for name, (on, off) in OF_DEVICE.items():
         if cfg[name] == "auto":
             kept = name in before and name not in FREE and name not in changed
             cfg[name] = before[name] if kept else on if modern else off

@@ -11,7 +11,7 @@ from densessl.core import distributed
 from densessl.core.errors import InputError
 from densessl.core.schedules import linear
 
-from ..backbones import SyncBatchNorm, last_level
+from ..backbones import SyncBatchNorm, last_level, pooled
 from ..losses import distillation, next_center, paired_distillation
 from ..precision import full_precision
 from ..views import View
@@ -178,11 +178,6 @@ def teacher_temperature(warm: float, final: float, warmup_epochs: int, epoch: in
     if epoch >= warmup_epochs:
         return final
     return linear(warm, final, epoch / max(warmup_epochs - 1, 1))
-
-
-def pooled(levels: Levels) -> Tensor:
-    """What stands for a whole view ``[M, C]``: a ViT's class token, the mean of the last level."""
-    return levels["cls"] if "cls" in levels else levels[last_level(levels)].mean((2, 3))
 
 
 class DINOHead(nn.Module):

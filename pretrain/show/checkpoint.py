@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from densessl.core import archive
 from densessl.core.errors import EnvironmentLacks, InputError
-from densessl.weight_files.timm_networks import first_convolution, is_timm
+from densessl.weight_files.recognise import first_layer
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -127,18 +127,17 @@ def converted(path: str, state: dict[str, Any]) -> Pretrained:
     A network for BGR images becomes one for RGB, its first convolution's channels reversed.
     """
     from .. import config
+    from ..backbones import build_backbone
 
     facts = vars(state)["densessl"]
-    backbone = _network(facts["network"])
+    backbone: Any = build_backbone(facts["network"], norm="BN")
     tensors = dict(state)
     mean, std = (
         [value / 255 for value in facts["normalization"][key]]
         for key in ("pixel_mean", "pixel_std")
     )
     if facts["channel_order"] == "BGR":
-        first = "conv1.weight" if "conv1.weight" in tensors else "patch_embed.proj.weight"
-        if is_timm(facts["network"]):
-            first = f"{first_convolution(facts['network'])}.weight"
+        first = f"{first_layer(facts['network'])}.weight"
         tensors[first] = tensors[first].flip(1)
         mean, std = mean[::-1], std[::-1]
     backbone.load_state_dict(tensors)
@@ -156,18 +155,6 @@ def converted(path: str, state: dict[str, Any]) -> Pretrained:
         std=tuple(std),
         bounds=_bounds((facts.get("pretrain") or {}).get("range")),
     )
-
-
-def _network(name: str) -> Any:
-    """A backbone by torchvision's name, also of a depth that pretraining does not offer."""
-    from torchvision.models import resnet
-
-    from ..backbones import BACKBONES, build_backbone
-    from ..backbones.resnet import ResNet
-
-    if name in BACKBONES or is_timm(name):
-        return build_backbone(name, norm="BN")
-    return ResNet(getattr(resnet, name)())
 
 
 def _first_line(error: Exception) -> str:

@@ -9,13 +9,12 @@ from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
 from densessl.decoding import Range, UnreadableImage
-from densessl.decoding.channels import range_of, read_channels
+from densessl.decoding.channels import COLOURS, range_of, read_channels
 
 from .sources import ImageSource
 
 NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]
 AUTO = "auto"
-COLOURS = 3
 AS_STORED = "as stored"  # the order of channels that are no colours
 SAMPLED = 256  # images that mean, deviation and range are measured on
 LEAST = 1e-3  # of a deviation: a channel of one value is left as it is, nearly
@@ -70,9 +69,10 @@ def measured_range(source: ImageSource, data: CfgNode) -> Range | None:
     return range_of(seen)
 
 
-def measured_normalization(dataset: Any, source: ImageSource) -> Normalization:
+def measured_normalization(dataset: Any) -> Normalization:
     """Mean and deviation of each channel over a sample, of values in [0, 1] as ``dataset`` decodes
     them; InputError where no image of it can be read."""
+    source = dataset.source
     sums = np.zeros((2, dataset.channels))
     pixels = 0
     for index in sampled(source):

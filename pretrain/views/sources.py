@@ -15,10 +15,10 @@ from densessl.core.errors import InputError, nearest, unknown
 from densessl.core.files import read_json, read_text, require_file, walk
 from densessl.core.names import LIST, from_line, one_line
 from densessl.decoding import SUFFIXES, describe_left_out, is_image
+from densessl.decoding.channels import COLOURS, NPY
 
 from ..config import data_paths, split_paths
 
-COLOURS, NPY = 3, ".npy"  # of other channels than colours arrays are read, too
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 NAMED = 5  # missing folders that a message names
 
@@ -183,6 +183,7 @@ def _walk(path: Path, classes: list[str] | None, channels: int) -> tuple[list[st
 
 
 def _is_array(name: str) -> bool:
+    """Whether it is an array, which may have other channels than colours."""
     return name.lower().endswith(NPY) and not name.startswith(".")
 
 

@@ -137,7 +137,7 @@ def four(tmp_path):
 def test_mean_and_deviation_are_measured_a_channel(four):
     cfg = run(four, **{"DATA.CHANNELS": 4})
     source = build_source(cfg)
-    found = measured_normalization(build_dataset(cfg, source, None), source)
+    found = measured_normalization(build_dataset(cfg, source, None))
     data = np.stack([values(n) for n in range(8)]) / 255
     assert found["mean"][:3] == pytest.approx(data.mean((0, 1, 2))[:3], abs=1e-5)
     assert found["std"][:3] == pytest.approx(data.std((0, 1, 2))[:3], abs=1e-5)

@@ -155,16 +155,8 @@ def test_the_run_does_not_notice_and_resumes_bit_for_bit(
 
 
 def online(folder, *more):
-    words = [
-        "BACKBONE.NAME",
-        "resnet18",
-        "VIEWS.SIZE",
-        str(SIZE),
-        "DATA.WORKERS",
-        "0",
-        "AMP",
-        "off",
-    ]
+    words = ["AMP", "off", "BACKBONE.NAME", "resnet18", "VIEWS.SIZE", str(SIZE)]
+    words += ["DATA.WORKERS", "0"]
     cfg = config.load(overrides=[*words, *map(str, options(folder, *more))])
     return OnlineProbe(cfg, 10, torch.device("cpu"))
 
