@@ -9,6 +9,7 @@ from typing import Any
 from densessl.core import files
 from densessl.core.errors import InputError
 from densessl.weight_files import images
+from densessl.weight_files.channels import COLOURS
 from densessl.weight_files.timm_networks import IN_DETECTOR
 
 from . import convert
@@ -97,6 +98,7 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     if held.get("densessl"):
         log_images(held["densessl"])
     try:
+        require_colours(held.get("densessl") or {})
         network = (held.get("densessl") or {}).get("network", "")
         convert.check_detector_config(held, follow(cfg, network))
     except InputError:
@@ -112,6 +114,14 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
         facts.get("pretrain") or {},
         facts.get("network", ""),
     )
+
+
+def require_colours(facts: dict[str, Any]) -> None:
+    """InputError for weights whose images are none in colour."""
+    if facts.get("channels", COLOURS) != COLOURS:
+        raise InputError(
+            f"the weights take images of {facts['channels']} channels, and the protocols read RGB"
+        )
 
 
 def log_images(facts: dict[str, Any]) -> None:

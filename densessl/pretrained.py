@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,10 +15,12 @@ from torchvision.transforms.v2 import functional
 from .core.errors import InputError, nearest, unknown
 from .d2_transfer.convert.conversion import with_images
 from .d2_transfer.convert.prove import stride_as_caffe
-from .decoding import UnreadableImage, decode
+from .decoding import Range, UnreadableImage, decode
+from .decoding.channels import decode_channels
 from .pretrain.backbones.resnet import ResNet
 from .pretrain.backbones.vit import VisionTransformer, build_vit
 from .weight_files import images, keys, timm_networks, vit
+from .weight_files.channels import COLOURS, take_channels
 from .weight_files.recognise import Source, from_file
 
 NETWORKS = (*keys.NETWORKS, *vit.SIZES)
@@ -28,28 +30,46 @@ CROP = 0.875  # side of the crop over the shorter side that the image is scaled 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """An image as a network wants it: ``[3, H, W]``, normalised, its channels in that order.
+    """An image as a network wants it: ``[C, H, W]``, normalised, its channels in that order.
 
-    ``mean`` and ``std`` are of values in [0, 1], in the order of ``channel_order``. ``size``: the
-    side of a square crop of the middle, after the shorter side is scaled to ``size / 0.875``; None
-    leaves the image as large as it is.
+    ``mean`` and ``std`` are of values in [0, 1], one a channel, in the order of ``channel_order``:
+    ``RGB``, ``BGR``, or ``as stored`` of other than three channels. ``size``: the side of a square
+    crop of the middle, after the shorter side is scaled to ``size / 0.875``; None leaves the image
+    as large as it is. ``bounds``: the values that became 0 and 255 in the pretraining, of files of
+    other than three channels that are not of 8 bits; None: each file's own.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channel_order: str = "RGB"
     size: int | None = None
+    bounds: Range | None = None
 
     def __call__(self, image: Image.Image | Tensor | str | os.PathLike) -> Tensor:
-        """``image``: a path (decoded as pretraining does), a PIL image, or an RGB tensor
-        ``[3, H, W]``: uint8, or floats in [0, 1]. InputError for a file that cannot be read."""
-        x = _rgb(image)
+        """``image``: a path (decoded as pretraining does), a PIL image, or a tensor ``[C, H, W]``
+        of RGB or the stored channels: uint8, or floats in [0, 1]. InputError for a file that cannot
+        be read, and for an image of another number of channels."""
+        x = _rgb(image) if self.channel_order != images.AS_STORED else self._as_stored(image)
         if self.size:
             x = functional.resize(x, [round(self.size / CROP)], antialias=True)
             x = functional.center_crop(x, [self.size, self.size])
-        x = x if self.channel_order == "RGB" else x.flip(0)
+        x = x.flip(0) if self.channel_order == "BGR" else x
         mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (x - mean) / std
+
+    def _as_stored(self, image: Image.Image | Tensor | str | os.PathLike) -> Tensor:
+        """The image as floats in [0, 1], ``[C, H, W]``, of C other than 3."""
+        channels = len(self.mean)
+        if isinstance(image, str | os.PathLike):
+            try:
+                x = torch.from_numpy(decode_channels(image, channels, self.bounds).values)
+            except (UnreadableImage, OSError) as error:
+                raise InputError(f"{image} cannot be read: {error}") from None
+            return x.permute(2, 0, 1).float() / 255
+        x = image if isinstance(image, Tensor) else functional.pil_to_tensor(image)
+        if x.shape[0] != channels:
+            raise InputError(f"the image has {x.shape[0]} channels; allowed: {channels}")
+        return x if x.is_floating_point() else x.float() / 255
 
 
 def _rgb(image: Image.Image | Tensor | str | os.PathLike) -> Tensor:
@@ -69,7 +89,7 @@ def _rgb(image: Image.Image | Tensor | str | os.PathLike) -> Tensor:
 class PretrainedBackbone(nn.Module):
     """A backbone and what is known of it: :func:`load_backbone` makes them.
 
-    ``forward(images [B, 3, H, W])`` gives its levels by name, each ``[B, C, H / stride,
+    ``forward(images [B, C, H, W])`` gives its levels by name, each ``[B, C, H / stride,
     W / stride]``: of a ResNet, and of timm's pyramids, ``layer1`` to ``layer4``; of a ViT
     ``block4``, ``block8`` and ``block12`` (patch tokens behind the final LayerNorm), and beside
     them the class token, ``cls [B, C]``. The state dict has torchvision's (timm's) names without
@@ -80,7 +100,8 @@ class PretrainedBackbone(nn.Module):
         levels: the levels that ``forward`` gives.
         channels: of each level that is a map, its C.
         strides: of each level that is a map, its pixels a position.
-        normalization: ``mean`` and ``std`` of values in [0, 1], ``channel_order``.
+        normalization: ``mean`` and ``std`` of values in [0, 1], one a channel of the images, and
+            ``channel_order``: ``RGB``, ``BGR``, or ``as stored`` of other than three channels.
         transform: from an image (a path, PIL's or a tensor) to what ``forward`` takes.
         method: that pretrained it; ``random`` where nothing did.
         notes: what people should know of the weights, a line each.
@@ -233,6 +254,9 @@ def load_backbone(
         _describe(
             backbone, found.network, found.normalization, found.method, found.notes, levels, size
         )
+        if found.channels != COLOURS and (bounds := found.pretrain.get("range")):
+            low, high = map(float, bounds)
+            backbone.transform = replace(backbone.transform, bounds=(low, high))
     return FeatureList(backbone) if features_only else backbone
 
 
@@ -256,24 +280,29 @@ def _file(name: str) -> Path:
     return path
 
 
-def _network(name: str) -> Any:
+def _network(name: str, channels: int = COLOURS) -> Any:
     """The network of that name with new weights, on torch's device of the moment."""
     if timm_networks.is_timm(name):
-        made = timm_networks.build(name)
+        made = timm_networks.build(name, channels=channels)
         made.__class__ = type("PretrainedTimm", (PretrainedBackbone, type(made)), {})
         return made
-    if name in vit.SIZES:
-        return PretrainedViT(build_vit(name))
-    return PretrainedResNet(getattr(resnet, name)())
+    made = (
+        PretrainedViT(build_vit(name))
+        if name in vit.SIZES
+        else PretrainedResNet(getattr(resnet, name)())
+    )
+    if channels != COLOURS:
+        take_channels(made, channels)
+    return made
 
 
 def _loaded(found: Source) -> Any:
     if found.is_timm:  # has tensors beside its state, which are made with it
-        backbone = _network(found.network)
+        backbone = _network(found.network, found.channels)
         backbone.load_state_dict(found.backbone)
         return backbone
     with torch.device("meta"):  # no time for initial weights
-        backbone = _network(found.network)
+        backbone = _network(found.network, found.channels)
     backbone.load_state_dict(found.backbone, assign=True)  # strict
     if found.stride_in_1x1:
         stride_as_caffe(backbone)

@@ -21,6 +21,7 @@ from ..weights import (
     Weights,
     log_images,
     refuse_random_bn,
+    require_colours,
 )
 from .networks import check_size, is_vit, network_of, stages_of
 
@@ -63,6 +64,7 @@ def prepare(
     facts = convert.read_checkpoint(out).densessl
     log_images(facts)
     try:
+        require_colours(facts)
         check(cfg, facts)
     except InputError:
         if not held_already:

@@ -10,6 +10,7 @@ from typing import Any
 from densessl.core import files
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
 from densessl.weight_files import images, keys, reading, safetensors, timm_networks, vit
+from densessl.weight_files.channels import COLOURS
 from densessl.weight_files.recognise import Source, from_file
 
 from . import weights
@@ -47,12 +48,12 @@ def convert(
     ``source`` is a layout of ``layouts.LAYOUTS``, 'CONTAINER:PREFIX', a network of timm's
     (``timm/convnext_tiny``) or 'auto'; ``branch`` chooses between a file's two networks; ``method``
     names the method where the layout cannot tell, ``pretrain`` the facts of a pretraining that the
-    file does not tell (``dataset``, ``epochs``). ``mean``, ``std`` (three numbers, of 0–1 or of
-    0–255 images), ``channel_order`` and
-    ``stride_in_1x1`` count over what the file says or what is assumed. The proof is made on what is
-    read back from the disk, before the file takes its name. Raises InputError when the checkpoint
-    is not understood or says that it is a variant, when ``out`` exists with other contents (unless
-    ``force``) and when the proof fails (ProofFailed); nothing is then written.
+    file does not tell (``dataset``, ``epochs``). ``mean``, ``std`` (a number a channel, of 0–1 or
+    of 0–255 images), ``channel_order`` and ``stride_in_1x1`` count over what the file says or what
+    is assumed. The proof is made on what is read back from the disk, before the file takes its
+    name. Raises InputError when the checkpoint is not understood or says that it is a variant, when
+    ``out`` exists with other contents (unless ``force``) and when the proof fails (ProofFailed);
+    nothing is then written.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     _check_target(checkpoint, out, target)
@@ -96,6 +97,7 @@ def convert(
         branch=found.branch,
         other=found.other,
         place=found.place,
+        channels=found.channels,
         images=images.words(found.images),
         images_by=found.images.by,
         stride_in_1x1=found.stride_in_1x1,
@@ -193,10 +195,12 @@ def _facts(found: Source, source_sha256: str, method: str | None) -> dict[str, A
     """What travels with the weights: the detector's options that must agree, and their origin."""
     normal = found.normalization
     network: dict[str, Any] = {}
+    if found.channels != COLOURS:
+        network = {"channels": found.channels}
     if found.is_vit:
-        network = {"patch_size": vit.PATCH, "image_size": vit.IMAGE}
+        network |= {"patch_size": vit.PATCH, "image_size": vit.IMAGE}
     elif found.resnet:  # torchvision's has the stride in the 3x3 convolution
-        network = {"stride_in_1x1": found.stride_in_1x1, "depth": found.depth}
+        network |= {"stride_in_1x1": found.stride_in_1x1, "depth": found.depth}
         if (found.resnet.groups, found.resnet.width) != (1, 64):
             network |= {"num_groups": found.resnet.groups, "width_per_group": found.resnet.width}
     return {

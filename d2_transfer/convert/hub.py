@@ -16,6 +16,7 @@ from typing import Any
 from densessl.core import files
 from densessl.core.errors import InputError
 from densessl.weight_files import images, vit
+from densessl.weight_files.channels import COLOURS
 from densessl.weight_files.reading import read_checkpoint
 from densessl.weight_files.recognise import from_file
 
@@ -75,7 +76,7 @@ def _check_images(checkpoint: Path, options: dict[str, Any]) -> None:
             f"{checkpoint} holds {found.title}; --to hub is for torchvision's ResNets and DINO's "
             "ViTs, whose every tensor is pretrained; give it --to timm or --to safetensors"
         )
-    if found.normalization["channel_order"] != "RGB" or found.stride_in_1x1:
+    if found.normalization["channel_order"] == "BGR" or found.stride_in_1x1:
         raise InputError(
             f"{checkpoint} wants {found.normalization['channel_order']} images and has the stride "
             f"in the {'1x1' if found.stride_in_1x1 else '3x3'} convolutions; --to hub is for RGB "
@@ -115,15 +116,17 @@ def _config(report: Report, facts: dict[str, Any]) -> dict[str, Any]:
         architecture, pool = report.network, "avg"
         width = 2048 if report.depth >= 50 else 512
         first, classifier = "conv1", "fc"
+    of_channels = {} if report.channels == COLOURS else {"in_chans": report.channels}
     return {
         "architecture": architecture,
+        **({"model_args": of_channels} if of_channels else {}),
         "num_classes": 0,
         "num_features": width,
         "global_pool": pool,
         "pretrained_cfg": {
             "tag": report.method,
             "num_classes": 0,
-            "input_size": [3, vit.IMAGE, vit.IMAGE],
+            "input_size": [report.channels, vit.IMAGE, vit.IMAGE],
             "mean": [value / 255 for value in normal["pixel_mean"]],
             "std": [value / 255 for value in normal["pixel_std"]],
             "first_conv": first,

@@ -55,12 +55,12 @@ def main(argv: list[str]) -> int:
         help="what foreign weights were pretrained on, for records and tables: dataset=imagenet "
         "epochs=200; several pretrainings by one method: recipe=NAME seed=1",
     )
-    numbers: dict[str, Any] = {"nargs": 3, "type": float, "metavar": ("R", "G", "B")}
+    numbers: dict[str, Any] = {"nargs": "+", "type": float, "metavar": "NUMBER"}
     parser.add_argument(
         "--mean",
         **numbers,
         help="of the images that the network wants, of 0-1 or of 0-255 ones, in the order of its "
-        "channels; over what the file says or what is assumed",
+        "channels (R G B); over what the file says or what is assumed",
     )
     parser.add_argument("--std", **numbers, help="their deviation, in the same units")
     parser.add_argument("--channel-order", metavar="RGB|BGR", help="of the network's images")

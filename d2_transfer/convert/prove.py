@@ -5,17 +5,19 @@ own ResNet with the tensors of the written file, built as that file says (depth,
 mean and std, channel order).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from densessl.core.errors import InputError
 from densessl.weight_files import keys
+from densessl.weight_files.channels import COLOURS, take_channels
 
 from .. import compat
 from .weights import resnet_options
 
 TOLERANCE = 1e-5  # of the largest magnitude in the stage: float32 rounding grows with it
-INPUT = (1, 3, 97, 65)  # odd sides, so that a stride in another place shows at the borders
+SIDES = (97, 65)  # odd, , so that a stride in another place shows at the borders
 SEED = 0
 STAGES = ("stem", "res2", "res3", "res4", "res5")
 LAYERS = ("layer1", "layer2", "layer3", "layer4")  # torchvision's names of res2 to res5
@@ -61,7 +63,7 @@ def prove(
     names = keys.detectron2_names(facts["depth"])
     wanted = {names[name]: tensor for name, tensor in reference.items()} | (fpn or {})
     wrong = tensors_that_differ(wanted, written)
-    image = any_image(INPUT)
+    image = any_image(SIDES, channels_of(facts))
     if fpn:
         image = image[:, :, :96, :64]  # an FPN wants multiples of 32
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
@@ -74,10 +76,16 @@ def prove(
     return compared({"input": expected, **ours}, {"input": got, **theirs}, wrong)
 
 
-def any_image(shape: tuple[int, ...]):
-    """Whole numbers of 0–255, always the same ones."""
+def channels_of(facts: dict[str, Any]) -> int:
+    """Of the images that a written file's network takes."""
+    return facts.get("channels", COLOURS)
+
+
+def any_image(sides: Sequence[int], channels: int):
+    """Whole numbers of 0–255, always the same ones: ``[1, channels, *sides]``."""
     import torch
 
+    shape = (1, channels, *sides)
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(SEED))
 
 
@@ -118,12 +126,12 @@ def tensors_that_differ(wanted: dict[str, Any], written: dict[str, Any]) -> list
 
 
 def normalised(image, normalization: dict[str, Any]):
-    """The source's view of an RGB image [B, 3, H, W] of 0–255."""
+    """The source's view of an image [B, C, H, W] of 0–255: RGB, or its channels as stored."""
     import torch
 
     mean = torch.tensor(normalization["mean"], dtype=torch.float64)[:, None, None]
     std = torch.tensor(normalization["std"], dtype=torch.float64)[:, None, None]
-    image = image if normalization["channel_order"] == "RGB" else image.flip(1)
+    image = image.flip(1) if normalization["channel_order"] == "BGR" else image
     return ((image / 255.0 - mean) / std).float()
 
 
@@ -131,7 +139,7 @@ def normalised_by_detectron2(image, facts: dict[str, Any]):
     """What a detector with the written pixel mean, std and channel order feeds its backbone."""
     import torch
 
-    image = (image if facts["channel_order"] == "RGB" else image.flip(1)).float()
+    image = (image.flip(1) if facts["channel_order"] == "BGR" else image).float()
     mean = torch.tensor(facts["normalization"]["pixel_mean"])[:, None, None]
     std = torch.tensor(facts["normalization"]["pixel_std"])[:, None, None]
     return (image - mean) / std
@@ -149,6 +157,7 @@ def torchvision_stages(state, network_name: str, image, stride_in_1x1: bool) -> 
 
     with torch.device("meta"):  # no time for initial weights
         network = getattr(resnet, network_name)()
+        of_channels(network, image.shape[1])
     network.fc = torch.nn.Identity()
     network.load_state_dict(state, assign=True)  # strict
     return resnet_stages(network, network.relu, image, stride_in_1x1)
@@ -164,6 +173,12 @@ def resnet_stages(network, activation, image, stride_in_1x1: bool) -> dict[str, 
     for name, layer in zip(STAGES[1:], LAYERS, strict=True):
         x = outputs[name] = getattr(network, layer)(x)
     return outputs
+
+
+def of_channels(network, channels: int) -> None:
+    """Let a network of torchvision's, which is of three channels, take images of so many."""
+    if channels != COLOURS:
+        take_channels(network, channels)
 
 
 def stride_as_caffe(network) -> None:
@@ -199,7 +214,8 @@ def _detectron2_stages(written, facts: dict[str, Any], image) -> dict[str, Any]:
     from detectron2.modeling.backbone import build_resnet_backbone
 
     with torch.device("meta"):
-        network = build_resnet_backbone(_detectron2_config(facts), ShapeSpec(channels=3))
+        shape = ShapeSpec(channels=channels_of(facts))
+        network = build_resnet_backbone(_detectron2_config(facts), shape)
     tensors = {n: torch.as_tensor(a) for n, a in written.items() if not n.startswith("backbone.")}
     load(network, tensors, "Detectron2's ResNet")
     return network.eval()(image)
@@ -245,7 +261,7 @@ def _detectron2_fpn(written, facts: dict[str, Any], image) -> dict[str, Any]:
     cfg.MODEL.FPN.OUT_CHANNELS = len(written[f"backbone.fpn_lateral{laterals[-1]}.weight"])
     cfg.MODEL.FPN.NORM = "BN" if any(".norm." in n for n in written if "fpn_" in n) else ""
     with torch.device("meta"):
-        network = build_resnet_fpn_backbone(cfg, ShapeSpec(channels=3))
+        network = build_resnet_fpn_backbone(cfg, ShapeSpec(channels=channels_of(facts)))
     network.to_empty(device="cpu")  # the output convolutions that the file lacks stay arbitrary
     tensors = {
         name.removeprefix("backbone.") if "fpn_" in name else f"bottom_up.{name}": torch.as_tensor(

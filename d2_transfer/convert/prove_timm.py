@@ -13,14 +13,16 @@ from densessl.core.errors import EnvironmentLacks
 from densessl.weight_files import timm_networks, vit
 
 from .prove import (
-    INPUT,
+    SIDES,
     Stage,
     any_image,
+    channels_of,
     compared,
     load,
     network_of,
     normalised,
     normalised_by_detectron2,
+    of_channels,
     resnet_stages,
     tensors_that_differ,
     torchvision_stages,
@@ -45,7 +47,7 @@ def prove_timm(
     import torch
 
     wrong = tensors_that_differ(reference, written)
-    image = any_image(INPUT)
+    image = any_image(SIDES, channels_of(facts))
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
         ours = torchvision_stages(reference, network_of(facts), expected, stride_in_1x1)
@@ -73,7 +75,7 @@ def _timms_stages(state: dict[str, Any], facts: dict[str, Any], image) -> dict[s
 
     build = timms(f"resnet.{facts['network']}")
     with torch.device("meta"):  # no time for initial weights
-        network = build(num_classes=0)
+        network = build(num_classes=0, in_chans=channels_of(facts))
     load(network, state, "timm's ResNet")
     return resnet_stages(network, network.act1, image, facts["stride_in_1x1"])
 
@@ -97,7 +99,7 @@ def prove_vit(
     names = vit.torchvision_names(network)
     renamed = {names[name]: tensor for name, tensor in reference.items()}
     wrong = tensors_that_differ(reference if target == "timm" else renamed, written)
-    image = any_image((1, 3, vit.IMAGE, vit.IMAGE))
+    image = any_image((vit.IMAGE, vit.IMAGE), channels_of(facts))
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
         if target == "timm":
@@ -114,7 +116,7 @@ def _timms_vit_stages(state: dict[str, Any], network: str, image) -> dict[str, A
 
     build = timms(f"vision_transformer.{vit.SIZES[network].timm}")
     with torch.device("meta"):  # no time for initial weights
-        model = build(num_classes=0)
+        model = build(num_classes=0, in_chans=image.shape[1])
     load(model, state, "timm's ViT")
     return _vit_stages(model, model.pos_drop, model.blocks, image)
 
@@ -125,6 +127,7 @@ def _torchvisions_vit_stages(state: dict[str, Any], network: str, image) -> dict
 
     with torch.device("meta"):
         model = VisionTransformer(**vit.SIZES[network].torchvision)
+        of_channels(model, image.shape[1])
     model.heads = torch.nn.Identity()
     load(model, state, "torchvision's ViT")
     return _vit_stages(model, model.encoder.dropout, model.encoder.layers, image)
@@ -159,8 +162,8 @@ def prove_network(
     begins = timm_networks.IN_DETECTOR if target == "detectron2" else ""
     wrong = tensors_that_differ({begins + name: t for name, t in reference.items()}, written)
     tensors = {name: torch.as_tensor(tensor) for name, tensor in written.items()}
-    size = timm_networks.described(network).pretrained_cfg["input_size"]
-    image = any_image((1, *size))
+    _, *sides = timm_networks.described(network).pretrained_cfg["input_size"]
+    image = any_image(sides, channels_of(facts))
     expected, got = normalised(image, normalization), normalised_by_detectron2(image, facts)
     with torch.no_grad():
         ours = timm_networks.features(network, reference, expected)
@@ -172,11 +175,11 @@ def prove_network(
 def _levels(network: str, tensors: dict[str, Any], image, target: str) -> dict[str, Any]:
     """The levels of a written file's network, in Detectron2 or by itself."""
     if target != "detectron2":
-        made = timm_networks.build(network).eval()
+        made = timm_networks.build(network, channels=image.shape[1]).eval()
         load(made, tensors, network)
         return made(image)
     from ..modeling.timm_backbone import TimmBackbone
 
-    backbone = TimmBackbone(network, norm="BN").eval()
+    backbone = TimmBackbone(network, norm="BN", channels=image.shape[1]).eval()
     load(backbone, tensors, network)
     return {backbone.level_of[name]: each for name, each in backbone(image).items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densessl.weight_files import images, timm_networks, vit
+from densessl.weight_files.channels import COLOURS
 
 from .prove import Stage
 
@@ -39,6 +40,7 @@ class Report:
     branch: str = ""
     other: str = ""  # the branch that was left
     place: str = ""  # where in the file the backbone lies
+    channels: int = COLOURS  # of the images
     images: str = ""  # their normalisation
     images_by: str = ""  # who says so; empty: nobody, it is assumed
     stride_in_1x1: bool = False
@@ -90,6 +92,9 @@ class Report:
         if self.target == "detectron2":
             # Res5 of Detectron2's C4 head is always three bottleneck blocks.
             protocol = "voc_det_c4" if (self.depth or 0) >= 50 else "coco_mask_fpn_1x"
+            if self.channels != COLOURS:
+                words = (str(self.out), "--protocol", "custom_det", "--train", "ANNOTATIONS")
+                return shlex.join(["densessl", "transfer", *words, "-o", "OUT"])
             folder = Path(self.out).with_suffix("")
             words = (str(self.out), "--protocol", protocol, "-o", f"{folder}_{protocol}")
             return shlex.join(["densessl", "transfer", *words])
@@ -101,11 +106,16 @@ class Report:
             lines = self._with_torchvision()
         else:
             name = vit.SIZES[self.network].timm if self.depth is None else self.network
-            lines = [f'timm.create_model("{name}", num_classes=0, checkpoint_path="{self.out}")']
+            options = f'num_classes=0{self._in_chans}, checkpoint_path="{self.out}"'
+            lines = [f'timm.create_model("{name}", {options})']
         if self.stride_in_1x1:
             first = lines[0] if lines[0].startswith("network =") else f"network = {lines[0]}"
             lines = [first, *STRIDES, *lines[1:]]
         return "\n              ".join(lines)
+
+    @property
+    def _in_chans(self) -> str:
+        return "" if self.channels == COLOURS else f", in_chans={self.channels}"
 
     def _with_timm(self) -> list[str]:
         """What gives none of the levels is not in the file."""
@@ -114,17 +124,31 @@ class Report:
         if self.target == "safetensors":
             read = f'safetensors.torch.load_file("{self.out}")'
         return [
-            f'network = timm.create_model("{name}", num_classes=0)',
+            f'network = timm.create_model("{name}", num_classes=0{self._in_chans})',
             f"network.load_state_dict({read}, strict=False)",
         ]
 
     def _with_torchvision(self) -> list[str]:
         load = f'network.load_state_dict(torch.load("{self.out}"), strict=False)'
         if self.depth is not None:
-            return [f"network = torchvision.models.{self.network}()", load]
+            conv1 = f"torch.nn.Conv2d({self.channels}, 64, 7, 2, 3, bias=False)"
+            return [
+                f"network = torchvision.models.{self.network}()",
+                *self._with_first(f"conv1 = {conv1}"),
+                load,
+            ]
         options = vit.SIZES[self.network].torchvision.items()
         arguments = ", ".join(f"{option}={value}" for option, value in options)
-        return [f"network = torchvision.models.VisionTransformer({arguments})", load]
+        patches = f"torch.nn.Conv2d({self.channels}, {vit.SIZES[self.network].width}, 16, 16)"
+        return [
+            f"network = torchvision.models.VisionTransformer({arguments})",
+            *self._with_first(f"conv_proj = {patches}"),
+            load,
+        ]
+
+    def _with_first(self, layer: str) -> list[str]:
+        """The line that makes the first layer, where the library makes one of three channels."""
+        return [] if self.channels == COLOURS else [f"network.{layer}"]
 
 
 def pretraining_text(pretrain: dict[str, Any]) -> str:

@@ -40,13 +40,14 @@ class TimmBackbone(Backbone):
         norm: str = "FrozenBN",
         freeze_at: int = 0,
         out_features: Sequence[str] | None = None,
+        channels: int = 3,
     ):
         """``network``: timm's name, as ``convnext_tiny``.
 
         ``norm``: what takes the place of its batch norm, if it has any. ``freeze_at``: 1 freezes
         what comes before the first level, 2 that level too, and so on, with FrozenBN there.
-        ``out_features``: some of the levels; all unless named. Raises InputError for a name that
-        timm lacks, and for another norm.
+        ``out_features``: some of the levels; all unless named. ``channels``: of the images.
+        Raises InputError for a name that timm lacks, and for another norm.
         """
         super().__init__()
         if norm not in NORMS:
@@ -55,7 +56,9 @@ class TimmBackbone(Backbone):
                 f"{', '.join(NORMS)}"
             )
         name = network.removeprefix(timm_networks.PREFIX)
-        made = timm_networks.build(f"{timm_networks.PREFIX}{name}", where="MODEL.BACKBONE.TIMM")
+        made = timm_networks.build(
+            f"{timm_networks.PREFIX}{name}", where="MODEL.BACKBONE.TIMM", channels=channels
+        )
         timm_networks.replace_norms(made, partial(get_norm, norm))
         self.timm_network = made
         self._freeze(freeze_at)
@@ -75,13 +78,9 @@ class TimmBackbone(Backbone):
 
     @classmethod
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
-        if input_shape.channels != 3:
-            raise InputError(
-                f"MODEL.PIXEL_MEAN has {input_shape.channels} values; a network of timm's takes "
-                "images of 3 channels here"
-            )
         return {
             "network": network_of(cfg),
+            "channels": input_shape.channels,
             "norm": cfg.MODEL.RESNETS.NORM,
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
         }

@@ -6,11 +6,13 @@ from typing import Any
 from densessl.core.errors import InputError
 
 from . import keys
+from .channels import with_channels_of
 
 
 def complete(
     state: dict[str, Any],
     wanted: dict[str, tuple[int, ...]],
+    first: str,
     title: str,
     variants: str,
     where: str,
@@ -18,11 +20,13 @@ def complete(
 ) -> tuple[dict[str, Any], int]:
     """The tensors of exactly the ``wanted`` names and shapes, and how many counters were added.
 
+    The layer ``first`` may take images of any number of channels.
     ``title`` tells people which network that is, ``variants`` which ones it is not; ``notes`` gets
     a line on every change of type. Raises InputError that names the tensors at fault.
     """
     import torch
 
+    wanted = with_channels_of(wanted, state, first)
     added = [n for n in wanted if n not in state and n.endswith(keys.COUNTER)]
     missing = [name for name in wanted if name not in state and name not in added]
     extra = [name for name in state if name not in wanted]
@@ -31,14 +35,6 @@ def complete(
         for name, shape in wanted.items()
         if name in state and _shape(state[name]) != shape
     }
-    if len(other) == 1 and not missing and not extra:
-        ((name, found),) = other.items()
-        outputs, *inputs = wanted[name]
-        if inputs[:1] == [3] and len(found) > 1 and found == (outputs, found[1], *inputs[1:]):
-            raise InputError(
-                f"{where} is a {title} of images of {found[1]} channels (DATA.CHANNELS of its "
-                "pretraining); networks of RGB images alone are converted and transferred"
-            )
     wrong = [f"{name} {shape} instead of {wanted[name]}" for name, shape in other.items()]
     for what, names in (("lacks", missing), ("also holds", extra), ("has other shapes:", wrong)):
         if names:

@@ -13,6 +13,7 @@ from typing import Any
 from densessl.core.errors import InputError
 
 from . import origin
+from .channels import COLOURS
 from .layouts import KeyLayout
 from .origin import Origin
 
@@ -35,6 +36,7 @@ DETECTOR_NOTE = (
     "--channel-order and --stride-in-1x1 say otherwise"
 )
 ORDERS = ("RGB", "BGR")
+AS_STORED = "as stored"  # the order of channels that are no colours: other than three
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,33 @@ class ImageFacts:
 
 
 def read(
-    checkpoint: dict, facts: dict[str, Any], layout: KeyLayout, found: Origin, notes: list[str]
+    checkpoint: dict,
+    facts: dict[str, Any],
+    layout: KeyLayout,
+    found: Origin,
+    notes: list[str],
+    channels: int = COLOURS,
 ) -> ImageFacts:
     """What the file says of its images, or is known of its kind; else ImageNet's.
 
     ``facts``: of our own conversion; ``notes`` gets a line where something had to be assumed.
+    ``channels``: that the network takes.
     """
     if isinstance(checkpoint.get("normalization"), dict):
-        return ImageFacts(_checked(IMAGENET | checkpoint["normalization"]), by="the file")
+        normal = IMAGENET | checkpoint["normalization"]
+        return ImageFacts(_checked(normal, channels), by="the file")
     if facts:
         scaled = {name[6:]: [v / 255 for v in vs] for name, vs in facts["normalization"].items()}
-        normal = _checked(IMAGENET | scaled | {"channel_order": facts["channel_order"]})
+        normal = _checked(IMAGENET | scaled | {"channel_order": facts["channel_order"]}, channels)
         by = facts.get("images_by", "the file")
         return ImageFacts(normal, bool(facts.get("stride_in_1x1")), by)
+    if channels != COLOURS:
+        notes.append(
+            f"the file does not say how its images of {channels} channels were normalised: taken "
+            "are values of 0 to 1 as they are; --mean and --std say otherwise"
+        )
+        normal = {"mean": [0.0] * channels, "std": [1.0] * channels, "channel_order": AS_STORED}
+        return ImageFacts(normal)
     for says in (_detectron2s_buffers, _openmmlabs_config, _configurations, _huggingfaces):
         if images := says(checkpoint, layout, found, notes):
             return images
@@ -90,17 +106,23 @@ def given(
     ``mean`` and ``std`` are of 0–1 or of 0–255 values. Raises InputError for what can be neither.
     """
     given = {"mean": mean, "std": std}
-    unit = _unit(mean, std)
+    channels = len(images.normalization["mean"])
+    unit = _unit(mean, std, channels)
     normal: dict[str, Any] = {
         name: [float(value) / unit for value in values] for name, values in given.items() if values
     }
     if channel_order:
+        if channels != COLOURS:
+            raise InputError(
+                f"--channel-order is {channel_order}, but the network takes images of {channels} "
+                "channels, which are taken as they are stored: leave it out"
+            )
         normal["channel_order"] = channel_order
     if not normal and stride_in_1x1 is None:
         return images
     new = replace(
         images,
-        normalization=_checked(images.normalization | normal),
+        normalization=_checked(images.normalization | normal, channels),
         stride_in_1x1=images.stride_in_1x1 if stride_in_1x1 is None else stride_in_1x1,
         by=_source_of(images.by, len(normal)),
     )
@@ -126,7 +148,8 @@ def words_of(facts: dict[str, Any]) -> str:
     """What a converted file's facts say of the images that its network takes, and of its stride."""
     normal = facts["normalization"]
     mean, std = (" ".join(f"{v:.6g}" for v in normal[f"pixel_{k}"]) for k in ("mean", "std"))
-    text = f"{facts['channel_order']}, mean {mean}, deviation {std} (of 0-255)"
+    order = _order(facts["channel_order"], normal["pixel_mean"])
+    text = f"{order}, mean {mean}, deviation {std} (of 0-255)"
     if facts.get("depth", 0) >= 50:
         text += f", stride in the {'1x1' if facts['stride_in_1x1'] else '3x3'}"
     return f"{text}, {source(facts.get('images_by', 'the file'))}"
@@ -137,7 +160,13 @@ def words(images: ImageFacts) -> str:
     normal = images.normalization
     mean, std = (" ".join(f"{255 * v:.6g}" for v in normal[k]) for k in ("mean", "std"))
     stride = ", stride in the 1x1" if images.stride_in_1x1 else ""
-    return f"{normal['channel_order']}, mean {mean}, deviation {std} (of 0-255){stride}"
+    order = _order(normal["channel_order"], normal["mean"])
+    return f"{order}, mean {mean}, deviation {std} (of 0-255){stride}"
+
+
+def _order(order: str, mean: Sequence[float]) -> str:
+    """'BGR', or '4 channels as stored'."""
+    return order if order != AS_STORED else f"{len(mean)} channels {order}"
 
 
 # What files say -----------------------------------------------------------------------------------
@@ -251,14 +280,19 @@ def _numbers(values: Any) -> list[float] | None:
     return [float(v) for v in values]
 
 
-def _unit(mean: Sequence[float] | None, std: Sequence[float] | None) -> float:
+def _unit(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> float:
     """255 where the numbers given are of 0–255 values, 1 where they are of 0–1."""
     for flag, values in (("--mean", mean or ()), ("--std", std or ())):
+        if values and len(values) != channels:
+            raise InputError(
+                f"{flag} is {' '.join(f'{v:g}' for v in values)}; allowed: {channels} numbers, one "
+                "of each channel that the network takes"
+            )
         for value in values:
             least = 0 if flag == "--mean" else 1e-6
             if not (math.isfinite(value) and least <= value <= 255):
                 raise InputError(
-                    f"{flag} is {' '.join(f'{v:g}' for v in values)}; allowed: three numbers of "
+                    f"{flag} is {' '.join(f'{v:g}' for v in values)}; allowed: numbers of "
                     "0-1 or of 0-255 images (--mean 0.485 0.456 0.406, or 123.675 116.28 103.53)"
                 )
     means, stds = max(mean or [0]), max(std or [0])
@@ -272,12 +306,14 @@ def _unit(mean: Sequence[float] | None, std: Sequence[float] | None) -> float:
     return 1.0
 
 
-def _checked(normalization: dict[str, Any]) -> dict[str, Any]:
+def _checked(normalization: dict[str, Any], channels: int = COLOURS) -> dict[str, Any]:
     for name in ("mean", "std"):
         values = normalization[name]
         listed = values if isinstance(values, list | tuple) else ()
-        if len(listed) != 3 or not all(isinstance(value, int | float) for value in listed):
-            raise InputError(f"the checkpoint's normalization: {name} is {values}, not 3 numbers")
+        if len(listed) != channels or not all(isinstance(value, int | float) for value in listed):
+            raise InputError(
+                f"the checkpoint's normalization: {name} is {values}, not {channels} numbers"
+            )
     if not all(math.isfinite(v) for v in normalization["mean"]) or not all(
         math.isfinite(v) and v > 0 for v in normalization["std"]
     ):
@@ -286,6 +322,7 @@ def _checked(normalization: dict[str, Any]) -> dict[str, Any]:
             f"{normalization['std']}; allowed: finite numbers, and a std above 0"
         )
     order = normalization["channel_order"]
-    if order not in ORDERS:
-        raise InputError(f"the checkpoint's channel order is {order}; known: {', '.join(ORDERS)}")
+    orders = ORDERS if channels == COLOURS else (AS_STORED,)
+    if order not in orders:
+        raise InputError(f"the checkpoint's channel order is {order}; known: {', '.join(orders)}")
     return normalization

@@ -10,6 +10,7 @@ from densessl.core.errors import InputError, unknown
 from . import facts as facts_of
 from . import images as images_of
 from . import keys, origin, reading, renaming, timm_networks, vit
+from .channels import channels_of
 from .complete import complete, plain
 from .images import ImageFacts
 from .layouts import BRANCHES, BY_NAME, HEADS, LAYOUTS, WRAPPER, KeyLayout
@@ -65,6 +66,11 @@ class Source:
     def is_timm(self) -> bool:
         """Whether it is called as timm calls it: neither a ResNet nor one of DINO's ViTs."""
         return timm_networks.is_timm(self.network)
+
+    @property
+    def channels(self) -> int:
+        """Of the images that it takes."""
+        return channels_of(self.backbone, first_layer(self.network))
 
     @property
     def resnet(self) -> keys.ResNetShape | None:
@@ -246,7 +252,8 @@ def _source(
             " the networks that are known here would compute other features"
         )
     facts = facts_of.ours(checkpoint)
-    images = images_of.read(checkpoint, facts, layout, found, notes)
+    channels = channels_of(backbone, first_layer(network))
+    images = images_of.read(checkpoint, facts, layout, found, notes, channels)
     if layout.alike:
         notes.append(f"the same names are also {layout.alike}")
     return Source(
@@ -330,6 +337,7 @@ def _timms(checkpoint: Any, network: str, found: origin.Origin, where: str) -> S
     backbone, added = complete(
         {name: tensor for name, tensor in state.items() if name not in beside},
         wanted,
+        first_layer(network),
         timm_networks.title(network),
         "another network, or one with other options, does not fit",
         where,
@@ -342,7 +350,9 @@ def _timms(checkpoint: Any, network: str, found: origin.Origin, where: str) -> S
         fpn={},
         counters_added=added,
         method=facts_of.method(checkpoint, facts, layout),
-        images=images_of.read(checkpoint, facts, layout, found, notes),
+        images=images_of.read(
+            checkpoint, facts, layout, found, notes, channels_of(backbone, first_layer(network))
+        ),
         pretrain=facts_of.pretrain(checkpoint, facts),
         branch=facts.get("branch", ""),
         place=_place(checkpoint, layout),
@@ -390,7 +400,8 @@ def _resnet(state: dict[str, Any], where: str, notes: list[str]) -> tuple[str, d
     variants = "a variant (deep or CIFAR stem, other widths, SE) does not fit Detectron2's ResNet"
     resnet = keys.NETWORKS[network]
     wanted = keys.expected(resnet.depth, resnet.groups, resnet.width)
-    return network, *complete(state, wanted, resnet.title, variants, where, notes)
+    first = first_layer(network)
+    return network, *complete(state, wanted, first, resnet.title, variants, where, notes)
 
 
 def _vit(state: dict[str, Any], where: str, notes: list[str]) -> tuple[str, dict, int]:
@@ -400,7 +411,8 @@ def _vit(state: dict[str, Any], where: str, notes: list[str]) -> tuple[str, dict
         raise InputError(f"{where}: the network is none of {known}, by the width of its cls_token")
     variants = "variants (other patches, image sizes or depths; registers, layer scale) are unknown"
     wanted, title = vit.expected(network), vit.SIZES[network].title
-    return network, *complete(state, wanted, title, variants, where, notes)
+    first = first_layer(network)
+    return network, *complete(state, wanted, first, title, variants, where, notes)
 
 
 def _fpn(state: dict[str, Any], where: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
 
+from .channels import COLOURS, take_channels
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -51,7 +53,7 @@ def title(network: str) -> str:
 
 
 class TimmLevels:
-    """What a network of timm's becomes: images ``[B, 3, H, W]`` → levels ``[B, C, h, w]`` by name.
+    """What a network of timm's becomes: images ``[B, C, H, W]`` → levels ``[B, C, h, w]`` by name.
 
     A pyramid (ConvNeXt, Swin, EfficientNet, RegNet, …) has ``layer1`` to ``layer4``, as far as it
     has so many above stride 2; a plain network (a ViT) the maps after each third of its blocks
@@ -85,14 +87,15 @@ class TimmLevels:
         return levels | {"cls": maps[-1][1][:, 0]}
 
 
-def build(network: str, drop_path: float = 0.0, where: str = "") -> Any:
+def build(network: str, drop_path: float = 0.0, where: str = "", channels: int = COLOURS) -> Any:
     """``timm/NAME``, freshly initialised by timm, as an ``nn.Module`` that is :class:`TimmLevels`.
 
-    ``drop_path``: the rate of the last block. ``where``: the option, for messages. Raises
-    InputError for a name that timm lacks (with the nearest one) and for a network without feature
-    maps, EnvironmentLacks where timm is not installed.
+    ``drop_path``: the rate of the last block. ``where``: the option, for messages. ``channels``: of
+    the images. Raises InputError for a name that timm lacks (with the nearest one) and for a
+    network without feature maps, EnvironmentLacks where timm is not installed.
     """
     made = _created(network, drop_path, where)
+    _take_channels(made, channels, network)
     levels = _levels(made, f"{where}: {network}" if where else network)
     plain = len({info["reduction"] for _, _, info in levels}) == 1
     # What gives no level is left out: no tensor stays untrained, or is asked of a file.
@@ -159,6 +162,14 @@ def first_convolution(network: str) -> str:
     return str(described(network).pretrained_cfg["first_conv"])
 
 
+def _take_channels(made: "nn.Module", channels: int, network: str) -> None:
+    if channels != COLOURS and take_channels(made, channels) is None:
+        raise InputError(
+            f"{network} does not begin with a convolution of 3 channels, that one of {channels} "
+            "could take the place of"
+        )
+
+
 def features(network: str, state: "Mapping[str, Tensor]", images: "Tensor") -> "dict[str, Tensor]":
     """Levels of the network with these tensors, by timm's own ways of giving features.
 
@@ -170,11 +181,13 @@ def features(network: str, state: "Mapping[str, Tensor]", images: "Tensor") -> "
     made, name = described(network), network.removeprefix(PREFIX)
     if made.plain:
         whole = _created(network, 0.0, "").eval()
+        _take_channels(whole, images.shape[1], network)
         whole.load_state_dict(state, strict=False)
         tokens = whole.forward_features(images)[:, getattr(whole, "num_prefix_tokens", 0) :]
         sides = [side // [*made.strides.values()][-1] for side in images.shape[2:]]
         return {[*made.channels][-1]: tokens.transpose(1, 2).unflatten(2, sides)}
     peer = timm.create_model(name, features_only=True, out_indices=[*made.blocks_of.values()])
+    _take_channels(peer, images.shape[1], network)
     joined = {child for child, _ in peer.named_children()}
     renamed = {}
     for key, tensor in state.items():

@@ -11,6 +11,7 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK, load_object
 from densessl.decoding.channels import COLOURS
 from densessl.weight_files import timm_networks
+from densessl.weight_files.channels import take_channels
 
 from ..options import BACKBONES, PATCH
 from .contract import Backbone
@@ -66,30 +67,17 @@ def with_channels(network: Any, channels: int) -> Any:
     """
     if channels == COLOURS:
         return network
-    name, first = _first_convolution(network)
-    options = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
-    bias = first.bias is not None
-    made = nn.Conv2d(channels, first.out_channels, **options, bias=bias).to(first.weight)
-    spread = first.weight.std().item() * (COLOURS / channels) ** 0.5
-    nn.init.normal_(made.weight, std=spread)
-    if made.bias is not None and first.bias is not None:
-        made.bias.data.copy_(first.bias.data)
-    above, _, own = name.rpartition(".")
-    setattr(network.get_submodule(above), own, made)
+    layers = take_channels(network, channels)
+    if layers is None:
+        raise InputError(
+            "DATA.CHANNELS is not 3, and the backbone (BACKBONE.NAME) does not begin with a "
+            "convolution of 3 channels that another could take the place of"
+        )
+    old, made = layers
+    nn.init.normal_(made.weight, std=old.weight.std().item() * (COLOURS / channels) ** 0.5)
+    if made.bias is not None and old.bias is not None:
+        made.bias.data.copy_(old.bias.data)
     return network
-
-
-def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
-    """The name of the convolution that takes the image, and itself."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
-            if module.in_channels == COLOURS:
-                return name, module
-            break
-    raise InputError(
-        "DATA.CHANNELS is not 3, and the backbone (BACKBONE.NAME) does not begin with a "
-        "convolution of 3 channels that another could take the place of"
-    )
 
 
 def strides_of(name: str) -> Mapping[str, int]:

@@ -4,7 +4,6 @@ The network was trained on images of some normalisation and channel order; here 
 ImageNet's. Both are linear in the image, so its first convolution takes the difference.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from densessl.core.errors import InputError
 from densessl.decoding.channels import COLOURS
 from densessl.weight_files import images
+from densessl.weight_files.channels import for_channels
 from densessl.weight_files.images import words
 from densessl.weight_files.recognise import Source, first_layer, from_file
 from densessl.weight_files.timm_networks import is_timm
@@ -50,11 +50,15 @@ def starting_state(
             f"{where} holds a {found.title}, which does not fit a {name}; give BACKBONE.NAME "
             f"{found.network}"
         )
+    if found.channels not in (COLOURS, channels):
+        raise InputError(
+            f"{where} takes images of {found.channels} channels; allowed with DATA.CHANNELS "
+            f"{channels}: weights of {' or '.join(map(str, sorted({COLOURS, channels})))}"
+        )
     if channels == COLOURS:
         state, changes = _for_our_images(found, normalization)
     else:
-        first = f"{first_layer(found.network)}.weight"
-        state, changes = for_channels(found.backbone, first, channels)
+        state, changes = for_channels(found.backbone, first_layer(found.network), channels)
     if found.stride_in_1x1:
         changes.append(
             "its network has the stride in the 1x1 convolutions, ours in the 3x3: the first steps "
@@ -63,22 +67,6 @@ def starting_state(
     summary = f"{found.summary}: {found.title}, images {images.words(found.images)}"
     summary += f", {images.source(found.images.by)}"
     return Start(state, "; ".join([summary, *changes]))
-
-
-def for_channels(
-    backbone: Mapping[str, Tensor], first: str, channels: int
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors with a convolution ``first`` for so many channels, and what was done to them."""
-    state = dict(backbone)
-    weight = state[first]
-    if weight.shape[1] == channels:
-        return state, []
-    if channels == 1:
-        state[first] = weight.sum(1, keepdim=True)
-    else:
-        taken = torch.arange(channels) % weight.shape[1]
-        state[first] = weight[:, taken] / torch.bincount(taken)[taken][:, None, None]
-    return state, [f"its first convolution of {weight.shape[1]} channels takes {channels} now"]
 
 
 def _for_our_images(

@@ -18,6 +18,7 @@ from densessl.core.loader import GRACE, Loader
 from densessl.core.lock import in_use, locked
 from densessl.core.progress import Bar
 from densessl.core.stops import Stops
+from densessl.weight_files.images import AS_STORED
 
 from .. import config
 from ..contradictions import too_large_views
@@ -29,7 +30,7 @@ from ..views import (
     build_source,
     collate,
 )
-from ..views.normalization import AS_STORED, COLOURS
+from ..views.normalization import COLOURS
 from . import changes, resume
 from .announce import announce, remarks
 from .build import build_model

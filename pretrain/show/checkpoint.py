@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from densessl.core import archive
 from densessl.core.errors import EnvironmentLacks, InputError
+from densessl.weight_files.channels import COLOURS
 from densessl.weight_files.recognise import first_layer
 
 if TYPE_CHECKING:
@@ -48,11 +49,22 @@ def load(path: str) -> Pretrained:
         raise InputError(f"{path}: no such checkpoint")
     saved = read(path)
     if isinstance(saved, dict) and all(key in saved for key in OURS):
+        _require_colours(path, len(saved["normalization"]["mean"]))
         return _ours(path, saved)
     with tempfile.TemporaryDirectory(prefix="densessl_show_") as folder:
         weights = Path(folder) / "weights.pth"
         _convert(path, weights)
-        return converted(path, read(weights))
+        state = read(weights)
+        _require_colours(path, vars(state)["densessl"].get("channels", COLOURS))
+        return converted(path, state)
+
+
+def _require_colours(path: str, channels: int) -> None:
+    if channels != COLOURS:
+        raise InputError(
+            f"{path} is of images of {channels} channels (DATA.CHANNELS); show draws pictures in "
+            "colour, for networks of RGB images"
+        )
 
 
 def read(path: str | Path) -> Any:

@@ -15,7 +15,6 @@ from .sources import ImageSource
 
 NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]
 AUTO = "auto"
-AS_STORED = "as stored"  # the order of channels that are no colours
 SAMPLED = 256  # images that mean, deviation and range are measured on
 LEAST = 1e-3  # of a deviation: a channel of one value is left as it is, nearly
 

@@ -83,7 +83,7 @@ def test_the_stride_that_people_say_is_in_the_proof_and_the_detector(
         ("--std 0 1 1", "--std is 0 1 1; allowed"),
         ("--mean nan 0 0", "--mean is nan 0 0; allowed"),
         ("--mean 0.5 0.5 0.5 --std 58 57 57", "--mean is of 0-1 images and --std 58 57 57 of"),
-        ("--mean 0.5", "expected 3 arguments"),
+        ("--mean 0.5", "--mean is 0.5; allowed: 3 numbers, one of each channel"),
         ("--channel-order rgb", "unknown channel order 'rgb'.*'RGB'"),
         ("--stride-in-1x1", "--stride-in-1x1 is for ResNets with bottleneck.*ResNet-18"),
     ],

@@ -59,3 +59,52 @@ def tiff16(
         + directory
         + bytes(4)
     )
+
+
+def tiff_of_channels(file, data: np.ndarray, order: str = "<", planar: bool = False) -> None:
+    """A TIFF of any number of channels, in strips of ten rows, as microscopes write it."""
+    height, width, samples = data.shape
+    array = data.astype(data.dtype.newbyteorder(order))
+    planes = array.transpose(2, 0, 1) if planar else [array]
+    strips = [
+        zlib.compress(plane[y : y + 10].tobytes()) for plane in planes for y in range(0, height, 10)
+    ]
+    body, places = b"", []
+    for strip in strips:
+        places.append(8 + len(body))
+        body += strip + b"\0" * (len(strip) % 2)
+    extra = 8 + len(body)
+    tail = b""
+
+    def stored(kind: str, numbers: list[int]) -> bytes:
+        nonlocal tail
+        text = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
+        if len(text) <= 4:
+            return text.ljust(4, b"\0")
+        place = extra + len(tail)
+        tail += text
+        return struct.pack(f"{order}I", place)
+
+    kind = {"u": 1, "i": 2, "f": 3}[data.dtype.kind]
+    rows = [
+        (256, "I", [width]),
+        (257, "I", [height]),
+        (258, "H", [data.dtype.itemsize * 8] * samples),
+        (259, "H", [8]),
+        (262, "H", [1]),
+        (273, "I", places),
+        (277, "H", [samples]),
+        (278, "I", [10]),
+        (279, "I", [len(strip) for strip in strips]),
+        (284, "H", [1 + planar]),
+        (339, "H", [kind] * samples),
+    ]
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind_], len(numbers))
+        + stored(kind_, numbers)
+        for tag, kind_, numbers in rows
+    )
+    at = extra + len(tail) + len(tail) % 2
+    directory = struct.pack(f"{order}H", len(rows)) + entries + b"\0" * 4
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", at)
+    file.write_bytes((head + body + tail).ljust(at, b"\0") + directory)

@@ -1,8 +1,5 @@
 """Images of one, four and more channels: read as stored, measured, augmented, pretrained on."""
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
 import torch
@@ -13,13 +10,14 @@ from densessl.decoding import UnreadableImage
 from densessl.decoding.channels import decode_channels, read_channels
 from densessl.pretrain import config
 from densessl.pretrain.backbones.build import build_backbone, with_channels
-from densessl.pretrain.backbones.start import for_channels
 from densessl.pretrain.main import main
 from densessl.pretrain.views import build_source, colour
 from densessl.pretrain.views.dataset import build_dataset
 from densessl.pretrain.views.normalization import given_normalization, measured_normalization
 from densessl.pretrain.views.recipes import MOCO_V2, ViewRecipe
+from densessl.weight_files.channels import for_channels
 from densessl.weight_files.recognise import from_file
+from tests.decoding.images import tiff_of_channels as tiff
 
 SIDE = 48
 
@@ -27,55 +25,6 @@ SIDE = 48
 def values(seed: int = 0, channels: int = 4, dtype=np.uint8) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return rng.integers(0, np.iinfo(dtype).max, (SIDE, SIDE, channels), dtype=dtype)
-
-
-def tiff(file, data: np.ndarray, order: str = "<", planar: bool = False) -> None:
-    """A TIFF of any number of channels, in strips of ten rows, as microscopes write it."""
-    height, width, samples = data.shape
-    array = data.astype(data.dtype.newbyteorder(order))
-    planes = array.transpose(2, 0, 1) if planar else [array]
-    strips = [
-        zlib.compress(plane[y : y + 10].tobytes()) for plane in planes for y in range(0, height, 10)
-    ]
-    body, places = b"", []
-    for strip in strips:
-        places.append(8 + len(body))
-        body += strip + b"\0" * (len(strip) % 2)
-    extra = 8 + len(body)
-    tail = b""
-
-    def stored(kind: str, numbers: list[int]) -> bytes:
-        nonlocal tail
-        text = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
-        if len(text) <= 4:
-            return text.ljust(4, b"\0")
-        place = extra + len(tail)
-        tail += text
-        return struct.pack(f"{order}I", place)
-
-    kind = {"u": 1, "i": 2, "f": 3}[data.dtype.kind]
-    rows = [
-        (256, "I", [width]),
-        (257, "I", [height]),
-        (258, "H", [data.dtype.itemsize * 8] * samples),
-        (259, "H", [8]),
-        (262, "H", [1]),
-        (273, "I", places),
-        (277, "H", [samples]),
-        (278, "I", [10]),
-        (279, "I", [len(strip) for strip in strips]),
-        (284, "H", [1 + planar]),
-        (339, "H", [kind] * samples),
-    ]
-    entries = b"".join(
-        struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind_], len(numbers))
-        + stored(kind_, numbers)
-        for tag, kind_, numbers in rows
-    )
-    at = extra + len(tail) + len(tail) % 2
-    directory = struct.pack(f"{order}H", len(rows)) + entries + b"\0" * 4
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", at)
-    file.write_bytes((head + body + tail).ljust(at, b"\0") + directory)
 
 
 @pytest.mark.parametrize("order, planar", [("<", False), (">", False), ("<", True)])
@@ -175,7 +124,7 @@ def test_colours_of_many_channels_are_brightness_and_contrast():
 def test_the_first_convolution_gives_equal_channels_the_same_answer(channels):
     torch.manual_seed(0)
     three = build_backbone("resnet18", "BN").eval()
-    state, changes = for_channels(three.state_dict(), "conv1.weight", channels)
+    state, changes = for_channels(three.state_dict(), "conv1", channels)
     other = with_channels(build_backbone("resnet18", "BN"), channels).eval()
     other.load_state_dict(state)
     grey = torch.rand(1, 1, 64, 64)
@@ -197,8 +146,9 @@ def test_four_channels_are_pretrained_on_and_resumed(four, tmp_path, caplog):
     assert main([*words, *more]) == 0
     again = torch.load(tmp_path / "out" / "backbone_final.pth", weights_only=True)
     assert again["normalization"] == normalization and again["iteration"] == 3
-    with pytest.raises(InputError, match="is a ResNet-18 of images of 4 channels"):
-        from_file(tmp_path / "out" / "backbone_final.pth")
+    _, found = from_file(tmp_path / "out" / "backbone_final.pth")
+    assert (found.network, found.channels) == ("resnet18", 4)
+    assert found.normalization["mean"] == pytest.approx(list(normalization["mean"]))
 
 
 def test_labels_during_a_run_are_of_rgb_images(four):
