@@ -68,16 +68,23 @@ def _require_colours(path: str, channels: int) -> None:
 
 
 def read(path: str | Path) -> Any:
-    """What ``torch.save`` wrote, or None where that cannot be read without running anything."""
+    """What ``torch.save`` wrote, or None where that cannot be read without running anything.
+
+    Raises InputError for a file whose bytes are not those that were written.
+    """
     import pickle
 
     import torch
+
+    from densessl.core.checkpoint import damage
 
     try:
         with open(path, "rb") as stream:
             if stream.read(len(ZIP)) != ZIP:  # not of today's torch.save
                 return None
         archive.check_file(path, in_memory=False)
+        if reason := damage(Path(path), copied=True):
+            raise InputError(f"{path} is damaged ({reason})")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None

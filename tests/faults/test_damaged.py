@@ -13,6 +13,7 @@ from densessl.core.checkpoint import sidecar
 from densessl.core.files import sha256
 
 from . import fuzzing
+from .test_fine_tuning import flip
 
 SEEDS = 20
 FAST = 3  # of them are among the fast tests
@@ -120,6 +121,21 @@ def test_all_damaged_is_never_a_new_run(made, begun, refused, seed):
     options = [*fuzzing.pretraining(made, begun), "SOLVER.MAX_STEPS", "3"]
     refused(["pretrain", "--config", "moco_v2", *options], begun / "checkpoints", "2 of 2")
     assert {file: file.read_bytes() for file in begun.glob("checkpoints/*")} == before
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_flipped_bit_in_a_pretrained_backbone_is_refused_by_every_reader(
+    made, tmp_path, refused, pictures, alone
+):
+    file, out = tmp_path / "backbone_final.pth", tmp_path / "out.pkl"
+    shutil.copy(made / "whole" / file.name, file)
+    if not alone:
+        shutil.copy(sidecar(made / "whole" / file.name), sidecar(file))
+    flip(file)
+    for words in (["show", file, pictures], ["inspect", file], ["convert", file]):
+        more = [] if words[0] == "inspect" else ["-o", out]
+        refused([*words, *more], file, "is damaged")
+    assert not out.exists()
 
 
 def without(key):

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from densessl.d2_transfer import results
+from densessl.core import checkpoint
+from densessl.core.errors import InputError
+from densessl.d2_transfer import pictures, results
 from densessl.d2_transfer.saved import FINAL
 
 from .test_gpu_memory import OUT_OF_MEMORY
@@ -204,19 +206,29 @@ def test_all_damaged_is_never_a_new_trial(stopped, words, densessl, tmp_path):
     assert "every checkpoint" in said and "(2 of 2)" in said
 
 
+@pytest.mark.parametrize(
+    "protocol", ["linear", pytest.param("coco_mask_fpn_1x", marks=pytest.mark.slow)]
+)
 def test_a_flipped_bit_in_a_trained_model_is_refused_by_every_reader(
-    undisturbed, words, densessl, tmp_path, scenes
+    protocol, undisturbed, words, densessl, tmp_path, scenes
 ):
     out = tmp_path / "out"
-    shutil.copytree(undisturbed("linear"), out)
+    shutil.copytree(undisturbed(protocol), out)
     model = out / "trial_1" / FINAL
     flip(model)
-    evaluate = words("linear", tmp_path / "again", "--eval-only")
+    evaluate = words(protocol, tmp_path / "again", "--eval-only")
     evaluate[1] = str(model)
-    assert f"{model} is damaged" in densessl(*evaluate, code=2)
-    assert f"{model} is damaged" in densessl("inspect", model, code=2)
-    model.with_name(f"{FINAL}.sha256").unlink()  # the model alone was copied
-    assert f"{model} is damaged" in densessl(*evaluate, code=2)
+    picture, image = tmp_path / "picture.png", next(scenes.rglob("*.jpg"))
+    for alone in (False, True):
+        for verb in (evaluate, ("inspect", model), ("show", model, image, "-o", picture)):
+            said = densessl(*verb, code=2)
+            assert str(model) in said and "is damaged" in said
+        if protocol == "coco_mask_fpn_1x":
+            with pytest.raises(InputError, match=f"{model} is damaged"):
+                pictures.main([str(model.parent), "-o", str(picture), "--data", str(scenes)])
+        if not alone:
+            checkpoint.sidecar(model).unlink()  # the model alone was copied
+    assert not picture.exists()
 
 
 @pytest.mark.parametrize(
@@ -370,7 +382,6 @@ def test_a_full_gpu_in_an_evaluation_is_one_message(
 
 
 def test_a_flipped_bit_in_features_on_disk_is_found(tmp_path):
-    from densessl.core.errors import InputError
     from densessl.d2_transfer.classification.pieces import Pieces
 
     class Counting(Pieces):
