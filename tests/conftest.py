@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,18 @@ def largest_tensor():
             return out
 
     return Largest
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 400 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root can make a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

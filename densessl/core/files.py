@@ -76,6 +76,10 @@ def atomic(path: str | os.PathLike):
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            error.filename = os.fspath(path)  # what cannot be written has no name, or the partial's
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

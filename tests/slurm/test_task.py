@@ -407,18 +407,6 @@ except OSError as error:
 """
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of 400 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("only root can make a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_ends_the_job_and_once_there_is_room_it_runs(node, small_disk):
     there = Node(small_disk)
     job = there.job("job", FILLS, small_disk, outputs=(small_disk / "out",))
