@@ -7,6 +7,9 @@ User and system time of a process and its children, the least of ``--repeats``: 
 machine does makes it longer, never shorter. ``--bytecode no`` compiles every module each time, as
 where PYTHONDONTWRITEBYTECODE is set and nothing was compiled before; by default compiled modules
 are kept below ``build/``, and the first start, which writes them, is not counted.
+
+Of ``status`` where SLURM's controller is away (``squeue`` fails, or never answers) it is the time
+by the clock, for a hundred jobs that were submitted.
 """
 
 import argparse
@@ -15,6 +18,8 @@ import resource
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +33,7 @@ from densessl.slurm.graph import Job
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bytecode"
-HELP, LIST, CONFIG = 0.3, 0.5, 1.5  # seconds that are to be enough
+HELP, LIST, CONFIG, AWAY = 0.3, 0.5, 1.5, 3.0  # seconds that are to be enough
 GOALS = {  # words of a command: its goal, None where there is none
     **{f"{verb} --help": HELP for verb in VERBS},
     "pretrain --list": LIST,
@@ -45,10 +50,12 @@ GOALS = {  # words of a command: its goal, None where there is none
     "pretrain --config setsim_released --print-config DATA.PATH images": None,
     "doctor": None,
 }
+JOBS = 100
+SQUEUES = {"fails": "echo 'Unable to contact controller' >&2; exit 1", "hangs": "exec sleep 600"}
 
 
 def prepare(folder: Path) -> None:
-    """Two trial records, a graph of jobs and a checkpoint, for the verbs that read such."""
+    """Two trial records, graphs of jobs and a checkpoint, for the verbs that read such."""
     import torch
     from torchvision.models import resnet50
 
@@ -72,17 +79,48 @@ def prepare(folder: Path) -> None:
     (folder / "jobs").mkdir()
     state.write_graph(folder / "jobs", [Job("pretrain", ("pretrain", "--list"))], {})
     torch.save({"state_dict": resnet50().state_dict()}, folder / "weights.pth")
+    prepare_away(folder)
+
+
+def prepare_away(folder: Path) -> None:
+    """Jobs that were submitted and run, as far as their files say, and a squeue of each kind."""
+    cluster = folder / "cluster"
+    jobs = [Job(f"job-{n}", ("pretrain", "--list")) for n in range(JOBS)]
+    (cluster / "logs").mkdir(parents=True)
+    state.write_graph(cluster, jobs, {})
+    for number, job in enumerate(jobs):
+        state.write_submission(cluster, job.name, state.Submission(str(number), state.now()))
+        state.write_state(cluster, job.name, state.State("running", str(number), "n1", state.now()))
+        log = "10:00:00 INFO pretrain 20/400, 2 h 10 min left  loss 7.1\n" * 100
+        (cluster / "logs" / f"{job.name}.txt").write_text(log)
+    for how, script in SQUEUES.items():
+        squeue = folder / how / "squeue"
+        squeue.parent.mkdir()
+        squeue.write_text(f"#!/bin/sh\n{script}\n")
+        squeue.chmod(0o755)
+
+
+def run(words: list[str], environment: dict[str, str]) -> None:
+    """A command in a process of its own; SystemExit where it fails."""
+    command = [sys.executable, "-m", "densessl", *words]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)} ended with {done.returncode}: {done.stderr}")
 
 
 def seconds(words: list[str], environment: dict[str, str]) -> float:
     """User and system time of the process of a command, and of those that it started."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "densessl", *words]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{shlex.join(words)} ended with {done.returncode}: {done.stderr}")
+    run(words, environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def by_the_clock(words: list[str], environment: dict[str, str]) -> float:
+    """The seconds that one waits for the end of a command."""
+    began = time.perf_counter()
+    run(words, environment)
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -97,7 +135,13 @@ def main() -> None:
         environment["PYTHONPYCACHEPREFIX"] = str(CACHE)
     else:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    table = Table("command", "goal, s", "processor time, s", "")
+    table = Table("command", "goal, s", "seconds", "")
+
+    def add(text: str, goal: float | None, times: Iterable[float]) -> None:
+        least = min(times)
+        missed = "missed" if goal is not None and least > goal else ""
+        table.add_row(text, f"{goal or '–'}", f"{least:.2f}", missed)
+
     with TemporaryDirectory() as folder:
         prepare(Path(folder))
         for text, goal in GOALS.items():
@@ -105,9 +149,13 @@ def main() -> None:
                 words = text.format(folder=folder).split()
                 if args.bytecode == "yes":
                     seconds(words, environment)
-                least = min(seconds(words, environment) for _ in range(args.repeats))
-                missed = "missed" if goal is not None and least > goal else ""
-                table.add_row(text, f"{goal or '–'}", f"{least:.2f}", missed)
+                add(text, goal, (seconds(words, environment) for _ in range(args.repeats)))
+        for how in SQUEUES:
+            text = f"status where squeue {how} (by the clock)"
+            if args.only in text:
+                there = environment | {"PATH": f"{folder}/{how}:{os.environ['PATH']}"}
+                words = ["status", f"{folder}/cluster"]
+                add(text, AWAY, (by_the_clock(words, there) for _ in range(args.repeats)))
     Console(width=120).print(table)
 
 
