@@ -290,6 +290,20 @@ def test_without_locks_a_pipeline_runs_is_killed_resumes_and_has_a_status(
     assert not is_held(folder / ".lock")
 
 
+DEMO = """
+import sys
+from tests.faults.test_pipelines import demonstrate
+demonstrate(sys.argv[1], ["scenes"])
+"""
+
+
+@pytest.mark.slow
+def test_without_locks_the_demo_runs(densessl, bad_libc, tmp_path):
+    env, folder = bad_libc(NO_LOCKS=1), tmp_path / "demo"
+    subprocess.run([sys.executable, "-c", DEMO, folder], check=True, cwd=HERE.parents[1], env=env)
+    assert states(densessl, folder, env=env)["scenes"]["state"] == "done"
+
+
 def test_status_says_how_a_job_was_killed(work, densessl, until, child_of, tmp_path):
     folder = tmp_path / "run"
     process = begin(work, folder)
