@@ -30,6 +30,7 @@ METHODS = {  # METHOD.NAME (besides path/to/file.py:Class): the file in methods/
     "resim": "resim.ReSim",
     "dino": "dino.DINO",
     "scfs": "scfs.SCFS",
+    "distill": "distill.Distill",
     "dense": "moco.DenseMoCo",
     "dense_simsiam": "simsiam.DenseSimSiam",
 }

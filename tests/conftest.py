@@ -87,6 +87,21 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """A ResNet-18's weights under torchvision's names, without training."""
+    import torch
+
+    from densessl.pretrain.backbones import build_backbone
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        state = build_backbone("resnet18", norm="BN").state_dict()
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny(pictures, tmp_path_factory):
     """``tiny("moco", folder, "KEY", value, …)``: the options of a run of 9 steps on the pictures.
 

@@ -23,16 +23,19 @@ NEAR = 1e-4  # of values of images in [0, 1]: more apart is another normalisatio
 
 @dataclass(frozen=True)
 class Start:
-    """A backbone's tensors under the names of ``build_backbone``, and one line on what they are."""
+    """A backbone's tensors under the names of ``build_backbone``, its name there, and one line on
+    what they are."""
 
     state: dict[str, Tensor]
     summary: str
+    network: str
 
 
 def starting_state(
     path: str, name: str, normalization: dict[str, Any], where: str, channels: int = COLOURS
 ) -> Start:
-    """The backbone ``name`` in a file, for RGB images in [0, 1] of that mean and std.
+    """The backbone ``name`` in a file, for RGB images in [0, 1] of that mean and std; with an empty
+    name the one that the file holds.
 
     Of other than three ``channels`` the first convolution has its weights again and again, each in
     as many parts as it is there, or their sum for one: the same answer to an image of equal
@@ -45,7 +48,7 @@ def starting_state(
         _, found = from_file(path, name if is_timm(name) else "auto")
     except InputError as error:
         raise InputError(f"{where}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
-    if found.network != name:
+    if found.network != (name or found.network):
         raise InputError(
             f"{where} holds a {found.title}, which does not fit a {name}; give BACKBONE.NAME "
             f"{found.network}"
@@ -66,7 +69,7 @@ def starting_state(
         )
     summary = f"{found.summary}: {found.title}, images {images.words(found.images)}"
     summary += f", {images.source(found.images.by)}"
-    return Start(state, "; ".join([summary, *changes]))
+    return Start(state, "; ".join([summary, *changes]), found.network)
 
 
 def _for_our_images(

@@ -186,9 +186,10 @@ def test_the_twins_are_valid(preset):  # the presets themselves: test_config.py
 
 
 @pytest.mark.parametrize("preset", with_other_steps())
-def test_a_preset_takes_a_step_as_its_twin(preset):
+def test_a_preset_takes_a_step_as_its_twin(preset, teacher):
     """The twin of a config is the same method with a small network, over the scenes' size."""
     cfg = twin(preset)
+    cfg.DISTILL.TEACHER = str(teacher)
     torch.manual_seed(0)
     method = build_method(cfg).train()
     optimizer = build_optimizer(cfg.SOLVER, method.parameter_groups(cfg), lr=0.1)
