@@ -1,5 +1,6 @@
 """Images of any number of channels, as they are stored: TIFF of one or several pages, PNG, NPY."""
 
+import importlib.util
 import io
 import os
 import warnings
@@ -125,8 +126,30 @@ def _pillows(file: File) -> np.ndarray:
 
 
 def _tiff(file: File, channels: int) -> np.ndarray:
-    """The samples of a pixel, or, where there is one, the pages: as many as channels."""
+    """The samples of a pixel, or, where there is one, the pages: as many as channels.
+
+    In tiles, or compressed in another way: by GDAL, where rasterio is installed.
+    """
     data = content_of(file)
+    try:
+        return _in_strips(data, channels)
+    except UnreadableImage as error:
+        if not importlib.util.find_spec("rasterio"):
+            advice = "pip install 'densessl[geotiff]' for GDAL, which reads more"
+            raise UnreadableImage(f"{error} ({advice})") from None
+    return _by_gdal(data)
+
+
+def _by_gdal(data: bytes) -> np.ndarray:
+    from rasterio.io import MemoryFile
+
+    with MemoryFile(data) as held, held.open() as opened:
+        if opened.width * opened.height > WHOLE:
+            raise UnreadableImage(f"{opened.width} x {opened.height} pixels are too many")
+        return opened.read().transpose(1, 2, 0)
+
+
+def _in_strips(data: bytes, channels: int) -> np.ndarray:
     pages: list[np.ndarray] = []
     place = _first_page(data)
     while place and len(pages) < max(channels, 1):

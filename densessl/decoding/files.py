@@ -1,6 +1,7 @@
 """Image files: which they are, and opened without Pillow's limit; the reason where that fails."""
 
 import errno
+import importlib.util
 import os
 import warnings
 from collections import Counter
@@ -26,7 +27,12 @@ def _where_pillow_has(feature: str, *suffixes: str) -> tuple[str, ...]:
 
 AVIF = _where_pillow_has("avif", ".avif")  # brought down to 8 bits while it is read
 JPEG_2000 = _where_pillow_has("jpg_2000", ".jp2", ".j2k")
+DICOM = (".dcm", ".dicom")
+HAS_DICOM = importlib.util.find_spec("pydicom") is not None
+if HAS_DICOM:
+    from . import dicom  # noqa: F401  # which makes the format known to Pillow
 SUFFIXES = (*EIGHT_BITS[:2], ".png", *EIGHT_BITS[2:], *OTHERS[1:], *AVIF, *JPEG_2000)
+SUFFIXES += DICOM if HAS_DICOM else ()
 
 
 def is_image(name: str) -> bool:
@@ -47,6 +53,8 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
         f"{count:,} {suffix or 'without suffix'}" for suffix, count in counted[:NAMED]
     )
     more = ", …" if len(counted) > NAMED else ""
+    if not HAS_DICOM and not left_out.keys().isdisjoint(DICOM):
+        more += " (pip install 'densessl[dicom]' reads DICOM)"
     what = "other file is" if total == 1 else "other files are"
     return f"{total:,} {what} left out, by suffix: {shown}{more}"
 
