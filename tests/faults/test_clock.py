@@ -134,6 +134,8 @@ def test_a_clock_set_back_and_forward_changes_nothing(
         code = train(tmp_path).end()
     assert code == 0
     check_same_run(tmp_path, expected)
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert all(0 <= line["seconds"] < 86400 for line in lines)
 
 
 @seeds
