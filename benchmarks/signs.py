@@ -82,9 +82,9 @@ def main(argv: list[str]) -> None:
             began = time.process_time()
             if number % 4 in (1, 2):
                 with left_out():
-                    run.run(views, number, 0.001)
+                    run.run([views], number, 0.001)
             else:
-                run.run(views, number, 0.001)
+                run.run([views], number, 0.001)
             seconds.append(time.process_time() - began)
         for pair in range(1, args.steps + 1):  # the first pair warms up
             one, other = seconds[2 * pair : 2 * pair + 2]

@@ -132,6 +132,8 @@ def _views(advice: Advice, images: ImageStats, machine: Machine) -> None:
 def _batch(advice: Advice, images: ImageStats, machine: Machine) -> None:
     """The batch, how many processes share it, and the groups of its batch norm."""
     cfg, published = advice.cfg, advice.published.SOLVER.BATCH_SIZE
+    if cfg.SOLVER.ACCUMULATE > 1:
+        advice.choose("SOLVER.ACCUMULATE", 1, "the batch is one that fits at once", JUDGEMENT)
     area = (cfg.VIEWS.SIZE / 224) ** 2
     room = int(0.8 * machine.gpu_bytes / (IMAGE_BYTES * area)) if machine.gpus else CPU_BATCH
     processes = max(machine.gpus, 1)
@@ -147,6 +149,9 @@ def _batch(advice: Advice, images: ImageStats, machine: Machine) -> None:
     elif share == _power(room) and share < published // processes:
         memory = f"a GPU of {machine.gpu_bytes / 1e9:.0f} GB"
         reason = f"what {memory} holds" if machine.gpus else "no GPU: larger ones are slow to see"
+        if machine.gpus and find_method(cfg.METHOD.NAME).accumulates:
+            parts = -(-published // batch)
+            reason += f" at once; SOLVER.ACCUMULATE {parts} does with {parts * batch} in parts"
         source = f"{MOCO_SPEED}: 5.0 GB for 32 images of 224 px" if machine.gpus else JUDGEMENT
     else:
         reason, source = f"so that an epoch has {steps} different batches", JUDGEMENT

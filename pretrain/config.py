@@ -236,6 +236,15 @@ def check_method(cfg: CfgNode, method: "type[Method]") -> None:
             f"VIEWS.LOCAL_CROPS is {cfg.VIEWS.LOCAL_CROPS}, but {cfg.METHOD.NAME} takes two views "
             "an image; it must be 0"
         )
+    if cfg.SOLVER.ACCUMULATE > 1 and not method.accumulates:
+        from .methods import METHODS
+
+        fitting = ", ".join(name for name, other in METHODS.items() if other.accumulates)
+        raise InputError(
+            f"SOLVER.ACCUMULATE is {cfg.SOLVER.ACCUMULATE}, but {cfg.METHOD.NAME} needs all images "
+            "of a step at once: its loss compares them, or its class does not declare accumulates; "
+            f"it must be 1. Steps in parts go with {fitting}"
+        )
     method.check(cfg)
 
 
@@ -266,26 +275,37 @@ def _validate_levels(cfg: CfgNode, method: "type[Method]", strides: "Mapping[str
 
 
 def _validate_batch(cfg: CfgNode, world: int) -> None:
-    batch, group = cfg.SOLVER.BATCH_SIZE, cfg.BACKBONE.GROUP_SIZE
+    batch, parts, group = cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.ACCUMULATE, cfg.BACKBONE.GROUP_SIZE
     if batch % world:
         raise InputError(
             f"SOLVER.BATCH_SIZE is {batch}, which {world} processes cannot share equally; "
             f"nearest: {around(batch, world)}"
         )
-    if cfg.BACKBONE.NORM == "split" and batch // world > group and (batch // world) % group:
+    own = batch // world
+    if parts > 1 and (own % parts or own // parts < 2):
+        allowed = [n for n in range(1, own // 2 + 1) if own % n == 0] or [1]
         raise InputError(
-            f"SOLVER.BATCH_SIZE is {batch}, so {batch // world} images a process: not a multiple "
-            f"of BACKBONE.GROUP_SIZE = {group}; nearest batch: {around(batch, world * group)}"
+            f"SOLVER.ACCUMULATE is {parts}, but SOLVER.BATCH_SIZE {batch} is {own} images a "
+            "process, which must be as many equal parts of 2 images or more; allowed: "
+            f"{', '.join(map(str, allowed))}"
+        )
+    share, what = own // parts, "process" if parts == 1 else "process and part"
+    if cfg.BACKBONE.NORM == "split" and share > group and share % group:
+        raise InputError(
+            f"SOLVER.BATCH_SIZE is {batch}, so {share} images a {what}: not a multiple of "
+            f"BACKBONE.GROUP_SIZE = {group}; nearest batch: {around(batch, world * parts * group)}"
         )
 
 
 def normalisation_groups(cfg: CfgNode, world: int) -> int:
-    """How many groups of a global batch the backbone normalises apart, on ``world`` processes."""
+    """How many groups of the images that are computed together (the global batch, or a part of it)
+    the backbone normalises apart, on ``world`` processes."""
     if cfg.BACKBONE.NORM == "SyncBN":
         return 1
     if cfg.BACKBONE.NORM == "BN":
         return world
-    return world * max(cfg.SOLVER.BATCH_SIZE // world // cfg.BACKBONE.GROUP_SIZE, 1)
+    images = cfg.SOLVER.BATCH_SIZE // world // cfg.SOLVER.ACCUMULATE
+    return world * max(images // cfg.BACKBONE.GROUP_SIZE, 1)
 
 
 def around(value: int, step: int) -> str:

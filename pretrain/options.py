@@ -125,6 +125,8 @@ OPTIONS = {
     # lars: share of its weight by which a layer may move, over the rate
     "SOLVER.LARS_TRUST": (0.001, "> 0"),
     "SOLVER.BATCH_SIZE": (256, ">= 2"),  # images a step, over all processes
+    # parts of a step that are computed one after the other, each in so much less memory
+    "SOLVER.ACCUMULATE": (1, ">= 1"),
     "SOLVER.EPOCHS": (200, ">= 1"),
     # stop the schedule after so many steps instead of EPOCHS; 0: off
     "SOLVER.MAX_STEPS": (0, ">= 0"),

@@ -50,12 +50,24 @@ def announce(
         device,
         cfg.AMP,
     )
+    if solver.ACCUMULATE > 1:
+        logger.info(
+            "each step in %d parts of %d images: memory for one of them, and batch norm's "
+            "statistics are those of a part",
+            solver.ACCUMULATE,
+            solver.BATCH_SIZE // solver.ACCUMULATE,
+        )
     if method.shuffles and config.normalisation_groups(cfg, distributed.world_size()) == 1:
         logger.warning(
-            "all images of a step are normalised together, so shuffling (MOCO.SHUFFLE) has no "
+            "all images of a %s are normalised together, so shuffling (MOCO.SHUFFLE) has no "
             "effect and a query can recognise its key by their common statistics; MoCo was "
             "published with groups of 32 images: BACKBONE.NORM split, BACKBONE.GROUP_SIZE "
-            "below SOLVER.BATCH_SIZE"
+            "below %s",
+            *(
+                ("step", "SOLVER.BATCH_SIZE")
+                if solver.ACCUMULATE == 1
+                else ("part", "SOLVER.BATCH_SIZE / SOLVER.ACCUMULATE")
+            ),
         )
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from densessl.core import distributed
 
 from ..methods import Method
+from ..views import View
 from .gradients import clip_each_, clip_norm_
 
 AMP = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -29,10 +30,11 @@ class StepOutcome:
 class Stepper:
     """Runs steps of ``method`` through ``model``, which is it or DDP around it.
 
-    A step is: forward, backward, check, optimizer, then ``method.after_step`` (the keys enter the
-    queue) and ``method.before_step`` of the next step (the momentum encoder follows). The momentum
-    encoder thus moves right after the weights did, which is the same as right before the next
-    forward pass, and a step that is not applied leaves everything as it was.
+    A step is: forward and backward (of each of its ``parts``), check, optimizer, then
+    ``method.after_step`` (the keys enter the queue) and ``method.before_step`` of the next step
+    (the momentum encoder follows). The momentum encoder thus moves right after the weights did,
+    which is the same as right before the next forward pass, and a step that is not applied leaves
+    everything as it was.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class Stepper:
         amp: str = "off",
         clip_each: float = 0.0,
         clip_norm: float = 0.0,
+        parts: int = 1,
     ):
         self.method, self.model, self.optimizer, self.device = method, model, optimizer, device
         self.dtype, self.clip_each, self.clip_norm = AMP[amp], clip_each, clip_norm
+        self.parts = parts
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         # Batch norm statistics move in the forward pass, before anything can be checked.
@@ -65,7 +69,7 @@ class Stepper:
 
     def run(
         self,
-        views: list,
+        parts: Iterable[list[View]],
         step: int,
         lr: float,
         peak: float | None = None,
@@ -73,6 +77,10 @@ class Stepper:
         asked: Sequence[bool] = (),
     ) -> StepOutcome:
         """One step at learning rate ``lr``; every process must call this in step.
+
+        ``parts``: the views of each part of the step, of equally many images; the next ones are
+        asked for when nothing but gradients is left of those before. The loss is the mean over
+        the step.
 
         The processes vote once, while the gradients are computed: on the loss, and on whatever else
         is ``asked``. The host waits once, for the values and the votes together. Gradients need no
@@ -86,12 +94,8 @@ class Stepper:
             if weight_decay is not None and group.get("adapt", True):
                 group["weight_decay"] = weight_decay
         self._copy(self._moving, self._kept)
-        with self._autocast():
-            outputs = self.model(views, step)
-        loss_bad = ~outputs["loss"].detach().isfinite()
-        vote = distributed.Vote([loss_bad, *asked], self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(outputs["loss"]).backward()
+        outputs, vote = self._compute(parts, step, asked)
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         outputs["grad_norm"] = gradient_norm(self.parameters)
@@ -113,6 +117,35 @@ class Stepper:
         self.method.before_step(step + 1)
         return StepOutcome(values, applied=True, overflow=False, agreed=agreed)
 
+    def _compute(
+        self, parts: Iterable[list[View]], step: int, asked: Sequence[bool]
+    ) -> tuple[dict[str, Tensor], distributed.Vote]:
+        """The gradients of a step: forward and backward of its parts, each in the memory of one.
+
+        Returns the mean of their values, and the vote. DDP sums gradients over the processes once,
+        while those of the last part are computed.
+        """
+        outputs, kept = [], []
+        for part, views in enumerate(parts):
+            self.method.part, last = part, part == self.parts - 1
+            with contextlib.nullcontext() if last else self._no_sync():
+                with self._autocast():
+                    values = self.model(views, step)
+                outputs.append({name: value.detach() for name, value in values.items()})
+                if last:
+                    loss_bad = ~_mean(outputs)["loss"].isfinite()
+                    vote = distributed.Vote([loss_bad, *asked], self.device)
+                self.scaler.scale(values["loss"] / self.parts).backward()
+            if self.parts > 1:
+                kept.append(self.method.kept)
+        if self.parts > 1:
+            self.method.kept = {name: torch.cat([k[name] for k in kept]) for name in kept[0]}
+        return _mean(outputs), vote
+
+    def _no_sync(self):
+        """The block in which DDP leaves gradients to their process."""
+        return contextlib.nullcontext() if self.model is self.method else self.model.no_sync()
+
     def _autocast(self):
         if self.dtype is None:
             return contextlib.nullcontext()
@@ -129,6 +162,13 @@ def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
     """The L2 norm of all gradients together, a scalar; NaN or infinite when any entry is."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
+
+
+def _mean(outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each value over the parts of a step."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return {name: torch.stack([each[name] for each in outputs]).mean(0) for name in outputs[0]}
 
 
 def _read(tensors: dict[str, Tensor], votes: Tensor) -> tuple[dict[str, float], list[bool]]:

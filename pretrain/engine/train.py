@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,7 @@ class PretrainRun:
             cfg.AMP,
             cfg.SOLVER.CLIP_EACH,
             cfg.SOLVER.CLIP_NORM,
+            cfg.SOLVER.ACCUMULATE,
         )
 
     # ---- where a run stands ----
@@ -463,12 +464,15 @@ class PretrainRun:
                 for line in too_large_views(self.cfg, float(batch.size.amin(1).median())):
                     logger.warning("%s", line)
             self.looked_at = True
-        views = apply_photometric(batch, self.device, **self.normalization)
+        parts = (
+            apply_photometric(part, self.device, **self.normalization)
+            for part in batch.parts(solver.ACCUMULATE)
+        )
         lr = learning_rate(solver, step, self.epoch)
         torch.manual_seed(step_seed(self.cfg.SEED, step, distributed.rank()))  # of dropped paths
         decay = weight_decay(solver, step, self.epoch)
         asked = stop, len(batch.unreadable) > 0
-        outcome = self.stepper.run(views, step, lr, scaled_lr(solver), decay, asked)
+        outcome = self.stepper.run(parts, step, lr, scaled_lr(solver), decay, asked)
         stop, some_unreadable = outcome.agreed
         self.patience.count(step, outcome)
         if some_unreadable:
@@ -501,6 +505,12 @@ class PretrainRun:
         fixes = [f"more than {world} process(es), each on a GPU of its own (they share the batch)"]
         if self.cfg.AMP == "off":
             fixes.append(f"AMP bf16{' --change AMP' if begun else ''} (activations take half)")
+        finer = self.cfg.clone()
+        finer.SOLVER.ACCUMULATE = parts = 2 * finer.SOLVER.ACCUMULATE
+        with suppress(InputError):  # the batch has no such parts, or the method takes none
+            config.validate(finer, world)
+            change = " --change SOLVER.ACCUMULATE" if begun else ""
+            fixes.append(f"SOLVER.ACCUMULATE {parts}{change} (the same batch, in so many parts)")
         if batch > world:
             anew = " and another OUTPUT_DIR" if begun else ""
             fixes.append(f"SOLVER.BATCH_SIZE {batch // 2}{anew} (the rate follows)")

@@ -2,11 +2,12 @@
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class Method(nn.Module):
     The engine calls, at every step: ``before_step``, ``forward`` (through DDP where there are
     several processes), backward, ``after_backward``, the optimizer, ``after_step``. A step whose
     loss or gradient is not finite ends before the optimizer, and ``after_step`` is then not called.
+    With ``SOLVER.ACCUMULATE`` forward and backward are called for each part of a step, and nothing
+    but gradients, batch norm's statistics and :attr:`kept` may change in them.
 
     A loop of one's own leaves the counting to the method::
 
@@ -48,6 +51,8 @@ class Method(nn.Module):
     multi_crop: bool = False  # whether it takes local views behind the two global ones
     pyramid: bool = False  # whether it needs maps at strides 4, 8, 16 and 32, which no ViT has
     same_flip: bool = False  # whether both views of an image must be mirrored, or none
+    # whether a step may be computed in parts: no image's loss is computed from those of others
+    accumulates: bool = False
     shuffles: bool = False  # whether keys are shuffled between the groups of batch norm
     momentum_option: str | None = None  # that holds m of its momentum encoder at the start
     queue_option: str | None = None  # that holds how many keys its queue keeps
@@ -56,6 +61,10 @@ class Method(nn.Module):
     steps_per_epoch: int = 1
     schedules: tuple[str, ...] = ()  # which of the two it reads
     step: int = 0  # that comes next, in a loop which calls step_done
+    part: int = 0  # of the step, that is computed next
+    # What a forward pass leaves for after_step, by any names: tensors with rows in front, so that
+    # those of a step's parts can be joined.
+    kept: Mapping[Any, Tensor] = MappingProxyType({})
 
     @cached_property
     def level(self) -> str:

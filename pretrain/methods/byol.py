@@ -30,6 +30,7 @@ class BYOL(Method):
     """
 
     schedules = ("steps",)
+    accumulates = True
     momentum_option = "BYOL.MOMENTUM"
 
     def __init__(self, cfg: CfgNode):

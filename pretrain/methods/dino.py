@@ -56,6 +56,7 @@ class DINO(Method):
 
     schedules = ("steps", "steps_per_epoch")
     multi_crop = True
+    accumulates = True
     momentum_option = "DINO.MOMENTUM"
     starts = (("DINO.FREEZE_LAST_LAYER", "epochs"),)
     center: Tensor
@@ -77,7 +78,6 @@ class DINO(Method):
         self.momentum_backbone.load_state_dict(self.backbone.state_dict())
         self.momentum_head = momentum_copy(self.head)
         self.register_buffer("center", torch.zeros(1, self.options.PROTOTYPES))
-        self._moving: dict[str, Tensor] = {}  # centres as they will be after the step
 
     def before_step(self, step: int) -> None:
         momentum_update_(self, cosine_momentum(self.options.MOMENTUM, max(step - 1, 0), self.steps))
@@ -97,6 +97,7 @@ class DINO(Method):
         And the teacher's of the global ones; views of one kind lie one after the other in the
         batch, ``[2B, …]`` and ``[N B, …]``.
         """
+        self.kept = {}
         kinds = [torch.cat([v.image for v in kind]) for kind in (views[:2], views[2:]) if kind]
         students = [self.backbone(images) for images in kinds]
         with torch.no_grad():
@@ -150,20 +151,22 @@ class DINO(Method):
 
     @torch.no_grad()
     def move_center(self, name: str, targets: Tensor) -> None:
-        """Remember where the centre ``name`` goes after the step, by targets ``[M, K]``."""
-        mean = targets.mean(0, keepdim=True, dtype=torch.promote_types(targets.dtype, torch.float))
-        mean = distributed.all_reduce_sum(mean) / distributed.world_size()
-        self._moving[name] = next_center(getattr(self, name), mean, self.options.CENTER_MOMENTUM)
+        """Keep the mean of targets ``[M, K]``, by which ``name`` moves after the step."""
+        dtype = torch.promote_types(targets.dtype, torch.float)
+        self.kept = {**self.kept, name: targets.mean(0, keepdim=True, dtype=dtype)}
 
     def after_backward(self, step: int) -> None:
         if step // self.steps_per_epoch < self.options.FREEZE_LAST_LAYER:
             for parameter in self.head.last_layer.parameters():
                 parameter.grad = None
 
+    @torch.no_grad()
     def after_step(self, step: int) -> None:
-        for name, center in self._moving.items():
-            getattr(self, name).copy_(center)
-        self._moving = {}
+        for name, means in self.kept.items():  # a row each part
+            total = distributed.all_reduce_sum(means.mean(0, keepdim=True))
+            center, mean = getattr(self, name), total / distributed.world_size()
+            center.copy_(next_center(center, mean, self.options.CENTER_MOMENTUM))
+        self.kept = {}
 
     def ddp_ignored(self) -> list[str]:
         return [name for name, _ in self.named_buffers() if name.startswith("center")]

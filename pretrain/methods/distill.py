@@ -41,6 +41,8 @@ class Distill(Method):
     al. 2022 (Feature distillation, 3.2); the rest, without a paper, is ours.
     """
 
+    accumulates = True
+
     def __init__(self, cfg: CfgNode):
         super().__init__()
         self.cfg = cfg

@@ -55,6 +55,7 @@ class MoCo(Method):
     """
 
     momentum_option, queue_option = "MOCO.MOMENTUM", "MOCO.QUEUE"
+    accumulates = True
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
@@ -65,7 +66,6 @@ class MoCo(Method):
         self.queue = Queue(self.options.QUEUE, self.options.DIM)
         self.momentum_backbone = momentum_copy(self.backbone)
         self.momentum_projector = momentum_copy(self.projector)
-        self._keys: list[list[Tensor]] = []  # of this step: one list a direction
 
     def keys_kept(self) -> int:
         return self.options.QUEUE
@@ -78,11 +78,13 @@ class MoCo(Method):
         directions = [(first, second)]
         if self.options.SYMMETRIC:
             directions.append((second, first))
-        self._keys, scalars = [], []
+        kept: dict[tuple[int, int], Tensor] = {}
+        scalars = []
         for number, (query_view, key_view) in enumerate(directions):
             values, keys = self.direction(query_view, key_view, step, number)
             scalars.append(values)
-            self._keys.append(keys)
+            kept |= {(number, queue): key for queue, key in enumerate(keys)}
+        self.kept = kept
         merged = {name: torch.stack([v[name] for v in scalars]).mean(0) for name in scalars[0]}
         if self.options.SYMMETRIC_REDUCTION == "sum":
             merged |= {name: merged[name] * len(scalars) for name in merged if "loss" in name}
@@ -123,12 +125,12 @@ class MoCo(Method):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        used = self._keys if self.options.SYMMETRIC_ENQUEUE == "both" else self._keys[-1:]
         queues = [module for module in self.children() if isinstance(module, Queue)]
-        for keys in used:
-            for queue, new in zip(queues, keys, strict=True):
-                queue.enqueue(distributed.gather(new))
-        self._keys = []
+        last = max((number for number, _ in self.kept), default=0)
+        for (number, queue), keys in self.kept.items():
+            if number == last or self.options.SYMMETRIC_ENQUEUE == "both":
+                queues[queue].enqueue(distributed.gather(keys))
+        self.kept = {}
 
     def ddp_ignored(self) -> list[str]:
         return [name for name, _ in self.named_buffers() if "queue" in name]
@@ -173,7 +175,7 @@ class DenseMoCo(Corresponding, MoCo):
         pooled = unit(p_k.mean((2, 3)))  # the dense queue's key, [B, D]
         p_k = unit(p_k)
 
-        generator = matching_generator(self.cfg.SEED, step, number)
+        generator = matching_generator(self.cfg.SEED, step, number, self.part)
         pair = Pair(z_q.detach(), z_k, query_view, key_view, generator)
         with torch.no_grad():
             c, stats = self.correspond(pair, p_q.detach(), p_k)

@@ -42,6 +42,7 @@ class PixPro(Method):
     """
 
     schedules = ("steps",)
+    accumulates = True
     dense = True
     momentum_option = "PIXPRO.MOMENTUM"
 

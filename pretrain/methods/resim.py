@@ -59,6 +59,7 @@ class ReSim(MoCo):
     dense = True
     same_flip = True
     pyramid = True
+    accumulates = False  # negatives are regions of all images of the step
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:

@@ -31,6 +31,8 @@ class SimSiam(Method):
     Each view is a forward pass of its own, so that batch norm sees one view at a time.
     """
 
+    accumulates = True
+
     def __init__(self, cfg: CfgNode):
         super().__init__()
         self.cfg, options = cfg, cfg.SIMSIAM
@@ -91,7 +93,7 @@ class DenseSimSiam(Corresponding, SimSiam):
         projections = [unit(each.detach()).flatten(2) for each in dense_z]
         terms, stats = [], []
         for query, key in ((0, 1), (1, 0)):
-            generator = matching_generator(self.cfg.SEED, step, query)
+            generator = matching_generator(self.cfg.SEED, step, query, self.part)
             z_q, z_k = maps[query].detach(), maps[key].detach()
             pair = Pair(z_q, z_k, views[query], views[key], generator)
             with torch.no_grad():

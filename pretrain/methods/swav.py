@@ -57,7 +57,6 @@ class SwAV(Method):
         self.queues = nn.ModuleList(
             Queue(self.options.QUEUE, self.options.DIM) for _ in range(kept)
         )
-        self._keys: list[Tensor] = []
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         B = len(views[0].image)
@@ -68,7 +67,8 @@ class SwAV(Method):
         ]
         z = unit(self.projector(torch.cat(pooled)))  # [V B, D]
         scores = list(self.scores(z).split(B))
-        self._keys = [part.detach() for part in z[: 2 * B].split(B)]
+        first, second = z[: 2 * B].detach().split(B)
+        self.kept = {0: first, 1: second}
         codes = [self.codes(number, scores[number].detach(), step) for number in range(2)]
         loss = swapped_prediction(scores, codes, self.options.TEMPERATURE)
         used = torch.zeros(self.options.PROTOTYPES, device=z.device)
@@ -76,9 +76,9 @@ class SwAV(Method):
         return {
             "loss": loss,
             "loss/image": loss.detach(),
-            "stat/feature_std": feature_std(self._keys[0]),
+            "stat/feature_std": feature_std(first),
             "stat/prototypes_used": used.sum(),
-            **image_signs(*self._keys),
+            **image_signs(first, second),
         }
 
     @full_precision
@@ -112,9 +112,9 @@ class SwAV(Method):
     def after_step(self, step: int) -> None:
         if step >= self.options.QUEUE_START * self.steps_per_epoch:
             queues = (module for module in self.queues if isinstance(module, Queue))
-            for queue, keys in zip(queues, self._keys, strict=False):
+            for queue, keys in zip(queues, self.kept.values(), strict=False):
                 queue.enqueue(distributed.gather(keys))
-        self._keys = []
+        self.kept = {}
 
     def ddp_ignored(self) -> list[str]:
         return [name for name, _ in self.named_buffers() if "queue" in name]

@@ -65,7 +65,8 @@ class VADeR(MoCo):
         k, v_k = self.encode_keys(key_view.image, step, number)
         k = unit(k)
         generator = matching_generator(self.cfg.SEED, step, number)
-        drawn = torch.rand(len(q), options.POINTS, 2, generator=generator)
+        before = self.part * len(q)  # images of the step's earlier parts, whose points come first
+        drawn = torch.rand(before + len(q), options.POINTS, 2, generator=generator)[before:]
         at_q, at_k, valid = shared_points(
             query_view, key_view, drawn.to(q.device, non_blocking=True)
         )

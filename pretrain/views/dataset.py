@@ -1,8 +1,8 @@
 """Images → batches of views, whatever the number of loader processes."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from .view import Box, View, crop, random_box
 
 # Keep the generators apart from each other and from those of order and permutations.
 VIEW_STREAM, STAND_IN_STREAM = 0x51EE, 0x57A2
+STACKED = ("image", "local", "box", "flip", "size", "colour")  # of samples, in a batch
 REPLACEMENTS = 1000  # different images tried before 'nothing here is readable'
 
 
@@ -59,6 +60,13 @@ class Batch:
         """Called by the DataLoader, so that images travel to the GPU while it computes."""
         self.image, self.local = self.image.pin_memory(), self.local.pin_memory()
         return self
+
+    def parts(self, number: int) -> Iterator["Batch"]:
+        """So many equal parts of it, one after the other, without a copy."""
+        names = ("index", *STACKED)
+        chunks = (getattr(self, name).chunk(number) for name in names)
+        for part in zip(*chunks, strict=True):
+            yield replace(self, **dict(zip(names, part, strict=True)))
 
 
 def draw_view(
@@ -211,10 +219,7 @@ def build_dataset(cfg: CfgNode, source: ImageSource, bounds: Range | None) -> Vi
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples as one :class:`Batch`."""
     unreadable = sorted({index for sample in samples for index in sample.unreadable})
-    stacked = {
-        name: torch.stack([getattr(sample, name) for sample in samples])
-        for name in ("image", "local", "box", "flip", "size", "colour")
-    }
+    stacked = {name: torch.stack([getattr(sample, name) for sample in samples]) for name in STACKED}
     return Batch(
         index=torch.tensor([sample.index for sample in samples]),
         unreadable=torch.tensor(unreadable, dtype=torch.long),

@@ -40,8 +40,9 @@ def test_the_message_has_numbers_and_settings_and_the_run_resumes(
     assert f"step {step + 1} of 9" in last
     assert "allocate 2.50 GiB" in last and "79.10 GiB" in last and "ALLOC_CONF" not in last
     settings = [line for line in last.splitlines() if line.startswith("  ")]
-    assert len(settings) == 3
+    assert len(settings) == 4
     assert any(line.split()[:2] == ["AMP", "bf16"] for line in settings)
+    assert any(line.split()[:2] == ["SOLVER.ACCUMULATE", "2"] for line in settings)
     assert any(line.split()[:2] == ["SOLVER.BATCH_SIZE", "4"] for line in settings)
     assert ("--change AMP" in last) == (step > 0)  # a run with checkpoints is resumed
     full.unlink()

@@ -138,7 +138,7 @@ def test_fp16_finds_its_scale_and_then_trains():
     scales, applied = [], []
     for step in range(6):
         scales.append(stepper.scaler.get_scale())
-        outcome = stepper.run([torch.tensor(huge)], step, lr=1e-35)
+        outcome = stepper.run([[torch.tensor(huge)]], step, lr=1e-35)
         applied.append(outcome.applied)
         assert outcome.applied or outcome.overflow
     assert applied == [False, False, False, True, True, True]
@@ -150,11 +150,11 @@ def test_the_order_of_a_step():
     method = Line()
     optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
     stepper = Stepper(method, method, optimizer, torch.device("cpu"))
-    stepper.run([torch.tensor(2.0)], step=0, lr=0.1)
+    stepper.run([[torch.tensor(2.0)]], step=0, lr=0.1)
     assert method.w.item() == pytest.approx(0.8)
-    stepper.run([torch.tensor(math.nan)], step=1, lr=0.1)
+    stepper.run([[torch.tensor(math.nan)]], step=1, lr=0.1)
     assert method.w.item() == pytest.approx(0.8)
-    stepper.run([torch.tensor(1.0)], step=2, lr=0.5)
+    stepper.run([[torch.tensor(1.0)]], step=2, lr=0.5)
     assert method.w.item() == pytest.approx(0.3)
     assert method.calls == [
         *(("backward", 0), ("after", 0), ("before", 1)),
@@ -171,5 +171,5 @@ def test_a_group_of_fixed_rate_stays_at_the_peak_and_one_without_gradient_rests(
     for each, w in ((method, 0.0), (resting, 1.0)):
         optimizer = torch.optim.SGD([{"params": [each.w], "fixed_lr": True}], lr=1.0)
         stepper = Stepper(each, each, optimizer, torch.device("cpu"))
-        stepper.run([torch.tensor(2.0)], step=0, lr=0.1, peak=0.5)
+        stepper.run([[torch.tensor(2.0)]], step=0, lr=0.1, peak=0.5)
         assert each.w.item() == pytest.approx(w)

@@ -111,7 +111,7 @@ def on_meta(preset, world=1, steps=2):
         method.before_step(0)
         for step in range(steps):
             with Calls() as calls:
-                outcome = stepper.run(views_of(cfg, META), step, lr=0.1, asked=(False, False))
+                outcome = stepper.run([views_of(cfg, META)], step, lr=0.1, asked=(False, False))
                 assert outcome.applied and outcome.agreed == [False, False]
     assert reads == [3] * steps
     return calls
