@@ -9,7 +9,7 @@ from pathlib import Path
 from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, InputError
 
-from . import config_files, flags, image_range, own_data, protocols
+from . import config_files, flags, own_data, protocols
 from .launch import Machines
 from .protocols import Protocol
 from .resolve import describe_scaling, places, resolve
@@ -58,11 +58,13 @@ def _transfer(args, job: TransferJob) -> int:
     cfg = resolve(args.protocol, gpus=job.processes, cuda=job.cuda, custom=own, **given)
     room = protocol.room
     data = room.check_data(cfg, own or args.data, args.mini, evaluates)
-    from . import evaluate_only
+    from . import channels, evaluate_only, image_range
 
     logger = _begin(args, job)
     run = _run(args, job, cfg, data, evaluate_only.trained if evaluates else room.prepare)
     _say(logger, args, job, run.weights.method)
+    cfg = channels.settle(cfg, run.weights.images)
+    channels.require_readable(cfg, own)
     cfg = image_range.settle(
         cfg,
         image_range.of_trial(run.weights.file) if evaluates else run.weights.bounds,

@@ -47,6 +47,8 @@ def add_options(cfg) -> None:
     # image: a larger one is read at reduced scale; 0: no limit.
     cfg.INPUT.RANGE = ""
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS
+    # Channels of your own images; 0: as the weights take them. Others than 3 are read as stored.
+    cfg.INPUT.CHANNELS = 0
 
     # Semantic segmentation's training images: resized into SCALE (long, short edge; empty: the
     # image's own size) times a ratio drawn evenly from RATIO_RANGE, cropped and padded to

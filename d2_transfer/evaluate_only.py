@@ -91,16 +91,21 @@ def trained(named: str, folder: Path, cfg) -> Weights:
     for name in ("run.json", results.FILE, NOTE):
         if (Path(folder) / name).is_file() and not _is_again(Path(folder), sha256):
             raise InputError(f"{folder} holds trials ({name}); name another -o for an evaluation")
-    network = _network_of(source.with_name("config.yaml"))
-    return Weights(str(source), str(source), sha256, origin(source).method, network=network)
+    config = source.with_name("config.yaml")
+    held: dict[str, Any] = {}
+    if config.is_file():
+        held = results.flat(read_mapping(config, "the config of a trial"))
+    network, images = held.get("MODEL.BACKBONE.TIMM", ""), _images_of(held)
+    method = origin(source).method
+    return Weights(str(source), str(source), sha256, method, network=network, images=images)
 
 
-def _network_of(config: Path) -> str:
-    """The network of timm's in the config of a model's trial, else ''."""
-    if not config.is_file():
-        return ""
-    held = results.flat(read_mapping(config, "the config of a trial"))
-    return held.get("MODEL.BACKBONE.TIMM", "")
+def _images_of(held: dict[str, Any]) -> dict[str, Any]:
+    """What the flat config of a model's trial says of images of other than three channels."""
+    if not held.get("INPUT.CHANNELS"):
+        return {}
+    normal = {key.lower(): held.get(f"MODEL.{key}") for key in ("PIXEL_MEAN", "PIXEL_STD")}
+    return {"channels": held["INPUT.CHANNELS"], "normalization": normal}
 
 
 def _is_again(folder: Path, sha256: str) -> bool:

@@ -8,7 +8,10 @@ from pathlib import Path
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
 from densessl.decoding import Range, describe, find_range, is_image, parse, sample
+from densessl.decoding.channels import COLOURS
+from densessl.decoding.channels import find_range as find_range_of_channels
 
+from . import channels
 from .datasets import registered
 from .datasets.cityscapes import CityscapesInstances, CityscapesSemantic, frames
 from .datasets.custom import Custom
@@ -22,11 +25,15 @@ logger = logging.getLogger("densessl")
 
 
 def check(cfg) -> None:
-    """InputError for a value of INPUT.RANGE or INPUT.MAX_PIXELS that cannot be."""
+    """InputError for a value of INPUT.RANGE, MAX_PIXELS or CHANNELS that cannot be."""
     if cfg.INPUT.RANGE:
         parse(cfg.INPUT.RANGE, OPTION)
     if cfg.INPUT.MAX_PIXELS < 0:
         raise InputError(f"INPUT.MAX_PIXELS is {cfg.INPUT.MAX_PIXELS}; allowed: 0 or more")
+    if cfg.INPUT.CHANNELS < 0:
+        raise InputError(
+            f"INPUT.CHANNELS is {cfg.INPUT.CHANNELS}; allowed: 1 or more, or 0 for the weights'"
+        )
 
 
 def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], says: bool):
@@ -41,7 +48,8 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     if bounds is None:
         names = list(files())
         chosen = [names[index] for index in sample(len(names), lambda n: os.fspath(names[n]))]
-        found = find_range(chosen)
+        count = channels.of(cfg)
+        found = find_range(chosen) if count == COLOURS else find_range_of_channels(chosen, count)
     if bounds is None and not given and of_weights:
         bounds, origin = of_weights, "as in the weights' pretraining"
     elif found:

@@ -15,7 +15,8 @@ from detectron2.data import MetadataCatalog  # noqa: E402
 from detectron2.modeling import PanopticFPN, SemanticSegmentor  # noqa: E402
 
 LOOKED_AT = ("MODEL.", "INPUT.", "SOLVER.")  # what a model, its data and its schedule are made of
-LATER = {  # of these, what is read once a trial has begun
+LATER = {  # of these, what is read before, or once a trial has begun
+    "INPUT.CHANNELS",
     "MODEL.FPN.TRANSFER",
     "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE",
     "SOLVER.AMP.ENABLED",

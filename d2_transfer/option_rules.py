@@ -27,6 +27,8 @@ SHARED = {  # names that Detectron2 has mean here what they mean there
     "INPUT.RANGE": "",
     # of an image; a larger one is read at reduced scale; 0: no limit
     "INPUT.MAX_PIXELS": (MAX_PIXELS, ">= 0"),
+    # of your own images, others than 3 read as stored; 0: as the weights take them
+    "INPUT.CHANNELS": (0, ">= 0"),
     "SOLVER.AMP.ENABLED": False,  # the backbone in float16
 }
 

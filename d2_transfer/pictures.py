@@ -62,6 +62,10 @@ def config_of(trial_dir: str | os.PathLike) -> dict[str, Any]:
         raise InputError(
             f"{trial_dir} trained a {network}; allowed: a trial of a detector ({DETECTOR})"
         )
+    if channels := config.get("INPUT", {}).get("CHANNELS"):
+        raise InputError(
+            f"{trial_dir} was trained on images of {channels} channels, which are no pictures"
+        )
     if code := config.get("IMPORT") or (config.get("LAZY") or {}).get("FILE"):
         raise InputError(f"{trial_dir} was trained with {code}, which is not run to draw a trial")
     return config

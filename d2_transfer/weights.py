@@ -12,7 +12,7 @@ from densessl.weight_files import images
 from densessl.weight_files.channels import COLOURS
 from densessl.weight_files.timm_networks import IN_DETECTOR
 
-from . import convert
+from . import channels, convert
 from .backbone_choice import follow
 from .protocols import PROTOCOLS
 
@@ -39,7 +39,8 @@ class Weights:
     file), ``path`` what the user named and
     ``sha256`` the sum of that. ``method`` and ``pretrain`` go into the records; ``pretrain`` has
     the ``range`` of a pretraining on images that are not of 8 bits. ``network``: resnet50,
-    timm/convnext_tiny; empty where it is not known.
+    timm/convnext_tiny; empty where it is not known. ``images``: what the file says of images of
+    other than three channels (``channels.stated``); empty of three.
     """
 
     file: str
@@ -48,6 +49,7 @@ class Weights:
     method: str
     pretrain: dict[str, Any] = field(default_factory=dict)
     network: str = ""
+    images: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -67,6 +69,7 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     if named == RANDOM:
         if cfg.MODEL.FPN.TRANSFER:
             raise InputError("MODEL.FPN.TRANSFER is True, but a random start has no FPN")
+        channels.settle(cfg, {})
         return Weights("", RANDOM, "", RANDOM)
     if named == RANDOM_BN:
         raise refuse_random_bn("Detectron2's protocols settle batch norm by themselves")
@@ -82,15 +85,16 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
         )
     sha256 = files.sha256(source)
     held = convert.read_checkpoint(source) if source.suffix == ".pkl" and not supervised else None
-    if isinstance(held, dict) and held.get("densessl"):
+    if isinstance(held, dict) and held.get("densessl") and fits(cfg, held["densessl"]):
         file, held = source, convert.read_weights(source)
     else:
-        file = Path(folder) / f"weights_{sha256[:12]}.pkl"  # never in the place of another run's
+        file = Path(folder) / converted_name(cfg, sha256, ".pkl")
         held = _converted_before(file, sha256)
     made = held is None
     if held is None:
         method = SUPERVISED if supervised else None
-        report = convert.convert(source, file, force=True, method=method)
+        wanted = cfg.INPUT.CHANNELS or None
+        report = convert.convert(source, file, force=True, method=method, channels=wanted)
         for note in report.notes:
             logger.info("%s: %s", source, note)
         files.write_text(file.with_suffix(".txt"), f"{report}\n")
@@ -98,9 +102,9 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
     if held.get("densessl"):
         log_images(held["densessl"])
     try:
-        require_colours(held.get("densessl") or {})
         network = (held.get("densessl") or {}).get("network", "")
-        convert.check_detector_config(held, follow(cfg, network))
+        images_of = channels.stated(held.get("densessl"))
+        convert.check_detector_config(held, follow(channels.settle(cfg, images_of), network))
     except InputError:
         for each in (file, file.with_suffix(".txt")) if made else ():
             each.unlink()
@@ -113,15 +117,19 @@ def prepare(named: str, folder: str | os.PathLike, cfg) -> Weights:
         facts["method"],
         facts.get("pretrain") or {},
         facts.get("network", ""),
+        channels.stated(facts),
     )
 
 
-def require_colours(facts: dict[str, Any]) -> None:
-    """InputError for weights whose images are none in colour."""
-    if facts.get("channels", COLOURS) != COLOURS:
-        raise InputError(
-            f"the weights take images of {facts['channels']} channels, and the protocols read RGB"
-        )
+def converted_name(cfg, sha256: str, suffix: str) -> str:
+    """What the weights of a run's folder are called: never as those of another run."""
+    of_channels = f"_{cfg.INPUT.CHANNELS}ch" if cfg.INPUT.CHANNELS else ""
+    return f"weights_{sha256[:12]}{of_channels}{suffix}"
+
+
+def fits(cfg, facts: dict[str, Any]) -> bool:
+    """Whether a converted file takes images of as many channels as INPUT.CHANNELS says."""
+    return cfg.INPUT.CHANNELS in (0, facts.get("channels", COLOURS))
 
 
 def log_images(facts: dict[str, Any]) -> None:

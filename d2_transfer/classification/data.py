@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from densessl.core.errors import InputError
 from densessl.decoding import parse
 
+from .. import channels
 from ..datasets.checks import advice, root_folder
 from .config import combinations
 from .folders import SEEDED, labelled, read_folders, remark_on_list
@@ -39,8 +40,6 @@ def check_data(
     ``stand_in`` (``--mini``). A model that is trained (``evaluates``) needs the same.
     """
     if isinstance(data, OwnImages):
-        for images in (data.train, data.val):
-            images.open(0)
         if combinations(cfg):
             hold_out(training_images(cfg, data.train, data), cfg.SEARCH.HELD_OUT, cfg.SEED)
         return data
@@ -81,7 +80,7 @@ def read(cfg: CfgNode, root: Path | OwnImages) -> tuple[Images, Images]:
     """All training and all test images of ``cfg.DATASETS``, decoded as INPUT says; InputError."""
     bounds = parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None
     train, test = (
-        replace(images, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS)
+        replace(images, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS, channels=channels.of(cfg))
         for images in _read(cfg, root)
     )
     return train, test

@@ -11,6 +11,7 @@ from PIL import Image
 
 from densessl.core.errors import InputError
 from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode
+from densessl.decoding.channels import COLOURS, Planes, decode_channels
 
 SAMPLED = 1000  # files whose sizes go into a fingerprint
 
@@ -35,6 +36,7 @@ class Images:
     pixels: np.ndarray | None = None
     bounds: Range | None = None
     max_pixels: int = MAX_PIXELS
+    channels: int = COLOURS  # others are read as they are stored
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,12 +49,14 @@ class Images:
         """Where an image lies, for messages."""
         return str(self.root / self.name(index))
 
-    def open(self, index: int) -> Image.Image:
-        """The image as upright RGB. InputError for an unreadable one."""
+    def open(self, index: int) -> Image.Image | Planes:
+        """The image as upright RGB, or its channels as stored. InputError for an unreadable one."""
         if self.pixels is not None:
             return Image.fromarray(self.pixels[index])
         path = self.root / self.name(index)
         try:
+            if self.channels != COLOURS:
+                return decode_channels(path, self.channels, self.bounds, self.max_pixels)
             picture = decode(path, self.bounds, self.max_pixels)
         except UnreadableImage as error:
             raise InputError(f"{self.where}: {path} cannot be read: {error}") from None

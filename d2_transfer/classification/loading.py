@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from fvcore.common.config import CfgNode
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms as T
@@ -15,6 +16,7 @@ from torchvision import transforms as T
 from densessl.core.loader import GRACE, Batches, Loader, Options
 from densessl.core.order import BatchOrder, Draw, seed_of
 from densessl.core.reading import reading
+from densessl.decoding.channels import Planes
 
 from .images import Images
 
@@ -98,7 +100,19 @@ def options_of(cfg: CfgNode, workers: int) -> Options:
 def _sample(dataset, transform: Callable, index: int) -> tuple[Tensor, Tensor]:
     reading(index)
     image = dataset.images.open(index)
-    return transform(image), torch.tensor(int(dataset.images.labels[index]))
+    return transformed(transform, image), torch.tensor(int(dataset.images.labels[index]))
+
+
+def transformed(transform: Callable, image: Image.Image | Planes) -> Tensor:
+    """The transform of an image, or of each of its channels with the same draws: ``[C, h, w]``."""
+    if isinstance(image, Image.Image):
+        return transform(image)
+    drawn = torch.get_rng_state()
+    bands = []
+    for band in image.bands:
+        torch.set_rng_state(drawn)
+        bands.append(transform(band))
+    return torch.cat(bands)
 
 
 def _collate(samples: list) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from densessl.core.errors import InputError, unknown
 from densessl.weight_files import timm_networks
+from densessl.weight_files.channels import COLOURS, renew_first, repeated
+from densessl.weight_files.images import AS_STORED
 from densessl.weight_files.timm_networks import is_timm
 from densessl.weight_files.vit import BLOCKS, IMAGE, PATCH, SIZES
 
@@ -22,7 +24,7 @@ VIT_STAGES = tuple(f"block{number}" for number in range(1, BLOCKS + 1))
 VIT_ALL = ("block4", "block8", "block12")  # the depths that SCFS's levels have
 LAST_BLOCKS = 4  # whose class tokens DINO's linear classifier sees (ViT-S)
 RANDOM_START = "resnet50"
-IMAGENET = {  # mean and deviation of 0–255 values, RGB
+IMAGENET: dict[str, Any] = {  # mean and deviation of 0–255 values, RGB
     "normalization": {
         "pixel_mean": [123.675, 116.28, 103.53],
         "pixel_std": [58.395, 57.12, 57.375],
@@ -65,7 +67,7 @@ def stages_of(name: str, wanted: Sequence[str], option: str = "KNN.STAGES") -> t
 
 
 class FeatureNetwork(nn.Module):
-    """Images uint8 ``[B, 3, S, S]`` (RGB) → features ``[B, channels]``.
+    """Images uint8 ``[B, 3, S, S]`` (RGB; or the channels as stored) → features ``[B, channels]``.
 
     They are normalised as the weights' facts say. ``stages(images, names)`` gives the features of
     several depths: of a ResNet each stage's global average; of a ViT the class token after each
@@ -75,12 +77,12 @@ class FeatureNetwork(nn.Module):
     ViT's patch tokens. They may have any height and width (of a ViT: whole patches).
     """
 
-    pixel_mean: Tensor  # [3, 1, 1]
+    pixel_mean: Tensor  # [3, 1, 1], or of as many channels as there are
     pixel_std: Tensor
 
     def __init__(self, name: str, network: Any, facts: dict[str, Any]):
         super().__init__()
-        self.name, self.network, self.rgb = name, network, facts["channel_order"] == "RGB"
+        self.name, self.network, self.bgr = name, network, facts["channel_order"] == "BGR"
         for key, values in facts["normalization"].items():
             self.register_buffer(key, torch.tensor(values)[:, None, None], persistent=False)
 
@@ -169,7 +171,7 @@ class FeatureNetwork(nn.Module):
         return self.channels * (2 if self.name == "vit_base" else LAST_BLOCKS)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        images = (images if self.rgb else images.flip(1)).float()
+        images = (images.flip(1) if self.bgr else images).float()
         return (images - self.pixel_mean) / self.pixel_std
 
     def _tokens(self, images: Tensor, blocks: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
@@ -201,20 +203,25 @@ def network_of(wanted: str, facts: dict[str, Any] | None) -> str:
 
 
 def build_backbone(
-    wanted: str, weights: str | os.PathLike, size: int | Sequence[int], seed: int
+    wanted: str,
+    weights: str | os.PathLike,
+    size: int | Sequence[int],
+    seed: int,
+    channels: int = COLOURS,
 ) -> FeatureNetwork:
     """The backbone with the tensors of a converted file; without one, a random start by ``seed``.
 
     ``size``: of its images, an edge or (height, width). ``weights`` may be RANDOM_BN: a random
-    start, whose batch norm then gets the data's statistics (:mod:`.controls`). Raises InputError
-    for a size that a ViT cannot cut into patches and for a file that does not fit, EnvironmentLacks
-    where a ViT's timm is not installed.
+    start, whose batch norm then gets the data's statistics (:mod:`.controls`). ``channels``: of the
+    images, as a file of weights has them, too. Raises InputError for a size that a ViT cannot cut
+    into patches and for a file that does not fit, EnvironmentLacks where a ViT's timm is not
+    installed.
     """
     start = str(weights) in ("", RANDOM_BN)
     held = None if start else convert.read_checkpoint(weights)
-    facts = held.densessl if held is not None else IMAGENET
+    facts = held.densessl if held is not None else _of_random(channels)
     name = network_of(wanted, facts if held is not None else None)
-    network = _network(name, size, seed)
+    network = _network(name, size, seed, channels)
     if facts.get("stride_in_1x1"):  # of a ResNet
         stride_as_caffe(network)
     if held is not None:
@@ -237,16 +244,26 @@ def check_size(name: str, size: int | Sequence[int]) -> None:
             )
 
 
-def _network(name: str, size: int | Sequence[int], seed: int) -> nn.Module:
+def _of_random(channels: int) -> dict[str, Any]:
+    """How a random start takes images: by ImageNet's mean and deviation, repeated."""
+    if channels == COLOURS:
+        return IMAGENET
+    normal = IMAGENET["normalization"].items()
+    repeats = {key: repeated(values, channels) for key, values in normal}
+    return {"normalization": repeats, "channel_order": AS_STORED}
+
+
+def _network(name: str, size: int | Sequence[int], seed: int, channels: int = COLOURS) -> nn.Module:
     check_size(name, size)
     torch.manual_seed(seed)
     if is_timm(name):
-        return timm_networks.build(name, where="MODEL.BACKBONE")
+        return timm_networks.build(name, where="MODEL.BACKBONE", channels=channels)
     if is_vit(name):
         build = timms(f"vision_transformer.{SIZES[name].timm}")
-        return build(num_classes=0, dynamic_img_size=size != IMAGE)
+        return build(num_classes=0, dynamic_img_size=size != IMAGE, in_chans=channels)
     from torchvision.models import resnet
 
     network = getattr(resnet, name)()
+    renew_first(network, channels)
     network.fc = nn.Identity()
     return network

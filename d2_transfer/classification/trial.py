@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from densessl.core import log
 from densessl.core.distributed import barrier, rank, world_size
 
-from .. import evaluate_only, results, trained, trials
+from .. import channels, evaluate_only, results, trained, trials
 from ..run import Run
 from ..saved import Saved
 from ..stops import evaluation, stop_after, stoppable
@@ -167,7 +167,9 @@ def _fit(
 
 
 def _backbone(cfg: CfgNode):
-    return build_backbone(cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED)
+    return build_backbone(
+        cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED, channels.of(cfg)
+    )
 
 
 def tell_images(train, test) -> None:

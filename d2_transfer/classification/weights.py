@@ -12,16 +12,16 @@ from densessl.core.text import read_mapping
 from densessl.weight_files import timm_networks
 from densessl.weight_files.timm_networks import is_timm
 
-from .. import convert
+from .. import channels, convert
 from ..run import Run
 from ..weights import (
     RANDOM,
     RANDOM_BN,
     SUPERVISED,
     Weights,
+    converted_name,
     log_images,
     refuse_random_bn,
-    require_colours,
 )
 from .networks import check_size, is_vit, network_of, stages_of
 
@@ -42,6 +42,7 @@ def prepare(
     check = check or _check
     if named in (RANDOM, RANDOM_BN):
         check(cfg, None)
+        channels.settle(cfg, {})
         if named == RANDOM:
             return Weights("", RANDOM, "", RANDOM)
         check_control(cfg)
@@ -55,17 +56,17 @@ def prepare(
             f"'{SUPERVISED}:FILE' with a state dict of torchvision or timm"
         )
     sha256 = files.sha256(source)
-    out = Path(folder) / f"weights_{sha256[:12]}.pth"  # never in the place of another run's
+    out = Path(folder) / converted_name(cfg, sha256, ".pth")
     held_already = _source_of(out) == sha256
     if not held_already:
         method = SUPERVISED if supervised else None
-        report = convert.convert(source, out, force=True, method=method)
+        wanted = cfg.INPUT.CHANNELS or None
+        report = convert.convert(source, out, force=True, method=method, channels=wanted)
         files.write_text(out.with_suffix(".txt"), f"{report}\n")
     facts = convert.read_checkpoint(out).densessl
     log_images(facts)
     try:
-        require_colours(facts)
-        check(cfg, facts)
+        check(channels.settle(cfg, channels.stated(facts)), facts)
     except InputError:
         if not held_already:
             for file in (out, out.with_suffix(".txt")):
@@ -77,6 +78,7 @@ def prepare(
         sha256,
         facts["method"],
         facts.get("pretrain") or {},
+        images=channels.stated(facts),
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from densessl.core import files
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
 from densessl.weight_files import images, keys, reading, safetensors, timm_networks, vit
-from densessl.weight_files.channels import COLOURS
-from densessl.weight_files.recognise import Source, from_file
+from densessl.weight_files.channels import COLOURS, for_channels, repeated
+from densessl.weight_files.recognise import Source, first_layer, from_file
 
 from . import weights
 from .prove import Stage, prove
@@ -39,6 +39,7 @@ def convert(
     std: Sequence[float] | None = None,
     channel_order: str | None = None,
     stride_in_1x1: bool | None = None,
+    channels: int | None = None,
 ) -> Report:
     """Write a checkpoint's backbone (and FPN) for ``target`` and prove it by running both networks.
 
@@ -60,6 +61,7 @@ def convert(
     _, found = from_file(checkpoint, source, branch)
     found = _with_facts(found, pretrain or {})
     found = with_images(found, mean, std, channel_order, stride_in_1x1)
+    found = _with_channels(found, channels)
     target = _target(target, out, found)
     if found.is_timm and target == "torchvision":
         raise InputError(
@@ -145,6 +147,23 @@ def with_images(
     notes = list(found.notes)
     given = images.given(found.images, mean, std, channel_order, stride_in_1x1, notes)
     return replace(found, images=given, notes=notes)
+
+
+def _with_channels(found: Source, channels: int | None) -> Source:
+    """``found`` for images of so many channels, its first layer made of that of three."""
+    if channels in (None, found.channels):
+        return found
+    if found.channels != COLOURS or channels is None or channels < 1:
+        allowed = "1 or more" if found.channels == COLOURS else found.channels
+        raise InputError(
+            f"--channels is {channels}, but the network takes images of {found.channels} channels; "
+            f"allowed: {allowed}"
+        )
+    state, changes = for_channels(found.backbone, first_layer(found.network), channels)
+    normal = found.normalization
+    normal = {name: repeated(normal[name], channels) for name in ("mean", "std")}
+    facts = replace(found.images, normalization=normal | {"channel_order": images.AS_STORED})
+    return replace(found, backbone=state, images=facts, notes=[*found.notes, *changes])
 
 
 def _check_target(checkpoint: Path, out: Path, target: str) -> None:

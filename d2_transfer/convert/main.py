@@ -69,6 +69,12 @@ def main(argv: list[str]) -> int:
         action=argparse.BooleanOptionalAction,
         help="the network has its stride in the 1x1 convolutions, as Caffe's (torchvision: 3x3)",
     )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        help="of the images, of a network of three: its first layer is made for so many, and gives "
+        "the same answer to an image of equal channels",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing, different OUT")
     arguments = parser.parse_args(argv)
     arguments.pretrain = _facts(arguments.pretrain or [])

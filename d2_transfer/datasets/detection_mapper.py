@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from densessl.core.errors import InputError
+from densessl.weight_files.images import AS_STORED
 
 from .. import compat
 
@@ -15,6 +16,17 @@ from detectron2.data import detection_utils as utils  # noqa: E402
 from detectron2.data import transforms as T  # noqa: E402
 
 from .reading import Reading  # noqa: E402
+
+
+class PlanesInput(T.AugInput):
+    """An image whose channels are no colours ``[h, w, C]``: Pillow, which resizes, has none of
+    several such channels, and takes the fourth for transparency. So each is transformed alone."""
+
+    image: np.ndarray
+
+    def transform(self, tfm: T.Transform) -> None:
+        planes = np.ascontiguousarray(self.image.transpose(2, 0, 1))
+        self.image = np.stack([tfm.apply_image(plane) for plane in planes], axis=2)
 
 
 class DetectionMapper(DatasetMapper):
@@ -35,7 +47,7 @@ class DetectionMapper(DatasetMapper):
         pixels, size = self.read(entry["file_name"])
         _check_size(entry, size)
         entry["width"], entry["height"] = size
-        augmented = T.AugInput(pixels)
+        augmented = PlanesInput(pixels) if self.read.format == AS_STORED else T.AugInput(pixels)
         transforms = self.augmentations(augmented)
         if (height := pixels.shape[0], width := pixels.shape[1]) != size[::-1]:
             reduction = T.ResizeTransform(size[1], size[0], height, width)

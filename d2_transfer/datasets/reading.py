@@ -1,4 +1,4 @@
-"""Pictures of data sets → pixels, by the one decoder, in the channels that a detector wants."""
+"""Images of data sets → pixels, by the one decoder, in the channels that a detector wants."""
 
 import os
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ import numpy as np
 
 from densessl.core.errors import InputError
 from densessl.decoding import Range, UnreadableImage, decode, parse
+from densessl.decoding.channels import decode_channels
+from densessl.weight_files.images import AS_STORED
 
 from .. import compat
 
@@ -19,21 +21,27 @@ class Reading:
     """``reading(file)``: uint8 pixels ``[h, w, channels]``, and width and height of the file.
 
     The pixels are fewer than the size says where the file is read at reduced scale. ``format``: as
-    INPUT.FORMAT. ``bounds`` and ``max_pixels``: as :func:`densessl.decoding.decode` has them.
+    INPUT.FORMAT; "as stored" reads ``channels`` of them. ``bounds`` and ``max_pixels``: as
+    :func:`densessl.decoding.decode` has them.
     """
 
     format: str
     bounds: Range | None
     max_pixels: int
+    channels: int = 3
 
     @classmethod
     def of(cls, cfg) -> "Reading":
         """As a Detectron2 config says."""
-        return cls(cfg.INPUT.FORMAT, bounds_of(cfg), cfg.INPUT.MAX_PIXELS)
+        channels = len(cfg.MODEL.PIXEL_MEAN)
+        return cls(cfg.INPUT.FORMAT, bounds_of(cfg), cfg.INPUT.MAX_PIXELS, channels)
 
     def __call__(self, file: str | os.PathLike) -> tuple[np.ndarray, tuple[int, int]]:
         """Raises InputError that names the file and the reason."""
         try:
+            if self.format == AS_STORED:
+                planes = decode_channels(file, self.channels, self.bounds, self.max_pixels)
+                return planes.values, planes.size
             image, size = decode(file, self.bounds, self.max_pixels)
         except UnreadableImage as error:
             raise InputError(f"{file} cannot be read: {error}") from None

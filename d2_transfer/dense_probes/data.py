@@ -14,9 +14,10 @@ from torch import Tensor
 
 from densessl.core.errors import InputError, unknown
 from densessl.decoding import MAX_PIXELS, Range, UnreadableImage, decode, parse
+from densessl.decoding.channels import COLOURS, Planes, decode_channels
 from densessl.probes import label_images, pairs
 
-from .. import datasets
+from .. import channels, datasets
 from ..classification.images import SAMPLED, packed
 from ..datasets.semantic import SemanticLayout
 from .lists import of_list
@@ -41,6 +42,7 @@ class Split:
     table: tuple[int, ...] = ()
     bounds: Range | None = None
     max_pixels: int = MAX_PIXELS
+    channels: int = COLOURS  # others are read as they are stored
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,9 +51,12 @@ class Split:
         """Where an image lies."""
         return os.fsdecode(self.images[index])
 
-    def open(self, index: int) -> Image.Image:
-        """The image as upright RGB. InputError for an unreadable one."""
+    def open(self, index: int) -> Image.Image | Planes:
+        """The image as upright RGB, or its channels as stored. InputError for an unreadable one."""
         try:
+            if self.channels != COLOURS:
+                path = self.path(index)
+                return decode_channels(path, self.channels, self.bounds, self.max_pixels)
             return decode(self.path(index), self.bounds, self.max_pixels).image
         except UnreadableImage as error:
             raise InputError(f"{self.where}: {self.path(index)} cannot be read: {error}") from None
@@ -135,7 +140,8 @@ def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
             _of_layout(sets.TEST, data, sets.TEST_LIST, "DATASETS.TEST_LIST"),
         ]
     train, test = (
-        replace(split, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS) for split in splits
+        replace(split, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS, channels=channels.of(cfg))
+        for split in splits
     )
     return train, test
 

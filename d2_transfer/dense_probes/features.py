@@ -80,6 +80,7 @@ class DenseFeatures(Pieces):
             "amp": cfg.SOLVER.AMP.ENABLED,
             "range": cfg.INPUT.RANGE,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
+            **({"channels": cfg.INPUT.CHANNELS} if cfg.INPUT.CHANNELS else {}),
             "drawn": self._drawn_as(),
             "piece": size,
         }

@@ -9,11 +9,12 @@ from torchvision import transforms as T
 from densessl.core.reading import reading
 from densessl.probes import cell_counts
 
+from ..classification.loading import transformed
 from .data import Split
 
 
 class Samples(Dataset):
-    """``dataset[index]``: an image, uint8 ``[3, H, W]``, resized to INPUT.SIZE whatever its shape;
+    """``dataset[index]``: an image, uint8 ``[C, H, W]``, resized to INPUT.SIZE whatever its shape;
     counts, int32 ``[h·w, classes]``, of its label image's pixels in the cells of ``grid`` (h, w).
 
     Without a grid no label image is read, and counts are ``[0]``.
@@ -26,7 +27,7 @@ class Samples(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         reading(index)
-        image = self.transform(self.split.open(index))
+        image = transformed(self.transform, self.split.open(index))
         if self.grid is None:
             return image, torch.empty(0)
         labels = self.split.labels_of(index)

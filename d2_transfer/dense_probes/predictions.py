@@ -51,6 +51,7 @@ class Predictions:
         maps = (predicted, truth)
         pictures = [_coloured(each.cpu().numpy().astype(np.uint8)) for each in maps]
         image = self.split.open(number)
+        assert isinstance(image, Image.Image)  # as channels.settle saw
         image = image.resize(smaller(image.size), Image.Resampling.LANCZOS)
         for part, picture in zip(("predicted", "truth"), pictures, strict=True):
             self._write(number, part, picture, "PNG")

@@ -17,6 +17,7 @@ from densessl.core.distributed import all_reduce_sum, any_rank, from_first, rank
 from densessl.core.errors import InputError, StoppedEarly
 from densessl.core.progress import Bar
 
+from .. import channels
 from ..classification import controls
 from ..classification.networks import build_backbone, stages_of
 from .data import Split
@@ -39,7 +40,9 @@ def measure(
 ) -> dict[str, float]:
     """The metrics of ``cfg.TASK``, per cent; ``sha256``: of the weights; ``trial``: the folder that
     TEST.PREDICTIONS go to."""
-    backbone = build_backbone(cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED)
+    backbone = build_backbone(
+        cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED, channels.of(cfg)
+    )
     backbone = backbone.eval().requires_grad_(False).to(device)
     controls.settle(backbone, Samples(train, cfg), len(train), cfg, train.path)
     if cfg.MODEL.CHANNELS_LAST:

@@ -8,16 +8,16 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from . import depth
-from .decoder import WHOLE
 from .files import File, UnreadableImage, content_of, opened, reasons
-from .given import MAX_PIXELS, Range
-from .ranges import Seen
+from .given import MAX_PIXELS, WHOLE, Range
+from .ranges import FoundRange, Seen
 
 COLOURS = 3  # channels of an image whose colours are known: RGB
 NPY = ".npy"
@@ -85,6 +85,50 @@ def read_channels(file: File, channels: int, max_pixels: int = MAX_PIXELS) -> np
             f"{values.shape[1]} x {values.shape[0]} pixels: more than DATA.MAX_PIXELS {max_pixels}"
         )
     return values
+
+
+def stored_size(file: File) -> tuple[int, int] | None:
+    """Width and height of a TIFF or NPY of any number of channels, from its header; None for others
+    and for damaged ones. Of an NPY the first or the last edge counts the channels: the shorter."""
+    try:
+        if not isinstance(file, str | os.PathLike):
+            return _stored_size(file)
+        with open(file, "rb") as stream:
+            return _stored_size(stream)
+    except Exception:  # whatever a damaged header makes Pillow and numpy raise
+        return None
+
+
+def _stored_size(stream: BinaryIO) -> tuple[int, int] | None:
+    stream.seek(0)
+    head = stream.read(8)
+    if head[:4] in TIFF:
+        tags = ImageFileDirectory_v2(head)
+        stream.seek(_first_page(head))
+        tags.load(stream)
+        return int(tags[256]), int(tags[257])
+    if not head.startswith(MAGIC):
+        return None
+    stream.seek(0)
+    first = np.lib.format.read_magic(stream)[0] == 1
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, _, _ = read(stream)
+    if len(shape) == 3:
+        shape = shape[1:] if shape[0] < shape[2] else shape[:2]
+    return (shape[1], shape[0]) if len(shape) == 2 else None
+
+
+def find_range(files: Sequence[File], channels: int) -> FoundRange | None:
+    """As :func:`densessl.decoding.find_range`, of images of so many channels."""
+    seen = Seen()
+    for file in files:
+        try:
+            values = read_channels(file, channels)
+        except (UnreadableImage, OSError):  # said where the image is used
+            continue
+        if values.dtype != np.uint8:
+            seen.add(values)
+    return seen.found()
 
 
 def range_of(images: Sequence[np.ndarray]) -> Range | None:
@@ -168,6 +212,7 @@ def _in_strips(data: bytes, channels: int) -> np.ndarray:
 
 
 def _first_page(data: bytes) -> int:
+    """Where the tags of the first page lie, by the first 8 bytes."""
     return int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
 
 

@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from . import depth
+from . import channels, depth
 from .files import File, UnreadableImage, opened
-from .given import MAX_PIXELS, Range
+from .given import MAX_PIXELS, WHOLE, Range
 from .ranges import Seen
 
-WHOLE = 1 << 29  # pixels that are decoded before they are reduced: 2 GB of RGB
 ORIENTATION = 0x0112  # EXIF
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -80,12 +79,18 @@ def decode(file: File, bounds: Range | None = None, max_pixels: int = MAX_PIXELS
 def size_of(file: File, upright: bool = True) -> tuple[int, int]:
     """Width and height of an image from its header, upright or as stored.
 
-    Raises as :func:`decode`.
+    Also of a TIFF or NPY of other channels than colours, as :mod:`.channels` reads them. Raises as
+    :func:`decode`.
     """
-    with opened(file) as image:
-        turned = image.format == "TIFF"  # of which Pillow turns the size itself
-        swapped = _orientation(image) in SWAPPED and turned != upright
-        return image.size[::-1] if swapped else image.size
+    try:
+        with opened(file) as image:
+            turned = image.format == "TIFF"  # of which Pillow turns the size itself
+            swapped = _orientation(image) in SWAPPED and turned != upright
+            return image.size[::-1] if swapped else image.size
+    except UnreadableImage:
+        if size := channels.stored_size(file):
+            return size
+        raise
 
 
 def _orientation(image: Image.Image) -> int:

@@ -11,6 +11,7 @@ from densessl.core.errors import InputError
 Range = tuple[float, float]  # the values that become 0 and 255
 
 MAX_PIXELS = 178_956_970  # the size from which Pillow itself refuses to read
+WHOLE = 1 << 29  # pixels that are decoded before they are reduced: 2 GB of RGB
 AUTO = "auto"
 BETWEEN = re.compile(r"\s+to\s+|[,:;\s]+")  # the two numbers of a range
 

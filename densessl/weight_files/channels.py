@@ -1,6 +1,6 @@
 """Networks of images of other than three channels: the first layer alone is another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +55,30 @@ def take_channels(network: "nn.Module", channels: int) -> "tuple[nn.Conv2d, nn.C
         setattr(network.get_submodule(above), own, made)
         return old, made
     return None
+
+
+def renew_first(network: "nn.Module", channels: int) -> bool:
+    """Let a fresh network take images of so many channels: the weights of its first layer are drawn
+    anew, so that its outputs spread as before. Whether it could be."""
+    from torch import nn
+
+    if channels == COLOURS:
+        return True
+    layers = take_channels(network, channels)
+    if layers is None:
+        return False
+    old, made = layers
+    nn.init.normal_(made.weight, std=old.weight.std().item() * (COLOURS / channels) ** 0.5)
+    if made.bias is not None and old.bias is not None:
+        made.bias.data.copy_(old.bias.data)
+    return True
+
+
+def repeated(values: Sequence[float], channels: int) -> list[float]:
+    """A number of each colour for so many channels, as :func:`for_channels` repeats the weights."""
+    if channels == 1:
+        return [sum(values) / len(values)]
+    return [values[channel % len(values)] for channel in range(channels)]
 
 
 def for_channels(

@@ -9,9 +9,8 @@ from torch import nn
 
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK, load_object
-from densessl.decoding.channels import COLOURS
 from densessl.weight_files import timm_networks
-from densessl.weight_files.channels import take_channels
+from densessl.weight_files.channels import renew_first
 
 from ..options import BACKBONES, PATCH
 from .contract import Backbone
@@ -65,18 +64,11 @@ def with_channels(network: Any, channels: int) -> Any:
     Its weights are drawn anew, so that its outputs spread as before. InputError where no
     convolution of three channels is first.
     """
-    if channels == COLOURS:
-        return network
-    layers = take_channels(network, channels)
-    if layers is None:
+    if not renew_first(network, channels):
         raise InputError(
             "DATA.CHANNELS is not 3, and the backbone (BACKBONE.NAME) does not begin with a "
             "convolution of 3 channels that another could take the place of"
         )
-    old, made = layers
-    nn.init.normal_(made.weight, std=old.weight.std().item() * (COLOURS / channels) ** 0.5)
-    if made.bias is not None and old.bias is not None:
-        made.bias.data.copy_(old.bias.data)
     return network
 
 
