@@ -279,6 +279,25 @@ def test_a_stop_at_any_stage_of_the_command_is_75(number, words, tmp_path, until
     assert not (tmp_path / "out" / "trial_2").exists()
 
 
+@pytest.fixture
+def no_room_for(monkeypatch):
+    """``with no_room_for("result.json"):`` the disk is full when that file takes its name."""
+    rename = os.replace
+
+    @contextmanager
+    def full(name):
+        def replace(source, target):
+            if str(target).endswith(name):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rename(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", replace)
+            yield
+
+    return full
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -288,17 +307,10 @@ def test_a_stop_at_any_stage_of_the_command_is_75(number, words, tmp_path, until
     ],
 )
 def test_a_full_disk_ends_the_command_and_with_room_it_is_the_undisturbed_run(
-    name, words, undisturbed, densessl, monkeypatch, tmp_path
+    name, words, undisturbed, densessl, no_room_for, tmp_path
 ):
-    out, rename = tmp_path / "out", os.replace
-
-    def full(source, target):
-        if str(target).endswith(name):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        rename(source, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", full)
+    out = tmp_path / "out"
+    with no_room_for(name):
         said = densessl(*words("linear", out, trials=2), code=3)
     assert "No space left on device" in said
     last = name == "summary.json"  # both trials were finished before it
@@ -306,6 +318,22 @@ def test_a_full_disk_ends_the_command_and_with_room_it_is_the_undisturbed_run(
     densessl(*words("linear", out, trials=2 if last else 1))
     assert outcome(out) == outcome(undisturbed("linear"))
     assert json.loads((out / "summary.json").read_text())["seeds"] == ([1, 2] if last else [1])
+
+
+@pytest.mark.parametrize(
+    "name", ["evaluation.json", pytest.param("result.json", marks=pytest.mark.slow)]
+)
+def test_a_full_disk_in_an_evaluation_is_one_message_and_with_room_it_is_evaluated(
+    name, words, undisturbed, densessl, no_room_for, tmp_path
+):
+    out, trial = tmp_path / "out", undisturbed("linear") / "trial_1"
+    evaluate = words("linear", out, "--eval-only")
+    evaluate[1] = str(trial / FINAL)
+    with no_room_for(name):
+        assert "No space left on device" in densessl(*evaluate, code=3)
+    assert not (out / name).exists()
+    densessl(*evaluate)
+    assert results.load(out).metrics.items() <= results.load(trial).metrics.items()
 
 
 @pytest.fixture
