@@ -17,7 +17,7 @@ from .. import compat
 from .weights import resnet_options
 
 TOLERANCE = 1e-5  # of the largest magnitude in the stage: float32 rounding grows with it
-SIDES = (97, 65)  # odd, , so that a stride in another place shows at the borders
+SIDES = (97, 65)  # odd, so that a stride in another place shows at the borders
 SEED = 0
 STAGES = ("stem", "res2", "res3", "res4", "res5")
 LAYERS = ("layer1", "layer2", "layer3", "layer4")  # torchvision's names of res2 to res5

@@ -70,6 +70,8 @@ def kind_of(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     if not start:
         raise InputError(f"{path} is damaged: it is empty (0 bytes)")
+    if path.suffix == ".sha256":
+        raise InputError(f"{path} is no checkpoint but the checksum of {path.stem}; give that file")
     for offset, first, what in _OTHERS:
         if start[offset:].startswith(first):
             raise InputError(f"{path} is no checkpoint but {what}")

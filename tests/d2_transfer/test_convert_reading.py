@@ -200,6 +200,12 @@ def test_what_is_no_checkpoint(tmp_path, capsys, data, words):
     assert said.err.count("\n") == 1 and "Traceback" not in said.err and not said.out
 
 
+def test_a_checksum_names_its_checkpoint(tmp_path):
+    (tmp_path / "step_00000004.pth.sha256").write_text("ab" * 32)
+    with pytest.raises(InputError, match="the checksum of step_00000004.pth;"):
+        read_checkpoint(tmp_path / "step_00000004.pth.sha256")
+
+
 def test_other_zip_archives(tmp_path):
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("weights/resnet50.pth", b"")
