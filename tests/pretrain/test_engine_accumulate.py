@@ -7,19 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from densessl.core import distributed
 from densessl.core.errors import InputError
 from densessl.pretrain import config
 from densessl.pretrain.backbones.norm import SplitBatchNorm2d, SyncBatchNorm, slow_
 from densessl.pretrain.engine.build import build_model
+from densessl.pretrain.engine.placement import distribute
 from densessl.pretrain.engine.step import Stepper
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods import METHODS
 from densessl.pretrain.methods.base import built_on
 from densessl.pretrain.views import View
+from tests.pretrain.test_distributed import in_processes
 
 CPU = torch.device("cpu")
 IMAGES, SIDE, STEPS = 8, 64, 3
+FIELDS = ("image", "box", "flip", "size")
 OPTIONS = {
     "SOLVER.BATCH_SIZE": IMAGES,
     "SOLVER.REFERENCE_BATCH": IMAGES,
@@ -106,25 +111,25 @@ def views_of(step, local):
 
 
 def in_parts(views, number):
-    """Each part when it is asked for."""
-    fields = ("image", "box", "flip", "size")
-    for n in range(number):
-        own = slice(n * IMAGES // number, (n + 1) * IMAGES // number)
-        yield [View(*(getattr(view, field)[own] for field in fields)) for view in views]
+    """Those of this process, each part when it is asked for."""
+    images = distributed.mine(torch.arange(IMAGES))
+    for own in images.chunk(number):
+        yield [View(*(getattr(view, name)[own] for name in FIELDS)) for view in views]
 
 
 def built(cfg, network):
     with built_on(copy.deepcopy(network)):
         method, optimizer = build_model(cfg, CPU)
     method.steps, method.steps_per_epoch = 20, 2
-    solver = cfg.SOLVER
+    model, solver = distribute(method, CPU), cfg.SOLVER
     limits = solver.CLIP_EACH, solver.CLIP_NORM
-    return method, Stepper(method, method, optimizer, CPU, "off", *limits, solver.ACCUMULATE)
+    return method, Stepper(method, model, optimizer, CPU, "off", *limits, solver.ACCUMULATE)
 
 
-def trained(name, parts):
+def trained(name, parts, sums=None):
     """Values of each step, gradients of the last, and the method's state, without batch norm's
-    statistics of a batch."""
+    statistics of a batch. ``sums`` (of several processes) gets a line each time that they add
+    their gradients."""
     torch.manual_seed(0)
     cfg = options_of(name, parts)
     config.check_method(cfg, METHODS[name])
@@ -132,6 +137,8 @@ def trained(name, parts):
     for module in method.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+    if sums is not None:
+        stepper.model.register_comm_hook(sums, counted)
     method.before_step(0)
     values = []
     for step in range(STEPS):
@@ -153,6 +160,29 @@ def test_two_and_four_parts_are_the_whole_step(double, name):
         assert found[0] == [pytest.approx(each, rel=0, abs=1e-12) for each in values]
         torch.testing.assert_close(found[1], gradients, rtol=0, atol=1e-12)
         torch.testing.assert_close(found[2], state, rtol=0, atol=1e-12)
+
+
+def counted(sums, bucket):
+    sums.append(bucket.index())
+    return allreduce_hook(None, bucket)
+
+
+def shared():
+    """Gradients and state after steps of this process's images, and DDP's sums of gradients."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    sums = []
+    _, gradients, state = trained("moco", 2, sums)
+    return {"gradients": gradients, "state": state, "sums": torch.tensor(len(sums))}
+
+
+@pytest.mark.slow
+def test_processes_add_their_gradients_once_a_step(double, tmp_path):
+    _, gradients, state = trained("moco", 1)
+    for found in in_processes(tmp_path, 2, shared):
+        assert found["sums"] == STEPS  # all gradients are one bucket
+        torch.testing.assert_close(found["gradients"], gradients, rtol=0, atol=1e-12)
+        torch.testing.assert_close(found["state"], state, rtol=0, atol=1e-12)
 
 
 def test_every_method_says_whether_it_takes_parts():
