@@ -149,9 +149,9 @@ def _batch(advice: Advice, images: ImageStats, machine: Machine) -> None:
     elif share == _power(room) and share < published // processes:
         memory = f"a GPU of {machine.gpu_bytes / 1e9:.0f} GB"
         reason = f"what {memory} holds" if machine.gpus else "no GPU: larger ones are slow to see"
-        if machine.gpus and find_method(cfg.METHOD.NAME).accumulates:
-            parts = -(-published // batch)
-            reason += f" at once; SOLVER.ACCUMULATE {parts} does with {parts * batch} in parts"
+        parts = min(published, images.number // EPOCH_STEPS) // batch
+        if machine.gpus and parts > 1 and find_method(cfg.METHOD.NAME).accumulates:
+            reason += f" at once; {parts * batch} fit in parts: SOLVER.ACCUMULATE {parts}"
         source = f"{MOCO_SPEED}: 5.0 GB for 32 images of 224 px" if machine.gpus else JUDGEMENT
     else:
         reason, source = f"so that an epoch has {steps} different batches", JUDGEMENT

@@ -81,6 +81,17 @@ def test_fewer_images_take_smaller_batches_queues_and_momenta_and_more_epochs():
     assert {cfg.METHOD.NAME for cfg in advised} == {"densecl"}
 
 
+def test_a_batch_that_does_not_fit_at_once_is_offered_in_parts():
+    for number, preset, offered in (
+        (1_000_000, "moco_v2", "256 fit in parts: SOLVER.ACCUMULATE 4"),
+        (1024, "moco_v2", "128 fit in parts: SOLVER.ACCUMULATE 2"),  # eight batches an epoch
+        (1_000_000, "simclr", ""),
+    ):
+        found = advise(ImageStats(number, 375), Machine(1, 16e9), preset)
+        (reason,) = (each.reason for each in found.choices if each.option == "SOLVER.BATCH_SIZE")
+        assert reason.endswith(offered) and ("ACCUMULATE" in reason) == bool(offered)
+
+
 def test_a_limit_of_steps_shortens_all_that_hangs_on_the_length():
     limited = advise(ImageStats(10_000, 96), Machine(1), "moco_v2", most_steps=500)
     assert 450 <= run_steps(limited.cfg, 10_000) <= 500
