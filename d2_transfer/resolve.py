@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from densessl.core import options
 from densessl.core.errors import InputError
 from densessl.core.external import MARK
+from densessl.core.units import many
 
 from . import compat, config_files, image_range, lazy_config, miniature, user_code
 from .config_files import COMMAND_LINE, Layers, unknown_key
@@ -258,7 +259,7 @@ def describe(cfg, gpus: int) -> str:
     if cfg.LAZY.CONFIG:
         curve = "by its lr_multiplier"
     return (
-        f"{gpus} process{'es' if gpus > 1 else ''} on {cfg.MODEL.DEVICE}, "
+        f"{many(gpus, 'process')} on {cfg.MODEL.DEVICE}, "
         f"{solver.IMS_PER_BATCH} images a step, {solver.MAX_ITER} iterations, learning rate "
         f"{solver.BASE_LR:g} {curve}, "
         f"norm {cfg.MODEL.RESNETS.NORM}, AMP {'on' if solver.AMP.ENABLED else 'off'}"

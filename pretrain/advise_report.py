@@ -14,7 +14,7 @@ from rich.text import Text
 from densessl.core.files import standing
 from densessl.core.options import nested
 from densessl.core.progress import duration
-from densessl.core.units import byte_size
+from densessl.core.units import byte_size, many
 
 from . import config
 from .advise_model import Advice, ImageStats, Machine
@@ -68,7 +68,7 @@ def _costs(advice: Advice, images: ImageStats, machine: Machine, trial: Trial) -
     took = duration(steps * cfg.SOLVER.BATCH_SIZE / speed)
     if other:
         rows["time"] = f"{took} for {steps:,} steps on this machine, which says nothing of the "
-        rows["time"] += f"time on {machine.gpus} GPU(s): ask there"
+        rows["time"] += f"time on {many(machine.gpus, 'GPU')}: ask there"
     else:
         rows["time"] = f"{took} for {steps:,} steps of {cfg.SOLVER.BATCH_SIZE}"
         if advice.processes > 1:

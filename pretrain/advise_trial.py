@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from densessl.core import distributed
 from densessl.core.loader import Loader
+from densessl.core.units import many
 
 from .engine.build import build_model
 from .engine.image_range import normalization_of_run, range_of_run
@@ -111,4 +112,4 @@ def _peak(device: torch.device) -> int:
 def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"a CPU with {torch.get_num_threads()} threads"
+    return f"a CPU with {many(torch.get_num_threads(), 'thread')}"

@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode
 from densessl.configs import FOLDER
 from densessl.core import options
 from densessl.core.errors import InputError
+from densessl.core.units import many
 
 from .. import option_rules
 from ..option_rules import SHARED
@@ -129,7 +130,7 @@ def shrink(cfg: CfgNode) -> None:
 def describe(cfg: CfgNode, processes: int) -> str:
     """One line on what is done."""
     solver = cfg.SOLVER
-    where = f"{processes} process{'es' if processes > 1 else ''} on {cfg.MODEL.DEVICE}"
+    where = f"{many(processes, 'process')} on {cfg.MODEL.DEVICE}"
     image = f"{cfg.INPUT.SIZE} px"
     amp = f"AMP {'on' if solver.AMP.ENABLED else 'off'}"
     if cfg.TASK == "knn":

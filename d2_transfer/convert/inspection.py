@@ -12,7 +12,7 @@ from typing import Any
 
 from densessl.core.errors import InputError
 from densessl.core.parser import Parser
-from densessl.core.units import byte_size
+from densessl.core.units import byte_size, many
 from densessl.weight_files import facts, images, reading
 from densessl.weight_files.layouts import BY_NAME
 from densessl.weight_files.recognise import Source, recognise
@@ -138,21 +138,17 @@ def _value(value: Any) -> str:
     tensors = list(_tensors(value))
     if isinstance(value, dict | list | tuple) and tensors:
         size = sum(tensor.nbytes for tensor in tensors)
-        return f"{_count(tensors, 'tensor')}, {byte_size(size)}"
+        return f"{many(len(tensors), 'tensor')}, {byte_size(size)}"
     if tensors:
         return f"a tensor {'x'.join(map(str, value.shape))}"
     if isinstance(value, Held):
-        return f"{value.pickled}, {_count(value, 'field')}"
+        return f"{value.pickled}, {many(len(value), 'field')}"
     if isinstance(value, dict | list | tuple):
-        return _count(value, "value")
+        return many(len(value), "value")
     text = str(value).strip()
     if isinstance(value, str) and ("\n" in text or len(text) > LONG):
         return f"text of {len(text)} characters"
     return text[:LONG]
-
-
-def _count(values: Any, what: str) -> str:
-    return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
 
 
 def _tensors(value: Any, depth: int = 0, seen: set[tuple[int, int]] | None = None):

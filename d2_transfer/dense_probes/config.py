@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode
 from densessl.configs import FOLDER
 from densessl.core import options
 from densessl.core.errors import InputError
+from densessl.core.units import many
 
 from .. import option_rules
 from ..option_rules import SHARED
@@ -81,7 +82,7 @@ def shrink(cfg: CfgNode) -> None:
 
 def describe(cfg: CfgNode, processes: int) -> str:
     """One line on what is done."""
-    where = f"{processes} process{'es' if processes > 1 else ''} on {cfg.MODEL.DEVICE}"
+    where = f"{many(processes, 'process')} on {cfg.MODEL.DEVICE}"
     height, width = cfg.INPUT.SIZE
     most = f"at most {cfg.FEATURES.POSITIONS} positions"
     text = f"{where}, {width}×{height} px, levels {', '.join(cfg.FEATURES.LEVELS)}, {most}"

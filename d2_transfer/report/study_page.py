@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from densessl.core.progress import duration
+from densessl.core.units import many
 
 from ..protocols import OWN_PROBES, PROBES, PROTOCOLS
 from ..results import Record
@@ -140,7 +141,7 @@ def _facts(facts: dict[str, Any]) -> list[str]:
     count, steps, seconds = (facts.get(key) for key in ("pretrainings", "steps", "seconds"))
     each = [f"{steps:,} steps"] if steps else []
     each += [duration(seconds)] if seconds else []
-    found = [study_words.many(count, "pretraining")] if count else []
+    found = [many(count, "pretraining")] if count else []
     return [*found, f"{' and '.join(each)} each"] if each else found
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from densessl.core.errors import InputError
+from densessl.core.units import many
 
 from ..compare.words import points
 from ..tables import from_records
@@ -46,7 +47,7 @@ def _row(each: Compared) -> dict[str, str]:
     low_high = each.found.interval
     return {
         "share": each.share.text,
-        "images": study_words.many(each.share.images, "image"),
+        "images": many(each.share.images, "image"),
         "gain": points(each.found.mean, "+"),
         "interval": f"{points(low_high[0])} to {points(low_high[1])}" if low_high else "–",
         "p": p_value(each.p) if each.p is not None else "",

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from densessl.core.units import many
+
 from ..compare.words import points
 from ..tables.t_test import mean_of, p_value
 from .study_data import StudyArm, StudyShare
@@ -55,11 +57,6 @@ def at(shares: Sequence[StudyShare]) -> str:
 def name(metric: str) -> str:
     """``mIoU`` of ``sem_seg/mIoU``; that it is the best of several learning rates is left out."""
     return metric.rpartition("/")[2].removesuffix("_best_lr")
-
-
-def many(count: int, of: str) -> str:
-    """``1 image``, ``4 images``."""
-    return f"{count:,} {of}{'s' * (count != 1)}"
 
 
 def answer(arm: str | None, outcomes: Sequence[Outcome], given: Sequence[Compared]) -> Answer:

@@ -8,6 +8,7 @@ from pathlib import Path
 from densessl.core import log, output
 from densessl.core.errors import InputError
 from densessl.core.parser import Parser
+from densessl.core.units import many
 
 from ..results import Record, found_in
 from . import from_paper, from_records, layouts, per_class, render
@@ -84,7 +85,7 @@ def _paper(args) -> list[Table]:
     for message in placed.messages:
         logger.warning("%s", message)
     for protocol, count in placed.elsewhere.items():
-        logger.info("%d record(s) of %s are not part of %s", count, protocol, args.paper)
+        logger.info("%s of %s left out, no part of %s", many(count, "record"), protocol, args.paper)
     if records and not any(row.measured for row in table.rows):
         logger.warning("no record belongs to %s: the published numbers alone", args.paper)
     return [table]

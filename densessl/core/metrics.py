@@ -9,6 +9,7 @@ from typing import Any
 
 from . import files, names
 from .lines import Lines
+from .units import many
 
 
 class Metrics(Lines):
@@ -35,9 +36,9 @@ class Metrics(Lines):
         lines = [line for line, answer in zip(lines, asked, strict=True) if answer]
         if damaged:
             logging.getLogger("densessl").warning(
-                "%s is damaged: %d line(s) cannot be read and are left out (%s); %d are kept",
+                "%s is damaged: %s cannot be read, left out (%s); %d are kept",
                 names.one_line(self.path),
-                len(damaged),
+                many(len(damaged), "line"),
                 ", ".join([*map(str, damaged[:5]), *["…"] * (len(damaged) > 5)]),
                 len(lines),
             )

@@ -7,3 +7,9 @@ def byte_size(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
+
+
+def many(count: int, of: str) -> str:
+    """A number of things: '1 image', '4,000 images', '2 processes'."""
+    ending = "es" if of.endswith("s") else "s"
+    return f"{count:,} {of}{ending * (count != 1)}"

@@ -7,6 +7,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from densessl.core import distributed
+from densessl.core.units import many
 from densessl.decoding import describe_left_out
 
 from .. import config
@@ -41,12 +42,12 @@ def announce(
     if source.left_out:
         logger.info("%s", describe_left_out(source.left_out))
     logger.info(
-        "learning rate %g = %g x %d/%d (scaled with the batch); %d process(es) on %s, AMP %s",
+        "learning rate %g = %g x %d/%d (scaled with the batch); %s on %s, AMP %s",
         scaled_lr(solver),
         solver.BASE_LR,
         solver.BATCH_SIZE,
         solver.REFERENCE_BATCH,
-        distributed.world_size(),
+        many(distributed.world_size(), "process"),
         device,
         cfg.AMP,
     )

@@ -18,6 +18,7 @@ from densessl.core.loader import GRACE, Loader
 from densessl.core.lock import in_use, locked
 from densessl.core.progress import Bar
 from densessl.core.stops import Stops
+from densessl.core.units import many
 from densessl.weight_files.images import AS_STORED
 
 from .. import config
@@ -308,7 +309,7 @@ class PretrainRun:
             logger.info("resuming after step %d, from %s", self.iteration, path)
             before, now = state["pretrain"]["processes"], self.facts["processes"]
             if before != now:
-                logger.info("on %d process(es) now, %d then", now, before)
+                logger.info("on %s now, %d then", many(now, "process"), before)
         self.saved = self.iteration
         options = config.flat(cfg)
         self.logs = Logs(self.folder, cfg.LOG.PERIOD, solver.BATCH_SIZE, self.iteration, options)
@@ -502,7 +503,8 @@ class PretrainRun:
         """What would need less memory on the GPU; a run with checkpoints keeps its batch."""
         begun = bool(self.checkpoints.found())
         world, batch = distributed.world_size(), self.cfg.SOLVER.BATCH_SIZE
-        fixes = [f"more than {world} process(es), each on a GPU of its own (they share the batch)"]
+        more = f"more than {many(world, 'process')}"
+        fixes = [f"{more}, each on a GPU of its own (they share the batch)"]
         if self.cfg.AMP == "off":
             fixes.append(f"AMP bf16{' --change AMP' if begun else ''} (activations take half)")
         finer = self.cfg.clone()

@@ -200,7 +200,7 @@ def test_lines_after_a_bad_one_are_kept(made, begun, bad):
     assert train(made, begun) == 0
     assert lines_of(begun) == lines_of(made / "whole")
     log = (begun / "log.txt").read_text()
-    assert f"{file} is damaged: 1 line(s)" in log and "(2)" in log
+    assert f"{file} is damaged: 1 line" in log and "(2)" in log
 
 
 def test_a_line_that_a_kill_cut_short_is_no_damage(made, begun):

@@ -60,7 +60,7 @@ def test_a_graph_whose_pretraining_is_stopped_ends_as_if_nothing_had_been(
     assert {row["state"] for row in said.values()} == {"done"}, said
     assert state.read_state(tmp_path, "stopped").requeues == 1
     log = (tmp_path / "stopped" / "log.txt").read_text()
-    assert f"resuming after step {steps[-1]}" in log and "8 process(es)" in log
+    assert f"resuming after step {steps[-1]}" in log and "8 processes" in log
     check_same_run(tmp_path / "stopped", tmp_path / "whole")
     records = results.collect([tmp_path / "knn"])
     assert [record.seed for record in records] == [1, 2, 3, 4, 5]
