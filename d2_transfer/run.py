@@ -51,12 +51,6 @@ class Run:
         return watchdog.Limit(self.stall_timeout, "--stall-timeout", self.folder / self.log)
 
     @property
-    def data_folder(self) -> Path:
-        """That of the data sets, of a protocol that is not on the user's own data."""
-        assert isinstance(self.data, Path)
-        return self.data
-
-    @property
     def lines(self) -> Path:
         """The metrics.jsonl: the folder's, or the trial's own where others run meanwhile."""
         return (self.trial_folder(self.only) if self.only else self.folder) / "metrics.jsonl"

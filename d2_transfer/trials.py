@@ -161,8 +161,8 @@ def register(run: Run) -> None:
         user_code.run(run.imports)
     if isinstance(run.data, Custom):
         custom.register(run.data)
-    else:
-        datasets.register(run.data_folder)
+    elif isinstance(run.data, Path):  # what trains without Detectron2 reads its own by itself
+        datasets.register(run.data)
 
 
 def run_trial(run: Run, trial: int) -> None:

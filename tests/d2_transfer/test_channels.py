@@ -7,6 +7,7 @@ import torch
 import densessl
 from densessl.core.errors import InputError
 from densessl.d2_transfer import convert
+from densessl.d2_transfer.convert import hub
 from densessl.d2_transfer.convert.inspection import examine
 from densessl.d2_transfer.convert.main import main as convert_main
 from densessl.d2_transfer.convert.prove import ProofFailed, prove
@@ -88,6 +89,33 @@ def test_others_weights_say_nothing_of_their_channels(four_channels, tmp_path, c
         convert_main([*words, "--mean", ".1", ".2", ".3"])
     with pytest.raises(InputError, match="--channel-order is BGR, but the network takes images of"):
         convert_main([*words, "--channel-order", "BGR"])
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_weights_of_three_channels_are_made_for_others(our_checkpoint, tmp_path, channels):
+    checkpoint = our_checkpoint(tmp_path / "three.pth", 18)
+    words = [str(checkpoint), "-o", str(tmp_path / "w.pth"), "--channels", str(channels)]
+    assert convert_main(words) == 0
+    held = convert.read_checkpoint(tmp_path / "w.pth")
+    three = torch.load(checkpoint, weights_only=True)["backbone"]["conv1.weight"]
+    assert held["conv1.weight"].shape[1] == channels == held.densessl["channels"]
+    assert torch.allclose(held["conv1.weight"].sum(1), three.sum(1), atol=1e-6)
+    mean = held.densessl["normalization"]["pixel_mean"]
+    rgb = [123.675, 116.28, 103.53]
+    assert mean == pytest.approx([sum(rgb) / 3] if channels == 1 else [*rgb, *rgb[:2]])
+    words = [str(tmp_path / "w.pth"), "-o", str(tmp_path / "v.pth"), "--channels", "4"]
+    with pytest.raises(
+        InputError, match=f"--channels is 4, .* of {channels} channels; allowed: {channels}"
+    ):
+        convert_main(words)
+
+
+def test_the_hubs_folder_says_the_channels_to_timm(of_four, four_channels, tmp_path):
+    timm = pytest.importorskip("timm")
+    hub.write_folder(of_four, tmp_path / "hub")
+    network = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True, num_classes=0)
+    assert torch.equal(network.conv1.weight, four_channels["conv1.weight"])
+    assert network.pretrained_cfg["mean"] == pytest.approx(MEAN)
 
 
 def test_their_features_are_had_in_python(of_four, four_channels, tmp_path):
