@@ -78,9 +78,9 @@ class Stepper:
     ) -> StepOutcome:
         """One step at learning rate ``lr``; every process must call this in step.
 
-        ``parts``: the views of each part of the step, of equally many images; the next ones are
-        asked for when nothing but gradients is left of those before. The loss is the mean over
-        the step.
+        ``parts``: the views of each part of the step, of equally many images; a part is asked for
+        when that before it is computed, so that one generates them in the memory of one. The loss
+        is the mean over the step.
 
         The processes vote once, while the gradients are computed: on the loss, and on whatever else
         is ``asked``. The host waits once, for the values and the votes together. Gradients need no

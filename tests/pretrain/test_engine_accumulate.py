@@ -153,7 +153,10 @@ def trained(name, parts, sums=None):
     return values, gradients, dict(method.state_dict())
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("distill", "scfs"))) for n in RUNS],
+)
 def test_two_and_four_parts_are_the_whole_step(double, tmp_path, monkeypatch, name):
     if name == "distill":
         torch.save(torchvision.models.resnet18().float().state_dict(), tmp_path / "teacher.pth")
@@ -281,9 +284,9 @@ def test_running_statistics_move_as_far_in_parts_as_in_one(norm):
 
 
 def test_a_run_in_parts_resumes_bit_for_bit(tiny, check_same_run):
-    """Killed between two checkpoints."""
-    options = ("SOLVER.ACCUMULATE", 2, "DENSE.CORRESPONDENCE", "random", "VIEWS.SIZE", 64)
-    options += ("SOLVER.MAX_STEPS", 4, "CHECKPOINT.STEPS", 2)
+    """Killed after the step behind a checkpoint."""
+    options = ("SOLVER.ACCUMULATE", 2, "DENSE.CORRESPONDENCE", "random", "VIEWS.SIZE", 40)
+    options += ("SOLVER.MAX_STEPS", 3, "CHECKPOINT.STEPS", 2)
     whole, again = (tiny("dense", None, *options) for _ in range(2))
     train(whole)
     text = (Path(whole.OUTPUT_DIR) / "log.txt").read_text()
