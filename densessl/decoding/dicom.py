@@ -3,7 +3,7 @@
 Imported where pydicom is installed (the extra ``dicom``); pydicom itself with the first such file.
 """
 
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -15,6 +15,8 @@ class DicomFile(ImageFile.StubImageFile):
     """What a file's header says; its pixels are decoded when they are asked for."""
 
     format, format_description = "DICOM", "Digital Imaging and Communications in Medicine"
+
+    fp: BinaryIO
 
     def _open(self) -> None:
         if self.fp.read(PREAMBLE + len(MARK))[PREAMBLE:] != MARK:

@@ -64,7 +64,7 @@ class Distill(Method):
         return self
 
     def ddp_ignored(self) -> list[str]:
-        return [f"teacher.{name}" for name, _ in self.teacher.named_buffers()]
+        return [name for name, _ in self.named_buffers() if name.startswith("teacher.")]
 
     def forward(self, views: list[View], step: int) -> dict[str, Tensor]:
         image = torch.cat([view.image for view in views])
