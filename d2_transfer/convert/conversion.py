@@ -156,8 +156,8 @@ def _with_channels(found: Source, channels: int | None) -> Source:
     if found.channels != COLOURS or channels is None or channels < 1:
         allowed = "1 or more" if found.channels == COLOURS else found.channels
         raise InputError(
-            f"images of {channels} channels are asked for (--channels; of transfer INPUT.CHANNELS), "
-            f"but the network takes {found.channels}; allowed: {allowed}"
+            f"images of {channels} channels are asked for (--channels, in transfer INPUT.CHANNELS)"
+            f", but the network takes {found.channels}; allowed: {allowed}"
         )
     state, changes = for_channels(found.backbone, first_layer(found.network), channels)
     normal = found.normalization
