@@ -16,18 +16,19 @@ def build_optimizer(solver: CfgNode, groups: list[dict], lr: float) -> torch.opt
 
     A group is ``{"params": [...]}`` with, where it differs from the others, ``weight_decay`` and
     ``adapt`` (False: LARS treats it as SGD does); further keys stay in ``param_groups`` as they
-    are. On CUDA the whole step is a few kernels. Raises InputError for an OPTIMIZER that does not
-    exist.
+    are. On CUDA the whole step is a few kernels; on the CPU AdamW's is one pass over each weight.
+    Raises InputError for an OPTIMIZER that does not exist.
     """
     common = {"lr": lr, "momentum": solver.MOMENTUM, "weight_decay": solver.WEIGHT_DECAY}
-    cuda = {weight.device.type for group in groups for weight in group["params"]} == {"cuda"}
+    devices = {weight.device.type for group in groups for weight in group["params"]}
+    cuda = devices == {"cuda"}
     if solver.OPTIMIZER == "sgd":
         return FusedSGD(groups, **common) if cuda else torch.optim.SGD(groups, **common)
     if solver.OPTIMIZER == "lars":
         return LARS(groups, **common, trust=solver.LARS_TRUST)
     if solver.OPTIMIZER == "adamw":
-        decay = solver.WEIGHT_DECAY
-        return torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=cuda or None)
+        decay, fused = solver.WEIGHT_DECAY, cuda or devices == {"cpu"}
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=fused or None)
     raise unknown("optimizer", solver.OPTIMIZER, OPTIMIZERS, "SOLVER.OPTIMIZER")
 
 
