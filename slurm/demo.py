@@ -22,9 +22,9 @@ from .spec import Call
 NEEDS = 2e9  # bytes: checkpoints, weights, features and a detector are 1 GB, and some for moving
 
 INTRODUCTION = """\
-The whole way in miniature: 1,200 drawn scenes, three pretrainings of a ResNet-18 with SimCLR, a
+The whole way in miniature: 900 drawn scenes, three pretrainings of a ResNet-18 with SimCLR, a
 linear probe of the frozen network's positions beside two random starts, proved conversion, a
-Detectron2 fine-tuning, the table, a report. Ten to twelve minutes on two cores.
+Detectron2 fine-tuning, the table, a report. Ten to eleven minutes on two cores.
 
 The full run is the same with ImageNet, PASCAL VOC and eight GPUs:
 
