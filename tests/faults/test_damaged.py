@@ -172,6 +172,8 @@ FOREIGN = {
     "momentum of another shape": with_a_wrong_momentum,
     "a learning rate of text": with_a_wrong_rate,
     "images that are not there": with_value("unreadable", [10**6]),
+    "a mean of lists": with_value("normalization", {"mean": [0.5, [], 0.5], "std": [1, 1, 1]}),
+    "a range of text": with_value("range", ["low", "high"]),
 }
 
 
