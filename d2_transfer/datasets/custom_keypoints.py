@@ -9,10 +9,8 @@ from densessl.annotations.coco import MIRRORED
 from .inspection import some
 
 OF_A_SIDE = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-COCO_PERSON = (  # of which the metric knows sigmas
-    "nose",
-    *(f"{side}_{part}" for part in OF_A_SIDE for side in ("left", "right")),
-)
+PAIRS = tuple(f"{side}_{part}" for part in OF_A_SIDE for side in ("left", "right"))
+COCO_PERSON = ("nose", *PAIRS)  # of which the metric knows sigmas
 SIGMA = 0.067  # the mean of COCO's 17
 SIDES = re.compile(r"(?<![a-z])(left|right|l|r)(?![a-z])", re.IGNORECASE)
 OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}

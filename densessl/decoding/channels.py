@@ -5,7 +5,8 @@ import io
 import os
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
@@ -120,25 +121,27 @@ def _stored_size(stream: BinaryIO) -> tuple[int, int] | None:
 
 def find_range(files: Sequence[File], channels: int) -> FoundRange | None:
     """As :func:`densessl.decoding.find_range`, of images of so many channels."""
-    seen = Seen()
-    for file in files:
-        try:
-            values = read_channels(file, channels)
-        except (UnreadableImage, OSError):  # said where the image is used
-            continue
-        if values.dtype != np.uint8:
-            seen.add(values)
-    return seen.found()
+
+    def readable() -> Iterator[np.ndarray]:
+        for file in files:
+            with suppress(UnreadableImage, OSError):  # said where the image is used
+                yield read_channels(file, channels)
+
+    return _found(readable())
 
 
 def range_of(images: Sequence[np.ndarray]) -> Range | None:
     """The range of those that are not of 8 bits, by the rule of :mod:`.ranges`."""
+    found = _found(images)
+    return found.range if found else None
+
+
+def _found(images: Iterable[np.ndarray]) -> FoundRange | None:
     seen = Seen()
     for values in images:
         if values.dtype != np.uint8:
             seen.add(values)
-    found = seen.found()
-    return found.range if found else None
+    return seen.found()
 
 
 def _arranged(values: np.ndarray, channels: int) -> np.ndarray:
@@ -177,11 +180,15 @@ def _tiff(file: File, channels: int) -> np.ndarray:
     data = content_of(file)
     try:
         return _in_strips(data, channels)
-    except UnreadableImage as error:
+    except _OtherStorage as error:
         if not importlib.util.find_spec("rasterio"):
             advice = "pip install 'densessl[geotiff]' for GDAL, which reads more"
             raise UnreadableImage(f"{error} ({advice})") from None
     return _by_gdal(data)
+
+
+class _OtherStorage(UnreadableImage):
+    """A TIFF in tiles, or compressed in a way that is not read here."""
 
 
 def _by_gdal(data: bytes) -> np.ndarray:
@@ -222,12 +229,12 @@ def _page(data: bytes, tags: ImageFileDirectory_v2) -> np.ndarray:
     samples, compression = tags.get(277, 1), tags.get(259, NONE)
     bits, kind = tags.get(258, (1,)), tags.get(339, (1,))[0]
     if 273 not in tags or len(set(bits)) > 1 or bits[0] not in (8, 16, 32, 64) or kind not in KINDS:
-        raise UnreadableImage(
+        raise _OtherStorage(
             f"a TIFF of {bits[0]} bits{'' if 273 in tags else ' in tiles'}; allowed with "
             "DATA.CHANNELS: strips of 8, 16, 32 or 64 bits a channel"
         )
     if compression not in (NONE, *DEFLATE) or tags.get(317, 1) != 1:
-        raise UnreadableImage(
+        raise _OtherStorage(
             f"a TIFF of compression {compression}, predictor {tags.get(317, 1)}; allowed with "
             "DATA.CHANNELS: none, or deflate without a predictor"
         )

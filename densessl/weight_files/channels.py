@@ -59,7 +59,7 @@ def take_channels(network: "nn.Module", channels: int) -> "tuple[nn.Conv2d, nn.C
 
 def renew_first(network: "nn.Module", channels: int) -> bool:
     """Let a fresh network take images of so many channels: the weights of its first layer are drawn
-    anew, so that its outputs spread as before. Whether it could be."""
+    again, so that its outputs spread as before. False where no convolution of three is first."""
     from torch import nn
 
     if channels == COLOURS:

@@ -32,7 +32,12 @@ class Start:
 
 
 def starting_state(
-    path: str, name: str, normalization: dict[str, Any], where: str, channels: int = COLOURS
+    path: str,
+    name: str,
+    normalization: dict[str, Any],
+    where: str,
+    channels: int = COLOURS,
+    named: str = "BACKBONE.NAME",
 ) -> Start:
     """The backbone ``name`` in a file, for RGB images in [0, 1] of that mean and std; with an empty
     name the one that the file holds.
@@ -42,7 +47,7 @@ def starting_state(
     channels. How the images of those weights were normalised does not count then.
 
     Raises InputError, which begins with ``where``, for a file that ``densessl convert`` would not
-    take either and for another network.
+    take either and for another network; ``named`` is the option that gives its name.
     """
     try:
         _, found = from_file(path, name if is_timm(name) else "auto")
@@ -50,7 +55,7 @@ def starting_state(
         raise InputError(f"{where}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
     if found.network != (name or found.network):
         raise InputError(
-            f"{where} holds a {found.title}, which does not fit a {name}; give BACKBONE.NAME "
+            f"{where} holds a {found.title}, which does not fit a {name}; give {named} "
             f"{found.network}"
         )
     if found.channels not in (COLOURS, channels):

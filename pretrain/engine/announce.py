@@ -58,17 +58,17 @@ def announce(
             solver.ACCUMULATE,
             solver.BATCH_SIZE // solver.ACCUMULATE,
         )
+    part, images = "step", "SOLVER.BATCH_SIZE"
+    if solver.ACCUMULATE > 1:
+        part, images = "part", "SOLVER.BATCH_SIZE / SOLVER.ACCUMULATE"
     if method.shuffles and config.normalisation_groups(cfg, distributed.world_size()) == 1:
         logger.warning(
             "all images of a %s are normalised together, so shuffling (MOCO.SHUFFLE) has no "
             "effect and a query can recognise its key by their common statistics; MoCo was "
             "published with groups of 32 images: BACKBONE.NORM split, BACKBONE.GROUP_SIZE "
             "below %s",
-            *(
-                ("step", "SOLVER.BATCH_SIZE")
-                if solver.ACCUMULATE == 1
-                else ("part", "SOLVER.BATCH_SIZE / SOLVER.ACCUMULATE")
-            ),
+            part,
+            images,
         )
 
 

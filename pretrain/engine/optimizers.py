@@ -27,8 +27,8 @@ def build_optimizer(solver: CfgNode, groups: list[dict], lr: float) -> torch.opt
     if solver.OPTIMIZER == "lars":
         return LARS(groups, **common, trust=solver.LARS_TRUST)
     if solver.OPTIMIZER == "adamw":
-        decay, fused = solver.WEIGHT_DECAY, cuda or devices == {"cpu"}
-        return torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=fused or None)
+        decay, fused = solver.WEIGHT_DECAY, devices in ({"cuda"}, {"cpu"}) or None
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=fused)
     raise unknown("optimizer", solver.OPTIMIZER, OPTIMIZERS, "SOLVER.OPTIMIZER")
 
 

@@ -196,29 +196,30 @@ def new_backbone(cfg: CfgNode, drop_path: float = 0.0) -> Backbone:
 
 def starting_weights(cfg: CfgNode) -> Start:
     """The backbone in ``BACKBONE.WEIGHTS``; InputError unless it is one of ``BACKBONE.NAME``."""
-    return _weights(cfg, cfg.BACKBONE.WEIGHTS, cfg.BACKBONE.NAME, "BACKBONE.WEIGHTS")
+    options = cfg.BACKBONE
+    return _weights(cfg, options.WEIGHTS, options.NAME, "BACKBONE.WEIGHTS", "BACKBONE.NAME")
 
 
-def frozen_backbone(cfg: CfgNode, path: str, name: str, option: str) -> Backbone:
+def frozen_backbone(cfg: CfgNode, path: str, name: str, option: str, named: str) -> Backbone:
     """The network in a file that ``option`` names, in evaluation mode and without gradients, for
     the images of the run.
 
-    ``name``: of timm's networks, whose files do not say it; else empty. Raises InputError as
-    :func:`starting_weights`.
+    ``name``: of timm's networks, whose files do not say it, by the option ``named``; else empty.
+    Raises InputError as :func:`starting_weights`.
     """
-    start = _weights(cfg, path, name, option)
+    start = _weights(cfg, path, name, option, named)
     logger.info("%s: %s", option, start.summary)
     backbone = with_channels(build_backbone(start.network, norm="BN"), cfg.DATA.CHANNELS)
     backbone.load_state_dict(start.state)
     return backbone.eval().requires_grad_(False)
 
 
-def _weights(cfg: CfgNode, path: str, name: str, option: str) -> Start:
+def _weights(cfg: CfgNode, path: str, name: str, option: str, named: str) -> Start:
     where = f"{option}: {path}"
     if not Path(path).is_file():
         raise InputError(f"{where} is no file (looked from {Path.cwd()})")
     normalization = given_normalization(cfg.DATA) or NORMALIZATION
-    return starting_state(path, name, normalization, where, cfg.DATA.CHANNELS)
+    return starting_state(path, name, normalization, where, cfg.DATA.CHANNELS, named)
 
 
 @torch.no_grad()

@@ -69,6 +69,8 @@ def pair_statistics(c: Tensor) -> dict[str, Tensor]:
 
 def matching_generator(seed: int, step: int, direction: int, part: int = 0) -> torch.Generator:
     """The generator of random pairs: a function of seed, step, process, direction and part."""
-    key = [MATCHING_STREAM, seed, step, distributed.rank(), direction, *([part] if part else [])]
+    key = [MATCHING_STREAM, seed, step, distributed.rank(), direction]
+    if part:
+        key.append(part)
     state = int(np.random.default_rng(key).integers(2**63))
     return torch.Generator().manual_seed(state)

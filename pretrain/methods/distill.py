@@ -89,7 +89,8 @@ def centred(x: Tensor) -> Tensor:
 
 def teacher_of(cfg: CfgNode) -> Backbone:
     """The network in DISTILL.TEACHER, for the run's images; InputError where there is none."""
-    return frozen_backbone(cfg, _file(cfg), cfg.DISTILL.NETWORK, "DISTILL.TEACHER")
+    name = cfg.DISTILL.NETWORK
+    return frozen_backbone(cfg, _file(cfg), name, "DISTILL.TEACHER", "DISTILL.NETWORK")
 
 
 def _file(cfg: CfgNode) -> str:

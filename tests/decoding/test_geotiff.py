@@ -1,6 +1,7 @@
 """A GeoTIFF as GDAL writes them: tiles, LZW, a predictor, five channels of 16 bits."""
 
 import importlib.util
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from densessl.decoding import UnreadableImage
 from densessl.decoding.channels import read_channels
+from tests.decoding.images import tiff_of_channels
 
 FILE = Path(__file__).parents[1] / "cases" / "images" / "tiles_lzw_5_channels.tif"
 BY_GDAL = importlib.util.find_spec("rasterio") is not None
@@ -25,3 +27,14 @@ def test_gdal_reads_it():
 def test_without_gdal_the_extra_is_named():
     with pytest.raises(UnreadableImage, match=r"tiles.*densessl\[geotiff\]"):
         read_channels(FILE, 5)
+
+
+def test_a_file_that_lacks_pixels_is_not_one_for_gdal(tmp_path):
+    tiff_of_channels(tmp_path / "whole.tif", np.zeros((20, 30, 5), np.uint16))
+    height = struct.pack("<HHI", 257, 4, 1)
+    data = (tmp_path / "whole.tif").read_bytes()
+    taller = data.replace(height + struct.pack("<I", 20), height + struct.pack("<I", 40))
+    (tmp_path / "lacks.tif").write_bytes(taller)
+    with pytest.raises(UnreadableImage, match="6000 bytes of pixels; it says 12000") as found:
+        read_channels(tmp_path / "lacks.tif", 5)
+    assert "geotiff" not in str(found.value)

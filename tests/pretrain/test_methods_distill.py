@@ -105,3 +105,8 @@ def test_a_teacher_that_is_none_is_refused_before_any_work(path, key, tiny, tmp_
     with pytest.raises(InputError, match="DISTILL.TEACHER") as refused:
         train(cfg)
     assert key in str(refused.value) and not Path(cfg.OUTPUT_DIR).exists()
+
+
+def test_a_network_that_the_file_does_not_hold_names_its_option(teacher):
+    with pytest.raises(InputError, match="give DISTILL.NETWORK resnet18"):
+        student(teacher, "DISTILL.NETWORK", "resnet50")
