@@ -1,3 +1,7 @@
+import os
+import signal
+from contextlib import contextmanager
+
 import pytest
 
 
@@ -155,3 +159,23 @@ def _learns(protocol, variant, weights, data, out, overrides, metric, gain, flag
     assert summary["metrics"][metric]["values"] == [record.metrics[metric]]
     print(f"{protocol} {variant}: {metric} {before[metric]:.2f} -> {record.metrics[metric]:.2f}")
     assert record.metrics[metric] > before[metric] + gain
+
+
+@pytest.fixture
+def stops_at(monkeypatch):
+    """``with stops_at(iteration):`` a SIGTERM reaches detectors that are trained after it."""
+    from densessl.d2_transfer import trainer
+
+    @contextmanager
+    def stopping(iteration: int):
+        class Stopping(trainer.StopWhenAsked):
+            def after_step(self):
+                if self.trainer.iter == iteration:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                super().after_step()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(trainer, "StopWhenAsked", Stopping)
+            yield
+
+    return stopping

@@ -4,8 +4,6 @@ What is to be found shows in the fourth channel alone: whoever drops it finds no
 """
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ import torch
 from PIL import Image
 
 from densessl.core.errors import InputError, StoppedEarly
-from densessl.d2_transfer import channels, compat, convert, main, resolve, results, trainer
+from densessl.d2_transfer import channels, compat, convert, main, resolve, results
 from densessl.pretrain.main import main as pretrain
 from tests.decoding.images import tiff_of_channels
 
@@ -112,19 +110,10 @@ def test_weights_of_three_channels_are_compared_with_them(tiles, our_checkpoint,
 
 
 @pytest.mark.slow
-def test_a_detector_learns_stops_and_resumes(tiles, weights, tmp_path, monkeypatch):
+def test_a_detector_learns_stops_and_resumes(tiles, weights, tmp_path, stops_at):
     words = [*detection(tiles, weights, tmp_path / "out"), "SOLVER.MAX_ITER", "40"]
-
-    class Stopping(trainer.StopWhenAsked):
-        def after_step(self):
-            if self.trainer.iter == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-            super().after_step()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(trainer, "StopWhenAsked", Stopping)
-        with pytest.raises(StoppedEarly, match="stopped at step 3 of 40"):
-            main.main(words)
+    with stops_at(2), pytest.raises(StoppedEarly, match="stopped at step 3 of 40"):
+        main.main(words)
     assert main.main(words) == 0
     record = results.load(tmp_path / "out" / "trial_1")
     assert record.metrics["bbox/AP50"] > 80

@@ -1,8 +1,6 @@
 """A user's LazyConfig, with data sets that it registers, as a protocol: ``--protocol mine.py``."""
 
-import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from densessl.d2_transfer import compat, lazy_config, protocols, results
 from densessl.d2_transfer.resolve import check_words, resolve
 
 compat.setup()  # before any test imports Detectron2
-from densessl.d2_transfer import trainer  # noqa: E402
 
 HERE = Path(__file__).parent / "lazy_project.py"
 SMALL = ["train.max_iter", "3", "dataloader.train.total_batch_size", "2"]
@@ -68,19 +65,11 @@ def test_an_evaluator_of_ones_own_takes_the_place_of_ours(project):
     assert made.evaluate() == {"boxes": 7}
 
 
-def test_it_trains_resumes_is_recorded_and_evaluated_again(our_checkpoint, monkeypatch, capsys):
+def test_it_trains_resumes_is_recorded_and_evaluated_again(our_checkpoint, stops_at, capsys):
     weights = str(our_checkpoint(Path("backbone.pth"), depth=18))
     words = ["transfer", weights, "--protocol", "mine.py", "--trials", "1", *SMALL]
     assert densessl.main([*words, "-o", "whole"]) == 0
-
-    class Stopping(trainer.StopWhenAsked):
-        def after_step(self):
-            if self.trainer.iter == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            super().after_step()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "StopWhenAsked", Stopping)
+    with stops_at(1):
         assert densessl.main([*words, "-o", "parts"]) == 75
     assert densessl.main([*words, "-o", "parts"]) == 0
     one, two = (
