@@ -116,7 +116,7 @@ def look(source: "ImageSource") -> "ImageStats":
 
     Headers are read, no image is decoded. InputError where none of the sample can be read.
     """
-    from densessl.decoding import UnreadableImage, opened, reasons
+    from densessl.decoding import Region, UnreadableImage, opened, reasons
 
     from .advise_model import ImageStats
 
@@ -128,9 +128,9 @@ def look(source: "ImageSource") -> "ImageStats":
         try:
             with waiting.wait(TIMEOUT, lambda: late):
                 with reasons():
-                    file = source.open(index)
+                    file, part = source.open(index), source.sample(index)
                 with opened(file) as image:
-                    sides.append(min(image.size))
+                    sides.append(min(part.size if isinstance(part, Region) else image.size))
                     grey += image.mode in GREY
         except UnreadableImage as error:
             reason = reason or f"{source.path(index)}: {error}"

@@ -35,14 +35,16 @@ def main(argv: list[str]) -> int:
 
     from .audit_images import inspect_all, summary
     from .audit_report import report
+    from .views.tiles import TiledSource
 
     source = source_of(args)
     bounds = parse(args.range, "--range")
-    files = [partial(source.open, index) for index in sample(len(source), source.name)]
+    files = [partial(source.sample, index) for index in sample(len(source), source.name)]
     sampled = find_range(files)
     suggested = list(sampled.range) if sampled else None
     bounds = bounds or (sampled.range if sampled else None)
-    found = inspect_all(source, args.workers, bounds)
+    whole = source.whole if isinstance(source, TiledSource) else source
+    found = inspect_all(whole, args.workers, bounds, args.tile)
     audit = {
         "schema": 1,
         "source": args.source,
@@ -52,7 +54,9 @@ def main(argv: list[str]) -> int:
         "images_sha256": source.fingerprint(),
         "left_out": dict(source.left_out),
         "range": {"used": list(bounds) if bounds else None, "auto": suggested},
-        **summary([source.name(index) for index in range(len(source))], found),
+        "tile": args.tile,
+        "samples": len(source),
+        **summary([whole.name(index) for index in range(len(whole))], found, len(source)),
     }
     show(report(audit))
     if args.output is not None:

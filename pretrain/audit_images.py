@@ -10,17 +10,29 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from densessl.core import pool, waiting
 from densessl.core.progress import Bar
 from densessl.core.waiting import TIMEOUT
-from densessl.decoding import Range, UnreadableImage, decode, find_range, opened, reasons
+from densessl.decoding import (
+    MAX_PIXELS,
+    Range,
+    Region,
+    UnreadableImage,
+    decode,
+    find_range,
+    opened,
+    reasons,
+    size_of,
+)
 
 from .options import C
 from .views import ImageSource
+from .views.tiles import box_of, counts
 
 SMALL = 32  # pixels; a shorter side leaves nothing to crop
 FLAT = 16  # levels of 255: an image whose channels all span fewer is nearly one colour
@@ -42,8 +54,11 @@ class AuditedImage(NamedTuple):
     values: Range | None = None  # as stored, the least and greatest; None: 8 bits
 
 
-def inspect_image(source: ImageSource, index: int, bounds: Range | None = None) -> AuditedImage:
-    """Read and decode one image. Errors of the machine, not of the file, are raised."""
+def inspect_image(
+    source: ImageSource, index: int, bounds: Range | None = None, tile: int = 0
+) -> AuditedImage:
+    """Read and decode one image; by tiles of ``tile`` pixels (0: none) where it is too large for
+    DATA.MAX_PIXELS. Errors of the machine, not of the file, are raised."""
     data = b""
     late = UnreadableImage(f"it could not be read within {TIMEOUT:g} s")
     try:
@@ -52,27 +67,39 @@ def inspect_image(source: ImageSource, index: int, bounds: Range | None = None) 
             data = Path(stream).read_bytes() if isinstance(stream, str) else stream.read()
         with opened(io.BytesIO(data)) as image:
             kind, mode = image.format or "", image.mode
-        picture = decode(io.BytesIO(data), bounds)
+        size = size_of(io.BytesIO(data))
+        file = io.BytesIO(data)
+        parts: list[io.BytesIO | Region] = [file]
+        if tile and size[0] * size[1] > MAX_PIXELS:
+            number = int(counts(np.array([size]), tile)[0])
+            parts = [Region(file, box_of(n, size, tile)) for n in range(number)]
+        seen = [_extrema(decode(part, bounds).image) for part in parts]
     except UnreadableImage as error:
         return AuditedImage(len(data), str(error))
-    extrema = cast("tuple[tuple[int, int], ...]", picture.image.getextrema())  # of R, G and B
-    levels = max(high - low for low, high in extrema)
-    deep = find_range([io.BytesIO(data)])
+    lows, highs = np.min(seen, 0)[:, 0], np.max(seen, 0)[:, 1]  # of R, G and B
+    levels = int((highs - lows).max())
+    deep = find_range(parts)
     values = (deep.least, deep.greatest) if deep else None
     digest = hashlib.sha256(data).digest()
-    return AuditedImage(len(data), "", kind, mode, *picture.size, digest, levels, values)
+    return AuditedImage(len(data), "", kind, mode, *size, digest, levels, values)
+
+
+def _extrema(image: Image.Image) -> np.ndarray:
+    """``[3, 2]``: the least and the greatest value of R, G and B."""
+    return np.array(image.getextrema())
 
 
 def inspect_all(
-    source: ImageSource, workers: int, bounds: Range | None = None
+    source: ImageSource, workers: int, bounds: Range | None = None, tile: int = 0
 ) -> list[AuditedImage]:
     """Every image, in the source's order, by ``workers`` processes behind a progress bar.
 
-    ``bounds``: the range of values that are not of 8 bits; None takes each image's own.
+    ``bounds``: the range of values that are not of 8 bits; None takes each image's own. ``tile``:
+    as :func:`inspect_image` has it.
     """
     count = len(source)
     chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
-    work = functools.partial(_inspect_some, source, bounds)
+    work = functools.partial(_inspect_some, source, bounds, tile)
     processes = min(workers, len(chunks))
     results = []
     # Forked processes share the names; they start before the progress bar and its thread.
@@ -90,15 +117,20 @@ def inspect_all(
     return results
 
 
-def _inspect_some(source: ImageSource, bounds: Range | None, chunk: range) -> list[AuditedImage]:
-    return [inspect_image(source, index, bounds) for index in chunk]
+def _inspect_some(
+    source: ImageSource, bounds: Range | None, tile: int, chunk: range
+) -> list[AuditedImage]:
+    return [inspect_image(source, index, bounds, tile) for index in chunk]
 
 
 # ---- what was found ----
 
 
-def summary(names: list[str], found: list[AuditedImage]) -> dict:
-    """The numbers of an audit, ready for JSON; sizes in pixels, of the readable images."""
+def summary(names: list[str], found: list[AuditedImage], samples: int) -> dict:
+    """The numbers of an audit, ready for JSON; sizes in pixels, of the readable images.
+
+    ``samples``: as many as an epoch has; images, or tiles of them.
+    """
     readable = [number for number, each in enumerate(found) if not each.reason]
     width = np.array([found[number].width for number in readable], dtype=np.int64)
     height = np.array([found[number].height for number in readable], dtype=np.int64)
@@ -113,7 +145,7 @@ def summary(names: list[str], found: list[AuditedImage]) -> dict:
         "readable": len(readable),
         "bytes": sum(each.length for each in found),
         "batch_size": C.SOLVER.BATCH_SIZE,
-        "steps_per_epoch": len(found) // C.SOLVER.BATCH_SIZE,
+        "steps_per_epoch": samples // C.SOLVER.BATCH_SIZE,
         "max_unreadable": C.DATA.MAX_UNREADABLE,
         "formats": _counted(found[number].format for number in readable),
         "modes": _counted(found[number].mode for number in readable),

@@ -27,6 +27,8 @@ def _numbers(audit: dict) -> Table:
     table.add_column(overflow="fold")
     total, batch = audit["images"], audit["batch_size"]
     rows = {"images": f"{total:,}, {byte_size(audit['bytes'])}"}
+    if audit["tile"]:
+        rows["tiles"] = f"{audit['samples']:,} of {audit['tile']} px (an image that fits is one)"
     for name in ("formats", "modes"):
         counts = (f"{kind} {count:,}" for kind, count in audit[name].items())
         rows[name] = ", ".join(counts) or "none"

@@ -115,6 +115,7 @@ def check(cfg: CfgNode, world: int = 1) -> None:
         if not flat(cfg)[name]:
             raise InputError(f"{name} is empty; give a folder, as in '{name} path/to/folder'")
     decoding.parse(cfg.DATA.RANGE, "DATA.RANGE")
+    _validate_tile(cfg)
     _validate_batch(cfg, world)
     for name in ("SCALE", "LOCAL_SCALE"):
         if value := cfg.VIEWS[name]:
@@ -272,6 +273,17 @@ def _validate_levels(cfg: CfgNode, method: "type[Method]", strides: "Mapping[str
                 f"VIEWS.{option} is {size}; {name} cuts views into patches of {PATCH} pixels; "
                 f"nearest: {around(size, PATCH)}"
             )
+
+
+def _validate_tile(cfg: CfgNode) -> None:
+    """A tile is no smaller than a view, which would be enlarged, and is read at full scale."""
+    tile, least = cfg.DATA.TILE, cfg.VIEWS.SIZE
+    most = math.isqrt(cfg.DATA.MAX_PIXELS)  # 0: no limit
+    if tile and (tile < least or (most and tile > most)):
+        to = f" to {most}, the root of DATA.MAX_PIXELS" if most else " or more"
+        raise InputError(
+            f"DATA.TILE is {tile}; allowed: 0 for whole images, or {least} (VIEWS.SIZE){to}"
+        )
 
 
 def _validate_batch(cfg: CfgNode, world: int) -> None:

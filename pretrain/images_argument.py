@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from densessl.core.errors import InputError
 from densessl.core.files import standing
+from densessl.core.options import argument
 from densessl.core.parser import Parser
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .views import ImageSource
 
 FLAGS = {"DATA.PATH": "PATH", "DATA.SOURCE": "--source", "DATA.CLASSES": "--classes"}
-FLAGS["DATA.ANNOTATIONS"] = "--annotations"
+FLAGS |= {"DATA.ANNOTATIONS": "--annotations", "DATA.TILE": "--tile"}
 
 
 def add_images(parser: Parser) -> None:
@@ -25,11 +26,18 @@ def add_images(parser: Parser) -> None:
     parser.add_argument("--source", default="folder", help="folder, list, coco or shards")
     parser.add_argument("--classes", metavar="LIST", help="as DATA.CLASSES, e.g. imagenet100")
     parser.add_argument("--annotations", metavar="JSON", help="of --source coco")
+    parser.add_argument(
+        "--tile",
+        type=argument(">= 0"),
+        default=0,
+        metavar="PIXELS",
+        help="as DATA.TILE: larger images count as tiles of that side",
+    )
 
 
-def data_of(args: Namespace) -> dict[str, str]:
+def data_of(args: Namespace) -> dict[str, str | int]:
     """The options of DATA that the arguments stand for."""
-    data = {"SOURCE": args.source, "PATH": args.path}
+    data = {"SOURCE": args.source, "PATH": args.path, "TILE": args.tile}
     return data | {"CLASSES": args.classes or "", "ANNOTATIONS": args.annotations or ""}
 
 

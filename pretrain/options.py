@@ -98,6 +98,8 @@ OPTIONS = {
     "DATA.STD": "",  # deviation; "" with MEAN auto
     # of an image; a larger one is read at reduced scale; 0: no limit
     "DATA.MAX_PIXELS": (178956970, ">= 0"),
+    # side of a tile in pixels: a larger image counts as the tiles that cover it; 0: whole images
+    "DATA.TILE": (0, ">= 0"),
     "DATA.TRUNCATED": False,  # use truncated JPEGs as far as they go; else they are unreadable
     # seconds that a batch may take before the run stops; 0: no limit
     "DATA.TIMEOUT": (120.0, ">= 0, free"),

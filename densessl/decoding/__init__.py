@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .decoder import Picture, UnreadableImage, decode, require_decodable, size_of
     from .files import SUFFIXES, describe_left_out, is_image, opened, reasons, unlimited
     from .ranges import FoundRange, find_range, sample
+    from .regions import Region
 
 _NAMES = {  # a name, and the module that has it: these import numpy and Pillow
     "Picture": "decoder",
@@ -30,6 +31,7 @@ _NAMES = {  # a name, and the module that has it: these import numpy and Pillow
     "FoundRange": "ranges",
     "find_range": "ranges",
     "sample": "ranges",
+    "Region": "regions",
 }
 __all__ = [
     "MAX_PIXELS",
@@ -37,6 +39,7 @@ __all__ = [
     "FoundRange",
     "Picture",
     "Range",
+    "Region",
     "UnreadableImage",
     "decode",
     "find_range",

@@ -15,14 +15,14 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from . import depth
+from . import depth, tiff_parts
 from .files import File, UnreadableImage, content_of, opened, reasons
 from .given import MAX_PIXELS, WHOLE, Range
 from .ranges import FoundRange, Seen
+from .regions import ARRAY, Region, cropped, prepared
 
 COLOURS = 3  # channels of an image whose colours are known: RGB
 NPY = ".npy"
-MAGIC = b"\x93NUMPY"
 TIFF = (b"II*\0", b"MM\0*")
 MODES = ("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK")
 NONE, DEFLATE = 1, (8, 32946)  # compression of a TIFF
@@ -49,7 +49,10 @@ class Planes:
 
 
 def decode_channels(
-    file: File, channels: int, bounds: Range | None = None, max_pixels: int = MAX_PIXELS
+    file: File | Region,
+    channels: int,
+    bounds: Range | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Planes:
     """All channels of a file as 8 bits; ``bounds`` and ``max_pixels`` as :func:`decode` has them.
 
@@ -63,8 +66,10 @@ def decode_channels(
     return Planes(values)
 
 
-def read_channels(file: File, channels: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The values of a file as they are stored, ``[h, w, channels]``; UnreadableImage."""
+def read_channels(file: File | Region, channels: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The values of a file, or of a region of it, as they are stored, ``[h, w, channels]``;
+    UnreadableImage."""
+    file, box = prepared(file, upright=False, pages=channels)
     with reasons(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of tags that are cut
         if isinstance(file, str | os.PathLike):
@@ -74,13 +79,15 @@ def read_channels(file: File, channels: int, max_pixels: int = MAX_PIXELS) -> np
             file.seek(0)
             head = file.read(6)
             file.seek(0)
-        if head == MAGIC:
-            values = np.load(file, allow_pickle=False)
+        if head == ARRAY:
+            on_disk = box is not None and isinstance(file, str | os.PathLike)
+            values = np.load(file, "r" if on_disk else None, allow_pickle=False)
         elif head[:4] in TIFF:
             values = _tiff(file, channels)
         else:
             values = _pillows(file)
         values = _arranged(values, channels)
+        values = cropped(values, box) if box else values
     if values.shape[0] * values.shape[1] > (max_pixels or WHOLE):
         raise UnreadableImage(
             f"{values.shape[1]} x {values.shape[0]} pixels: more than DATA.MAX_PIXELS {max_pixels}"
@@ -88,38 +95,37 @@ def read_channels(file: File, channels: int, max_pixels: int = MAX_PIXELS) -> np
     return values
 
 
-def stored_size(file: File) -> tuple[int, int] | None:
+def stored_size(file: File, channels: int = 0) -> tuple[int, int] | None:
     """Width and height of a TIFF or NPY of any number of channels, from its header; None for others
-    and for damaged ones. Of an NPY the first or the last edge counts the channels: the shorter."""
+    and for damaged ones. Of an NPY the first or the last edge counts the channels: that which says
+    ``channels``, the last one first, else the shorter."""
     try:
         if not isinstance(file, str | os.PathLike):
-            return _stored_size(file)
+            return _stored_size(file, channels)
         with open(file, "rb") as stream:
-            return _stored_size(stream)
+            return _stored_size(stream, channels)
     except Exception:  # whatever a damaged header makes Pillow and numpy raise
         return None
 
 
-def _stored_size(stream: BinaryIO) -> tuple[int, int] | None:
+def _stored_size(stream: BinaryIO, channels: int) -> tuple[int, int] | None:
     stream.seek(0)
     head = stream.read(8)
-    if head[:4] in TIFF:
-        tags = ImageFileDirectory_v2(head)
-        stream.seek(_first_page(head))
-        tags.load(stream)
-        return int(tags[256]), int(tags[257])
-    if not head.startswith(MAGIC):
+    if head[:4] in tiff_parts.ORDERS:
+        return next(tiff_parts.pages(stream)).size
+    if not head.startswith(ARRAY):
         return None
     stream.seek(0)
     first = np.lib.format.read_magic(stream)[0] == 1
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
     shape, _, _ = read(stream)
     if len(shape) == 3:
-        shape = shape[1:] if shape[0] < shape[2] else shape[:2]
+        last = shape[2] == channels or (shape[0] != channels and shape[2] <= shape[0])
+        shape = shape[:2] if last else shape[1:]
     return (shape[1], shape[0]) if len(shape) == 2 else None
 
 
-def find_range(files: Sequence[File], channels: int) -> FoundRange | None:
+def find_range(files: Sequence[File | Region], channels: int) -> FoundRange | None:
     """As :func:`densessl.decoding.find_range`, of images of so many channels."""
 
     def readable() -> Iterator[np.ndarray]:

@@ -8,19 +8,10 @@ from PIL import Image
 from . import channels, depth
 from .files import File, UnreadableImage, opened
 from .given import MAX_PIXELS, WHOLE, Range
+from .orientation import ORIENTATION, SWAPPED, TURNS, orientation_of
 from .ranges import Seen
+from .regions import Region, prepared, require_inside
 
-ORIENTATION = 0x0112  # EXIF
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SWAPPED = (5, 6, 7, 8)  # width and height
 JPEG_SCALES = (2, 4, 8)
 
 
@@ -39,33 +30,40 @@ class Picture(NamedTuple):
         return self.size[0] / self.image.width, self.size[1] / self.image.height
 
 
-def decode(file: File, bounds: Range | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The first image in a file as upright RGB of 8 bits.
+def decode(
+    file: File | Region, bounds: Range | None = None, max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """The first image in a file as upright RGB of 8 bits, or a region of it.
 
     1, 8 bits: as stored; a palette gives its colours, grey is the same in all channels, CMYK is
     converted, transparency is dropped. 16 and 32 bits, floats: ``bounds`` become 0 and 255, what
     lies outside is clipped; None takes the range from this file alone. EXIF's orientation is
     applied. More than ``max_pixels`` (0: no limit) are read at reduced scale: by a JPEG's own
-    halving, else decoded (at most 537 million pixels) and then averaged over blocks.
+    halving, else decoded (at most 537 million pixels) and then averaged over blocks; a region is
+    not, its ``size`` is its own, and None takes the range from what is read for it.
 
     Args:
-        file: a path, or a stream of the file's bytes that can be sought.
+        file: a path, or a stream of the file's bytes that can be sought; or a region of one.
 
     Raises:
         UnreadableImage: with the reason, for a file that is no image, damaged or too large.
         OSError: for what is the machine's fault.
     """
-    with opened(file) as image:
+    whole, box = prepared(file)
+    most = 0 if box else max_pixels
+    with opened(whole) as image:
         size = image.size
-        if max_pixels and size[0] * size[1] > max_pixels:
-            _prepare_reduction(image, max_pixels)
+        if most and size[0] * size[1] > most:
+            _prepare_reduction(image, most)
+        elif max_pixels:
+            require_decodable(image, max(WHOLE, max_pixels))
         if depth.is_deep(image):
-            image = _as_bytes(image, file, bounds)
+            image = _as_bytes(image, whole, bounds)
         else:
             image.load()
-        turn = _orientation(image)
-        if max_pixels and image.width * image.height > max_pixels:
-            image = _reduced(image, max_pixels)
+        turn = orientation_of(image)
+        if most and image.width * image.height > most:
+            image = _reduced(image, most)
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")
         if image.mode != "RGB":
@@ -73,6 +71,10 @@ def decode(file: File, bounds: Range | None = None, max_pixels: int = MAX_PIXELS
         if turn in TURNS:
             image = image.transpose(TURNS[turn])
             size = size[::-1] if turn in SWAPPED else size
+        if box:
+            require_inside(box, image.size)
+            image = image.crop(box)
+            size = image.size
     return Picture(image, size)
 
 
@@ -85,7 +87,7 @@ def size_of(file: File, upright: bool = True) -> tuple[int, int]:
     try:
         with opened(file) as image:
             turned = image.format == "TIFF"  # of which Pillow turns the size itself
-            swapped = _orientation(image) in SWAPPED and turned != upright
+            swapped = orientation_of(image) in SWAPPED and turned != upright
             return image.size[::-1] if swapped else image.size
     except UnreadableImage:
         if size := channels.stored_size(file):
@@ -93,17 +95,10 @@ def size_of(file: File, upright: bool = True) -> tuple[int, int]:
         raise
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF data are no reason to lose an image
-        return 1
-
-
 def _as_bytes(image: Image.Image, file: File, bounds: Range | None) -> Image.Image:
     """An image of more than 8 bits as one of 8, with its EXIF data."""
     values = depth.read_values(image, file)
-    turn = _orientation(image)
+    turn = orientation_of(image)
     if bounds is None:
         seen = Seen()
         seen.add(values)

@@ -80,6 +80,8 @@ def _with_mode(tile: Any, end: str) -> Any:
     mode = _raw_mode(arguments)
     swapped = f"{mode[:-1]}{OTHER_END[end]}"
     arguments = swapped if isinstance(arguments, str) else (swapped, *arguments[1:])
+    if hasattr(tile, "_replace"):  # Pillow 11 and later ask for their fields by name
+        return tile._replace(args=arguments)
     return codec, extents, offset, arguments
 
 

@@ -41,8 +41,8 @@ def is_image(name: str) -> bool:
 
 
 def may_be_deep(name: str) -> bool:
-    """Whether a file of this name can hold more than 8 bits a channel."""
-    return not name.lower().endswith((*EIGHT_BITS, *AVIF))
+    """Whether a file of this name, or of that of a region, can hold more than 8 bits a channel."""
+    return not name.partition(FRAGMENT)[0].lower().endswith((*EIGHT_BITS, *AVIF))
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
@@ -60,6 +60,7 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
 
 
 File = str | os.PathLike | BinaryIO
+FRAGMENT = "#xywh="  # before the place of a region, as W3C's Media Fragments write it
 
 # Errors of the machine, not of the file: who takes them for unreadable images gives other results
 # on another day.

@@ -9,6 +9,7 @@ import numpy as np
 from .depth import is_deep, read_values
 from .files import File, UnreadableImage, may_be_deep, opened
 from .given import Range
+from .regions import Region, cropped, prepared
 
 SAMPLED = 256  # files of a sample
 VALUES = 1 << 14  # that count of each
@@ -36,7 +37,9 @@ def sample(count: int, name: Callable[[int], str]) -> list[int]:
     return [may[part * len(may) // SAMPLED] for part in range(SAMPLED)]
 
 
-def find_range(files: Sequence[File] | Sequence[Callable[[], File]]) -> FoundRange | None:
+def find_range(
+    files: Sequence[File | Region] | Sequence[Callable[[], File | Region]],
+) -> FoundRange | None:
     """The range of those of the files that are not of 8 bits; None where there is none.
 
     All their values count for the bounds, up to 16384 of each, spread evenly, for the percentiles.
@@ -45,10 +48,11 @@ def find_range(files: Sequence[File] | Sequence[Callable[[], File]]) -> FoundRan
     seen = Seen()
     for file in files:
         try:
-            file = file() if callable(file) else file
-            with opened(file) as image:
+            whole, box = prepared(file() if callable(file) else file)
+            with opened(whole) as image:
                 if is_deep(image):
-                    seen.add(read_values(image, file))
+                    values = read_values(image, whole)
+                    seen.add(cropped(values, box) if box else values)
         except (UnreadableImage, OSError):  # said where the image is used
             continue
     return seen.found()

@@ -4,14 +4,23 @@ import io
 import re
 
 from .files import File, content_of
+from .regions import Region
 
 SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xda-\xdd]", re.DOTALL)  # that has a length
 BEGIN, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 
-def ended(file: File) -> io.BytesIO | None:
+def ended(file: File | Region) -> io.BytesIO | Region | None:
     """The bytes of a JPEG that was cut within its pixels, with an end: what is missing decodes as
-    grey, or as the coarse picture that a progressive one has had. None for every other file."""
+    grey, or as the coarse picture that a progressive one has had. Of a region: that of such bytes.
+    None for every other file."""
+    if isinstance(file, Region):
+        whole = _ended(file.file)
+        return Region(whole, file.box) if whole else None
+    return _ended(file)
+
+
+def _ended(file: File) -> io.BytesIO | None:
     try:
         data = content_of(file)
     except OSError:

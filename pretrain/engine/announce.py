@@ -29,10 +29,11 @@ def announce(
     """Say in a few lines what runs."""
     solver = cfg.SOLVER
     logger.info(
-        "%s with %s on %d images of %s: %d steps (%g epochs of %d), %d images a step",
+        "%s with %s on %d %s of %s: %d steps (%g epochs of %d), %d images a step",
         cfg.METHOD.NAME,
         cfg.BACKBONE.NAME,
         facts["images"],
+        "tiles" if cfg.DATA.TILE else "images",
         cfg.DATA.PATH,
         method.steps,
         facts["epochs"],

@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 
 from densessl.core import distributed, waiting
 from densessl.core.errors import InputError
-from densessl.decoding import Range, describe, find_range, parse, sample
+from densessl.decoding import Range, Region, describe, find_range, parse, sample
 
 from ..views import ImageSource
 from ..views.dataset import Batch, ViewDataset
@@ -47,11 +47,11 @@ def range_of_run(
     indices = sample(len(source), source.name)
     at = 0
 
-    def opened(index: int) -> str | BinaryIO:
+    def opened(index: int) -> str | BinaryIO | Region:
         nonlocal at
         at = index
         wait.again()
-        return source.open(index)
+        return source.sample(index)
 
     with waiting.wait(cfg.DATA.TIMEOUT, lambda: late(source.path(at), cfg)) as wait:
         found = find_range([partial(opened, index) for index in indices])

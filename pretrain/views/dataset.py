@@ -166,7 +166,7 @@ class ViewDataset(Dataset):
 
     def _decode(self, index: int) -> Picture | Planes:
         with reasons():
-            file = self.source.open(index)
+            file = self.source.sample(index)
         if self.channels != COLOURS:
             return decode_channels(file, self.channels, self.bounds, self.max_pixels)
         try:

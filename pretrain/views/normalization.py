@@ -60,7 +60,7 @@ def measured_range(source: ImageSource, data: CfgNode) -> Range | None:
     seen = []
     for index in sampled(source):
         try:
-            values = read_channels(source.open(index), data.CHANNELS, data.MAX_PIXELS)
+            values = read_channels(source.sample(index), data.CHANNELS, data.MAX_PIXELS)
         except (UnreadableImage, OSError):  # said where the image is used
             continue
         flat = values.reshape(-1)

@@ -14,7 +14,7 @@ from densessl.configs import FOLDER
 from densessl.core.errors import InputError, nearest, unknown
 from densessl.core.files import read_json, read_text, require_file, walk
 from densessl.core.names import LIST, from_line, one_line
-from densessl.decoding import SUFFIXES, describe_left_out, is_image
+from densessl.decoding import SUFFIXES, Region, describe_left_out, is_image
 from densessl.decoding.channels import COLOURS, NPY
 
 from ..config import data_paths, split_paths
@@ -62,10 +62,14 @@ class ImageSource:
         return os.path.join(self.root, self.name(index))
 
     def open(self, index: int) -> str | BinaryIO:
-        """What to decode: the file of an image, or its bytes. OSError where it is no file."""
+        """The file of an image, or its bytes. OSError where it is no file."""
         path = self.path(index)
         require_file(path)
         return path
+
+    def sample(self, index: int) -> str | BinaryIO | Region:
+        """What to decode for a sample: what :meth:`open` gives, or a region of it."""
+        return self.open(index)
 
     def fingerprint(self) -> str:
         """A SHA-256 of the names in their order: equal for equal lists, wherever they lie."""
@@ -133,7 +137,12 @@ def build_source(cfg: CfgNode) -> ImageSource:
         )
     paths = data_paths(data)
     parts = sources[data.SOURCE](paths, data)
-    return JoinedSource(parts) if len(parts) > 1 else parts[0]
+    source = JoinedSource(parts) if len(parts) > 1 else parts[0]
+    if not data.get("TILE"):
+        return source
+    from .tiles import tiled  # which builds on this file
+
+    return tiled(source, data)
 
 
 def _folders(paths: list[Path], data: CfgNode) -> list[ImageSource]:

@@ -108,3 +108,47 @@ def tiff_of_channels(file, data: np.ndarray, order: str = "<", planar: bool = Fa
     directory = struct.pack(f"{order}H", len(rows)) + entries + b"\0" * 4
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", at)
     file.write_bytes((head + body + tail).ljust(at, b"\0") + directory)
+
+
+def tiff_in_tiles(values: np.ndarray, side: int, orientation: int = 1, big: bool = False) -> bytes:
+    """RGB ``[h, w, 3]`` of 8 bits in tiles, by deflate, as slides and satellites have it."""
+    height, width = values.shape[:2]
+    across, down = -(-width // side), -(-height // side)
+    whole = np.zeros((down * side, across * side, 3), np.uint8)
+    whole[:height, :width] = values
+    tiles = [
+        zlib.compress(whole[y : y + side, x : x + side].tobytes())
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]
+    body = b"".join(tiles)
+    start = 16 if big else 8
+    lengths = [len(tile) for tile in tiles]
+    places = [start + sum(lengths[:n]) for n in range(len(tiles))]
+    tables = start + len(body)
+    word, inline = ("Q", 8) if big else ("I", 4)
+    tail, entries = b"", b""
+    for tag, kind, numbers in [
+        (256, 4, [width]),
+        (257, 4, [height]),
+        (258, 3, [8, 8, 8]),
+        (259, 3, [8]),
+        (262, 3, [2]),
+        (274, 3, [orientation]),
+        (277, 3, [3]),
+        (322, 4, [side]),
+        (323, 4, [side]),
+        (324, 4, places),
+        (325, 4, lengths),
+    ]:
+        value = struct.pack(f"<{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        if len(value) > inline:
+            tail += value
+            value = struct.pack(f"<{word}", tables + len(tail) - len(value))
+        entries += struct.pack(f"<HH{word}", tag, kind, len(numbers)) + value.ljust(inline, b"\0")
+    at = tables + len(tail)
+    head = (
+        struct.pack("<2sHHHQ", b"II", 43, 8, 0, at) if big else struct.pack("<2sHI", b"II", 42, at)
+    )
+    directory = struct.pack("<Q" if big else "<H", 11) + entries + bytes(inline)
+    return head + body + tail + directory
