@@ -18,7 +18,7 @@ from densessl.core.files import require_file
 NAMED = 5  # suffixes in a message
 
 EIGHT_BITS = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")  # Pillow gives no more
-OTHERS = (".png", ".ppm", ".pgm", ".tif", ".tiff")
+OTHERS = (".png", ".ppm", ".pgm", ".tif", ".tiff", ".svs")  # the last: slides, which are TIFFs
 
 
 def _where_pillow_has(feature: str, *suffixes: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def cut(data: bytes, box: Box) -> tuple[io.BytesIO, Box] | None:
     first = max(box[1] // down - MARGIN, 0)
     last = min(math.ceil(box[3] / down) + MARGIN, rows)
     header = bytearray(data[: scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")])
-    body: bytes | bytearray = b""
+    body: bytes | bytearray | memoryview = b""
     if kind in SEQUENTIAL and INTERVAL in segments and data[scan + 4] == count:
         at = segments[INTERVAL] + 4
         interval = int.from_bytes(data[at : at + 2], "big")
@@ -48,7 +48,7 @@ def cut(data: bytes, box: Box) -> tuple[io.BytesIO, Box] | None:
             data, len(header), interval, math.ceil(width / across), (first, last, rows)
         )
     if not body:
-        first, body = 0, data[len(header) :]
+        first, body = 0, memoryview(data)[len(header) :]
     if (first, last) == (0, rows):
         return None
     top, bottom = first * down, min(last * down, height)
@@ -73,7 +73,7 @@ def _between_restarts(
     data: bytes, start: int, interval: int, across: int, wanted: tuple[int, int, int]
 ) -> tuple[int, int, bytes | bytearray]:
     """The codes of the rows ``wanted`` (first, last, all), of ``across`` MCUs each, and which rows
-    they are: those that restart markers allow. No codes where there is none above them."""
+    they are: those that restart markers allow. No codes where there are no such markers."""
     first, last, rows = wanted
     if not interval:
         return first, last, b""
@@ -81,14 +81,12 @@ def _between_restarts(
     begin = first // step * step
     end = min(math.ceil(last / step) * step, rows)
     before, until = begin * across // interval, end * across // interval
-    if not before:
-        return first, last, b""
     markers = itertools.islice(RESTART.finditer(data, start), until)
     places = [found.start() for found in markers]
     numbered = all(data[at + 1] == 0xD0 + n % 8 for n, at in enumerate(places))
     if len(places) < (before if end == rows else until) or not numbered:
         return first, last, b""
-    at = places[before - 1] + 2
+    at = places[before - 1] + 2 if before else start
     body = bytearray(data[at:] if end == rows else data[at : places[until - 1]])
     for number, place in enumerate(places[before:]):
         if place - at < len(body):

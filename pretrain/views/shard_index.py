@@ -18,7 +18,7 @@ from densessl.decoding import SUFFIXES, is_image
 
 from .sources import pack
 
-VERSION = 2  # of the kept files; another set of suffixes is another version
+VERSION = 3  # of the kept files; another set of suffixes is another version
 BLOCK = 512  # bytes; of these a tar file consists
 MB = 1 << 20
 STEP = 16 * MB  # bytes between two reports of progress

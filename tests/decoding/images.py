@@ -1,9 +1,11 @@
 """Writers of what Pillow reads but does not write: several channels of 16 bits."""
 
+import io
 import struct
 import zlib
 
 import numpy as np
+from PIL import Image
 
 
 def png16(values: np.ndarray) -> bytes:
@@ -110,14 +112,16 @@ def tiff_of_channels(file, data: np.ndarray, order: str = "<", planar: bool = Fa
     file.write_bytes((head + body + tail).ljust(at, b"\0") + directory)
 
 
-def tiff_in_tiles(values: np.ndarray, side: int, orientation: int = 1, big: bool = False) -> bytes:
-    """RGB ``[h, w, 3]`` of 8 bits in tiles, by deflate, as slides and satellites have it."""
+def tiff_in_tiles(
+    values: np.ndarray, side: int, orientation: int = 1, big: bool = False, jpeg: bool = False
+) -> bytes:
+    """RGB ``[h, w, 3]`` of 8 bits in tiles, by deflate or JPEG, as slides have it."""
     height, width = values.shape[:2]
     across, down = -(-width // side), -(-height // side)
     whole = np.zeros((down * side, across * side, 3), np.uint8)
     whole[:height, :width] = values
     tiles = [
-        zlib.compress(whole[y : y + side, x : x + side].tobytes())
+        (_jpeg if jpeg else zlib.compress)(whole[y : y + side, x : x + side].copy())
         for y in range(0, height, side)
         for x in range(0, width, side)
     ]
@@ -132,14 +136,15 @@ def tiff_in_tiles(values: np.ndarray, side: int, orientation: int = 1, big: bool
         (256, 4, [width]),
         (257, 4, [height]),
         (258, 3, [8, 8, 8]),
-        (259, 3, [8]),
-        (262, 3, [2]),
+        (259, 3, [7 if jpeg else 8]),
+        (262, 3, [6 if jpeg else 2]),
         (274, 3, [orientation]),
         (277, 3, [3]),
         (322, 4, [side]),
         (323, 4, [side]),
         (324, 4, places),
         (325, 4, lengths),
+        (530, 3, [2, 2]),
     ]:
         value = struct.pack(f"<{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
         if len(value) > inline:
@@ -150,5 +155,11 @@ def tiff_in_tiles(values: np.ndarray, side: int, orientation: int = 1, big: bool
     head = (
         struct.pack("<2sHHHQ", b"II", 43, 8, 0, at) if big else struct.pack("<2sHI", b"II", 42, at)
     )
-    directory = struct.pack("<Q" if big else "<H", 11) + entries + bytes(inline)
+    directory = struct.pack("<Q" if big else "<H", 12) + entries + bytes(inline)
     return head + body + tail + directory
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", subsampling="4:2:0")
+    return stream.getvalue()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densessl.decoding import UnreadableImage
+from densessl.decoding import Region, UnreadableImage
 from densessl.decoding.channels import read_channels
 from tests.decoding.images import tiff_of_channels
 
@@ -21,6 +21,14 @@ def test_gdal_reads_it():
     np.testing.assert_array_equal(read_channels(FILE, 5), y * 60 + x * 3 + c * 700)
     with pytest.raises(UnreadableImage, match=r"\(40, 50, 5\), not 4 channels"):
         read_channels(FILE, 4)
+
+
+@pytest.mark.skipif(not BY_GDAL, reason="rasterio is not installed")
+@pytest.mark.parametrize("box", [(0, 0, 10, 10), (20, 10, 50, 40), (0, 0, 50, 40)])
+def test_gdal_reads_a_region_of_it(box):
+    x1, y1, x2, y2 = box
+    found = read_channels(Region(FILE, box), 5)
+    np.testing.assert_array_equal(found, read_channels(FILE, 5)[y1:y2, x1:x2])
 
 
 @pytest.mark.skipif(BY_GDAL, reason="rasterio is installed")

@@ -63,6 +63,13 @@ def test_a_tiff_in_tiles(big, orientation):
     require_equal(tiff_in_tiles(PIXELS, 32, orientation, big))
 
 
+def test_a_slide_whose_tiles_are_jpegs():
+    data = tiff_in_tiles(PIXELS, 32, jpeg=True)
+    require_equal(data)
+    part, _ = prepared(Region(io.BytesIO(data), CORNERS[2]))
+    assert len(part.getvalue()) < 0.25 * len(data)
+
+
 @pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate", "tiff_lzw", "jpeg"])
 @pytest.mark.parametrize("orientation", [1, 6, 8])
 def test_a_tiff_in_strips(compression, orientation):
