@@ -115,6 +115,7 @@ def as_file(advice: Advice, file: str) -> str:
     cfg = advice.cfg.clone()
     cfg.DATA.PATH = _absolute(cfg.DATA.PATH)
     cfg.DATA.ANNOTATIONS = _absolute(cfg.DATA.ANNOTATIONS)
+    cfg.DATA.CACHE = _absolute(cfg.DATA.CACHE)
     if cfg.DATA.CLASSES and Path(cfg.DATA.CLASSES).expanduser().is_file():
         cfg.DATA.CLASSES = _absolute(cfg.DATA.CLASSES)
     defaults = config.flat(config.defaults())

@@ -21,6 +21,7 @@ from densessl.core import options
 from densessl.core.errors import InputError, unknown
 from densessl.core.files import read_text
 from densessl.core.options import flat
+from densessl.core.remote import Address, is_remote, require_no_secret, required, split
 from densessl.core.text import OUR_LOADER, as_written
 from densessl.weight_files import timm_networks
 
@@ -122,22 +123,37 @@ def check(cfg: CfgNode, world: int = 1) -> None:
             crop_scale(value, f"VIEWS.{name}")
 
 
-def data_paths(data: CfgNode) -> list[Path]:
+Place = Path | Address
+
+
+def data_paths(data: CfgNode) -> list[Place]:
     """The places that DATA.PATH names; InputError for one that is not there."""
     paths = split_paths(data.PATH)
     for path in paths if data.SOURCE != "shards" else ():  # these may be a pattern
-        if not path.exists():
+        with required("DATA.PATH"):
+            exists = path.exists()
+        if not exists and isinstance(path, Address):
+            raise InputError(
+                f"DATA.PATH: {path} does not exist: there is no such bucket, or nothing of that "
+                "name in it"
+            )
+        if not exists:
             part = f", one of the {len(paths)} of '{data.PATH}'," if len(paths) > 1 else ""
             raise InputError(f"DATA.PATH: {path}{part} does not exist (looked from {Path.cwd()})")
     return paths
 
 
-def split_paths(text: str) -> list[Path]:
-    """One path, or several with ':' between them where the whole text is no existing one."""
+def split_paths(text: str, where: str = "DATA.PATH") -> list[Place]:
+    """One path or address, or several with ':' between them where the whole text is no existing
+    path. InputError, which names the option ``where``, for an address that none can be."""
     whole = Path(text).expanduser()
     if os.pathsep not in text or os.path.exists(whole):
         return [whole]
-    return [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+    require_no_secret(text, where)
+    return [
+        Address.parse(part, where) if is_remote(part) else Path(part).expanduser()
+        for part in split(text)
+    ]
 
 
 def crop_scale(value: tuple, where: str) -> tuple[float, float]:

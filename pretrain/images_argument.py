@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from .views import ImageSource
 
 FLAGS = {"DATA.PATH": "PATH", "DATA.SOURCE": "--source", "DATA.CLASSES": "--classes"}
-FLAGS |= {"DATA.ANNOTATIONS": "--annotations", "DATA.TILE": "--tile"}
+FLAGS |= {"DATA.ANNOTATIONS": "--annotations", "DATA.CACHE": "--cache"}
+FLAGS["DATA.TILE"] = "--tile"
 
 
 def add_images(parser: Parser) -> None:
     """Give ``parser`` the arguments that :func:`source_of` reads."""
-    parser.add_argument("path", metavar="PATH", help="as DATA.PATH: a folder; several as a:b")
+    parser.add_argument(
+        "path", metavar="PATH", help="as DATA.PATH: a folder; several as a:b; s3://…"
+    )
     parser.add_argument("--source", default="folder", help="folder, list, coco or shards")
     parser.add_argument("--classes", metavar="LIST", help="as DATA.CLASSES, e.g. imagenet100")
     parser.add_argument("--annotations", metavar="JSON", help="of --source coco")
+    parser.add_argument("--cache", metavar="DIR", help="as DATA.CACHE: keeps what was fetched")
     parser.add_argument(
         "--tile",
         type=argument(">= 0"),
@@ -38,6 +42,7 @@ def add_images(parser: Parser) -> None:
 def data_of(args: Namespace) -> dict[str, str | int]:
     """The options of DATA that the arguments stand for."""
     data = {"SOURCE": args.source, "PATH": args.path, "TILE": args.tile}
+    data["CACHE"] = args.cache or ""
     return data | {"CLASSES": args.classes or "", "ANNOTATIONS": args.annotations or ""}
 
 

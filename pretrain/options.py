@@ -83,8 +83,11 @@ OPTIONS = {
     "SEED": (0, ">= 0"),  # all that is random is a function of it, epoch, sample and step
     # folder: a tree of images; list: a text file; coco: a JSON; shards: tars
     "DATA.SOURCE": ("folder", ("folder", "list", "coco", "shards")),
-    # the folder, the list file, COCO's folder of images, the shards; several: a:b
+    # the folder, the list file, COCO's folder of images, the shards; several: a:b; s3://…, gs://,
+    # hf:// go, too
     "DATA.PATH": ("", "path, free"),
+    # of s3://, gs://, hf://: the folder that keeps what was fetched; "": ~/.cache/densessl/remote
+    "DATA.CACHE": ("", "path, free"),
     # folder only: these class folders: imagenet100, or a text file of their names
     "DATA.CLASSES": ("", "path, free"),
     # coco only: the instances JSON that names the images (labels are not read)

@@ -5,7 +5,6 @@ What is wrong with a config or an option is an InputError here, before any job r
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from densessl.core.errors import InputError
 from densessl.core.files import sha256
+from densessl.core.remote import split
 from densessl.d2_transfer import flags, own_data
 from densessl.d2_transfer.protocols import DETECTION, anywhere, find
 
@@ -86,7 +86,7 @@ def pretraining_hash(
     from densessl.pretrain.engine.resume import FREE
 
     options = pretraining.flat(pretraining.defaults()) | pretraining.flat(cfg)
-    weights, paths = options["BACKBONE.WEIGHTS"], str(options["DATA.PATH"]).split(os.pathsep)
+    weights, paths = options["BACKBONE.WEIGHTS"], split(str(options["DATA.PATH"]))
     free = set(FREE) - {"DATA.CLASSES"}
     kept = {key: value for key, value in options.items() if key not in free}
     kept = pretraining.as_asked(kept, asked or {})

@@ -78,8 +78,9 @@ def pretrain(argv: list[str]) -> int:
     from densessl.pretrain import config as pretraining
 
     cfg = pretraining.load(args.config, [*overrides, "OUTPUT_DIR", str(folder)])
-    paths = [cfg.DATA.PATH] if Path(cfg.DATA.PATH).exists() else cfg.DATA.PATH.split(os.pathsep)
-    missing = [f"DATA.PATH {path or '(empty)'}" for path in paths if not Path(path).exists()]
+    places = pretraining.split_paths(cfg.DATA.PATH)
+    paths = [path for path in places if isinstance(path, Path)]  # of others the jobs say it
+    missing = [f"DATA.PATH {path}" for path in paths if not path.exists()]
     return _send(work, folder, cluster, args.dry_run, cfg, missing)
 
 

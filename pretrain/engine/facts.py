@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -90,6 +89,6 @@ def _experiment(cfg: CfgNode) -> dict[str, Any]:
 
 def dataset_name(data: CfgNode) -> str:
     """What records call the data: ``imagenet/train``, or ``coco/train2017:coco/unlabeled2017``."""
-    paths = [data.PATH] if Path(data.PATH).exists() else data.PATH.split(os.pathsep)
+    paths = config.split_paths(data.PATH)
     names = ["/".join(Path(path).absolute().parts[-2:]) for path in paths]
     return ":".join(names) + (f" ({Path(data.CLASSES).stem})" if data.CLASSES else "")

@@ -10,12 +10,16 @@ from posixpath import normpath
 
 import numpy as np
 
-from densessl.core import archive
+from densessl.core import archive, waiting
 from densessl.core.errors import InputError
 from densessl.core.files import write_atomic
+from densessl.core.lock import locked
+from densessl.core.names import LIST
 from densessl.core.progress import Bar
+from densessl.core.remote import Address
 from densessl.decoding import SUFFIXES, is_image
 
+from ..config import Place
 from .sources import pack
 
 VERSION = 3  # of the kept files; another set of suffixes is another version
@@ -47,29 +51,67 @@ class Index:
         )
 
 
-def read_indices(shards: list[Path]) -> list[Index]:
-    """The index of every shard: as kept by an earlier run, or made now and kept."""
-    indices = {shard: index for shard in shards if (index := _kept(shard)) is not None}
-    todo = [shard for shard in shards if shard not in indices]
+Version = tuple[int, int]  # of a shard: its bytes, and a number that changes with its content
+
+
+def version(shard: Place) -> Version:
+    """What is compared to see whether a shard has changed."""
+    if isinstance(shard, Address):
+        return shard.version()
+    stat = shard.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def read_indices(
+    shards: list[Place], versions: list[Version], cache: Path | None = None
+) -> list[Index]:
+    """The index of every shard: as kept by an earlier run, or made now and kept.
+
+    ``cache``: the folder that keeps those of shards beyond a disk.
+    """
+    indices = {}
+    for shard, facts in zip(shards, versions, strict=True):
+        if (index := _kept(shard, facts, cache)) is not None:
+            indices[shard] = index
+    todo = {
+        shard: facts for shard, facts in zip(shards, versions, strict=True) if shard not in indices
+    }
     if todo:
         # By bytes, since how many images there are is what the index tells.
-        total = sum(shard.stat().st_size for shard in todo)
+        total = sum(size for size, _ in todo.values())
         with Bar("index of the shards, MB", -(-total // MB)) as bar:
             before = 0
 
             def passed(done: int) -> None:
                 bar.advance((before + done) // MB - bar.done)
 
-            for shard in todo:
-                size = shard.stat().st_size
-                indices[shard] = scan(shard, passed)
-                before += size
-                _keep(shard, indices[shard])
+            for shard, facts in todo.items():
+                indices[shard] = _made(shard, facts, cache, passed)
+                before += facts[0]
             bar.advance(bar.total - bar.done)
     return [indices[shard] for shard in shards]
 
 
-def scan(shard: Path, progress: Callable[[int], None] = lambda done: None) -> Index:
+def _made(
+    shard: Place, facts: Version, cache: Path | None, progress: Callable[[int], None]
+) -> Index:
+    """The index of a shard, kept for the next run. One beyond a disk is read whole for it, so of
+    several processes one does that, and the others wait."""
+    if cache is not None:
+        with waiting.wait(), locked(index_paths(shard, cache)[0].with_suffix(".lock"), None):
+            return _kept(shard, facts, cache) or _kept_new(shard, facts, cache, progress)
+    return _kept_new(shard, facts, cache, progress)
+
+
+def _kept_new(
+    shard: Place, facts: Version, cache: Path | None, progress: Callable[[int], None]
+) -> Index:
+    index = scan(shard, progress)
+    _keep(shard, facts, cache, index)
+    return index
+
+
+def scan(shard: Place, progress: Callable[[int], None] = lambda done: None) -> Index:
     """The index of a tar file, from its headers; ``progress(done)`` is told of bytes passed.
 
     Raises InputError for a file that is empty, cut off, damaged, compressed, or without images.
@@ -78,7 +120,7 @@ def scan(shard: Path, progress: Callable[[int], None] = lambda done: None) -> In
     where: dict[str, tuple[int, int]] = {}
     _refuse_compressed(shard)
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with shard.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # a million of them take a gigabyte
                 if tar.offset - reported >= STEP:
@@ -123,9 +165,9 @@ def _is_image(name: str) -> bool:
     return is_image(name) and not hidden
 
 
-def _refuse_compressed(shard: Path) -> None:
+def _refuse_compressed(shard: Place) -> None:
     try:
-        with open(shard, "rb") as stream:
+        with shard.open("rb") as stream:
             start = stream.read(BLOCK)
     except OSError as error:
         raise InputError(f"DATA.PATH: cannot read {shard}: {error.strerror}") from None
@@ -139,12 +181,12 @@ def _refuse_compressed(shard: Path) -> None:
             )
 
 
-def _require_end(shard: Path, end: int) -> None:
+def _require_end(shard: Place, end: int) -> None:
     """InputError unless the end marker is at ``end``, where tarfile stopped, and nothing after it.
 
     tarfile takes a header that is cut off or damaged for the end.
     """
-    with open(shard, "rb") as stream:
+    with shard.open("rb") as stream:
         stream.seek(end)
         marker = stream.read(BLOCK)
         if len(marker) < BLOCK:
@@ -162,43 +204,41 @@ def _require_end(shard: Path, end: int) -> None:
                 )
 
 
-def index_paths(shard: Path) -> list[Path]:
-    """Where the index of a shard may be kept: beside it, or in the user's cache folder."""
+def index_paths(shard: Place, cache: Path | None = None) -> list[Path]:
+    """Where the index of a shard may be kept: beside it, or in the user's cache folder; of one
+    beyond a disk in the folder ``cache``."""
+    if isinstance(shard, Address):
+        assert cache is not None, "of what is fetched there is one"
+        key = hashlib.sha256(str(shard).encode(errors=LIST)).hexdigest()[:16]
+        return [cache / "shards" / f"{shard.name}.{key}.index.npz"]
     beside = shard.with_name(f"{shard.name}.index.npz")
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if cache.startswith("~"):  # a user without a home
+    of_user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if of_user.startswith("~"):  # a user without a home
         return [beside]
     key = hashlib.sha256(os.fsencode(os.path.realpath(shard))).hexdigest()[:16]
-    return [beside, Path(cache, "densessl", "shards", f"{shard.name}.{key}.index.npz")]
+    return [beside, Path(of_user, "densessl", "shards", f"{shard.name}.{key}.index.npz")]
 
 
-def _facts(shard: Path) -> list[int]:
-    """What an index must have been made from."""
-    stat = shard.stat()
-    return [VERSION, stat.st_size, stat.st_mtime_ns]
-
-
-def _kept(shard: Path) -> Index | None:
+def _kept(shard: Place, facts: Version, cache: Path | None) -> Index | None:
     """The kept index, if there is one of this shard as it is now."""
-    facts = _facts(shard)
-    for path in index_paths(shard):
+    for path in index_paths(shard, cache):
         try:
             archive.check_file(path)
             with np.load(path, allow_pickle=False) as saved:
                 index = Index(*(saved[name] for name in ("offsets", "sizes", "ends", "names")))
-                if saved["facts"].tolist() == facts and index.fits(facts[1]):
+                if saved["facts"].tolist() == [VERSION, *facts] and index.fits(facts[0]):
                     return index
         except Exception:  # there is none, or it is damaged in one of many ways: make it again
             continue
     return None
 
 
-def _keep(shard: Path, index: Index) -> None:
+def _keep(shard: Place, facts: Version, cache: Path | None, index: Index) -> None:
     """Write the index where that is possible; without, the next run makes it again."""
-    facts = np.array(_facts(shard), dtype=np.int64)
-    for path in index_paths(shard):
+    made_from = np.array([VERSION, *facts], dtype=np.int64)
+    for path in index_paths(shard, cache):
         try:
-            write_atomic(path, lambda stream: np.savez(stream, facts=facts, **vars(index)))
+            write_atomic(path, lambda stream: np.savez(stream, facts=made_from, **vars(index)))
             return
         except OSError:
             continue

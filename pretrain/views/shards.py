@@ -31,8 +31,10 @@ from typing import BinaryIO
 import numpy as np
 
 from densessl.core.errors import InputError
+from densessl.core.remote import Address, cache_folder, fetched
 
-from .shard_index import read_indices
+from ..config import Place
+from .shard_index import read_indices, version
 from .sources import NAMED, ImageSource
 
 OPEN_SHARDS = 64  # a process keeps so many open
@@ -48,13 +50,13 @@ class ShardSource(ImageSource):
     InputError for shards that are missing, empty, cut off, damaged or compressed.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Place, cache: str = ""):
         self.shards = find_shards(path)
         self.root = self.shards[0].parent
         self.where = f"DATA.PATH {path} (shards)"
-        stats = [shard.stat() for shard in self.shards]
-        self._versions = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-        indices = read_indices(self.shards)
+        self.cache = cache_folder(cache, "DATA.CACHE") if isinstance(path, Address) else None
+        self._versions = [version(shard) for shard in self.shards]
+        indices = read_indices(self.shards, self._versions, self.cache)
         self._firsts = np.cumsum([0] + [len(each.ends) for each in indices], dtype=np.int64)
         self._offsets = np.concatenate([each.offsets for each in indices])
         self._sizes = np.concatenate([each.sizes for each in indices])
@@ -72,15 +74,16 @@ class ShardSource(ImageSource):
         name = self.name(index)
         return os.path.join(self.shards[self._shard(index)], name)
 
-    def open(self, index: int) -> BinaryIO:
+    def open(self, index: int) -> str | BinaryIO:
         """The bytes of an image, by one read that leaves no position behind: safe after a fork."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         shard = self._opened(self._shard(index))
-        return io.BytesIO(shard.read(int(self._sizes[index]), int(self._offsets[index])))
+        return shard.read(int(self._sizes[index]), int(self._offsets[index]))
 
-    def _open_shard(self, number: int) -> "_OpenShard":
-        shard = _OpenShard(self.shards[number])
+    def _open_shard(self, number: int) -> "_OpenShard | _RemoteShard":
+        place = self.shards[number]
+        shard = _OpenShard(place) if isinstance(place, Path) else _RemoteShard(place, self.cache)
         if shard.version() != self._versions[number]:  # what is read would be no image, or another
             raise OSError(errno.ESTALE, "the shard has changed since the start", shard.path)
         return shard
@@ -108,29 +111,46 @@ class _OpenShard:
         stat = os.fstat(self._file)
         return stat.st_size, stat.st_mtime_ns
 
-    def read(self, size: int, offset: int) -> bytes:
+    def read(self, size: int, offset: int) -> BinaryIO:
         data = os.pread(self._file, size, offset)
         while len(data) < size:  # a network file system may give less at once
             more = os.pread(self._file, size - len(data), offset + len(data))
             if not more:
                 raise OSError(errno.ESTALE, "the shard has become shorter", self.path)
             data += more
-        return data
+        return io.BytesIO(data)
 
 
-def find_shards(path: Path) -> list[Path]:
+class _RemoteShard:
+    """A shard of which each image is fetched by itself."""
+
+    def __init__(self, address: Address, cache: Path | None):
+        assert cache is not None, "of shards beyond a disk there is one"
+        self.address, self.cache, self.path = address, cache, str(address)
+        self._version = address.version()
+
+    def version(self) -> tuple[int, int]:
+        return self._version
+
+    def read(self, size: int, offset: int) -> str | BinaryIO:
+        return fetched(self.address, self.cache, self._version[1], (offset, size))
+
+
+def find_shards(path: Place) -> list[Place]:
     """The tar files that ``DATA.PATH`` names, in order; InputError where there are none."""
     if path.is_dir():
-        shards = sorted(path.glob("[!.]*.tar"))  # hidden ones are other systems' remarks on files
+        # hidden ones are other systems' remarks on files
+        files = sorted(each.name for each in path.iterdir() if not each.name.startswith("."))
+        shards = [path / name for name in files if name.endswith(".tar")]
         if not shards:
-            packed = [*path.glob("[!.]*.tar.*"), *path.glob("[!.]*.tgz")]
+            packed = [path / name for name in files if ".tar." in name or name.endswith(".tgz")]
             packed = [each for each in packed if not each.name.endswith(".npz")]
             hint = f" (but {packed[0].name}: shards must not be compressed)" if packed else ""
             raise InputError(f"DATA.PATH: there is no .tar file in {path}{hint}")
         return shards
     if path.exists():
         return [path]
-    shards = [Path(name) for name in expand(str(path))]
+    shards = [type(path)(name) for name in expand(str(path))]
     missing = [shard for shard in shards if not shard.exists()]
     if missing and len(shards) == 1:
         raise InputError(

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,12 +12,13 @@ from fvcore.common.config import CfgNode
 
 from densessl.configs import FOLDER
 from densessl.core.errors import InputError, nearest, unknown
-from densessl.core.files import read_json, read_text, require_file, walk
+from densessl.core.files import decode, parse_json, read_text, require_file, walk
 from densessl.core.names import LIST, from_line, one_line
+from densessl.core.remote import Address, is_remote, required
 from densessl.decoding import SUFFIXES, Region, describe_left_out, is_image
 from densessl.decoding.channels import COLOURS, NPY
 
-from ..config import data_paths, split_paths
+from ..config import Place, data_paths, split_paths
 
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 NAMED = 5  # missing folders that a message names
@@ -35,12 +36,12 @@ class ImageSource:
 
     def __init__(
         self,
-        root: Path,
+        root: Place,
         names: Iterable[str],
         where: str,
         left_out: Mapping[str, int] | None = None,
     ):
-        self.root, self.where = Path(root), where
+        self.root, self.where = root, where
         self.left_out = left_out or {}
         self._ends, self._buffer = pack(names)
         if not len(self._ends):
@@ -136,16 +137,18 @@ def build_source(cfg: CfgNode) -> ImageSource:
             "are those of DATA.SOURCE folder"
         )
     paths = data_paths(data)
-    parts = sources[data.SOURCE](paths, data)
+    with required("DATA.PATH"):
+        parts = sources[data.SOURCE](paths, data)
     source = JoinedSource(parts) if len(parts) > 1 else parts[0]
     if not data.get("TILE"):
         return source
     from .tiles import tiled  # which builds on this file
 
-    return tiled(source, data)
+    with required("DATA.PATH"):  # the size of every image is read
+        return tiled(source, data)
 
 
-def _folders(paths: list[Path], data: CfgNode) -> list[ImageSource]:
+def _folders(paths: list[Place], data: CfgNode) -> list[ImageSource]:
     """Every image below each folder, in the order of their names; of ``DATA.CLASSES`` only."""
     for path in paths:
         if not path.is_dir():
@@ -157,12 +160,27 @@ def _folders(paths: list[Path], data: CfgNode) -> list[ImageSource]:
         _require_classes(classes, [names for names, _ in walks], paths, data.CLASSES)
     kinds = f"a tree of {', '.join(SUFFIXES[:4])}, … files"
     return [
-        ImageSource(path, names, f"DATA.PATH {path} ({kinds})", left_out)
+        _source(path, names, f"DATA.PATH {path} ({kinds})", data, left_out)
         for path, (names, left_out) in zip(paths, walks, strict=True)
     ]
 
 
-def _require_apart(paths: list[Path]) -> None:
+def _source(
+    root: Place,
+    names: Collection[str],
+    where: str,
+    data: CfgNode,
+    left_out: Mapping[str, int] | None = None,
+) -> ImageSource:
+    """The images of these names, on the disk or beyond it."""
+    if isinstance(root, Path) and not any(map(is_remote, names)):
+        return ImageSource(root, names, where, left_out)
+    from .remote import RemoteSource  # which builds on this file
+
+    return RemoteSource(root, names, where, left_out, cache=data.get("CACHE", ""))
+
+
+def _require_apart(paths: list[Place]) -> None:
     """No folder is another one, or in it: its images would count twice."""
     real = [Path(os.path.realpath(path)) for path in paths]
     for i, path in enumerate(real):
@@ -172,9 +190,11 @@ def _require_apart(paths: list[Path]) -> None:
                 raise InputError(f"DATA.PATH: {paths[i]} {relation}: its images would count twice")
 
 
-def _walk(path: Path, classes: list[str] | None, channels: int) -> tuple[list[str], Counter]:
+def _walk(path: Place, classes: list[str] | None, channels: int) -> tuple[Collection[str], Counter]:
     """The sorted names of the images below ``path``, or below its folders of ``classes``; and the
     numbers of other files that are not hidden, by suffix."""
+    if isinstance(path, Address):
+        return _beyond(path, classes, channels)
     names: list[str] = []
     left_out: Counter[str] = Counter()
     for folder, folders, files in walk(path, _refuse):
@@ -184,11 +204,30 @@ def _walk(path: Path, classes: list[str] | None, channels: int) -> tuple[list[st
             folders[:] = [name for name in folders if name in wanted]
             files = []
         for name in files:
-            if is_image(name) or (channels != COLOURS and _is_array(name)):
+            if _is_wanted(name, channels):
                 names.append(os.path.normpath(os.path.join(below, name)))
             elif not name.startswith("."):
                 left_out[os.path.splitext(name)[1].lower()] += 1
     return sorted(names), left_out
+
+
+def _beyond(
+    address: Address, classes: list[str] | None, channels: int
+) -> tuple[dict[str, int], Counter]:
+    """The same beyond a disk; with each name the number of its content."""
+    files = address.files()
+    if classes is not None:
+        wanted = set(classes)
+        files = {name: files[name] for name in files if name.rpartition("/")[0]}
+        files = {name: files[name] for name in files if name.split("/", 1)[0] in wanted}
+    names = sorted(name for name in files if _is_wanted(os.path.basename(name), channels))
+    others = files.keys() - names
+    left_out = Counter(os.path.splitext(name)[1].lower() for name in others)
+    return {name: files[name] for name in names}, left_out
+
+
+def _is_wanted(name: str, channels: int) -> bool:
+    return is_image(name) or (channels != COLOURS and _is_array(name))
 
 
 def _is_array(name: str) -> bool:
@@ -221,7 +260,7 @@ def class_folders(classes: str) -> list[str]:
 
 
 def _require_classes(
-    classes: list[str], names: list[list[str]], paths: list[Path], option: str
+    classes: list[str], names: Sequence[Iterable[str]], paths: list[Place], option: str
 ) -> None:
     """InputError for classes without images, which says where else their folders are."""
     found = {name.split(os.sep, 1)[0] for each in names for name in each}
@@ -231,8 +270,9 @@ def _require_classes(
     nearby = [
         child
         for path in paths
+        if isinstance(path, Path) and len(missing) == len(classes)
         for child in sorted(path.iterdir())
-        if len(missing) == len(classes) and any((child / name).is_dir() for name in classes)
+        if any((child / name).is_dir() for name in classes)
     ]
     more = ", …" if len(missing) > NAMED else ""
     raise InputError(
@@ -242,57 +282,68 @@ def _require_classes(
     )
 
 
-def _lists(paths: list[Path], data: CfgNode) -> list[ImageSource]:
-    return [_list(path) for path in paths]
+def _lists(paths: list[Place], data: CfgNode) -> list[ImageSource]:
+    return [_list(path, data) for path in paths]
 
 
-def _list(path: Path) -> ImageSource:
+def _list(path: Place, data: CfgNode) -> ImageSource:
     """A text file of one image a line, relative to the file's own folder; '#' starts a comment.
 
-    What follows the name after white space (a label) is ignored, unless the whole line is a file.
+    What follows the name after white space (a label) is ignored, unless the whole line is a file
+    (beyond a disk, where no line is looked up: unless it ends as an image's name).
     A name between double quotes has escapes, as the list of unreadable images writes a line feed.
     """
     if path.is_dir():
         raise InputError(f"DATA.PATH: {path} is a folder; DATA.SOURCE list takes a text file")
     try:
-        text = read_text(path, errors=LIST)
+        text = decode(path.read_bytes(), errors=LIST)
     except OSError as error:
         raise InputError(f"DATA.PATH: cannot read {path}: {error.strerror}") from None
     lines = [line.strip() for line in text.split("\n")]  # others than \n may be part of a name
     names = [_listed(line, path.parent) for line in lines if line and not line.startswith("#")]
-    if names and not _exists(path.parent / names[0]):
+    for name in filter(is_remote, names):
+        Address.parse(name, f"DATA.PATH {path}")
+    if names and not _exists(_join(path.parent, names[0])):
         first = one_line(names[0][:100])
         raise InputError(
             f"DATA.PATH: the first image of {path} is '{first}', and there is no such file; names "
             f"are relative to the list's folder {path.parent}, or absolute"
         )
-    return ImageSource(path.parent, names, f"DATA.PATH {path} (a list file)")
+    return _source(path.parent, names, f"DATA.PATH {path} (a list file)", data)
 
 
-def _listed(line: str, folder: Path) -> str:
+def _join(folder: Place, name: str) -> Place:
+    """An image of a list: its line may be an address, wherever the list lies."""
+    return Address(name) if is_remote(name) else folder / name
+
+
+def _listed(line: str, folder: Place) -> str:
     """The name in a line of a list file."""
-    if "\t" in line and not _exists(folder / line):
+    remote = isinstance(folder, Address) or is_remote(line)
+    if "\t" in line and (remote or not _exists(folder / line)):
         line = line.split("\t")[0]  # what follows is a label, or why the image cannot be read
     words = len(line.split())
-    if (words == 1 and not line.startswith('"')) or _exists(folder / line):
+    if words == 1 and not line.startswith('"'):
+        return line
+    if is_image(line) if remote else _exists(folder / line):
         return line
     if (name := from_line(line)) != line or words == 1:
         return name
     return line.rsplit(None, 1)[0]
 
 
-def _exists(path: Path) -> bool:
+def _exists(path: Place) -> bool:
     try:
         return path.exists()
     except OSError:  # a 'name' too long for a file: the list is something else
         return False
 
 
-def _coco(paths: list[Path], data: CfgNode) -> list[ImageSource]:
+def _coco(paths: list[Place], data: CfgNode) -> list[ImageSource]:
     """The images that COCO JSONs name, each in its folder of ``DATA.PATH``."""
     if not data.ANNOTATIONS:
         raise InputError("DATA.ANNOTATIONS is empty; DATA.SOURCE coco takes the JSON of the images")
-    files = split_paths(data.ANNOTATIONS)
+    files = split_paths(data.ANNOTATIONS, "DATA.ANNOTATIONS")
     for file in files:
         if not file.is_file():
             raise InputError(f"DATA.ANNOTATIONS: {file} does not exist (looked from {Path.cwd()})")
@@ -301,13 +352,15 @@ def _coco(paths: list[Path], data: CfgNode) -> list[ImageSource]:
             f"DATA.ANNOTATIONS names {len(files)} JSON files, but DATA.PATH {len(paths)} folders; "
             f"it takes one for each, in the same order, with '{os.pathsep}' between them"
         )
-    return [_images_of(file, path) for file, path in zip(files, paths, strict=True)]
+    return [_images_of(file, path, data) for file, path in zip(files, paths, strict=True)]
 
 
-def _images_of(file: Path, path: Path) -> ImageSource:
+def _images_of(file: Place, path: Place, data: CfgNode) -> ImageSource:
     """The images that a COCO JSON names, in the folder ``path``."""
     try:
-        names = sorted(image["file_name"] for image in read_json(file)["images"])
+        names = sorted(
+            image["file_name"] for image in parse_json(decode(file.read_bytes()))["images"]
+        )
         if not all(isinstance(name, str) for name in names):
             raise TypeError("a file_name is no text")
         "".join(names).encode("utf-8", LIST)  # half of a surrogate pair names no file
@@ -315,10 +368,10 @@ def _images_of(file: Path, path: Path) -> ImageSource:
         raise InputError(f"DATA.ANNOTATIONS: {file} is not a COCO JSON ({error!r})") from None
     if names and not (path / names[0]).exists():
         raise InputError(f"DATA.PATH: there is no {path / names[0]}, which {file} names")
-    return ImageSource(path, names, f"DATA.ANNOTATIONS {file}")
+    return _source(path, names, f"DATA.ANNOTATIONS {file}", data)
 
 
-def _shards(paths: list[Path], data: CfgNode) -> list[ImageSource]:
+def _shards(paths: list[Place], data: CfgNode) -> list[ImageSource]:
     from .shards import ShardSource  # which builds on this file
 
-    return [ShardSource(path) for path in paths]
+    return [ShardSource(path, data.get("CACHE", "")) for path in paths]

@@ -182,7 +182,8 @@ class Planner:
 
 def source_of(path: str) -> ImageSource:
     """The unlabelled images; its messages name the flag."""
-    how = Namespace(path=path, source="folder", classes=None, annotations=None, tile=0)
+    how = Namespace(path=path, source="folder", classes=None, annotations=None)
+    how.tile, how.cache = 0, None
     try:
         return build_source(CfgNode({"DATA": data_of(how)}))
     except InputError as error:
