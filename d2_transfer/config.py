@@ -63,7 +63,8 @@ def add_options(cfg) -> None:
     solver.POLY_POWER = 0.9
     solver.MIN_LR = 0.0
 
-    # Logits of overlapping windows, averaged, in place of the whole image at once.
+    # Windows in place of the whole image at once, in pixels: an FCN averages the logits of its
+    # input's, a detector merges what it finds in those of the image.
     cfg.TEST.SLIDING_WINDOW = Node({"ENABLED": False})
     cfg.TEST.SLIDING_WINDOW.SIZE = 769
     cfg.TEST.SLIDING_WINDOW.STRIDE = 513

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from densessl.core import options
 from densessl.core.errors import InputError
 
-from . import compat
+from . import compat, windows
 from .datasets.layouts import are_semantic
+from .modeling.sliding_window import NMS
 from .trainer import Trainer, build_mapper
 
 compat.setup()
@@ -39,7 +40,7 @@ NEVER = {  # what other trainers read
     "TEST.AUG.MAX_SIZE",
     "TEST.AUG.MIN_SIZES",
 }
-WINDOW = "TEST.SLIDING_WINDOW.ENABLED"
+WINDOW = f"{windows.KEY}.ENABLED"
 
 
 def check_model(cfg, named: Collection[str] = ()) -> None:
@@ -130,10 +131,10 @@ def watched(cfg, prefix: str = "", read: set[str] | None = None) -> tuple[CfgNod
 def _check_read(cfg, read: set[str], named: Collection[str]) -> None:
     """InputError for an option among the ``named`` that nothing has read or will read.
 
-    ``read``: the keys that were read while all was made of ``cfg``. Sliding windows are a
-    protocol's own, and a model in the place of its own may not know them.
+    ``read``: the keys that were read while all was made of ``cfg``. A model in the place of a
+    protocol's own may know no sliding windows.
     """
-    flat = options.flat(cfg)
+    flat, network = options.flat(cfg), cfg.MODEL.META_ARCHITECTURE
     unread = [
         key
         for key in sorted(named)
@@ -142,11 +143,17 @@ def _check_read(cfg, read: set[str], named: Collection[str]) -> None:
     if unread:
         raise InputError(
             f"{unread[0]} is set to {flat[unread[0]]!r}, but nothing of this config reads it (with "
-            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} on "
-            f"{', '.join(cfg.DATASETS.TRAIN)}): leave it out"
+            f"MODEL.META_ARCHITECTURE {network} on {', '.join(cfg.DATASETS.TRAIN)}): leave it out"
         )
-    if flat[WINDOW] and WINDOW not in read:
+    sizes = sorted(key for key in named if key.startswith(f"{windows.KEY}.") and key != WINDOW)
+    if sizes and not flat[WINDOW]:
         raise InputError(
-            f"{WINDOW} is True, but MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has no "
-            f"sliding window: set {WINDOW} False to evaluate whole images"
+            f"{sizes[0]} is set to {flat[sizes[0]]!r}, but {WINDOW} is False: set it True to "
+            f"evaluate by windows, or leave {sizes[0]} out"
+        )
+    slides = WINDOW in read if are_semantic(cfg.DATASETS.TRAIN) else network in NMS
+    if flat[WINDOW] and not slides:
+        raise InputError(
+            f"{WINDOW} is True, but MODEL.META_ARCHITECTURE {network} has no sliding window: set "
+            f"{WINDOW} False to evaluate whole images"
         )

@@ -107,12 +107,14 @@ def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
     from . import modeling  # noqa: F401 (its import registers the heads of the protocols)
     from .datasets.detection_mapper import DetectionMapper
     from .datasets.reading import Reading, bounds_of
+    from .modeling.sliding_window import by_windows
 
     cfg = compat.get_cfg()
     cfg.merge_from_file(str(trial_dir / "config.yaml"), allow_unsafe=False)
     cfg.MODEL.DEVICE = "cpu" if not torch.cuda.is_available() else cfg.MODEL.DEVICE
     model = build_model(cfg).eval()
     fill(model, trial_dir / FINAL)
+    model = by_windows(cfg, model)
     test = cfg.DATASETS.TEST[0]
     every = DatasetCatalog.get(test)
     mapper = DetectionMapper(cfg, is_train=False)

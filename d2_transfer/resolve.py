@@ -15,7 +15,7 @@ from densessl.core.errors import InputError
 from densessl.core.external import MARK
 from densessl.core.units import many
 
-from . import compat, config_files, image_range, lazy_config, miniature, user_code
+from . import compat, config_files, image_range, lazy_config, miniature, user_code, windows
 from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
@@ -344,6 +344,7 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
         raise InputError(
             f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)} numbers; allowed: {points}, one a keypoint"
         )
+    windows.of(cfg)  # InputError
     for key in ("TRAIN", "TEST"):
         if not cfg.DATASETS[key]:
             raise InputError(f"DATASETS.{key} is empty; allowed: names of data sets")

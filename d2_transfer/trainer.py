@@ -27,6 +27,7 @@ from .hooks import (
     StopWhenAsked,
     TrialBar,
 )
+from .modeling.sliding_window import by_windows
 from .sampling import GroupedOrder, test_loader, training_loader, wide_images
 from .saved import Saved
 from .weights import check_loaded
@@ -175,6 +176,8 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
     def test(cls, cfg, model, evaluators=None):
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        if not are_semantic(cfg.DATASETS.TRAIN):
+            model = by_windows(cfg, model)
         try:
             with stops.evaluation():
                 return super().test(cfg, model, evaluators)

@@ -34,26 +34,29 @@ class DetectionMapper(DatasetMapper):
 
     Annotations are in pixels of the upright image, as EXIF's orientation says and as Detectron2
     takes them. Those of an image that was read at reduced scale shrink with it; its ``height`` and
-    ``width`` stay the file's, so that predictions are in pixels of the file. Raises InputError for
-    a file that cannot be read, and for one whose size is not the annotations'.
+    ``width`` stay the file's, so that predictions are in pixels of the file. An image that is
+    evaluated by windows stays as it was read; what they show is :meth:`resized`. Raises InputError
+    for a file that cannot be read, and for one whose size is not the annotations'.
     """
 
     def __init__(self, cfg, is_train: bool = True):
         super().__init__(cfg, is_train)
         self.read = Reading.of(cfg)
+        self.by_windows = cfg.TEST.SLIDING_WINDOW.ENABLED and not is_train
 
     def __call__(self, dataset_dict: dict) -> dict:
         entry = copy.deepcopy(dataset_dict)
         pixels, size = self.read(entry["file_name"])
         _check_size(entry, size)
         entry["width"], entry["height"] = size
-        augmented = PlanesInput(pixels) if self.read.format == AS_STORED else T.AugInput(pixels)
-        transforms = self.augmentations(augmented)
+        if self.by_windows:
+            entry.pop("annotations", None)
+            return entry | {"image": as_tensor(pixels)}
+        image, transforms = self._augmented(pixels)
         if (height := pixels.shape[0], width := pixels.shape[1]) != size[::-1]:
             reduction = T.ResizeTransform(size[1], size[0], height, width)
             transforms = T.TransformList([reduction]) + transforms
-        image = augmented.image
-        entry["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        entry["image"] = as_tensor(image)
         if self.proposal_topk is not None:
             utils.transform_proposals(
                 entry, image.shape[:2], transforms, proposal_topk=self.proposal_topk
@@ -62,6 +65,15 @@ class DetectionMapper(DatasetMapper):
         if self.is_train and annotations is not None:
             entry["instances"] = self._instances(annotations, transforms, image.shape[:2])
         return entry
+
+    def resized(self, pixels: np.ndarray) -> np.ndarray:
+        """What a window shows ``[h, w, C]`` at the size that an image of its size would get."""
+        return self._augmented(pixels)[0]
+
+    def _augmented(self, pixels: np.ndarray) -> tuple[np.ndarray, T.TransformList]:
+        augmented = PlanesInput(pixels) if self.read.format == AS_STORED else T.AugInput(pixels)
+        transforms = self.augmentations(augmented)
+        return augmented.image, transforms
 
     def _instances(self, annotations: list[dict], transforms, size: tuple[int, int]):
         """The objects that are no crowds, as the augmented image of ``size`` (h, w) shows them."""
@@ -81,6 +93,11 @@ class DetectionMapper(DatasetMapper):
         if self.recompute_boxes:  # a crop may leave less of an object than of its box
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return utils.filter_empty_instances(instances)
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """``[h, w, C]`` as a model's input, ``[C, h, w]``."""
+    return torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def _check_size(entry: dict, size: tuple[int, int]) -> None:

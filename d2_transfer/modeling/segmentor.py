@@ -1,8 +1,8 @@
 """Semantic segmentation as the papers evaluate it: of whole images or by sliding windows."""
 
-from densessl.core.errors import InputError
+from densessl.core.watchdog import beat
 
-from .. import compat
+from .. import compat, windows
 
 compat.setup()
 import torch  # noqa: E402
@@ -30,14 +30,7 @@ class FCNSegmentor(SemanticSegmentor):
 
     @classmethod
     def from_config(cls, cfg) -> dict:
-        window = cfg.TEST.SLIDING_WINDOW
-        if window.ENABLED and not 1 <= window.STRIDE <= window.SIZE:
-            raise InputError(
-                f"TEST.SLIDING_WINDOW.STRIDE is {window.STRIDE} and SIZE {window.SIZE}; allowed: a "
-                "stride of 1 up to the size, or pixels lie in no window"
-            )
-        chosen = (window.SIZE, window.STRIDE) if window.ENABLED else None
-        return super().from_config(cfg) | {"window": chosen}
+        return super().from_config(cfg) | {"window": windows.of(cfg)}
 
     def forward(self, batched_inputs: list[dict]):
         """Losses in training, else a dict with ``sem_seg`` for each image.
@@ -69,23 +62,13 @@ class FCNSegmentor(SemanticSegmentor):
         """The mean, at each pixel, of the logits of the windows it lies in."""
         height, width = image.shape[-2:]
         total, count = None, image.new_zeros(height, width)
-        for top, bottom in spans(height, *window):
-            for left, right in spans(width, *window):
+        for top, bottom in windows.spans(height, *window):
+            for left, right in windows.spans(width, *window):
                 part = self._whole(image[..., top:bottom, left:right])
                 if total is None:
                     total = part.new_zeros(1, part.shape[1], height, width)
                 total[..., top:bottom, left:right] += part
                 count[top:bottom, left:right] += 1
+                beat()
         assert total is not None  # every image has a window
         return total.div_(count)
-
-
-def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:
-    """Start and end of the windows along an edge of ``length`` pixels.
-
-    Windows of ``size`` (or of the edge, where that is shorter) start every ``stride`` pixels; the
-    last is moved back to end with the edge (mmsegmentation, EncoderDecoder.slide_inference).
-    """
-    count = max(length - size + stride - 1, 0) // stride + 1
-    ends = [min(i * stride + size, length) for i in range(count)]
-    return [(max(end - size, 0), end) for end in ends]

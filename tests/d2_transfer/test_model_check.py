@@ -59,6 +59,13 @@ def test_sliding_windows_that_a_model_does_not_know_are_refused(scenes):
     check(scenes, "cityscapes_semseg", *SEMANTIC_FPN, "TEST.SLIDING_WINDOW.ENABLED", "False")
 
 
+def test_a_detectors_windows_need_to_be_enabled(scenes):
+    words = ["TEST.SLIDING_WINDOW.SIZE", "64", "TEST.SLIDING_WINDOW.STRIDE", "32"]
+    said = refused(scenes, "coco_mask_fpn_1x", *words)
+    assert said.startswith("TEST.SLIDING_WINDOW.SIZE is set to 64, but TEST.SLIDING_WINDOW.ENABLED")
+    check(scenes, "coco_mask_fpn_1x", *words, "TEST.SLIDING_WINDOW.ENABLED", "True")
+
+
 @pytest.mark.parametrize(
     "protocol, key, value",
     [

@@ -15,7 +15,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from densessl.d2_transfer import modeling  # noqa: E402
-from densessl.d2_transfer.modeling.segmentor import spans  # noqa: E402
+from densessl.d2_transfer.windows import spans  # noqa: E402
 
 CLASSES = 5
 
