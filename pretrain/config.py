@@ -112,15 +112,19 @@ def check(cfg: CfgNode, world: int = 1) -> None:
     This part of :func:`validate` needs no torch, so that it is said in a moment.
     """
     options.check(cfg, DECLARED)
-    for name in ("OUTPUT_DIR", "DATA.PATH"):
-        if not flat(cfg)[name]:
-            raise InputError(f"{name} is empty; give a folder, as in '{name} path/to/folder'")
     decoding.parse(cfg.DATA.RANGE, "DATA.RANGE")
     _validate_tile(cfg)
     _validate_batch(cfg, world)
     for name in ("SCALE", "LOCAL_SCALE"):
         if value := cfg.VIEWS[name]:
             crop_scale(value, f"VIEWS.{name}")
+
+
+def check_folders(cfg: CfgNode) -> None:
+    """Raise InputError where a run has no images, or no place for what it writes."""
+    for name in ("OUTPUT_DIR", "DATA.PATH"):
+        if not flat(cfg)[name]:
+            raise InputError(f"{name} is empty; give a folder, as in '{name} path/to/folder'")
 
 
 Place = Path | Address

@@ -85,6 +85,7 @@ def main(argv: list[str]) -> int:
         config.validate_loaded(cfg, options.config, given)
         sys.stdout.write(cfg.dump())
         return 0
+    config.check_folders(cfg)
     config.data_paths(cfg.DATA)
     trackers.require(config.flat(cfg))
     from .engine.train import train

@@ -56,6 +56,7 @@ def pretrain_job(
             raise InputError(f"{key} is given twice: '{words[words.index(key) + 1]}' and {value}")
         words += [key, str(value)]
     cfg = pretraining.load(config, words)
+    pretraining.check_folders(cfg)
     pretraining.validate_loaded(cfg, config, words, nodes * max(gpus, 1))
     program = Job.program
     if local and gpus > 1:

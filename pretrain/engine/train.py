@@ -67,6 +67,7 @@ def train(
     """
     device = distributed.setup(cfg.DEVICE)
     try:
+        config.check_folders(cfg)
         config.validate(cfg, distributed.world_size())
         check_compiler(cfg, device)
         folder = Path(cfg.OUTPUT_DIR)

@@ -1,4 +1,4 @@
-"""docs/python.md: its snippets run, one after the other, as a reader would type them."""
+"""docs/python.md and README.md: snippets run, one after the other, as a reader would type them."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,14 @@ from PIL import Image
 
 import densessl
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "python.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
-def snippets(heading: str) -> list[str]:
+def snippets(heading: str, page: str) -> list[str]:
     """The Python snippets between one heading and the next."""
-    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", DOCUMENT, re.S | re.M)[1]
+    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", page, re.S | re.M)[1]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
@@ -23,19 +25,21 @@ def reader(moco, run_folder, pictures, tmp_path, monkeypatch):
     """A working folder with the files that the page names; what a section leaves in memory."""
     (tmp_path / "moco").mkdir()
     (tmp_path / "moco" / moco.name).symlink_to(moco)
+    (tmp_path / "moco_v2_800ep_pretrain.pth.tar").symlink_to(moco)
     (tmp_path / "output").symlink_to(run_folder)
     (tmp_path / "images").mkdir()
     for number, path in enumerate(sorted(pictures.iterdir())[:8]):
         Image.open(path).resize((96, 64)).save(tmp_path / "images" / f"{number}.jpg")
-    Image.open(path).save(tmp_path / "images" / "street.jpg")
+    for street in ("street.jpg", "images/street.jpg"):
+        Image.open(path).save(tmp_path / street)
     monkeypatch.chdir(tmp_path)
 
-    def read(*headings: str) -> dict:
+    def read(*headings: str, page: str = DOCUMENT) -> dict:
         held: dict = {"__name__": "reader"}
         exec("import densessl", held)  # the page's first snippet
         for heading in headings:
-            for number, text in enumerate(snippets(heading)):
-                exec(compile(text, f"docs/python.md, {heading}, {number}", "exec"), held)
+            for number, text in enumerate(snippets(heading, page)):
+                exec(compile(text, f"{heading}, {number}", "exec"), held)
         return held
 
     return read
@@ -49,6 +53,18 @@ def test_load_a_backbone(reader):
     held = reader("Load a backbone")
     assert list(held["levels"]) == ["layer1", "layer2", "layer3", "layer4"]
     assert [each.shape[1] for each in held["maps"]] == [64, 128, 256, 512]
+
+
+def test_load_a_backbone_as_the_readme_says(reader):
+    held = reader("Load a backbone", page=README)
+    _, height, width = held["image"].shape
+    level = held["maps"]["layer4"]
+    assert level.shape == (
+        1,
+        held["backbone"].channels["layer4"],
+        -(-height // 32),
+        -(-width // 32),
+    )
 
 
 def test_a_method_in_a_loop(reader, tmp_path):

@@ -17,6 +17,14 @@ def test_the_defaults_are_valid():
     config.validate(made())
 
 
+@pytest.mark.parametrize("name", ["OUTPUT_DIR", "DATA.PATH"])
+def test_a_run_without_a_folder_is_refused_and_its_options_are_valid(name):
+    cfg = made(name, "")
+    config.validate(cfg)
+    with pytest.raises(InputError, match=f"{name} is empty; give a folder"):
+        config.check_folders(cfg)
+
+
 @pytest.mark.parametrize("name", config.built_in())
 def test_the_built_in_configs_are_valid(name):
     config.validate(config.load(name, ["DATA.PATH", "somewhere"]))
@@ -103,8 +111,6 @@ def test_every_option_can_be_set_from_the_command_line_to_its_default():
         (["CHECKPOINT.KEEP", "0"], r"CHECKPOINT.KEEP is 0"),
         (["CHECKPOINT.PERIOD", "0"], r"CHECKPOINT.PERIOD is 0.0; it must be above 0"),
         (["LOG.PERIOD", "0"], r"LOG.PERIOD is 0"),
-        (["OUTPUT_DIR", ""], r"OUTPUT_DIR is empty"),
-        (["DATA.PATH", ""], r"DATA.PATH is empty; give a folder"),
         (["SEED", "-1"], r"SEED is -1"),
         (
             ["SOLVER.BATCH_SIZE", "200"],
