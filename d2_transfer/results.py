@@ -165,6 +165,8 @@ def class_of(metric: str) -> tuple[str, str] | None:
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         "range": {"used": list(bounds) if bounds else None, "auto": suggested},
         "tile": args.tile,
         "samples": len(source),
-        **summary([whole.name(index) for index in range(len(whole))], found, len(source)),
+        **summary(whole.name, found, len(source)),
     }
     show(report(audit))
     if args.output is not None:

@@ -7,8 +7,7 @@ than to hash those that turn out to have no copy.
 import functools
 import hashlib
 import io
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +37,18 @@ SMALL = 32  # pixels; a shorter side leaves nothing to crop
 FLAT = 16  # levels of 255: an image whose channels all span fewer is nearly one colour
 EDGES = (0, 32, 64, 128, 192, 224, 256, 320, 384, 512, 768, 1024, 2048)  # of the histogram
 CHUNK = 32  # images a process takes at a time
+ROW = np.dtype(  # of a readable image; format and mode by their numbers
+    [
+        ("readable", bool),
+        ("length", np.int64),
+        ("format", np.uint16),
+        ("mode", np.uint16),
+        ("width", np.int64),
+        ("height", np.int64),
+        ("levels", np.uint8),
+        ("sha256", "S32"),
+    ]
+)
 
 
 class AuditedImage(NamedTuple):
@@ -89,10 +100,44 @@ def _extrema(image: Image.Image) -> np.ndarray:
     return np.array(image.getextrema())
 
 
+class AuditedImages:
+    """What the images of a source are, in arrays: a million of objects would take a gigabyte.
+
+    ``rows`` has the ROW of each, of zeros where it cannot be read; ``reasons`` says why, by the
+    image's number. ``deep`` images are not of 8 bits, with values from ``least`` to ``greatest``.
+    """
+
+    def __init__(self, count: int):
+        self.rows = np.zeros(count, ROW)
+        self.formats: dict[str, int] = {}  # their numbers in the rows
+        self.modes: dict[str, int] = {}
+        self.reasons: dict[int, str] = {}
+        self.deep = 0
+        self.least: float | None = None
+        self.greatest: float | None = None
+
+    def add(self, first: int, images: Sequence[AuditedImage]) -> None:
+        """Note what the images from number ``first`` on are."""
+        for number, each in enumerate(images, first):
+            self.rows["length"][number] = each.length
+            if each.reason:
+                self.reasons[number] = each.reason
+                continue
+            kind = self.formats.setdefault(each.format, len(self.formats))
+            mode = self.modes.setdefault(each.mode, len(self.modes))
+            size = each.width, each.height
+            self.rows[number] = (True, each.length, kind, mode, *size, each.levels, each.sha256)
+            if each.values is not None:
+                least, greatest = each.values
+                self.deep += 1
+                self.least = least if self.least is None else min(self.least, least)
+                self.greatest = greatest if self.greatest is None else max(self.greatest, greatest)
+
+
 def inspect_all(
     source: ImageSource, workers: int, bounds: Range | None = None, tile: int = 0
-) -> list[AuditedImage]:
-    """Every image, in the source's order, by ``workers`` processes behind a progress bar.
+) -> AuditedImages:
+    """Every image, by ``workers`` processes behind a progress bar.
 
     ``bounds``: the range of values that are not of 8 bits; None takes each image's own. ``tile``:
     as :func:`inspect_image` has it.
@@ -101,7 +146,7 @@ def inspect_all(
     chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
     work = functools.partial(_inspect_some, source, bounds, tile)
     processes = min(workers, len(chunks))
-    results = []
+    found = AuditedImages(count)
     # Forked processes share the names; they start before the progress bar and its thread.
     with (
         pool.results(
@@ -109,12 +154,11 @@ def inspect_all(
         ) as ready,
         Bar("images", count) as bar,
     ):
-        unreadable = 0
-        for chunk in ready:
-            results += chunk
-            unreadable += sum(bool(each.reason) for each in chunk)
+        for chunk, images in zip(chunks, ready, strict=True):
+            found.add(chunk.start, images)
+            unreadable = len(found.reasons)
             bar.advance(len(chunk), f"{unreadable} unreadable" if unreadable else "")
-    return results
+    return found
 
 
 def _inspect_some(
@@ -126,82 +170,69 @@ def _inspect_some(
 # ---- what was found ----
 
 
-def summary(names: list[str], found: list[AuditedImage], samples: int) -> dict:
+def summary(name: Callable[[int], str], found: AuditedImages, samples: int) -> dict:
     """The numbers of an audit, ready for JSON; sizes in pixels, of the readable images.
 
-    ``samples``: as many as an epoch has; images, or tiles of them.
+    ``name(number)`` is that of an image. ``samples``: as many as an epoch has; images, or tiles of
+    them.
     """
-    readable = [number for number, each in enumerate(found) if not each.reason]
-    width = np.array([found[number].width for number in readable], dtype=np.int64)
-    height = np.array([found[number].height for number in readable], dtype=np.int64)
+    numbers = np.flatnonzero(found.rows["readable"])
+    rows = found.rows[numbers]
+    width, height = rows["width"], rows["height"]
     short = np.minimum(width, height)
-    copies: dict[bytes, list[str]] = {}
-    for number in readable:
-        copies.setdefault(found[number].sha256, []).append(names[number])
-    groups = [group for group in copies.values() if len(group) > 1]
+    groups = _copies(numbers, rows["sha256"])
     counts = np.histogram(short, bins=[*EDGES, np.inf])[0].tolist()
+    small, flat = numbers[short < SMALL].tolist(), numbers[rows["levels"] < FLAT].tolist()
+    count = len(found.rows)
     return {
-        "images": len(found),
-        "readable": len(readable),
-        "bytes": sum(each.length for each in found),
+        "images": count,
+        "readable": len(rows),
+        "bytes": int(found.rows["length"].sum()),
         "batch_size": C.SOLVER.BATCH_SIZE,
         "steps_per_epoch": samples // C.SOLVER.BATCH_SIZE,
         "max_unreadable": C.DATA.MAX_UNREADABLE,
-        "formats": _counted(found[number].format for number in readable),
-        "modes": _counted(found[number].mode for number in readable),
+        "formats": _counted(rows["format"], found.formats),
+        "modes": _counted(rows["mode"], found.modes),
         "width": _spread(width),
         "height": _spread(height),
         "short_side": {
             **_spread(short),
             "histogram": [
-                {"from": low, "below": high, "images": count}
-                for low, high, count in zip(EDGES, (*EDGES[1:], None), counts, strict=True)
+                {"from": low, "below": high, "images": images}
+                for low, high, images in zip(EDGES, (*EDGES[1:], None), counts, strict=True)
             ],
         },
-        "depth": _depth([found[number].values for number in readable]),
-        "one_colour": {
-            "levels": FLAT,
-            "images": sum(found[number].levels < FLAT for number in readable),
-            "files": [names[number] for number in readable if found[number].levels < FLAT],
-        },
-        "below": {
-            "side": SMALL,
-            "images": int((short < SMALL).sum()),
-            "files": [
-                names[number]
-                for number, side in zip(readable, short.tolist(), strict=True)
-                if side < SMALL
-            ],
-        },
+        "depth": {"images": found.deep, "least": found.least, "greatest": found.greatest},
+        "one_colour": {"levels": FLAT, "images": len(flat), "files": list(map(name, flat))},
+        "below": {"side": SMALL, "images": len(small), "files": list(map(name, small))},
         "unreadable": {
-            "images": len(found) - len(readable),
+            "images": len(found.reasons),
             "files": [
-                {"name": names[number], "reason": each.reason}
-                for number, each in enumerate(found)
-                if each.reason
+                {"name": name(number), "reason": reason} for number, reason in found.reasons.items()
             ],
         },
         "duplicates": {
             "groups": len(groups),
             "images": sum(len(group) - 1 for group in groups),
-            "files": groups,
+            "files": [list(map(name, group)) for group in groups],
         },
     }
 
 
-def _depth(values: list[Range | None]) -> dict:
-    """Of the images that are not of 8 bits: how many, and the least and greatest value."""
-    deep = [each for each in values if each]
-    return {
-        "images": len(deep),
-        "least": min((low for low, _ in deep), default=None),
-        "greatest": max((high for _, high in deep), default=None),
-    }
+def _copies(numbers: np.ndarray, hashes: np.ndarray) -> list[list[int]]:
+    """The numbers of the images that have one hash, of each that several have; by their first."""
+    order = np.argsort(hashes, kind="stable")
+    new = np.append(True, hashes[order[1:]] != hashes[order[:-1]])[: len(order)]
+    starts = np.flatnonzero(new)
+    lengths = np.diff(starts, append=len(order))
+    several = lengths > 1
+    parts = zip(starts[several].tolist(), lengths[several].tolist(), strict=True)
+    return sorted(numbers[order[start : start + length]].tolist() for start, length in parts)
 
 
-def _counted(values: Iterable[str]) -> dict[str, int]:
-    """How often each value occurs, the most frequent first."""
-    counts = Counter(values)
+def _counted(values: np.ndarray, known: dict[str, int]) -> dict[str, int]:
+    """How often each of the ``known`` occurs by its number, the most frequent first."""
+    counts = dict(zip(known, np.bincount(values, minlength=len(known)).tolist(), strict=True))
     return {
         value: counts[value] for value in sorted(counts, key=lambda each: (-counts[each], each))
     }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d [A-Z]+ ")  # of console.log's lines
+SHARE = 10  # the table is drawn for one part in so many of the time at most
 STYLES = {
     "waiting": "dim",
     "running": "bold cyan",
@@ -31,11 +32,13 @@ class JobBoard:
 
     def __init__(self, names: list[str]):
         self.states = dict.fromkeys(names, "waiting")
+        self._places = {name: place for place, name in enumerate(self.states, 1)}
         self.seconds: dict[str, float] = {}
         self.lines: dict[str, str] = {}  # what each running job said last
         self._began: dict[str, float] = {}
         self._logged: dict[str, float] = {}
         self._live = _live_table()
+        self._next = 0.0  # when the table may be drawn again
 
     def __enter__(self) -> "JobBoard":
         if self._live:
@@ -58,7 +61,7 @@ class JobBoard:
         if seconds is not None:
             self.seconds[name] = seconds
         if self._live:
-            self._live.update(self._table(), refresh=True)
+            self._redraw()
         else:
             took = f" ({duration(seconds)})" if seconds is not None else ""
             self._log(name, f"{state}{took}")
@@ -69,7 +72,7 @@ class JobBoard:
         self.seconds[name] = time.monotonic() - self._began[name]
         if self._live:
             self.lines[name] = line
-            self._live.update(self._table(), refresh=True)
+            self._redraw()
         elif line == self.lines.get(name, ""):
             return
         elif time.monotonic() - self._logged[name] >= PLAIN_INTERVAL:
@@ -77,9 +80,17 @@ class JobBoard:
             self._logged[name] = time.monotonic()
             self._log(name, line)
 
+    def _redraw(self) -> None:
+        """Draw the table, unless that would take most of the time, as with thousands of rows."""
+        began = time.monotonic()
+        if self._live and began >= self._next:
+            self._live.update(self._table(), refresh=True)
+            self._next = began + SHARE * (time.monotonic() - began)
+
     def _log(self, name: str, text: str) -> None:
-        place = list(self.states).index(name) + 1
-        logging.getLogger("densessl").info("[%d/%d] %s: %s", place, len(self.states), name, text)
+        logging.getLogger("densessl").info(
+            "[%d/%d] %s: %s", self._places[name], len(self.states), name, text
+        )
 
     def _table(self) -> "Table":
         from rich.table import Table

@@ -57,8 +57,10 @@ def summary(jobs: Sequence[Job], is_done: Callable[[str], bool] = lambda name: F
     ``is_done(name)`` tells which jobs are finished: they cost nothing any more.
     """
     lines = [f"{'':14s}{'jobs':>6s}{'done':>6s}  {GPU}-hours left"]
-    for kind in dict.fromkeys(_kind(job) for job in jobs):
-        group = [job for job in jobs if _kind(job) == kind]
+    kinds: dict[str, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault(_kind(job), []).append(job)
+    for kind, group in kinds.items():
         left = [job for job in group if not is_done(job.name)]
         done = len(group) - len(left)
         lines.append(f"{kind:14s}{len(group):6d}{done:6d}  {_sum(left)}")

@@ -49,7 +49,7 @@ class Pipeline:
         with unmade_when_refused(self.data.home):
             links = self.data.link(self.reads)
             try:
-                if not all(map(self.is_done(), (job.name for job in self.jobs))):
+                if len(Finished(self.jobs, self.folder).of_all()) < len(self.jobs):
                     check(self.configs, self.data.home)
             except InputError:
                 for link in links:
@@ -59,9 +59,8 @@ class Pipeline:
             folder.mkdir(parents=True, exist_ok=True)
 
     def is_done(self) -> Callable[[str], bool]:
-        """Which jobs are finished."""
-        finished = Finished(self.jobs, self.folder)
-        return lambda name: finished.seconds(name) is not None
+        """Which jobs are finished now."""
+        return Finished(self.jobs, self.folder).of_all().__contains__
 
 
 def missing_data(missing: Sequence[str]) -> str:
@@ -107,9 +106,10 @@ def expand(spec: Spec, call: Call) -> Pipeline:
 def _check_needs(jobs: Sequence[Job], spec: Spec) -> None:
     """InputError for a job of one's own that waits for one that is not there, or for itself."""
     names = [job.name for job in jobs]
+    known = {*names, *(free.name for free in spec.jobs)}
     for free in spec.jobs:
         for need in free.needs:
-            if need not in [*names, *(each.name for each in spec.jobs)]:
+            if need not in known:
                 raise unknown("job", need, names, f"needs of '{free.name}' in {spec.name}")
     try:
         in_order(jobs)

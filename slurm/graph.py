@@ -1,6 +1,7 @@
 """Jobs, what they need and leave, and how a finished one is known: by content, not by name."""
 
 import hashlib
+import heapq
 import json
 import os
 import sys
@@ -83,14 +84,25 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
         for need in job.before:
             if need not in by_name:
                 raise ValueError(f"job '{job.name}' needs '{need}', which is not in the graph")
-    ordered: dict[str, Job] = {}
-    while len(ordered) < len(jobs):
-        waiting = [job for job in jobs if job.name not in ordered]
-        ready = next((job for job in waiting if all(need in ordered for need in job.before)), None)
-        if ready is None:
-            raise ValueError(f"these jobs wait for each other: {[job.name for job in waiting]}")
-        ordered[ready.name] = ready
-    return list(ordered.values())
+    place = {job.name: number for number, job in enumerate(jobs)}
+    before = {job.name: set(job.before) for job in jobs}  # that are not in order yet
+    behind: dict[str, list[str]] = {job.name: [] for job in jobs}
+    for job in jobs:
+        for need in before[job.name]:
+            behind[need].append(job.name)
+    ready = [number for number, job in enumerate(jobs) if not job.before]  # the first comes next
+    ordered: list[Job] = []
+    while ready:
+        job = jobs[heapq.heappop(ready)]
+        ordered.append(job)
+        for name in behind[job.name]:
+            before[name].discard(job.name)
+            if not before[name]:
+                heapq.heappush(ready, place[name])
+    if len(ordered) < len(jobs):
+        waiting = [name for name, left in before.items() if left]
+        raise ValueError(f"these jobs wait for each other: {waiting}")
+    return ordered
 
 
 def check_names(jobs: Sequence[Job]) -> None:
@@ -121,15 +133,21 @@ class Finished:
 
     def seconds(self, name: str) -> float | None:
         """The seconds that the job took when it finished; None when it has yet to run."""
-        marker = self._marker(name)
+        marker = self._marker(name, _Seen())
         return marker["seconds"] if marker else None
+
+    def of_all(self) -> dict[str, float]:
+        """The seconds that every finished job took, by name; the files of each are read once."""
+        seen, order = _Seen(), in_order([*self.jobs.values()])
+        markers = {job.name: self._marker(job.name, seen) for job in order}
+        return {name: marker["seconds"] for name, marker in markers.items() if marker}
 
     def mark(self, name: str, seconds: float) -> None:
         """Write that the job has ended well; its outputs must be there."""
         outputs = {str(path): _state(path) for path in self.jobs[name].outputs}
         for path, state in outputs.items():
             state["sha256"] = sha256(path) if Path(path).is_file() else ""
-        values = {"key": self._key(name), "seconds": round(seconds, 1), "outputs": outputs}
+        values = {"key": self._key(name, _Seen()), "seconds": round(seconds, 1), "outputs": outputs}
         write_json(self._file(name), values)
 
     def missing(self, name: str) -> list[str]:
@@ -139,31 +157,53 @@ class Finished:
     def _file(self, name: str) -> Path:
         return self.folder / "jobs" / f"{name}.json"
 
-    def _marker(self, name: str) -> dict | None:
+    def _marker(self, name: str, seen: "_Seen") -> dict | None:
+        if name not in seen.markers:
+            seen.markers[name] = self._read_marker(name, seen)
+        return seen.markers[name]
+
+    def _read_marker(self, name: str, seen: "_Seen") -> dict | None:
         try:
             marker = read_json(self._file(name))
         except (FileNotFoundError, ValueError):
             return None
-        if fault(marker, MARKER) or marker["key"] != self._key(name):
+        if fault(marker, MARKER) or marker["key"] != self._key(name, seen):
             return None
         return None if self.missing(name) else marker
 
-    def _key(self, name: str) -> str:
-        job = self.jobs[name]
-        own: list = list(job.content) or [list(map(str, job.argv)), job.env]
-        parts = [own, [self._left(need) for need in job.before]]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    def _key(self, name: str, seen: "_Seen") -> str:
+        if name not in seen.keys:
+            job = self.jobs[name]
+            own: list = list(job.content) or [list(map(str, job.argv)), job.env]
+            parts = [own, [self._left(need, seen) for need in job.before]]
+            text = json.dumps(parts, sort_keys=True)
+            seen.keys[name] = hashlib.sha256(text.encode()).hexdigest()
+        return seen.keys[name]
 
-    def _left(self, name: str) -> list[str]:
+    def _left(self, name: str, seen: "_Seen") -> list[str]:
         """What the job left: the hashes of its output files, or its key before it has ended."""
-        marker = self._marker(name)
+        if name not in seen.left:
+            seen.left[name] = self._read_left(name, seen)
+        return seen.left[name]
+
+    def _read_left(self, name: str, seen: "_Seen") -> list[str]:
+        marker = self._marker(name, seen)
         if marker is None:
-            return [self._key(name)]
+            return [self._key(name, seen)]
         noted = marker["outputs"].values()  # of other paths where the folder has moved since
         hashes = [
             _hash(Path(p), state) for p, state in zip(self.jobs[name].outputs, noted, strict=False)
         ]
         return hashes if all(hashes) and hashes else [marker["key"]]
+
+
+class _Seen:
+    """What was read of jobs in one look at a graph, in which many may wait for the same ones."""
+
+    def __init__(self) -> None:
+        self.markers: dict[str, dict | None] = {}
+        self.keys: dict[str, str] = {}
+        self.left: dict[str, list[str]] = {}
 
 
 def _state(path: str | os.PathLike) -> dict:

@@ -5,6 +5,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from functools import cache
@@ -133,7 +134,7 @@ def _check(spec: Spec, file: str) -> None:
     """InputError for what is wrong with the file as a whole."""
     methods, jobs = [row.method for row in spec.rows], [job.name for job in spec.jobs]
     for key, names in (("rows", methods), ("jobs", jobs)):
-        if double := sorted({name for name in names if names.count(name) > 1}):
+        if double := sorted(name for name, count in Counter(names).items() if count > 1):
             raise InputError(f"{key} in {file}: '{double[0]}' stands there twice")
     if not (spec.rows and spec.protocols) and not spec.jobs:
         raise InputError(f"{file} has nothing to do: it needs rows and protocols, or jobs")

@@ -113,10 +113,12 @@ def _of_earlier_graphs(folder: Path, names: set[str]) -> list[Job]:
     except (InputError, ValueError):
         return []
     kept: list[Job] = []
+    known = set(names)
     for job in earlier:
         begun = any((folder / part / f"{job.name}.json").exists() for part in BEGUN)
-        if job.name not in names and begun and {*job.before} <= names | {j.name for j in kept}:
+        if job.name not in names and begun and known.issuperset(job.before):
             kept.append(job)
+            known.add(job.name)
     return kept
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -97,12 +98,25 @@ def look(folder: Path) -> list[StatusRow]:
     """A row for every job of the graph in ``folder``; InputError where there is none."""
     jobs = in_order(folder_state.read_graph(folder)[0])
     finished = Finished(jobs, folder)
-    submitted = any(folder_state.read_submission(folder, job.name) for job in jobs)
-    queue, away = _queue() if submitted else (None, "")  # a run on this machine needs no SLURM
+    numbers: dict[str, str] = {}
+    for job in jobs:
+        if submission := folder_state.read_submission(folder, job.name):
+            numbers[job.name] = submission.slurm_job
+    with ThreadPoolExecutor(1) as beside:
+        # What has ended stays so, and is read meanwhile; the rest is read when SLURM has answered,
+        # or a job that ends in between would be in neither.
+        asked = beside.submit(_queue) if numbers else None  # a run on this machine needs no SLURM
+        ended = finished.of_all()
+        queue, away = asked.result() if asked else (None, "")
     cancelled = folder_state.is_cancelled(folder)
     rows: dict[str, StatusRow] = {}
     for job in jobs:
-        rows[job.name] = _row(job, folder, finished, queue, cancelled)
+        recorded = folder_state.read_state(folder, job.name)
+        seconds = ended.get(job.name)
+        if seconds is None and recorded and recorded.state == "done":
+            seconds = finished.seconds(job.name)  # it may have ended since
+        number = numbers.get(job.name, "")
+        rows[job.name] = _row(job, folder, recorded, number, seconds, queue, cancelled)
         rows[job.name].away = away
     for job in jobs:  # in the order of their needs, so one failure reaches all that need it
         row = rows[job.name]
@@ -122,13 +136,17 @@ def _queue() -> tuple[dict[str, Queued] | None, str]:
 
 
 def _row(
-    job: Job, folder: Path, finished: Finished, queue: dict[str, Queued] | None, cancelled: bool
+    job: Job,
+    folder: Path,
+    recorded: folder_state.State | None,
+    number: str,
+    seconds: float | None,
+    queue: dict[str, Queued] | None,
+    cancelled: bool,
 ) -> StatusRow:
-    recorded = folder_state.read_state(folder, job.name)
-    submission = folder_state.read_submission(folder, job.name)
-    number = submission.slurm_job if submission else ""
+    """``number``: SLURM's, empty for a job that was not submitted; ``seconds``: that it took."""
     row = StatusRow(job.name, "waiting", number, requeues=recorded.requeues if recorded else 0)
-    if (seconds := finished.seconds(job.name)) is not None:
+    if seconds is not None:
         row.state, row.seconds = "done", seconds
         return row
     queued = (queue or {}).get(number)
@@ -151,9 +169,9 @@ def _row(
         row.state, row.says = "running", "starting"
     elif recorded and recorded.state in ("failed", "stopped"):
         row.state, row.says = recorded.state, _reason(recorded, folder)
-    elif submission and queue is None and not cancelled:
+    elif number and queue is None and not cancelled:
         row.state = "requeued" if recorded and recorded.state == "requeued" else "queued"
-    elif submission:
+    elif number:
         row.state = "cancelled"
     return row
 

@@ -25,7 +25,7 @@ from . import commands, state
 from .batch import JobBatch
 from .graph import Finished, Job, check_names, in_order
 from .queue import Queued, read_queue
-from .settings import Cluster, Settings
+from .settings import Cluster
 from .task import Task
 
 ENDING = "COMPLETING"
@@ -113,9 +113,10 @@ def preview(jobs: Sequence[Job], folder: str | os.PathLike, cluster: Cluster) ->
     _check(jobs, folder, cluster)
     left = _left(jobs, Finished(jobs, folder))
     todo = [job for job in jobs if job.name in left]
+    names = {job.name: job.name for job in jobs}
     parts = []
     for group in _groups(todo, cluster):
-        depends = _depends(group[0], left, {job.name: job.name for job in jobs})
+        depends = _depends(group[0], left, names)
         batch = JobBatch(tuple(group), cluster.of(group[0]), depends)
         executor = batch.executor(folder, cluster.chdir)
         runs = "".join(f"#   {one_line(shlex.join(job.command))}\n" for job in group)
@@ -130,8 +131,9 @@ def _left(jobs: Sequence[Job], finished: Finished) -> set[str]:
     """The jobs, given in order, that are not finished, and those after them: what comes before may
     come out otherwise, and where it does not, they find themselves finished when they start."""
     left: set[str] = set()
+    ended = finished.of_all()
     for job in jobs:
-        if finished.seconds(job.name) is None or left.intersection(job.before):
+        if job.name not in ended or left.intersection(job.before):
             left.add(job.name)
     return left
 
@@ -237,13 +239,23 @@ def _submit(
     noted = {job.name: state.read_submission(folder, job.name) for job in jobs}
     numbers = {name: each.slurm_job for name, each in noted.items() if each}
     latest = max((each.submitted for each in noted.values() if each), default="")
+    places = {job.name: place for place, job in enumerate(jobs)}
     new: dict[str, str] = {}
     for group in _groups(todo, cluster):
         depends = _depends(group[0], left, numbers)
         batch = JobBatch(tuple(group), cluster.of(group[0]), depends)
         submitted = _later_than(latest)
         tasks = [
-            _task(job, jobs, folder, batch.settings, submitted, (requeues or {}).get(job.name, 0))
+            Task(
+                str(folder),
+                job.name,
+                _with_all_before(job, jobs, places),
+                submitted,
+                sys.executable,
+                batch.settings.signal_delay,
+                batch.settings.max_requeues,
+                (requeues or {}).get(job.name, 0),
+            )
             for job in group
         ]
         with commands.outside_of_a_job():
@@ -282,27 +294,11 @@ def _depends(job: Job, left: set[str], numbers: Mapping[str, str]) -> str:
     return ",".join(words)
 
 
-def _task(
-    job: Job,
-    jobs: Sequence[Job],
-    folder: Path,
-    settings: Settings,
-    submitted: str,
-    requeues: int,
-) -> Task:
-    by_name = {each.name: each for each in jobs}
+def _with_all_before(job: Job, jobs: Sequence[Job], places: Mapping[str, int]) -> tuple[Job, ...]:
+    """The job and all that come before it, in the order of ``jobs``; ``places`` are theirs."""
     names, left = {job.name}, [job.name]
     while left:
-        more = set(by_name[left.pop()].before) - names
+        more = set(jobs[places[left.pop()]].before) - names
         names |= more
         left += more
-    return Task(
-        str(folder),
-        job.name,
-        tuple(each for each in jobs if each.name in names),
-        submitted,
-        sys.executable,
-        settings.signal_delay,
-        settings.max_requeues,
-        requeues,
-    )
+    return tuple(jobs[place] for place in sorted(places[name] for name in names))

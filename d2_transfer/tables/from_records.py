@@ -1,5 +1,6 @@
 """Tables of records alone: one for every protocol, variant, and full or miniature."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from densessl.core.errors import InputError, unknown
@@ -90,8 +91,8 @@ def _table(
     columns = [
         Column(name, *_heads(name, grouped), protocol, variant, metric=name) for name in names
     ]
-    alike = [trials[0].method for trials in models]
-    rows = [_row(trials, names, alike) for trials in models]
+    rows_of = Counter(trials[0].method for trials in models)
+    rows = [_row(trials, names, rows_of) for trials in models]
     rows.sort(key=lambda row: _place(row.method, BASELINES_FIRST))  # stable: else as they came
     title = f"{protocol}{f', variant {variant}' if variant else ''}{' (miniature)' * mini}"
     # as papers print; a miniature's numbers are mostly below 1
@@ -116,11 +117,14 @@ def _place(name: str, order: Sequence[str]) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _row(trials: list[Record], metrics: list[str], methods: list[str]) -> Row:
-    """The trials of one recipe; its label tells it from others where two share the method."""
+def _row(trials: list[Record], metrics: list[str], rows_of: Counter[str]) -> Row:
+    """The trials of one recipe; its label tells it from others where two share the method.
+
+    ``rows_of``: how many rows each method has.
+    """
     first = trials[0]
     shown = SHOWN.get(first.method, first.method)
-    alike = methods.count(first.method) > 1
+    alike = rows_of[first.method] > 1
     cells = {name: found for name in metrics if (found := cell(trials, name))}
     data, epochs = str(first.pretrain.get("dataset") or ""), number(first.pretrain.get("epochs"))
     return Row(

@@ -99,12 +99,15 @@ def _labelled(records: list[Record], labels: list[str]) -> list[Record]:
         if not equals or not folder or not name:
             raise InputError(f"--label is '{label}'; allowed: DIR=NAME")
         named[Path(folder).resolve()] = name
-    unused = set(named)
-    for index, record in enumerate(records):
-        for below in named:
-            if record.folder and record.folder.resolve().is_relative_to(below):
-                records[index] = replace(record, method=named[below])
-                unused.discard(below)
+    unused, order = set(named), {folder: place for place, folder in enumerate(named)}
+    for index, record in enumerate(records if named else ()):
+        if record.folder is None:
+            continue
+        at = record.folder.resolve()
+        if above := named.keys() & {at, *at.parents}:
+            last = max(above, key=order.__getitem__)  # of labels that hold for it
+            records[index] = replace(record, method=named[last])
+            unused -= above
     for path in sorted(unused):
         logger.warning("--label: there is no record below %s", path)
     return records

@@ -156,14 +156,19 @@ def walk(
     as with ``os.walk``; ``onerror`` gets the error of one that cannot be listed, which is passed
     over without it.
     """
-    seen = set()
-    for directory, folders, files in os.walk(os.fspath(folder), followlinks=True, onerror=onerror):
-        real = os.path.realpath(directory)
+    seen, top = set(), os.fspath(folder)
+    reals = {top: os.path.realpath(top)}  # of the folders to come
+    for directory, folders, files in os.walk(top, followlinks=True, onerror=onerror):
+        real = reals.pop(directory)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            path = os.path.join(directory, name)
+            linked = os.path.islink(path)  # realpath would ask of every folder above, too
+            reals[path] = os.path.realpath(path) if linked else os.path.join(real, name)
         yield directory, folders, files
 
 

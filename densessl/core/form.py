@@ -20,8 +20,8 @@ LARGEST = 2**63 - 1  # what counts, or is a seed, takes at most 64 bits
 Form = type | tuple | list | dict
 
 
-def fault(value: Any, form: Form, at: str = "") -> str | None:
-    """What is first not of that form, in words; None where everything is."""
+def fault(value: Any, form: Form, at: tuple = ()) -> str | None:
+    """What is first not of that form, in words; None where everything is. ``at``: keys to it."""
     if isinstance(form, dict):
         return _kind(value, (dict,), at) or _of_keys(value, form, at)
     if isinstance(form, list):
@@ -29,34 +29,38 @@ def fault(value: Any, form: Form, at: str = "") -> str | None:
     return _kind(value, form if isinstance(form, tuple) else (form,), at)
 
 
-def _of_keys(value: dict, form: dict, at: str) -> str | None:
+def _of_keys(value: dict, form: dict, at: tuple) -> str | None:
     names = {key.rstrip("?"): key for key in form if key is not ...}
     for name, key in names.items():
         if name not in value:
             if key == name:
-                return f"'{_below(at, name)}' is missing"
-        elif found := fault(value[name], form[key], _below(at, name)):
+                return f"'{_path((*at, name))}' is missing"
+        elif found := fault(value[name], form[key], (*at, name)):
             return found
     others = ((key, each) for key, each in value.items() if key not in names)
     return _first(others, form[...], at) if ... in form else None
 
 
-def _first(values, form: Form, at: str) -> str | None:
-    faults = (fault(each, form, _below(at, key)) for key, each in values)
+def _first(values, form: Form, at: tuple) -> str | None:
+    faults = (fault(each, form, (*at, key)) for key, each in values)
     return next(filter(None, faults), None)
 
 
-def _kind(value: Any, kinds: tuple, at: str) -> str | None:
+def _kind(value: Any, kinds: tuple, at: tuple) -> str | None:
     if isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds):
         return None
     words = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
-    where = f"'{at}'" if at else "it"
+    where = f"'{_path(at)}'" if at else "it"
     plain = value is None or isinstance(value, str | int | float)
     return f"{where} is {brief(repr(value)) if plain else type(value).__name__}, expected {words}"
 
 
-def _below(at: str, key: Any) -> str:
-    return brief(f"{at}.{key}" if at else key)
+def _path(at: tuple) -> str:
+    """The keys as a message names them."""
+    path = ""
+    for key in at:
+        path = brief(f"{path}.{key}" if path else key)
+    return path
 
 
 def of_class(kind: type) -> dict[str, Form]:

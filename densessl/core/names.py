@@ -34,7 +34,10 @@ def one_line(name: object) -> str:
 
     Bytes that are no UTF-8 stay surrogates, for the file or the terminal to write as it can.
     """
-    return "".join(_escape(c) if _breaks(c) else c for c in str(name))
+    text = str(name)
+    if text.isprintable():  # as nearly all are
+        return text
+    return "".join(_escape(c) if _breaks(c) else c for c in text)
 
 
 def visible(text: object) -> str:

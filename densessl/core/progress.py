@@ -17,20 +17,27 @@ BRIEF = 1.0  # seconds: what took less needs no line to say that it is done
 
 
 class Bar:
-    """A counter of ``total`` steps that shows itself; use it as a context manager.
+    """A counter of ``total`` steps (None: not known) that shows itself; a context manager.
 
     ``advance(n, note="")`` counts; ``note`` is a short text shown beside the bar.
     ``start`` steps count as done before (a resumed run), and do not spoil the time left.
+    ``late``: for what is mostly brief; there is no bar before it has taken a while, nor in those
+    of a run's processes that are to be silent.
     """
 
-    def __init__(self, description: str, total: int, start: int = 0):
-        self.description, self.total = description, total
+    def __init__(self, description: str, total: int | None, start: int = 0, *, late: bool = False):
+        self.description, self.total, self.late = description, total, late
         self.done = self.start = start
         self.note = ""
         self._rich: Progress | None = None
 
     def __enter__(self) -> "Bar":
         self._began = self._shown = time.monotonic()
+        if not self.late:
+            self._show()
+        return self
+
+    def _show(self) -> None:
         if sys.stderr.isatty():
             from rich.progress import (
                 BarColumn,
@@ -57,7 +64,6 @@ class Bar:
             self._task = self._rich.add_task(
                 self.description, total=self.total, completed=self.start, note=""
             )
-        return self
 
     def __exit__(self, *exception) -> None:
         if self._rich:
@@ -68,26 +74,32 @@ class Bar:
         self.done += steps
         if note is not None:
             self.note = note
+        now, logger = time.monotonic(), logging.getLogger("densessl")
+        is_long = now - self._began >= BRIEF
+        if self.late and is_long and not self._rich and logger.isEnabledFor(logging.INFO):
+            self._show()
         if self._rich:
             self._rich.update(self._task, completed=self.done, note=self.note)
             return
-        now = time.monotonic()
-        done = self.done == self.total and now - self._began >= BRIEF
+        done = self.done == self.total and is_long
         if done or now - self._shown >= PLAIN_INTERVAL:
             self._shown = now
+            tail = f"  {self.note}" if self.note else ""
+            if self.total is None:
+                logger.info("%s %d%s", self.description, self.done, tail)
+                return
             per_step = (now - self._began) / max(self.done - self.start, 1)
             left = duration(per_step * (self.total - self.done))
-            tail = f"  {self.note}" if self.note else ""
-            logging.getLogger("densessl").info(
-                "%s %d/%d, %s left%s", self.description, self.done, self.total, left, tail
-            )
+            logger.info("%s %d/%d, %s left%s", self.description, self.done, self.total, left, tail)
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+def track(
+    items: Iterable[Item], description: str, total: int | None = None, *, late: bool = False
+) -> Iterator[Item]:
     """Iterate over ``items`` behind a :class:`Bar`; ``total``: theirs, without a length."""
     if total is None:
         total = len(items)  # type: ignore[arg-type]
-    with Bar(description, total) as bar:
+    with Bar(description, total, late=late) as bar:
         for item in items:
             yield item
             bar.advance()

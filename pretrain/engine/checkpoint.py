@@ -55,7 +55,7 @@ STEP_FORM: Form = FINAL_FORM | {
 
 def check(path: Path, state: Any, form: Form) -> None:
     """InputError for what ``path`` holds where no run writes it, whatever its checksum says."""
-    wrong = fault(state, form) or fault(state.get("range") or [], [NUMBER], "range")
+    wrong = fault(state, form) or fault(state.get("range") or [], [NUMBER], ("range",))
     if not wrong and (named := NAME.fullmatch(path.name)) and int(named[1]) != state["iteration"]:
         wrong = f"it holds step {state['iteration']}"
     if wrong:

@@ -79,7 +79,8 @@ def read_indices(
     if todo:
         # By bytes, since how many images there are is what the index tells.
         total = sum(size for size, _ in todo.values())
-        with Bar("index of the shards, MB", -(-total // MB)) as bar:
+        end = -(-total // MB)
+        with Bar("index of the shards, MB", end) as bar:
             before = 0
 
             def passed(done: int) -> None:
@@ -88,7 +89,7 @@ def read_indices(
             for shard, facts in todo.items():
                 indices[shard] = _made(shard, facts, cache, passed)
                 before += facts[0]
-            bar.advance(bar.total - bar.done)
+            bar.advance(end - bar.done)
     return [indices[shard] for shard in shards]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from densessl.configs import FOLDER
 from densessl.core.errors import InputError, nearest, unknown
 from densessl.core.files import decode, parse_json, read_text, require_file, walk
 from densessl.core.names import LIST, from_line, one_line
+from densessl.core.progress import Bar, track
 from densessl.core.remote import Address, is_remote, required
 from densessl.decoding import SUFFIXES, Region, describe_left_out, is_image
 from densessl.decoding.channels import COLOURS, NPY
@@ -74,8 +76,8 @@ class ImageSource:
 
     def fingerprint(self) -> str:
         """A SHA-256 of the names in their order: equal for equal lists, wherever they lie."""
-        digest = hashlib.sha256(self._ends.tobytes())
-        digest.update(self._buffer.tobytes())
+        digest = hashlib.sha256(self._ends)
+        digest.update(self._buffer)
         return digest.hexdigest()
 
 
@@ -118,9 +120,11 @@ class JoinedSource(ImageSource):
 
 def pack(names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     """Names as one byte buffer (uint8) and the end of each in it (int64)."""
-    encoded = [os.fsencode(name) for name in names]
-    ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-    return ends, np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    ends, buffer = array("q"), bytearray()
+    for name in names:
+        buffer += os.fsencode(name)
+        ends.append(len(buffer))
+    return np.array(ends, dtype=np.int64), np.frombuffer(bytes(buffer), dtype=np.uint8)
 
 
 def build_source(cfg: CfgNode) -> ImageSource:
@@ -197,18 +201,22 @@ def _walk(path: Place, classes: list[str] | None, channels: int) -> tuple[Collec
         return _beyond(path, classes, channels)
     names: list[str] = []
     left_out: Counter[str] = Counter()
-    for folder, folders, files in walk(path, _refuse):
-        below = os.path.relpath(folder, path)
-        if classes is not None and below == os.curdir:
-            wanted = set(classes)
-            folders[:] = [name for name in folders if name in wanted]
-            files = []
-        for name in files:
-            if _is_wanted(name, channels):
-                names.append(os.path.normpath(os.path.join(below, name)))
-            elif not name.startswith("."):
-                left_out[os.path.splitext(name)[1].lower()] += 1
-    return sorted(names), left_out
+    with Bar("images found", None, late=True) as bar:
+        for folder, folders, files in walk(path, _refuse):
+            below = os.path.relpath(folder, path)
+            if classes is not None and below == os.curdir:
+                wanted = set(classes)
+                folders[:] = [name for name in folders if name in wanted]
+                files = []
+            before, start = len(names), "" if below == os.curdir else f"{below}{os.sep}"
+            for name in files:
+                if _is_wanted(name, channels):
+                    names.append(start + name)
+                elif not name.startswith("."):
+                    left_out[os.path.splitext(name)[1].lower()] += 1
+            bar.advance(len(names) - before)
+    names.sort()
+    return names, left_out
 
 
 def _beyond(
@@ -300,7 +308,8 @@ def _list(path: Place, data: CfgNode) -> ImageSource:
     except OSError as error:
         raise InputError(f"DATA.PATH: cannot read {path}: {error.strerror}") from None
     lines = [line.strip() for line in text.split("\n")]  # others than \n may be part of a name
-    names = [_listed(line, path.parent) for line in lines if line and not line.startswith("#")]
+    listed = [line for line in lines if line and not line.startswith("#")]
+    names = [_listed(line, path.parent) for line in track(listed, "images of the list", late=True)]
     for name in filter(is_remote, names):
         Address.parse(name, f"DATA.PATH {path}")
     if names and not _exists(_join(path.parent, names[0])):

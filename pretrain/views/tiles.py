@@ -131,7 +131,7 @@ def read_headers(source: ImageSource, channels: int, workers: int, seconds: floa
     count = len(source)
     chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
     work = partial(_headers, source, channels, seconds)
-    found = []
+    found = np.zeros((count, 3), dtype=np.int64)
     # Forked processes share the names; they start before the progress bar and its thread.
     with (
         pool.results(
@@ -144,10 +144,10 @@ def read_headers(source: ImageSource, channels: int, workers: int, seconds: floa
         ) as ready,
         Bar("sizes of the images", count) as bar,
     ):
-        for rows in ready:
-            found += rows
-            bar.advance(len(rows))
-    return np.array(found, dtype=np.int64)
+        for chunk, rows in zip(chunks, ready, strict=True):
+            found[chunk.start : chunk.stop] = rows
+            bar.advance(len(chunk))
+    return found
 
 
 def _headers(

@@ -34,8 +34,8 @@ class BudgetWatch:
             return False
         if not _is_in(plan, job.name):
             return True
-        done = Finished(self.jobs, self.folder)
-        took = {each.name: done.seconds(each.name) for each in self.jobs}
+        ended = Finished(self.jobs, self.folder).of_all()
+        took = {each.name: ended.get(each.name) for each in self.jobs}
         spent, slower = _so_far(plan, took)
         extras = _extras(plan)
         ahead = sum(

@@ -3,7 +3,7 @@
 import pytest
 
 from densessl.core.errors import nearest, unknown
-from densessl.core.progress import duration, track
+from densessl.core.progress import Bar, duration, track
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,36 @@ def test_track_passes_every_item_and_says_when_what_took_long_is_done(brief, cap
     caplog.set_level("INFO", logger="densessl")
     assert list(track(range(3), "images")) == [0, 1, 2]
     assert ("images 3/3" in caplog.text) == (not brief)
+
+
+def test_a_late_bar_is_silent_where_the_work_is_brief_or_the_process_is(caplog, monkeypatch):
+    monkeypatch.setattr("densessl.core.progress.PLAIN_INTERVAL", 0)
+    monkeypatch.setattr("densessl.core.progress.BRIEF", 60)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    caplog.set_level("INFO", logger="densessl")
+
+    def shown():
+        with Bar("found", None, late=True) as bar:
+            bar.advance(2)
+            return bar._rich is not None
+
+    assert not shown()
+    monkeypatch.setattr("densessl.core.progress.BRIEF", 0)
+    assert shown()
+    caplog.set_level("WARNING", logger="densessl")
+    assert not shown()
+
+
+def test_a_bar_without_a_total_counts(caplog, monkeypatch):
+    monkeypatch.setattr("densessl.core.progress.PLAIN_INTERVAL", 0)
+    caplog.set_level("INFO", logger="densessl")
+    with Bar("images found", None) as bar:
+        bar.advance(1300)
+        bar.advance(40, "2 unreadable")
+    assert [record.message for record in caplog.records] == [
+        "images found 1300",
+        "images found 1340  2 unreadable",
+    ]
 
 
 def test_nearest_ignores_case_and_gives_up_on_nonsense():

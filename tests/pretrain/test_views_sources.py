@@ -103,6 +103,20 @@ def test_only_the_named_class_folders_are_read(tree, tmp_path):
     ]
 
 
+def test_finding_many_images_is_shown(tree, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("densessl.core.progress.PLAIN_INTERVAL", 0)
+    caplog.set_level("INFO", logger="densessl")
+    found = names(source(tree))
+    said = [record.message for record in caplog.records]
+    assert said == ["images found 0", "images found 3", "images found 6", "images found 9"]
+    caplog.clear()
+    (tree / "list.txt").write_text("".join(f"{name} 7\n" for name in found))
+    assert names(source(tree / "list.txt", "list")) == found
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        f"images of the list {number}/9" for number in range(1, 10)
+    ]
+
+
 def test_missing_class_folders_are_counted_and_the_first_named(tree, tmp_path):
     (tree / "empty").mkdir()
     file = tmp_path / "classes.txt"

@@ -5,13 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from densessl.core.errors import InputError, StoppedEarly
+from densessl.core.files import read_json
 from densessl.core.lock import is_held
-from densessl.slurm.graph import Job, in_order
+from densessl.slurm import board
+from densessl.slurm import graph as slurm_graph
+from densessl.slurm.graph import Finished, Job, in_order
 from densessl.slurm.local import JobFailed, run_local
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +62,85 @@ def test_jobs_run_after_those_they_need_and_else_in_the_order_given(tmp_path):
 def test_a_graph_that_cannot_be_is_refused(jobs, message):
     with pytest.raises(ValueError, match=message):
         in_order(jobs)
+
+
+def test_the_order_is_that_of_the_first_job_that_is_ready():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        ranks = random.permutation(30)
+        needs = [[k for k in range(30) if ranks[k] < ranks[n]] for n in range(30)]
+        chosen = [random.permutation(each)[:3] for each in needs]
+        jobs = [Job(f"{n}", (), tuple(map(str, each))) for n, each in enumerate(chosen)]
+        expected: list[Job] = []
+        while len(expected) < len(jobs):
+            names = {job.name for job in expected}
+            ready = (job for job in jobs if job.name not in names and names >= {*job.needs})
+            expected.append(next(ready))
+        assert in_order(jobs) == expected
+
+
+def test_ordering_looks_at_each_job_a_few_times_whatever_their_number(monkeypatch):
+    reads = Counter()
+    before = Job.before.fget
+
+    def counted(job):
+        reads[job.name] += 1
+        return before(job)
+
+    monkeypatch.setattr(Job, "before", property(counted))
+    jobs = [Job(f"{n}", (), (f"{n + 1}",) if n < 299 else ()) for n in range(300)]
+    assert in_order(jobs) == jobs[::-1]
+    assert max(reads.values()) <= 4
+
+
+def test_a_look_at_all_jobs_reads_the_note_of_each_once(tmp_path, monkeypatch):
+    layers = [[f"{layer}-{k}" for k in range(3)] for layer in range(12)]
+    jobs = [
+        Job(name, (name,), tuple(layers[number - 1]) if number else (), (tmp_path / name,))
+        for number, layer in enumerate(layers)
+        for name in layer
+    ]
+    finished = Finished(jobs, tmp_path)
+    for job in jobs:
+        (tmp_path / job.name).write_text(job.name)
+        finished.mark(job.name, 2.0)
+    reads = Counter()
+
+    def counted(path):
+        reads[path.name] += 1
+        return read_json(path)
+
+    monkeypatch.setattr(slurm_graph, "read_json", counted)
+    assert finished.of_all() == dict.fromkeys((job.name for job in jobs), 2.0)
+    assert set(reads.values()) == {1} and len(reads) == len(jobs)
+    reads.clear()
+    assert finished.seconds(jobs[-1].name) == 2.0  # three jobs before it, which share theirs
+    assert set(reads.values()) == {1}
+    (tmp_path / layers[3][1]).write_text("another")  # of which all later ones were made
+    assert finished.of_all().keys() == {name for layer in layers[:4] for name in layer}
+
+
+def test_a_board_of_many_jobs_does_not_spend_its_time_on_drawing(monkeypatch):
+    clock, drawn = [0.0], []
+
+    class Screen:
+        def start(self):
+            pass
+
+        stop = start
+
+        def update(self, table, refresh):
+            clock[0] += 0.5  # that drawing takes
+            drawn.append(table.row_count)
+
+    monkeypatch.setattr(board, "_live_table", Screen)
+    monkeypatch.setattr(board.time, "monotonic", lambda: clock[0])
+    names = [f"{n}" for n in range(1000)]
+    with board.JobBoard(names) as shown:
+        for name in names:
+            clock[0] += 0.01
+            shown.set(name, "done before", 1.0)
+    assert drawn == [1000] * 4  # every five of eleven seconds, and at the end
 
 
 def test_a_job_is_a_verb_of_densessl(tmp_path):

@@ -133,6 +133,38 @@ def test_every_state_is_told_apart(tmp_path, answers):
     assert rows["queued"].says == "waits for the jobs before it"
 
 
+def test_what_has_ended_is_read_while_slurm_is_asked(tmp_path, answers, monkeypatch):
+    """squeue, which says nothing before, notes the end of a job and leaves it out."""
+    jobs = [job("early"), job("late"), job("lost")]
+    said = {"late": State("running", "2", host="n1"), "lost": State("running", "3", host="n1")}
+    numbers = {"early": "1", "late": "2", "lost": "3"}
+    folder = folder_of(tmp_path, *jobs, said=said, submitted=numbers)
+    for name in ("early", "late"):
+        Finished(jobs, folder).mark(name, 61.0)
+    ended, place = tmp_path / "ended.json", folder / "jobs" / "late.json"
+    place.rename(ended)
+    folder_state.write_state(tmp_path, "late", State("done", "2"))
+    read, of_all = tmp_path / "read", Finished.of_all
+    answers("")
+    (tmp_path / "bin" / "squeue").write_text(
+        f"#!/bin/sh\nwhile [ ! -e '{read}' ]; do sleep 0.01; done\nmv '{ended}' '{place}'\n"
+        f"mv '{tmp_path}/state/late.json' '{folder}/state/'\n"
+    )
+
+    def noted(finished):
+        found = of_all(finished)
+        read.touch()
+        return found
+
+    monkeypatch.setattr(Finished, "of_all", noted)
+    monkeypatch.setattr(status, "PATIENCE", 60)
+    rows = {row.name: row for row in status.look(folder)}
+    assert {name: row.state for name, row in rows.items()} == {
+        **{"early": "done", "late": "done", "lost": "lost"}
+    }
+    assert rows["late"].seconds == 61.0 and not rows["late"].away
+
+
 def test_a_running_job_shows_its_step_and_speed(tmp_path, answers, capsys):
     answers("1|RUNNING|None|N/A\n")
     run = job("pretrain", outputs=(tmp_path / "moco" / "backbone_final.pth",))
