@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from densessl.core.files import atomic, decode, read_json, read_text, sha256, write_json
+from densessl.core.files import atomic, decode, read_json, read_text, sha256, walk, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -19,6 +19,27 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
         raise RuntimeError
     assert json.loads(path.read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_a_walk_asks_where_a_folder_is_only_of_links(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    for name in ("b/deep", "a", ".hidden", "c"):
+        (root / name).mkdir(parents=True)
+        (root / name / "file").touch()
+    (tmp_path / "elsewhere" / "more").mkdir(parents=True)
+    (root / "a" / "loop").symlink_to(root)
+    (root / "c" / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "d").symlink_to(tmp_path / "elsewhere" / "more")
+    asked, realpath = [], os.path.realpath
+
+    def noting(path):
+        asked.append(os.path.relpath(path, root))
+        return realpath(path)
+
+    monkeypatch.setattr(os.path, "realpath", noting)
+    found = [os.path.relpath(folder, root) for folder, _, _ in walk(root)]
+    assert found == [".", "a", "b", "b/deep", "c", "c/linked", "c/linked/more"]  # each once
+    assert sorted(asked) == [".", "a/loop", "c/linked", "d"]
 
 
 def test_nan_is_refused_before_the_old_file_is_touched(tmp_path):

@@ -65,6 +65,10 @@ def test_trials_are_called_what_a_label_says(tmp_path, trial, capsys):
     assert verb.main([str(tmp_path), *labels, "--baseline", "MoCo a", "--format", "md"]) == 0
     shown = capsys.readouterr().out
     assert "| MoCo a |" in shown and "| MoCo b |" in shown and "[" not in shown.split("bbox")[0]
+    wide = ["--label", f"{tmp_path}=all"]
+    for order, name in ((labels + wide, "all"), (wide + labels, "MoCo a")):  # the last one counts
+        assert verb.main([str(tmp_path / "a"), *order, "--format", "md"]) == 0
+        assert f"| {name} |" in capsys.readouterr().out
     with pytest.raises(InputError, match="--label is 'x'; allowed: DIR=NAME"):
         verb.main([str(tmp_path), "--label", "x"])
 
