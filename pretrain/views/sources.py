@@ -76,8 +76,8 @@ class ImageSource:
 
     def fingerprint(self) -> str:
         """A SHA-256 of the names in their order: equal for equal lists, wherever they lie."""
-        digest = hashlib.sha256(self._ends)
-        digest.update(self._buffer)
+        digest = hashlib.sha256(self._ends.data)
+        digest.update(self._buffer.data)
         return digest.hexdigest()
 
 
