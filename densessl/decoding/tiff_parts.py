@@ -5,6 +5,7 @@ that are not compressed are cut into rows.
 """
 
 import io
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Page:
         return struct.unpack(f"{self.order}{count}{NUMBERS[kind]}", data)
 
     def number(self, tag: int, default: int = 0) -> int:
-        return self.numbers(tag, default)[0]
+        return next(iter(self.numbers(tag, default)), default)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,46 +106,87 @@ def cut(stream: BinaryIO, box: Box, most: int = 1) -> tuple[io.BytesIO, Box] | N
     return (_written(parts), places.pop()) if len(places) == 1 else None
 
 
-def _part(stream: BinaryIO, page: Page, box: Box) -> tuple[Page, list[bytes], Box] | None:
-    """The tags and the data of the tiles or strips of a page, and what they cover."""
+@dataclass
+class Grid:
+    """Where the data of a page lie: in tiles, strips, or rows of strips that are not compressed."""
+
+    across: int  # pixels of a part
+    down: int
+    columns: int  # parts of a plane
+    rows: int
+    planes: int  # 1, or as many as channels
+    strip: int  # parts in one stored strip: above 1 for its rows alone
+    places: tuple[int, ...]  # in the file, of what is stored, plane by plane, row by row
+    lengths: tuple[int, ...]
+
+    def find(self, plane: int, y: int, x: int) -> tuple[int, int]:
+        """Place and number of bytes of a part."""
+        stored = -(-self.rows // self.strip)
+        number = (plane * stored + y // self.strip) * self.columns + x
+        if self.strip == 1:
+            return self.places[number], self.lengths[number]
+        rows = min(self.strip, self.rows - y // self.strip * self.strip)
+        row = self.lengths[number] // rows
+        return self.places[number] + y % self.strip * row, row
+
+
+def _grid(page: Page) -> Grid | None:
+    """None where no part can be told from the others."""
     width, height = page.size
     tiled = TILES[0] in page.tags
-    where, lengths = (page.numbers(tag) for tag in (TILES if tiled else STRIPS))
-    strip = min(page.number(ROWS, height), height)
-    across, down = (page.number(TILE_WIDTH), page.number(TILE_HEIGHT)) if tiled else (width, strip)
-    compression = page.number(COMPRESSION, NONE)
-    planes = page.number(SAMPLES, 1) if page.number(PLANES, 1) == 2 else 1
-    columns, rows = -(-width // across), -(-height // down)
-    if compression == OLD_JPEG or len(where) != columns * rows * planes:
+    across, down = page.number(TILE_WIDTH), page.number(TILE_HEIGHT)
+    if not tiled:
+        across, down = width, min(page.number(ROWS, height), height)
+    places, lengths = (page.numbers(tag) for tag in (TILES if tiled else STRIPS))
+    if not (across and down) or page.number(COMPRESSION, NONE) == OLD_JPEG:
         return None
+    planes = page.number(SAMPLES, 1) if page.number(PLANES, 1) == 2 else 1
+    columns, rows, strip = -(-width // across), -(-height // down), 1
+    if not len(places) == len(lengths) == columns * rows * planes:
+        return None
+    plain = page.number(COMPRESSION, NONE) == NONE and page.number(COLOURS) != YCBCR
+    if plain and not tiled and _has_whole_rows(page, planes, down, lengths):
+        strip, down, rows = down, 1, height
+    return Grid(across, down, columns, rows, planes, strip, places, lengths)
+
+
+def _has_whole_rows(page: Page, planes: int, down: int, lengths: tuple[int, ...]) -> bool:
+    """Whether strips of ``down`` rows that are not compressed have as many bytes as these rows."""
+    width, height = page.size
     bits = page.numbers(BITS, 1)
-    row = -(-width * bits[0] * (page.number(SAMPLES, 1) // planes) // 8)  # bytes
-    by_rows = not tiled and compression == NONE and page.number(COLOURS) != YCBCR
-    by_rows = by_rows and len(set(bits)) == 1
-    down = 1 if by_rows else down
+    row = -(-width * bits[0] * (page.number(SAMPLES, 1) // planes) // 8)
+    rows = [min(down, height - y) for y in range(0, height, down)] * planes
+    expected = [row * each for each in rows]
+    return len(set(bits)) == 1 and list(lengths) == expected
+
+
+def _part(stream: BinaryIO, page: Page, box: Box) -> tuple[Page, list[bytes], Box] | None:
+    """The tags and the data of the parts of a page that hold ``box``, and what they cover."""
+    grid = _grid(page)
+    if grid is None:
+        return None
     left, top, right, bottom = box
-    inside = range(left // across, -(-right // across))
-    beside = range(top // down, -(-bottom // down))
-    data, kept = [], dict(page.tags)
-    for plane, y, x in product(range(planes), beside, inside):
-        number = (plane * rows + (y // strip if by_rows else y)) * columns + x
-        within = y % strip * row if by_rows else 0
-        stream.seek(where[number] + within)
-        data.append(_read(stream, row if by_rows else lengths[number]))
+    columns = range(left // grid.across, -(-right // grid.across))
+    rows = range(top // grid.down, -(-bottom // grid.down))
+    width, height = page.size
     area = (
-        inside.start * across,
-        beside.start * down,
-        min(inside.stop * across, width),
-        min(beside.stop * down, height),
+        columns.start * grid.across,
+        rows.start * grid.down,
+        min(columns.stop * grid.across, width),
+        min(rows.stop * grid.down, height),
     )
     if area == (0, 0, width, height):
         return None
+    data = []
+    for where in product(range(grid.planes), rows, columns):
+        place, length = grid.find(*where)
+        stream.seek(place)
+        data.append(_read(stream, length))
     values = {WIDTH: area[2] - area[0], HEIGHT: area[3] - area[1]}
-    if not tiled:
-        values[ROWS] = down
-    for tag, value in values.items():
-        kept[tag] = LONG, 1, struct.pack(f"{page.order}I", value)
-    return Page(page.order, kept), data, area
+    if TILES[0] not in page.tags:
+        values[ROWS] = grid.down
+    new = {tag: (LONG, 1, struct.pack(f"{page.order}I", each)) for tag, each in values.items()}
+    return Page(page.order, page.tags | new), data, area
 
 
 def _written(parts: list[tuple[Page, list[bytes]]]) -> io.BytesIO:
@@ -181,7 +223,10 @@ def _written(parts: list[tuple[Page, list[bytes]]]) -> io.BytesIO:
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise UnreadableImage(f"a TIFF that is cut off: {size} bytes are not all there")
-    return data
+    """So many bytes; where a damaged file asks for more than it has, none are made room for."""
+    here = stream.tell()
+    left = stream.seek(0, os.SEEK_END) - here
+    if size > left:
+        raise UnreadableImage(f"a TIFF that is cut off: {size} bytes at {here} are not there")
+    stream.seek(here)
+    return stream.read(size)

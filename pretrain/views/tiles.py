@@ -14,7 +14,6 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from densessl.core import pool, waiting
-from densessl.core.errors import InputError
 from densessl.core.progress import Bar
 from densessl.core.units import many
 from densessl.core.waiting import TIMEOUT
@@ -96,19 +95,14 @@ def box_of(tile: int, size: tuple[int, int], side: int) -> Box:
 
 
 def tiled(whole: ImageSource, data: CfgNode) -> TiledSource:
-    """The images of ``whole`` in tiles of ``DATA.TILE`` pixels, by the sizes in their headers.
-
-    InputError for a side of less than 1.
-    """
+    """The images of ``whole`` in tiles of ``DATA.TILE`` pixels, by the sizes in their headers."""
     side = data.TILE
-    if side < 1:
-        raise InputError(f"DATA.TILE is {side}; allowed: 0 for whole images, or the side of a tile")
     channels, workers = data.get("CHANNELS", COLOURS), data.get("WORKERS", WORKERS)
     found = read_headers(whole, channels, workers, data.get("TIMEOUT", TIMEOUT))
     large = found[:, :2].max(1) > side
     source = TiledSource(whole, side, found[:, :2])
     logger.info(
-        "%s of %d px (DATA.TILE) from %s, of which %d larger than that",
+        "%s of %d px (DATA.TILE) from %s; larger than a tile: %d",
         many(len(source), "tile"),
         side,
         many(len(whole), "image"),
@@ -117,10 +111,10 @@ def tiled(whole: ImageSource, data: CfgNode) -> TiledSource:
     slow = np.flatnonzero(large & (found[:, 2] == 0))
     if len(slow):
         logger.warning(
-            "%d of them, such as %s, can only be decoded whole, for each of its tiles anew; "
-            "TIFF, JPEG and NPY are read by tiles",
-            len(slow),
+            "%s can only be decoded whole, for each of its tiles anew (%s of that kind); TIFF, "
+            "JPEG and NPY are read by tiles",
             whole.path(int(slow[0])),
+            many(len(slow), "image"),
         )
     return source
 

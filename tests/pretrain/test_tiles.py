@@ -88,8 +88,9 @@ def test_shards_and_several_folders_have_tiles_too(slides, tmp_path):
 
 
 def test_headers_are_read_by_several_processes_alike(slides, caplog):
-    for n in range(130):
-        (slides / f"d{n:03d}.tif").write_bytes(tiff_in_tiles(SLIDE[: 60 + n], 32))
+    sizes = [tiff_in_tiles(SLIDE[:height], 90) for height in (60, 70, 150)]
+    for n in range(70):
+        (slides / f"d{n:03d}.tif").write_bytes(sizes[n % 3])
     one, many = (build_source(options(slides, "DATA.WORKERS", n)) for n in "02")
     assert one.fingerprint() == many.fingerprint() and len(one) == len(many)
 
@@ -105,11 +106,14 @@ def test_an_image_without_a_readable_header_is_one_sample_that_fails(slides):
 def test_formats_that_are_decoded_whole_are_named(slides, caplog):
     caplog.set_level("INFO", "densessl")
     build_source(options(slides))
-    assert "25 tiles of 64 px (DATA.TILE) from 3 images, of which 2 larger" in caplog.text
+    assert "25 tiles of 64 px (DATA.TILE) from 3 images; larger than a tile: 2" in caplog.text
     assert "decoded whole" not in caplog.text
     Image.fromarray(SLIDE).save(slides / "d.png")
     build_source(options(slides))
-    assert f"1 of them, such as {slides}/d.png, can only be decoded whole" in caplog.text
+    assert (
+        f"{slides}/d.png can only be decoded whole, for each of its tiles anew (1 image"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,12 +163,14 @@ def test_deep_tiles_of_five_channels_are_pretrained_on_and_resumed_bit_for_bit(t
         assert main([*words, *more, "OUTPUT_DIR", str(tmp_path / folder)]) == 0
         return torch.load(tmp_path / folder / "backbone_final.pth", weights_only=True)
 
-    whole = weights("whole", "4")
+    whole = weights("whole", "2")
     facts = whole["pretrain"]
-    assert (facts["images"], facts["epochs"]) == (12, round(4 / 3, 4))  # an epoch counts tiles
+    assert (facts["images"], facts["epochs"]) == (12, round(2 / 3, 4))  # an epoch counts tiles
     assert facts["range"][1] > 255
-    weights("parts", "2")
-    again = weights("parts", "4", "--change", "SOLVER.MAX_STEPS")
-    assert again["iteration"] == 4
+    weights("parts", "1")
+    with pytest.raises(InputError, match="DATA.TILE: a run cannot change it, it counts its epochs"):
+        weights("parts", "2", "DATA.TILE", "32", "--change", "DATA.TILE", "SOLVER.MAX_STEPS")
+    again = weights("parts", "2", "--change", "SOLVER.MAX_STEPS")
+    assert again["iteration"] == 2
     for name, value in again["backbone"].items():
         assert torch.equal(value, whole["backbone"][name]), name
