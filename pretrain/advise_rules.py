@@ -27,7 +27,7 @@ FEW_EPOCHS = 20  # below it a schedule that moves once an epoch has too few rate
 CHECKPOINTS = 100  # of a run, about
 IMAGE_BYTES = 0.16e9  # GPU memory of an image of 224 px in a step of a ResNet-50
 GREY = 0.5  # share of images, from which on colours are said to be missing
-LARGE = 4  # times the view's side: larger images are better cut into tiles
+LARGE = 4  # times the view's side: larger images are better read in tiles
 FEW_IMAGES = 50_000
 FEW_STEPS = 1000
 SMALL_NETWORK = {"resnet50": "resnet18", "resnet101": "resnet18"}
@@ -324,9 +324,9 @@ def notes(images: ImageStats, machine: Machine, advice: Advice) -> list[str]:
     if images.side > LARGE * side:
         found.append(
             f"the images are large (about {images.side:g} px): in views of {advice.cfg.VIEWS.SIZE} "
-            f"px small objects vanish; cut them into tiles of {2 * side} px first, and ask again "
-            "for the number of tiles. Smaller crops (VIEWS.SCALE) will not do: two of one image "
-            "would rarely show the same place (judgement)"
+            f"px small objects vanish; read them in tiles (DATA.TILE {2 * side}; advise --tile "
+            f"{2 * side} is for their number). Smaller crops (VIEWS.SCALE) will not do: two of one "
+            "image would rarely show the same place (judgement)"
         )
     steps = run_steps(advice.cfg, images.number)
     if steps < FEW_STEPS:

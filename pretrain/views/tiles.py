@@ -14,6 +14,8 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from densessl.core import pool, waiting
+from densessl.core.errors import EnvironmentLacks
+from densessl.core.names import one_line
 from densessl.core.progress import Bar
 from densessl.core.units import many
 from densessl.core.waiting import TIMEOUT
@@ -24,7 +26,7 @@ from densessl.decoding.regions import name_of, reads_regions
 
 from .sources import ImageSource
 
-CHUNK = 64  # headers that a process reads at a time
+CHUNK = 16  # headers that a process reads at a time
 WORKERS = 4  # processes that read them, unless DATA.WORKERS says how many
 
 logger = logging.getLogger("densessl")
@@ -113,7 +115,7 @@ def tiled(whole: ImageSource, data: CfgNode) -> TiledSource:
         logger.warning(
             "%s can only be decoded whole, for each of its tiles anew (%s of that kind); TIFF, "
             "JPEG and NPY are read by tiles",
-            whole.path(int(slow[0])),
+            one_line(whole.path(int(slow[0]))),
             many(len(slow), "image"),
         )
     return source
@@ -121,7 +123,11 @@ def tiled(whole: ImageSource, data: CfgNode) -> TiledSource:
 
 def read_headers(source: ImageSource, channels: int, workers: int, seconds: float) -> np.ndarray:
     """``[n, 3]``: width and height of each image, and whether regions of it can be read alone; 0
-    where the header cannot be read. A header may take so many ``seconds`` (0: any number)."""
+    where the header cannot be read.
+
+    Raises EnvironmentLacks where one takes more than ``seconds`` (0: no limit): of which images
+    there are tiles must not depend on the machine.
+    """
     count = len(source)
     chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
     work = partial(_headers, source, channels, seconds)
@@ -151,7 +157,10 @@ def _headers(
 
 
 def _header(source: ImageSource, channels: int, seconds: float, index: int) -> tuple[int, int, int]:
-    late = UnreadableImage(f"it could not be read within {seconds:g} s")
+    late = EnvironmentLacks(
+        f"the header of {one_line(source.path(index))} has not been read within {seconds:g} s "
+        "(DATA.TIMEOUT; 0: no limit); see whether its disk or network mount answers"
+    )
     try:
         with waiting.wait(seconds, lambda: late), reasons():
             file = source.open(index)

@@ -2,18 +2,20 @@
 
 import json
 import tarfile
+import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from densessl.core.errors import InputError
+from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.pretrain import audit, config
 from densessl.pretrain.advise import look
 from densessl.pretrain.main import main
-from densessl.pretrain.views import build_source
+from densessl.pretrain.views import ImageSource, build_source
 from densessl.pretrain.views.dataset import build_dataset
+from densessl.pretrain.views.tiles import read_headers
 from tests.decoding.images import tiff_in_tiles, tiff_of_channels
 
 rng = np.random.default_rng(0)
@@ -89,7 +91,7 @@ def test_shards_and_several_folders_have_tiles_too(slides, tmp_path):
 
 def test_headers_are_read_by_several_processes_alike(slides, caplog):
     sizes = [tiff_in_tiles(SLIDE[:height], 90) for height in (60, 70, 150)]
-    for n in range(70):
+    for n in range(20):
         (slides / f"d{n:03d}.tif").write_bytes(sizes[n % 3])
     one, many = (build_source(options(slides, "DATA.WORKERS", n)) for n in "02")
     assert one.fingerprint() == many.fingerprint() and len(one) == len(many)
@@ -101,6 +103,22 @@ def test_an_image_without_a_readable_header_is_one_sample_that_fails(slides):
     dataset = build_dataset(cfg, build_source(cfg), None)
     assert len(dataset) == 14
     assert dataset[0, 12].unreadable == [12] and "no image" in dataset.reason(12)
+
+
+class Hanging(ImageSource):
+    """Its second image lies on a disk that does not answer."""
+
+    def open(self, index):
+        if index == 1:
+            time.sleep(600)
+        return super().open(index)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_header_that_does_not_come_ends_the_run(slides, workers):
+    source = Hanging(slides, ["a.tif", "b.jpg", *["c.png"] * 20], "here")
+    with pytest.raises(EnvironmentLacks, match=r"header of .*b.jpg has not been .* 0.3 s \(DATA"):
+        read_headers(source, 3, workers, 0.3)
 
 
 def test_formats_that_are_decoded_whole_are_named(slides, caplog):
