@@ -8,9 +8,9 @@ from PIL import Image
 from . import channels, depth
 from .files import File, UnreadableImage, opened
 from .given import MAX_PIXELS, WHOLE, Range
-from .orientation import ORIENTATION, SWAPPED, TURNS, orientation_of
+from .orientation import ORIENTATION, SWAPPED, TURNS, Box, orientation_of
 from .ranges import Seen
-from .regions import Region, prepared, require_inside
+from .regions import Region, as_stored, cropped, prepared, require_inside
 
 JPEG_SCALES = (2, 4, 8)
 
@@ -40,7 +40,7 @@ def decode(
     lies outside is clipped; None takes the range from this file alone. EXIF's orientation is
     applied. More than ``max_pixels`` (0: no limit) are read at reduced scale: by a JPEG's own
     halving, else decoded (at most 537 million pixels) and then averaged over blocks; a region is
-    not, its ``size`` is its own, and None takes the range from what is read for it.
+    not, its ``size`` is its own, and None takes the range from it alone.
 
     Args:
         file: a path, or a stream of the file's bytes that can be sought; or a region of one.
@@ -58,7 +58,7 @@ def decode(
         elif max_pixels:
             require_decodable(image, max(WHOLE, max_pixels))
         if depth.is_deep(image):
-            image = _as_bytes(image, whole, bounds)
+            image = _as_bytes(image, whole, bounds, box)
         else:
             image.load()
         turn = orientation_of(image)
@@ -95,13 +95,14 @@ def size_of(file: File, upright: bool = True) -> tuple[int, int]:
         raise
 
 
-def _as_bytes(image: Image.Image, file: File, bounds: Range | None) -> Image.Image:
-    """An image of more than 8 bits as one of 8, with its EXIF data."""
+def _as_bytes(image: Image.Image, file: File, bounds: Range | None, box: Box | None) -> Image.Image:
+    """An image of more than 8 bits as one of 8, with its EXIF data; without ``bounds``, by the
+    values of the region ``box`` if there is one."""
     values = depth.read_values(image, file)
     turn = orientation_of(image)
     if bounds is None:
         seen = Seen()
-        seen.add(values)
+        seen.add(cropped(values, as_stored(box, image)) if box else values)
         found = seen.found()
         bounds = found.range if found else (0.0, 1.0)
     scaled = Image.fromarray(depth.to_bytes(values, bounds))

@@ -9,7 +9,7 @@ import numpy as np
 from .depth import is_deep, read_values
 from .files import File, UnreadableImage, may_be_deep, opened
 from .given import Range
-from .regions import Region, cropped, prepared
+from .regions import Region, as_stored, cropped, prepared
 
 SAMPLED = 256  # files of a sample
 VALUES = 1 << 14  # that count of each
@@ -52,7 +52,7 @@ def find_range(
             with opened(whole) as image:
                 if is_deep(image):
                     values = read_values(image, whole)
-                    seen.add(cropped(values, box) if box else values)
+                    seen.add(cropped(values, as_stored(box, image)) if box else values)
         except (UnreadableImage, OSError):  # said where the image is used
             continue
     return seen.found()

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from . import jpeg_rows, tiff_parts
 from .files import FRAGMENT, File, UnreadableImage, content_of, opened, reasons
@@ -85,6 +86,12 @@ def _stream(file: File, stack: ExitStack) -> BinaryIO:
         return stack.enter_context(open(file, "rb"))
     file.seek(0)
     return file
+
+
+def as_stored(box: Box, image: Image.Image) -> Box:
+    """Where ``box`` of the upright image lies in the values of one that is loaded: Pillow turns
+    those of a TIFF, and no others."""
+    return turned_back(box, image.size, orientation_of(image))
 
 
 def cropped(values: np.ndarray, box: Box) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Regions: the pixels of the whole, read from the part of a file that holds them."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -90,10 +92,30 @@ def test_sixteen_bits(end):
         require_equal(tiff16(part, end))
         require_equal(tiff16(part, end, deflate=True, orientation=6))
         require_equal(png16(part))
-    box = CORNERS[2]
-    found = find_range([Region(io.BytesIO(tiff16(values, end)), box)])
-    inside = values[box[1] : box[3], box[0] : box[2]]
-    assert (found.least, found.greatest) == (inside.min(), inside.max())
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+def test_a_range_is_of_the_region(orientation):
+    values = PIXELS.astype(np.uint16) * 200
+    for data in (tiff16(values, orientation=orientation), _turned(png16(values), orientation)):
+        whole = np.asarray(decode(io.BytesIO(data), (0.0, 255 * 200.0)).image).astype(int) * 200
+        for box in boxes(whole.shape[1]):
+            region = Region(io.BytesIO(data), box)
+            inside = whole[box[1] : box[3], box[0] : box[2]]
+            found = find_range([region])
+            assert (found.least, found.greatest) == (inside.min(), inside.max())
+            given = decode(region, found.range).image.tobytes()
+            assert decode(region).image.tobytes() == given
+
+
+def _turned(png: bytes, orientation: int) -> bytes:
+    """A PNG whose EXIF data have an orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    body = b"eXIf" + exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    first = png.index(b"IDAT") - 4
+    return png[:first] + chunk + png[first:]
 
 
 @pytest.mark.parametrize("name", ["a.tif", "planes.tif", "pages.tif", "last.npy", "first.npy"])
