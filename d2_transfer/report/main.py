@@ -102,17 +102,21 @@ def summary(
         counts = Counter(verdict["state"] for verdict in run["verdicts"])
         signs = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
         lines.append(f"Pretraining {run['title']}: {run['state']}; signs: {signs or 'none logged'}")
-    by_protocol: dict[tuple, set[str]] = {}
-    for record in records:
-        key = (record.protocol, record.variant, record.mini)
-        by_protocol.setdefault(key, set()).add(record.method)
-    for (protocol, variant, mini), methods in by_protocol.items():
-        trials = sum(r.protocol == protocol and r.variant == variant for r in records)
-        name = protocol + (f", {variant}" if variant else "") + (" in miniature" if mini else "")
-        lines.append(f"{name}: {_count(trials, 'trial')} of {', '.join(sorted(methods))}")
+    for name, trials in _by_protocol(records).items():
+        lines.append(f"{name}: {_count(trials.total(), 'trial')} of {', '.join(sorted(trials))}")
     if found.pictures:
         lines.append(_count(len(found.pictures), "picture"))
     return lines
+
+
+def _by_protocol(records: Sequence[results.Record]) -> dict[str, Counter[str]]:
+    """The trials of each method, by the protocol's name as a reader sees it."""
+    found: dict[str, Counter[str]] = {}
+    for record in records:
+        name = record.protocol + (f", {record.variant}" if record.variant else "")
+        name += " in miniature" if record.mini else ""
+        found.setdefault(name, Counter())[record.method] += 1
+    return found
 
 
 def _count(number: int, of: str) -> str:
@@ -126,6 +130,17 @@ def _warnings(records: Sequence[results.Record], runs: Sequence[dict[str, Any]])
             "Some results are miniatures: they show that the way works, compare with nothing "
             "published, and say nothing about the methods."
         )
+    for name, trials in _by_protocol(records).items():
+        if len(trials) == 1:
+            warnings.append(
+                f"{name}: {next(iter(trials))} stands alone. Without a random start and other "
+                "weights in the same protocol, its numbers do not tell what it is worth."
+            )
+        elif max(trials.values()) == 1:
+            warnings.append(
+                f"{name}: one trial of each. Without a spread, no difference can be told from "
+                "chance."
+            )
     for run in runs:
         for verdict in run["verdicts"]:
             if verdict["noticed"]:

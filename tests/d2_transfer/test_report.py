@@ -250,6 +250,17 @@ def test_a_damaged_record_is_named_and_left_out(runs, tmp_path, capsys):
     assert "voc_det_c4: 4 trials" in (tmp_path / "r.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "methods, warned", [(["moco"] * 3, "alone"), (["moco", "random"], "one trial"), ("abab", "")]
+)
+def test_numbers_without_a_control_or_a_spread_are_said_to_tell_nothing(tmp_path, methods, warned):
+    for seed, method in enumerate(methods):
+        record(tmp_path / "run" / method / f"trial_{seed}", seed, 50.0 + seed, method)
+    assert main.main([str(tmp_path / "run"), "-o", str(tmp_path / "page.html")]) == 0
+    found = re.findall(r'class="warning look">(.*?)</p>', (tmp_path / "page.html").read_text())
+    assert [warned in line for line in found] == ([True] if warned else [])
+
+
 def test_links_that_lead_back_and_data_sets_are_passed_over(tmp_path):
     for name in ("run/b.txt", "run/a/c.txt", "run/scenes/densessl_scenes.json", "run/scenes/d.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
