@@ -14,12 +14,12 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
 # named, a new file too, is tested on other processors.
 NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations api benchmarks decoding docs \
   $(patsubst %,pretrain/test_%*,advise audit backbones_timm con dist docs gpu methods_runs new_method presets scenes \
-  show.py show_c show_d) \
-  $(patsubst %,pretrain/test_views_%*,bad_input sources) \
+  show.py show_c show_d tiles) \
+  $(patsubst %,pretrain/test_views_%*,bad_input remote sources) \
   $(patsubst %,pretrain/test_engine_%*,changes checkpoint command facts full_disk loading lock logs names order \
   placement stops trackers unreadable waiting) \
-  $(patsubst %,d2_transfer/test_classification_%*,config data loading) \
-  $(patsubst %,d2_transfer/test_convert_%*,frameworks hub images layouts reading unpickling variants) \
+  $(patsubst %,d2_transfer/test_classification_%*,config data loading trials) \
+  $(patsubst %,d2_transfer/test_convert_%*,frameworks hub images layouts names reading targets unpickling variants) \
   $(patsubst %,d2_transfer/test_evaluation_%*,build cityscapes coco pascal_voc processes) \
   $(patsubst %,d2_transfer/test_%*,coco_stuff compare compat custom datasets dense_probes_own doctor flags inspect \
   launch limits model official own pictures plots prepare pretrainings protocol report results sampling \

@@ -14,6 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SMALL = Path(__file__).parents[1] / "benchmarks" / "small_backbone.py"
 LONG = ("slurm", "docs", "d2_transfer/test_learn", "pretrain/test_methods_runs")
 SHORT = "faults/test_fuzz"
 
@@ -121,7 +122,7 @@ def tiny(pictures, tmp_path_factory):
             "DATA.PATH": str(pictures),
             "DATA.WORKERS": 0,
             "VIEWS.SIZE": 64 if method == "setsim" else 32,
-            "BACKBONE.NAME": "resnet18",
+            "BACKBONE.NAME": f"{SMALL}:Small",
             "BACKBONE.GROUP_SIZE": 4,
             "MOCO.DIM": 16,
             "MOCO.HIDDEN": 16,

@@ -73,7 +73,7 @@ def test_rings_send_what_they_are_said_to():
 def test_a_checkpoint_is_as_large_as_a_real_one(tiny, tmp_path):
     from densessl.pretrain.engine.train import train
 
-    cfg = tiny("moco", tmp_path / "run", "SOLVER.MAX_STEPS", 1)
+    cfg = tiny("moco", tmp_path / "run", "BACKBONE.NAME", "resnet18", "SOLVER.MAX_STEPS", 1)
     train(cfg)
     (file,) = (tmp_path / "run" / "checkpoints").glob("*.pth")
     parts = record(cfg, processes=2, images=4).checkpoint

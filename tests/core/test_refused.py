@@ -51,7 +51,8 @@ def test_weights_that_the_config_refuses_are_not_left_behind(tiny, tmp_path, mon
     from densessl.pretrain.scenes.main import main as scenes
 
     scenes([str(tmp_path / "scenes"), "--train", "8", "--val", "2", "--size", "64"])
-    final = train(tiny("moco", tmp_path / "run", "SOLVER.MAX_STEPS", 1))
+    options = ("BACKBONE.NAME", "resnet18", "SOLVER.MAX_STEPS", 1)
+    final = train(tiny("moco", tmp_path / "run", *options))
     monkeypatch.chdir(tmp_path)
     words = TRANSFER.format(final, "voc_det_c4 --data scenes").split()
     assert densessl.main([*words, "MODEL.RESNETS.DEPTH", "50"]) == 2

@@ -103,7 +103,8 @@ def test_a_second_signal_while_it_saves_damages_nothing(
         if count in (at, then):
             os.kill(process.pid, first if count == at else second)
     process.join()
-    assert process.exitcode in (0, 1, -signal.SIGINT)  # 1: StoppedEarly, which no verb turns to 75
+    # 1 is StoppedEarly, which no verb turns to 75; it has saved before another signal can end it
+    assert process.exitcode in (0, 1, -signal.SIGINT, -second)
     if process.exitcode == 1:
         assert Checkpoints(folder / "checkpoints").newest() is not None
     last = begin(folder, workers=0)

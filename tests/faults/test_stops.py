@@ -14,7 +14,8 @@ def run(tiny):
     """The folder of a short pretraining."""
     from densessl.pretrain.engine.train import train
 
-    return train(tiny("moco", None, "SOLVER.MAX_STEPS", 2)).parent
+    options = ("BACKBONE.NAME", "resnet18", "SOLVER.MAX_STEPS", 2)
+    return train(tiny("moco", None, *options)).parent
 
 
 @pytest.mark.parametrize(

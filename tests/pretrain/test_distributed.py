@@ -22,7 +22,8 @@ from densessl.pretrain.methods import build_method
 from densessl.pretrain.views import View
 
 IMAGES = 8
-SIDE = 48  # pixels: 2 x 2 positions of layer4
+SIDE = 64  # pixels: 2 x 2 positions of layer4
+SMALL = f"{Path(__file__).parents[2] / 'benchmarks' / 'small_backbone.py'}:Small"
 TIMEOUT = 1800  # seconds until two processes that wait for each other are given up
 
 
@@ -47,7 +48,7 @@ def mine(view):
 def train(preset, options, steps=2):
     """Losses (global mean), queue, weights and running statistics after a few steps."""
     torch.set_num_threads(1)
-    cfg = config.load(preset, ["BACKBONE.NAME", "resnet18", "MOCO.QUEUE", "32", *options])
+    cfg = config.load(preset, ["BACKBONE.NAME", SMALL, "MOCO.QUEUE", "32", *options])
     torch.manual_seed(0)
     method = build_method(cfg).double().train()
     model = method
@@ -71,8 +72,8 @@ def train(preset, options, steps=2):
         "losses": torch.tensor(losses),
         "queue": method.queue.keys.clone(),
         "pointer": method.queue.pointer.clone(),
-        "weight": method.backbone.layer4[1].conv2.weight.detach().clone(),
-        "key_weight": method.momentum_backbone.layer4[1].conv2.weight.detach().clone(),
+        "weight": method.backbone.last[0].weight.detach().clone(),
+        "key_weight": method.momentum_backbone.last[0].weight.detach().clone(),
         "shuffled": distributed.unshuffle(
             distributed.shuffle(distributed.mine(torch.arange(IMAGES)), torch.arange(IMAGES) ^ 5),
             torch.arange(IMAGES) ^ 5,
@@ -113,7 +114,8 @@ FAST = ("simclr", "swav")  # whose losses need what other processes have
 def train_framework(preset, options, steps=2):
     """Losses (global mean), weights and buffers of a framework after a few steps, float64."""
     torch.set_num_threads(1)
-    cfg = config.load(f"{preset}_scenes", ["SOLVER.BATCH_SIZE", str(IMAGES), *options])
+    size = ["SOLVER.BATCH_SIZE", str(IMAGES)]
+    cfg = config.load(f"{preset}_scenes", ["BACKBONE.NAME", SMALL, *size, *options])
     torch.manual_seed(0)
     method = build_method(cfg).double().train()
     method.steps = 10
@@ -157,7 +159,8 @@ def _process(rank, world, folder, work, arguments):
 
 
 def in_processes(folder: Path, world: int, work, *arguments) -> list[dict]:
-    context = mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["densessl.pretrain.methods", "torch.nn.parallel"])
     processes = [
         context.Process(target=_process, args=(rank, world, folder, work, arguments))
         for rank in range(world)

@@ -28,7 +28,7 @@ def poisoned(kinds):
             if kind == "loss":
                 outputs["loss"] = outputs["loss"] * math.inf
             if kind == "gradient":
-                handle = self.backbone.layer2[0].conv1.weight.register_hook(
+                handle = self.backbone.last[0].weight.register_hook(
                     lambda gradient: (handle.remove(), gradient.index_fill(0, ONE, math.nan))[1]
                 )
             return outputs

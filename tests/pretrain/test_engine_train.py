@@ -107,7 +107,7 @@ def test_a_run_writes_what_it_should(whole):
     assert weights["normalization"]["channel_order"] == "RGB"
     assert weights["range"] is None  # all images have 8 bits
     assert weights["pretrain"]["images"] == 24 and weights["pretrain"]["batch_size"] == 8
-    assert weights["backbone"]["conv1.weight"].shape == (64, 3, 7, 7)
+    assert weights["backbone"]["first.0.weight"].shape == (8, 3, 16, 16)
     assert not any(name.startswith(("fc.", "module.")) for name in weights["backbone"])
     saved = newest(whole)
     for name, value in weights["backbone"].items():
@@ -241,7 +241,7 @@ def test_a_folder_that_another_process_of_the_run_clears_can_be_written(tmp_path
 def test_too_small_a_disk_is_said_before_anything_runs(tiny, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=100_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    cfg = tiny("moco")
+    cfg = tiny("moco", None, "BACKBONE.NAME", "resnet18")
     with pytest.raises(EnvironmentLacks, match=r"has 0.10 GB free, .* need 0.4\d GB"):
         train(cfg)
     assert not (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").exists()

@@ -52,7 +52,10 @@ def options(run: tuple[str, list[str]], images: Path, folder: Path, more: tuple[
     # 16 times the twin's own rate, and an encoder that lags: in 30 steps the loss must fall.
     shared += ["SOLVER.REFERENCE_BATCH", "16", "MOCO.MOMENTUM", "0.999", "BYOL.MOMENTUM", "0.99"]
     shared += ["PIXPRO.MOMENTUM", "0.99", "DINO.MOMENTUM", "0.99"]
-    return config.load(preset, [*overrides, *shared, *more, "DEVICE", "cpu"])
+    cfg = config.load(preset, [*overrides, *shared, *more, "DEVICE", "cpu"])
+    if cfg.BACKBONE.NAME == "resnet50":
+        cfg.BACKBONE.NAME = "resnet18"  # as good here, in a third of the time
+    return cfg
 
 
 def read(folder: Path) -> list[dict]:

@@ -22,6 +22,7 @@ from densessl.pretrain.backbones import build_backbone
 from densessl.pretrain.engine.online_knn import UNREADABLE, ClassFolders, OnlineKNN
 from densessl.pretrain.engine.train import PretrainRun, train
 
+RESNET = ("BACKBONE.NAME", "resnet18")
 COLOURS = {"amber": (210, 140, 40), "blue": (40, 60, 200), "green": (60, 190, 70)}
 
 
@@ -92,7 +93,7 @@ def plain_accuracy(state, folder, k, name="resnet18"):
 @pytest.fixture(scope="module")
 def measured(tiny, labelled):
     """A run of 9 steps, 3 an epoch, that measures after each epoch."""
-    cfg = tiny("moco", None, *options(labelled, "LOG.PERIOD", 1))
+    cfg = tiny("moco", None, *options(labelled, "LOG.PERIOD", 1), *RESNET)
     train(cfg)
     return cfg
 
@@ -130,7 +131,7 @@ def test_before_the_first_step_are_the_start_and_both_random_controls(measured, 
 def test_given_weights_are_no_random_control(measured, tiny, labelled):
     weights = str(Path(measured.OUTPUT_DIR) / "backbone_final.pth")
     more = options(labelled, "SOLVER.MAX_STEPS", 1, "BACKBONE.WEIGHTS", weights)
-    cfg = tiny("moco", None, *more)
+    cfg = tiny("moco", None, *more, *RESNET)
     train(cfg)
     found = lines(cfg.OUTPUT_DIR)[0]
     assert found["knn/top1"] == lines(measured.OUTPUT_DIR)[-1]["knn/top1"]
@@ -138,7 +139,7 @@ def test_given_weights_are_no_random_control(measured, tiny, labelled):
 
 
 def test_the_run_does_not_notice(measured, tiny, labelled, different):
-    cfg = tiny("moco", None, "LOG.PERIOD", 1)
+    cfg = tiny("moco", None, "LOG.PERIOD", 1, *RESNET)
     train(cfg)
     states = [
         torch.load(Path(each.OUTPUT_DIR) / "backbone_final.pth", weights_only=True)["backbone"]
@@ -152,7 +153,7 @@ def test_the_run_does_not_notice(measured, tiny, labelled, different):
 
 
 def test_a_stopped_run_logs_the_same(measured, tiny, labelled, check_same_run):
-    cfg = tiny("moco", None, *options(labelled, "LOG.PERIOD", 1, "DATA.WORKERS", 2))
+    cfg = tiny("moco", None, *options(labelled, "LOG.PERIOD", 1, "DATA.WORKERS", 2), *RESNET)
 
     def stop(step):
         if step in (3, 7):

@@ -23,6 +23,7 @@ from densessl.pretrain.engine.train import PretrainRun, train
 from densessl.probes import cell_counts, linear_probe
 
 COLOURS = ((40, 60, 200), (210, 140, 40), (60, 190, 70))
+RESNET = ("BACKBONE.NAME", "resnet18")
 SIZE = 64  # 4 × 4 positions at stride 16
 
 
@@ -102,7 +103,7 @@ def plain_miou(state, folder):
 def measured(tiny, labelled):
     """A run of 4 steps, 3 an epoch, that measures after each epoch and at the end."""
     more = ("LOG.PERIOD", 1, "VIEWS.SIZE", SIZE, "SOLVER.MAX_STEPS", 4)
-    cfg = tiny("moco", None, *options(labelled, *more))
+    cfg = tiny("moco", None, *options(labelled, *more), *RESNET)
     train(cfg)
     return cfg
 
@@ -129,7 +130,8 @@ def test_both_random_controls_are_measured_before_the_first_step(measured, label
 def test_the_run_does_not_notice_and_resumes_bit_for_bit(
     measured, tiny, labelled, different, check_same_run
 ):
-    cfg = tiny("moco", None, "LOG.PERIOD", 1, "VIEWS.SIZE", SIZE, "SOLVER.MAX_STEPS", 4)
+    more = ("LOG.PERIOD", 1, "VIEWS.SIZE", SIZE, "SOLVER.MAX_STEPS", 4)
+    cfg = tiny("moco", None, *more, *RESNET)
 
     def stop(step):
         if step == 2:

@@ -20,6 +20,7 @@ from densessl.pretrain.methods.base import starting_weights
 from densessl.pretrain.views import NORMALIZATION
 from densessl.weight_files.keys import detectron2_names
 
+RESNET = ("BACKBONE.NAME", "resnet18")
 BGR = {"mean": [0.406, 0.456, 0.485], "std": [0.225, 0.224, 0.229], "channel_order": "BGR"}
 HALVES = {"mean": [0.5] * 3, "std": [0.5, 0.25, 0.5], "channel_order": "RGB"}
 
@@ -67,7 +68,7 @@ def test_the_files_that_people_have(state, tiny, tmp_path, name):
         (tmp_path / name).write_bytes(pickle.dumps(held))
     else:
         torch.save(held, tmp_path / name)
-    start = starting_weights(tiny("moco", None, "BACKBONE.WEIGHTS", str(tmp_path / name)))
+    start = starting_weights(tiny("moco", None, *RESNET, "BACKBONE.WEIGHTS", str(tmp_path / name)))
     assert list(start.state) == list(build_backbone("resnet18").state_dict())
     assert [key for key in state if not torch.equal(start.state[key], state[key])] == []
 
@@ -77,7 +78,7 @@ def test_a_run_starts_from_them(state, tiny, tmp_path, caplog):
     torch.save(moco(state), tmp_path / "moco.pth.tar")
     options = ("BACKBONE.WEIGHTS", str(tmp_path / "moco.pth.tar"), "SOLVER.BASE_LR", 1e-30)
     with caplog.at_level("INFO", "densessl"):
-        final = train(tiny("moco", tmp_path / "run", *options, "SOLVER.MAX_STEPS", 1))
+        final = train(tiny("moco", tmp_path / "run", *RESNET, *options, "SOLVER.MAX_STEPS", 1))
     saved = torch.load(final, weights_only=True)["backbone"]
     told = torch.load(final, weights_only=True)["pretrain"]
     assert told["start_sha256"] == files.sha256(tmp_path / "moco.pth.tar")
@@ -94,7 +95,9 @@ def test_a_checkpoint_of_ours_is_taken_bit_for_bit(state, tiny, tmp_path):
     ours = {"backbone": state, "method": "moco", "normalization": normalization, "config": ""}
     ours["pretrain"] = {"recipe": "one", "seed": 3}
     torch.save(ours, tmp_path / "resnet50d.pth")  # its name is its own affair
-    start = starting_weights(tiny("moco", None, "BACKBONE.WEIGHTS", f"{tmp_path}/resnet50d.pth"))
+    start = starting_weights(
+        tiny("moco", None, *RESNET, "BACKBONE.WEIGHTS", f"{tmp_path}/resnet50d.pth")
+    )
     assert start_facts(f"{tmp_path}/resnet50d.pth")["start_recipe"] == "one"
     assert [key for key in state if not torch.equal(start.state[key], state[key])] == []
 
@@ -167,7 +170,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tiny, tmp_path, capsys, he
     if isinstance(held, str):
         held = getattr(resnet, held)().state_dict()
     torch.save(held, tmp_path / "c.pth")
-    cfg = tiny("moco", tmp_path / "run", "BACKBONE.WEIGHTS", str(tmp_path / "c.pth"))
+    cfg = tiny("moco", tmp_path / "run", *RESNET, "BACKBONE.WEIGHTS", str(tmp_path / "c.pth"))
     with pytest.raises(InputError, match=says) as refusal:
         train(cfg)
     assert str(refusal.value).startswith(f"BACKBONE.WEIGHTS: {tmp_path}/c.pth")

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 def graph(tiny, tmp_path):
     """Scenes, a pretraining of eight processes twice, one's conversion, five trials, the table."""
     scenes = tmp_path / "scenes"
-    options = ("DATA.PATH", scenes / "imagenet" / "train", "SOLVER.BATCH_SIZE", 16)
+    options = ("BACKBONE.NAME", "resnet18", "SOLVER.BATCH_SIZE", 16)
+    options += ("DATA.PATH", scenes / "imagenet" / "train")
     options += ("BACKBONE.GROUP_SIZE", 2, "SOLVER.EPOCHS", 10, "LOG.PERIOD", 1)
     options += ("CHECKPOINT.STEPS", 1000)
     config = tmp_path / "tiny.yaml"
