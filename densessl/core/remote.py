@@ -7,6 +7,7 @@ part of an address here, nor of a message.
 import errno
 import hashlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -37,6 +38,8 @@ STAMPS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "updated", "mtim
 ATTEMPTS, PAUSE = 3, 0.5  # of what may pass; seconds before the second, then twice as many
 BLOCK = 8 << 20  # bytes that a file is read by
 FREE, SHARE = 10 * 10**9, 0.05  # bytes, and share of a disk, the lesser of which stays free
+for package in PACKAGES.values():  # they tell of each attempt, with a traceback
+    logging.getLogger(package).addHandler(logging.NullHandler())
 
 
 class Unreachable(EnvironmentLacks):
@@ -99,7 +102,7 @@ class Address:
         return self.url
 
     def __truediv__(self, name: str) -> "Address":
-        return Address(name if is_remote(name) else f"{self.url}/{name}")
+        return Address(f"{self.url}/{name}")
 
     @property
     def name(self) -> str:
@@ -224,9 +227,10 @@ def _asked(url: str, question: Callable[[Any, str], Answer]) -> Answer:
     kind = url.partition("://")[0]
     for attempt in range(ATTEMPTS):
         try:
-            from fsspec.core import url_to_fs
+            from fsspec import filesystem
 
-            return question(*url_to_fs(url))  # a new connection in each process
+            fs = filesystem(kind)  # of this process: connections do not outlive a fork
+            return question(fs, fs._strip_protocol(url))
         except ImportError as error:
             raise Unreachable(
                 f"{url} is read by the package {PACKAGES[kind]}, which cannot be imported "
@@ -283,7 +287,18 @@ def cache_folder(option: str, where: str) -> Path:
             f"{where}: fetched files cannot be kept in {folder} ({error.strerror}: "
             f"{error.filename}); give a folder that can be written to"
         ) from None
+    if not _has_room(folder, 0):
+        logging.getLogger("densessl").warning(
+            "the disk of %s (%s) is nearly full: images are not kept, but fetched each time",
+            folder,
+            where,
+        )
     return folder
+
+
+def _has_room(folder: Path, size: int) -> bool:
+    disk = shutil.disk_usage(standing(folder))
+    return disk.free - size >= min(SHARE * disk.total, FREE)
 
 
 def fetched(
@@ -302,8 +317,7 @@ def fetched(
     offset, size = place or (0, None)
     data = address.read(size, offset)
     try:
-        disk = shutil.disk_usage(standing(folder))
-        if disk.free - len(data) >= min(SHARE * disk.total, FREE):
+        if _has_room(folder, len(data)):
             write_atomic(copy, lambda stream: stream.write(data))
             return str(copy)
     except OSError:  # full, or over its quota: it is fetched again when it is needed again

@@ -12,7 +12,7 @@ import numpy as np
 
 from densessl.core import archive, waiting
 from densessl.core.errors import InputError
-from densessl.core.files import write_atomic
+from densessl.core.files import full_disk_reported, standing, write_atomic
 from densessl.core.lock import locked
 from densessl.core.names import LIST
 from densessl.core.progress import Bar
@@ -99,7 +99,8 @@ def _made(
     """The index of a shard, kept for the next run. One beyond a disk is read whole for it, so of
     several processes one does that, and the others wait."""
     if cache is not None:
-        with waiting.wait(), locked(index_paths(shard, cache)[0].with_suffix(".lock"), None):
+        lock = index_paths(shard, cache)[0].with_suffix(".lock")
+        with waiting.wait(), full_disk_reported(standing(cache) / "shards"), locked(lock, None):
             return _kept(shard, facts, cache) or _kept_new(shard, facts, cache, progress)
     return _kept_new(shard, facts, cache, progress)
 

@@ -153,8 +153,9 @@ def find_shards(path: Place) -> list[Place]:
     shards = [type(path)(name) for name in expand(str(path))]
     missing = [shard for shard in shards if not shard.exists()]
     if missing and len(shards) == 1:
+        whence = f" (looked from {Path.cwd()})" if isinstance(path, Path) else ""
         raise InputError(
-            f"DATA.PATH: {path} does not exist (looked from {Path.cwd()}); DATA.SOURCE shards "
+            f"DATA.PATH: {path} does not exist{whence}; DATA.SOURCE shards "
             "takes a folder of .tar files, one such file, or a pattern (train-{000..146}.tar)"
         )
     if missing:
