@@ -9,6 +9,7 @@ from . import compat, windows
 from .datasets.layouts import are_semantic
 from .modeling.sliding_window import NMS
 from .trainer import Trainer, build_mapper
+from .windows import ENABLED
 
 compat.setup()
 from detectron2.config import CfgNode  # noqa: E402
@@ -40,7 +41,6 @@ NEVER = {  # what other trainers read
     "TEST.AUG.MAX_SIZE",
     "TEST.AUG.MIN_SIZES",
 }
-WINDOW = f"{windows.KEY}.ENABLED"
 
 
 def check_model(cfg, named: Collection[str] = ()) -> None:
@@ -145,15 +145,10 @@ def _check_read(cfg, read: set[str], named: Collection[str]) -> None:
             f"{unread[0]} is set to {flat[unread[0]]!r}, but nothing of this config reads it (with "
             f"MODEL.META_ARCHITECTURE {network} on {', '.join(cfg.DATASETS.TRAIN)}): leave it out"
         )
-    sizes = sorted(key for key in named if key.startswith(f"{windows.KEY}.") and key != WINDOW)
-    if sizes and not flat[WINDOW]:
+    windows.check_used(cfg, named)
+    slides = ENABLED in read if are_semantic(cfg.DATASETS.TRAIN) else network in NMS
+    if flat[ENABLED] and not slides:
         raise InputError(
-            f"{sizes[0]} is set to {flat[sizes[0]]!r}, but {WINDOW} is False: set it True to "
-            f"evaluate by windows, or leave {sizes[0]} out"
-        )
-    slides = WINDOW in read if are_semantic(cfg.DATASETS.TRAIN) else network in NMS
-    if flat[WINDOW] and not slides:
-        raise InputError(
-            f"{WINDOW} is True, but MODEL.META_ARCHITECTURE {network} has no sliding window: set "
-            f"{WINDOW} False to evaluate whole images"
+            f"{ENABLED} is True, but MODEL.META_ARCHITECTURE {network} has no sliding window: set "
+            f"{ENABLED} False to evaluate whole images"
         )

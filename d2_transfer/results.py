@@ -51,6 +51,12 @@ ADDED = {
     "DATASETS.TEST_LIST": "",
     "MODEL.BACKBONE.TIMM": "",
 }
+# Likewise of the configs with a TASK; detectors always had them.
+ADDED_TO_TASKS = {
+    "TEST.SLIDING_WINDOW.ENABLED": False,
+    "TEST.SLIDING_WINDOW.SIZE": 769,
+    "TEST.SLIDING_WINDOW.STRIDE": 513,
+}
 # Options that the official main of Detectron2 has and 0.5 lacks, at what 0.5 does.
 OF_MAIN_ALONE = {
     "DATALOADER.REPEAT_SQRT": True,
@@ -250,15 +256,12 @@ def config_fingerprint(config: dict[str, Any]) -> str:
 def flat(config: dict[str, Any]) -> dict[str, Any]:
     """``{"SOLVER.BASE_LR": 0.02, …}`` of a nested config, less what may differ between trials, and
     less what configs of before, or of Detectron2's other version, lack where it changes nothing."""
+    absent = NOT_EVERYWHERE | (ADDED_TO_TASKS if "TASK" in config else {})
     return {
         name: "" if name in PLACES else _plain(value)
         for name, value in options.flat(config).items()
-        if name not in NOT_PART_OF_THE_EXPERIMENT and not _changes_nothing(name, value)
+        if name not in NOT_PART_OF_THE_EXPERIMENT and not (name in absent and absent[name] == value)
     }
-
-
-def _changes_nothing(name: str, value: Any) -> bool:
-    return name in NOT_EVERYWHERE and NOT_EVERYWHERE[name] == value
 
 
 def _plain(value: Any) -> Any:

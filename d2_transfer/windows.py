@@ -1,8 +1,11 @@
 """Windows that slide over an image: where they lie, as TEST.SLIDING_WINDOW says."""
 
+from collections.abc import Collection
+
 from densessl.core.errors import InputError
 
 KEY = "TEST.SLIDING_WINDOW"
+ENABLED = f"{KEY}.ENABLED"
 
 
 def of(cfg) -> tuple[int, int] | None:
@@ -17,6 +20,17 @@ def of(cfg) -> tuple[int, int] | None:
             "the size, or pixels lie in no window"
         )
     return window.SIZE, window.STRIDE
+
+
+def check_used(cfg, named: Collection[str]) -> None:
+    """InputError for a size or stride among the options that a user ``named``, without windows."""
+    node = cfg.TEST.SLIDING_WINDOW
+    for name in ("SIZE", "STRIDE"):
+        if f"{KEY}.{name}" in named and not node.ENABLED:
+            raise InputError(
+                f"{KEY}.{name} is set to {node[name]}, but {ENABLED} is False: set it True to "
+                f"evaluate by windows, or leave {name} out"
+            )
 
 
 def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from densessl.core import options
 from densessl.core.errors import InputError
 from densessl.core.units import many
 
-from .. import option_rules
+from .. import option_rules, windows
 from ..option_rules import SHARED
 from ..protocols import PROBES
 
@@ -22,7 +22,7 @@ OPTIONS = {
     "DATASETS.TRAIN_LIST": "",  # of these images alone: a text file of names; empty: all
     "DATASETS.TEST_LIST": "",
     "DATASETS.CUSTOM": "",  # hashes of the user's own images and label images (custom_semseg)
-    # height, width that the network sees: whole images, resized
+    # height, width that the network sees: whole images (or windows), resized
     "INPUT.SIZE": ((512, 512), ">= 16, whole"),
     # of that: bilinear, bicubic; averaged where it shrinks
     "INPUT.INTERPOLATION": ("bilinear", ("bilinear", "bicubic")),
@@ -43,6 +43,11 @@ OPTIONS = {
     "CLUSTERS.COUNTS": ((), ">= 1, whole"),
     "CLUSTERS.STARTS": (5, ">= 1"),  # of K-means by the seed; the tightest is taken
     "TEST.IMS_PER_BATCH": (32, ">= 1"),  # images of a forward pass, of each process
+    # windows of all images, each resized to INPUT.SIZE, in place of whole ones; what is predicted
+    # is averaged where they overlap
+    "TEST.SLIDING_WINDOW.ENABLED": False,
+    "TEST.SLIDING_WINDOW.SIZE": (769, ">= 1"),  # of a side, in pixels of the image
+    "TEST.SLIDING_WINDOW.STRIDE": (513, ">= 1"),  # from one to the next; at most the size
     # test images whose predictions are kept as pictures; not of overcluster
     "TEST.PREDICTIONS": (0, ">= 0"),
 }
@@ -57,6 +62,7 @@ def check(cfg: CfgNode, gpus: int, cuda: bool) -> None:
         raise InputError(f"INPUT.SIZE is {cfg.INPUT.SIZE}; allowed: (height, width) in pixels")
     if not cfg.FEATURES.LEVELS:
         raise InputError("FEATURES.LEVELS is empty; allowed: last, all, or names of levels")
+    windows.of(cfg)  # InputError
     _check_shares(cfg.KNN.SHARES)
     for key in ("TRAIN", "TEST"):
         if not cfg.DATASETS[key]:
@@ -80,12 +86,19 @@ def shrink(cfg: CfgNode) -> None:
     cfg.merge_from_file(str(MINI))
 
 
+def _cut(cfg: CfgNode) -> str:
+    """What the network sees, if not whole images."""
+    window = windows.of(cfg)
+    return f" of windows of {window[0]} px every {window[1]}" if window else ""
+
+
 def describe(cfg: CfgNode, processes: int) -> str:
     """One line on what is done."""
     where = f"{many(processes, 'process')} on {cfg.MODEL.DEVICE}"
     height, width = cfg.INPUT.SIZE
     most = f"at most {cfg.FEATURES.POSITIONS} positions"
-    text = f"{where}, {width}×{height} px, levels {', '.join(cfg.FEATURES.LEVELS)}, {most}"
+    text = f"{where}, {width}×{height} px{_cut(cfg)}"
+    text += f", levels {', '.join(cfg.FEATURES.LEVELS)}, {most}"
     if cfg.TASK == "linear_semseg":
         norm = "with" if cfg.LINEAR.BATCH_NORM else "without"
         return f"{text}, {norm} batch norm, L2 {cfg.LINEAR.L2:g}"

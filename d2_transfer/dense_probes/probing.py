@@ -1,7 +1,7 @@
 """The three measures on features of positions: their probes, and pixels counted against labels."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .data import Split
 from .features import DenseFeatures, Draw, Levels
 from .loading import Samples
 from .predictions import Predictions
+from .windows import Windows, bands, cut
 
 logger = logging.getLogger("densessl")
 Predict = Callable[[Tensor], Tensor]  # features [n, C] -> logits or probabilities [n, classes]
@@ -40,6 +41,7 @@ def measure(
 ) -> dict[str, float]:
     """The metrics of ``cfg.TASK``, per cent; ``sha256``: of the weights; ``trial``: the folder that
     TEST.PREDICTIONS go to."""
+    train, test = cut(train, cfg), cut(test, cfg)
     backbone = build_backbone(
         cfg.MODEL.BACKBONE, cfg.MODEL.WEIGHTS, cfg.INPUT.SIZE, cfg.SEED, channels.of(cfg)
     )
@@ -57,7 +59,7 @@ def measure(
     queries = DenseFeatures(cfg, levels, test, start, cache)
     memory.compute("features of the training images")
     queries.compute("features of the test images")
-    kept = Predictions(trial, test, cfg.TEST.PREDICTIONS) if trial else None
+    kept = Predictions(trial, _whole_images(test), cfg.TEST.PREDICTIONS) if trial else None
     if cfg.TASK == "linear_semseg":
         (found,) = evaluate(queries, [_linear(cfg, memory, device)], kept)
         return _metrics(found, test)
@@ -132,10 +134,12 @@ def _fit(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> probes.Li
 def _searches(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> dict[str, Predict]:
     """For each share of the training images the search among their positions."""
     features, counts, images = (_whole(memory, name) for name in memory.names)
+    if isinstance(memory.split, Windows):
+        images = torch.from_numpy(memory.split.numbers)[images]
     labels = probes.shares(counts)
     found: dict[str, Predict] = {}
     for share in map(str, cfg.KNN.SHARES):
-        chosen = probes.subset(len(memory.split), share, cfg.SEED)
+        chosen = probes.subset(len(_whole_images(memory.split)), share, cfg.SEED)
         kept: Any = torch.isin(images, torch.tensor(chosen))
         if Fraction(share) == 1:
             kept = slice(None)
@@ -188,37 +192,63 @@ def evaluate(
 ) -> list[probes.Confusion]:
     """The pixels of all images, for each predictor.
 
-    Its logits or probabilities are upsampled to the label image, where the largest is the class.
-    Each process takes its share of the pieces. What the last predictor finds goes to ``kept``.
-    Raises StoppedEarly between two pieces.
+    Its logits or probabilities are upsampled to the label image, where the largest is the class; of
+    windows their mean (:func:`windows.bands`). Each process takes its share of the pieces, or of
+    the images that are cut into windows. What the last predictor finds goes to ``kept``. Raises
+    StoppedEarly between two of these.
     """
     if kept and rank() == 0:
         kept.begin()
-    split, levels, device = queries.split, queries.levels, queries.device
+    split, device = queries.split, queries.device
+    whole, window = _whole_images(split), None
     counted = [probes.Confusion(len(split.classes)) for _ in predictors]
-    firsts = list(queries.firsts)
-    rounds = [firsts[n : n + world_size()] for n in range(0, len(firsts), world_size())]
+    shares = [queries.images_of(first) for first in queries.firsts]
+    if isinstance(split, Windows):
+        shares, window = split.of_images(), split.window
+    rounds = [shares[n : n + world_size()] for n in range(0, len(shares), world_size())]
     with Bar("evaluation", len(rounds)) as bar:
         for share in rounds:
-            first = share[rank()] if rank() < len(share) else None
-            if first is not None:
-                rows = queries.read("features", first).to(device)
-                found = [predict(rows) for predict in predictors]
-                for place, number in enumerate(queries.images_of(first)):
-                    labels = split.labels_of(number)
-                    part = slice(place * levels.positions, (place + 1) * levels.positions)
-                    for confusion, values in zip(counted, found, strict=True):
-                        maps = values[part].T.unflatten(1, levels.grid)[None]
-                        classes = probes.upsampled(maps, labels.shape)[0].argmax(0)
-                        confusion.add(classes.cpu(), labels)
-                    if kept:
-                        kept.keep(number, classes, labels)
+            numbers = share[rank()] if rank() < len(share) else range(0)
+            maps = _maps(queries, predictors, numbers)
+            for number in _images_of(split, numbers):
+                labels, classes = whole.labels_of(number), []
+                size = labels.shape[0], labels.shape[1]
+                for rows, found in bands(maps, size, window):
+                    for confusion, each in zip(counted, found, strict=True):
+                        confusion.add(each.cpu(), labels[rows])
+                    classes.append(found[-1].byte())
+                if kept:
+                    kept.keep(number, torch.cat(classes), labels)
             bar.advance()
             if share is not rounds[-1]:
                 _stop(any_rank(waiting.asked()))
     for confusion in counted:
         confusion.counts = all_reduce_sum(confusion.counts.to(device)).cpu()
     return counted
+
+
+def _maps(
+    queries: DenseFeatures, predictors: Sequence[Predict], numbers: range
+) -> Iterator[list[Tensor]]:
+    """What each predictor makes of each image's positions, ``[1, classes, h, w]``."""
+    positions, grid, size = queries.levels.positions, queries.levels.grid, queries.size
+    for first in range(numbers.start // size * size, numbers.stop, size):
+        held = queries.images_of(first)
+        wanted = range(max(held.start, numbers.start), min(held.stop, numbers.stop))
+        begin, end = ((number - first) * positions for number in (wanted.start, wanted.stop))
+        rows = queries.read("features", first)[begin:end].to(queries.device)
+        found = [predict(rows).unflatten(0, (len(wanted), *grid)) for predict in predictors]
+        for place in range(len(wanted)):
+            yield [values[place].permute(2, 0, 1)[None] for values in found]
+
+
+def _whole_images(split: Split) -> Split:
+    return split.source if isinstance(split, Windows) else split
+
+
+def _images_of(split: Split, numbers: range) -> Sequence[int]:
+    """The images whose windows have these numbers, or that have them."""
+    return split.numbers[numbers[:1]].tolist() if isinstance(split, Windows) else numbers
 
 
 def _whole(features: DenseFeatures, name: str) -> Tensor:

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 
 from densessl.core.distributed import barrier, rank
 
-from .. import results, trials
+from .. import results, trials, windows
 from ..classification import weights
 from ..classification.networks import check_size, network_of, stages_of
 from ..classification.trial import begun, features_of, tell_images, written_once
@@ -37,6 +37,7 @@ def _check(cfg: CfgNode, facts: dict | None) -> None:
 
 def ready(cfg: CfgNode, run: Run, evaluates: bool) -> CfgNode:
     """The config as it is: what else may be wrong with it, the weights tell."""
+    windows.check_used(cfg, run.named)
     return cfg
 
 
