@@ -61,12 +61,14 @@ def changes_of(
     """
     before = list(state["pretrain"].get("changes", []))
     differ = differing(state["config"], cfg)
-    if silent := [key for key in differ if key not in keys]:
+    if any(key not in keys for key in differ):
         listed = "\n  ".join(differences(state["config"], cfg))
+        bound = ", ".join(key for key in differ if key in FIXED)
+        new = f", resume it with the new ones by --change {shlex.join(differ)}"
         raise InputError(
             f"{path} belongs to a run with other options (checkpoint -> now):\n  {listed}\n"
-            "Give these options their old values to resume it, resume it with the new ones by "
-            f"--change {shlex.join(silent)}, or {ANEW}."
+            "Give these options their old values to resume it"
+            f"{f' (a run cannot change {bound})' if bound else new}, or {ANEW}."
         )
     for key in differ:
         if key in FIXED:

@@ -15,7 +15,7 @@ import yaml
 import densessl
 from densessl.core.errors import InputError
 from densessl.pretrain import config
-from densessl.pretrain.engine.changes import named
+from densessl.pretrain.engine.changes import FIXED, named
 from densessl.pretrain.engine.placement import settled
 from densessl.pretrain.engine.train import train
 from densessl.pretrain.methods import METHODS
@@ -78,7 +78,7 @@ def test_the_options_that_are_named_are_changed_and_no_others(tiny, run, tmp_pat
     cfg = tiny("moco", run, *options)
     for change, said in (
         ((), f"--change {LR} SOLVER.MOMENTUM"),
-        ((LR,), "--change SOLVER.MOMENTUM"),
+        ((LR,), f"--change {LR} SOLVER.MOMENTUM"),  # all of them: a second --change would win
         ((LR, "SOLVER.MOMENTUM", "SOLVER.GAMMA"), "--change names SOLVER.GAMMA"),
     ):
         with pytest.raises(InputError) as refused:
@@ -156,6 +156,11 @@ def test_what_a_checkpoint_is_bound_to_cannot_be_changed(key, value, why, tiny, 
     before = (run / "config.yaml").read_text()
     with pytest.raises(InputError, match=rf"--change {key}: .*{why}"):
         train(tiny("moco", run, key, value), change=[key])
+    with pytest.raises(InputError, match=r"belongs to a run with other options") as refused:
+        train(tiny("moco", run, key, value))
+    advised = str(refused.value).partition("old values")[2]
+    assert (f"cannot change {key}" in advised) == (key in FIXED)
+    assert ("--change" in advised) == (key not in FIXED)
     assert (run / "config.yaml").read_text() == before
 
 
