@@ -20,7 +20,8 @@ def begin(server, tiny):
 
     def begin(folder, workers):
         options = ("SOLVER.MAX_STEPS", 7, "CHECKPOINT.STEPS", 2, "LOG.PERIOD", 3)
-        cfg = tiny("moco", folder, "DATA.WORKERS", workers, "MOCO.QUEUE", 50, *options)
+        queue = ("MOCO.QUEUE", 200_000)  # of 13 MB, which take a while to be saved
+        cfg = tiny("moco", folder, "DATA.WORKERS", workers, *queue, *options)
         process = server.Process(target=train, args=(cfg,))
         process.start()
         return process
