@@ -151,7 +151,7 @@ def points(
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowPairs:
     """Windows of view 1 that view 2 shows too, in pixels of either, and how many there are."""
 
     pairs: list[tuple[Box, Box]]
@@ -160,7 +160,9 @@ class Windows:
     stride: int
 
 
-def window_pairs(query_view: "View", key_view: "View", options: Any, scale: float = 1) -> Windows:
+def window_pairs(
+    query_view: "View", key_view: "View", options: Any, scale: float = 1
+) -> WindowPairs:
     """Windows by ``cfg.RESIM``, ``scale`` times as large as in the pretraining."""
     side, stride = (max(1, round(value * scale)) for value in options.WINDOW)
     side = min(side, min(query_view.image.shape[2:]) - 1)
@@ -169,7 +171,7 @@ def window_pairs(query_view: "View", key_view: "View", options: Any, scale: floa
     )
     kept = [boxes[0][valid[0]].tolist() for boxes in (query, key)]
     pairs = list(zip(*(map(tuple, boxes) for boxes in kept), strict=True))
-    return Windows(pairs, valid.shape[1], side, stride)
+    return WindowPairs(pairs, valid.shape[1], side, stride)
 
 
 @dataclass(frozen=True)
