@@ -254,7 +254,8 @@ def describe(cfg, gpus: int) -> str:
     if solver.LR_SCHEDULER_NAME == "PolyLR":
         curve = f"falling to {solver.MIN_LR:g} by power {solver.POLY_POWER:g}"
     else:
-        curve = f"with steps at {', '.join(map(str, solver.STEPS))}"
+        steps = ", ".join(map(str, solver.STEPS))
+        curve = f"with steps at {steps}" if steps else "with no step"
     curve += f" and {solver.WARMUP_ITERS} of warm-up"
     if cfg.LAZY.CONFIG:
         curve = "by its lr_multiplier"

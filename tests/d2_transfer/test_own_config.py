@@ -8,7 +8,7 @@ import yaml
 import densessl
 from densessl.core.errors import InputError
 from densessl.d2_transfer import compat, protocols, results
-from densessl.d2_transfer.resolve import check_words, resolve
+from densessl.d2_transfer.resolve import check_words, describe, resolve
 
 compat.setup()  # before any test imports Detectron2
 
@@ -63,6 +63,8 @@ def test_it_is_a_protocol_called_as_its_file(folder):
     cfg = resolve("mine.yaml")
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (900, (600, 800))
     assert (cfg.MODEL.RESNETS.DEPTH, cfg.INPUT.FORMAT) == (18, "RGB")
+    steady = resolve("mine.yaml", overrides=["SOLVER.STEPS", "()"])
+    assert "steps at 600, 800" in describe(cfg, 1) and "no step" in describe(steady, 1)
     assert resolve("mine.yaml", overrides=["SOLVER.MAX_ITER", "850"]).SOLVER.MAX_ITER == 850
     assert protocols.anywhere("mine.yaml") == str(folder / "mine.yaml")
 
