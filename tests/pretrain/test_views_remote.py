@@ -1,5 +1,6 @@
 """Images beyond a disk: fsspec's own ``memory://``, and a real S3 server on this machine."""
 
+import json
 import os
 import signal
 import sys
@@ -203,6 +204,25 @@ def test_a_killed_process_leaves_no_half_of_a_copy(memory, tmp_path):
     copy = fetched(address, tmp_path)
     assert Path(copy).read_bytes() == b"whole"
     assert [file.name for file in Path(copy).parent.iterdir()] == [Path(copy).name]
+
+
+def test_audit_and_advise_take_addresses(memory, tree, tmp_path, capsys):
+    upload(memory, tree)
+    found = {}
+    for path in (str(tree / "train"), "memory://bucket/train"):
+        file = tmp_path / "audit.json"
+        words = [path, "--cache", str(tmp_path / "c"), "--workers", "1", "-o", str(file)]
+        assert main(["audit", *words]) == 0
+        found[path] = json.loads(file.read_text())
+        assert found[path].pop("path") == path
+    on_disk, beyond = found.values()
+    assert on_disk == beyond
+    assert len([copy for copy in (tmp_path / "c").rglob("*") if copy.is_file()]) == 8
+    capsys.readouterr()
+    words = ["memory://bucket/train", "--cache", str(tmp_path / "c"), "--gpus", "1", "--no-trial"]
+    assert main(["advise", *words]) == 0
+    said = capsys.readouterr().out
+    assert f"DATA.PATH memory://bucket/train DATA.CACHE {tmp_path / 'c'} OUTPUT_DIR" in said
 
 
 # ---- what cannot be had ----
