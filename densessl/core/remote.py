@@ -150,7 +150,7 @@ class Address:
 
     def files(self) -> dict[str, int]:
         """The files below a folder that are not hidden: names below it, each with the number of
-        its content (:meth:`version`). A million take a minute or two."""
+        its content (:meth:`version`). A server gives some thousand of them at a time."""
 
         def listed(fs: Any, path: str) -> dict[str, int]:
             below = f"{path.rstrip('/')}/"
