@@ -15,6 +15,8 @@ Item = TypeVar("Item")
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
 BRIEF = 1.0  # seconds: what took less needs no line to say that it is done
 
+logger = logging.getLogger("densessl")
+
 
 class Bar:
     """A counter of ``total`` steps (None: not known) that shows itself; a context manager.
@@ -74,7 +76,7 @@ class Bar:
         self.done += steps
         if note is not None:
             self.note = note
-        now, logger = time.monotonic(), logging.getLogger("densessl")
+        now = time.monotonic()
         is_long = now - self._began >= BRIEF
         if self.late and is_long and not self._rich and logger.isEnabledFor(logging.INFO):
             self._show()
