@@ -46,7 +46,8 @@ after a command, or in a config file, and a value that cannot be is refused befo
 `--print-config` shows all of a command as they would be. *Free* options may differ when a run
 resumes; any other changes only where `--change` names it.
 
-The fine-tuning protocols have Detectron2's options and those at the end of this page.
+Classification protocols and dense probes have the options at the end of this page. Protocols that
+train in Detectron2 have its options and a few of ours, which `transfer … --print-config` shows.
 """
 
 
