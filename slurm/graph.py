@@ -105,6 +105,17 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
     return ordered
 
 
+def all_before(name: str, jobs: Mapping[str, Job]) -> set[str]:
+    """The names of the jobs that come before one, directly or not."""
+    names: set[str] = set()
+    left = [name]
+    while left:
+        more = set(jobs[left.pop()].before) - names
+        names |= more
+        left += more
+    return names
+
+
 def check_names(jobs: Sequence[Job]) -> None:
     """InputError for a job whose name cannot be that of its files (logs/NAME.txt, …)."""
     for job in jobs:
@@ -133,7 +144,7 @@ class Finished:
 
     def seconds(self, name: str) -> float | None:
         """The seconds that the job took when it finished; None when it has yet to run."""
-        marker = self._marker(name, _Seen())
+        marker = self._marker(name, self._look_before(name))
         return marker["seconds"] if marker else None
 
     def of_all(self) -> dict[str, float]:
@@ -147,8 +158,17 @@ class Finished:
         outputs = {str(path): _state(path) for path in self.jobs[name].outputs}
         for path, state in outputs.items():
             state["sha256"] = sha256(path) if Path(path).is_file() else ""
-        values = {"key": self._key(name, _Seen()), "seconds": round(seconds, 1), "outputs": outputs}
+        key = self._key(name, self._look_before(name))
+        values = {"key": key, "seconds": round(seconds, 1), "outputs": outputs}
         write_json(self._file(name), values)
+
+    def _look_before(self, name: str) -> "_Seen":
+        """What all jobs before one left, read in their order: of a thousand in a row each finds
+        that before it, and Python's limit of calls within calls is far."""
+        seen = _Seen()
+        for job in in_order([self.jobs[each] for each in all_before(name, self.jobs)]):
+            self._left(job.name, seen)
+        return seen
 
     def missing(self, name: str) -> list[str]:
         """The outputs that are not there."""

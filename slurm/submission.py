@@ -23,7 +23,7 @@ from densessl.core.names import one_line
 
 from . import commands, state
 from .batch import JobBatch
-from .graph import Finished, Job, check_names, in_order
+from .graph import Finished, Job, all_before, check_names, in_order
 from .queue import Queued, read_queue
 from .settings import Cluster
 from .task import Task
@@ -239,7 +239,8 @@ def _submit(
     noted = {job.name: state.read_submission(folder, job.name) for job in jobs}
     numbers = {name: each.slurm_job for name, each in noted.items() if each}
     latest = max((each.submitted for each in noted.values() if each), default="")
-    places = {job.name: place for place, job in enumerate(jobs)}
+    by_name = {job.name: job for job in jobs}
+    places = {name: place for place, name in enumerate(by_name)}
     new: dict[str, str] = {}
     for group in _groups(todo, cluster):
         depends = _depends(group[0], left, numbers)
@@ -249,7 +250,7 @@ def _submit(
             Task(
                 str(folder),
                 job.name,
-                _with_all_before(job, jobs, places),
+                _with_all_before(job, by_name, places),
                 submitted,
                 sys.executable,
                 batch.settings.signal_delay,
@@ -294,11 +295,9 @@ def _depends(job: Job, left: set[str], numbers: Mapping[str, str]) -> str:
     return ",".join(words)
 
 
-def _with_all_before(job: Job, jobs: Sequence[Job], places: Mapping[str, int]) -> tuple[Job, ...]:
-    """The job and all that come before it, in the order of ``jobs``; ``places`` are theirs."""
-    names, left = {job.name}, [job.name]
-    while left:
-        more = set(jobs[places[left.pop()]].before) - names
-        names |= more
-        left += more
-    return tuple(jobs[place] for place in sorted(places[name] for name in names))
+def _with_all_before(
+    job: Job, jobs: Mapping[str, Job], places: Mapping[str, int]
+) -> tuple[Job, ...]:
+    """The job and all that come before it, in the order of their ``places``."""
+    names = {job.name} | all_before(job.name, jobs)
+    return tuple(jobs[name] for name in sorted(names, key=places.__getitem__))

@@ -120,6 +120,14 @@ def test_a_look_at_all_jobs_reads_the_note_of_each_once(tmp_path, monkeypatch):
     assert finished.of_all().keys() == {name for layer in layers[:4] for name in layer}
 
 
+def test_a_thousand_jobs_in_a_row_are_known(tmp_path):
+    jobs = [Job(f"{n}", (f"{n}",), (f"{n - 1}",) if n else ()) for n in range(1000)]
+    finished = Finished(jobs, tmp_path)
+    finished.mark("0", 2.0)
+    finished.mark("999", 3.0)
+    assert finished.seconds("999") == 3.0 and finished.seconds("998") is None
+
+
 def test_a_board_of_many_jobs_does_not_spend_its_time_on_drawing(monkeypatch):
     clock, drawn = [0.0], []
 
