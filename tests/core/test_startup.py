@@ -71,6 +71,7 @@ def test_the_jobs_behind_a_table_are_shown_without_torch(table, tmp_path):
 def test_a_checkpoint_is_inspected_without_torchvision(tmp_path, tiny):
     from densessl.pretrain.engine.train import train
 
-    train(tiny("moco", tmp_path / "run", "SOLVER.MAX_STEPS", 1))
+    options = ("BACKBONE.NAME", "resnet18", "SOLVER.MAX_STEPS", 1)
+    train(tiny("moco", tmp_path / "run", *options))
     found = imported("inspect", tmp_path / "run" / "backbone_final.pth")
     assert "torch" in found and not found & {"torchvision", "detectron2", "scipy", "torch._dynamo"}
