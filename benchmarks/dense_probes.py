@@ -32,7 +32,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.knn import resident, run, spread  # noqa: E402
+from benchmarks.knn import run, spread  # noqa: E402
+from benchmarks.memory import peak, reset_peak  # noqa: E402
 
 CLASSES, CHANNELS, QUERIES, K, CLUSTERS = 21, 256, 4000, 30, 200
 L2, STEPS, GRADIENT, COMPONENTS, LLOYD = 1e-4, 100, 1e-4, 50, 20
@@ -127,12 +128,11 @@ def measure(options: dict) -> None:
     form = globals()[f"{options['probe']}_{options['form']}"]
     form(*inputs(1000))
     given = inputs(options["size"])
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
+    before = reset_peak()
     began = time.process_time()
     result = form(*given)
     seconds = time.process_time() - began
-    print(json.dumps({"seconds": seconds, "added": resident("VmHWM") - before, "result": result}))
+    print(json.dumps({"seconds": seconds, "added": peak() - before, "result": result}))
 
 
 def compare(args, probe: str, forms: list[str], size: int) -> None:

@@ -132,25 +132,20 @@ def measure(options) -> None:
     import torch
 
     sys.path.insert(0, str(ROOT))
+    from benchmarks.memory import peak, reset_peak
+
     torch.set_num_threads(options["threads"])
     queries, database, labels = features(options)
     form = globals()[options["form"]]
     given = flat_index if options["form"] == "faiss" else (lambda rows: rows)
     form(queries[:WARM_UP], given(database[:1000]), labels[:1000])
     inputs = queries, given(database), labels
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
+    before = reset_peak()
     began, cpu = time.perf_counter(), time.process_time()
     found = form(*inputs)
     result = {"cpu": time.process_time() - cpu, "seconds": time.perf_counter() - began}
     torch.save(found, options["predictions"])
-    print(json.dumps(result | {"added": resident("VmHWM") - before}))
-
-
-def resident(name: str) -> float:
-    """A line of this process's status in MiB: VmRSS now, VmHWM the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+    print(json.dumps(result | {"added": peak() - before}))
 
 
 def run(options: dict, script: str = __file__, flags: tuple[str, ...] = ()) -> dict:

@@ -24,6 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from .memory import peak, reset_peak
+
 TEMPERATURE = 0.2
 LOSSES = ("setsim", "densecl", "houghcl", "setsim_simsiam", "pixpro", "resim", "dino")
 FORMS = ("plain", "ours")
@@ -187,22 +189,6 @@ def measure(options):
     result |= {"added": peak() - before, "loss": value.item()}
     torch.save(torch.cat([raw.grad.flatten() for raw in x.raw]), options["gradient"])
     print(json.dumps(result))
-
-
-def reset_peak() -> float:
-    """Forget the peak so far (Linux); returns the resident memory now, in MiB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak() -> float:
-    """The peak of resident memory since reset_peak(), in MiB."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 # ------------------------------------------------------------------------------------- the parent

@@ -28,7 +28,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.loss_heads import TEMPERATURE, Inputs, head, matching, peak, reset_peak, spread
+from benchmarks.loss_heads import TEMPERATURE, Inputs, head, matching, spread
+from benchmarks.memory import peak, reset_peak
 
 # loss: its goal against the best peer, and its peers
 GOALS = {

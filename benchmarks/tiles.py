@@ -26,6 +26,9 @@ from rich.table import Table
 
 from densessl.decoding import Region, decode
 
+from .memory import peak, reset_peak
+
+MIB = 1 << 20
 TILE = 256  # side of a tile of the TIFF
 DEFLATE = {"compression": "tiff_adobe_deflate"}
 ROW = {"restart_marker_rows": 1}
@@ -88,8 +91,7 @@ def write_files(folder: Path, side: int) -> dict[str, Path]:
 def measure(file: Path, boxes: list[Box], region: bool) -> tuple[list[float], float]:
     """Seconds of each crop, and the memory that they took, in megabytes."""
     Image.init()
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
+    before = reset_peak()
     seconds = []
     for box in boxes:
         began = time.process_time()
@@ -98,13 +100,7 @@ def measure(file: Path, boxes: list[Box], region: bool) -> tuple[list[float], fl
         else:
             decode(file).image.crop(box)
         seconds.append(time.process_time() - began)
-    return seconds, resident("VmHWM") - before
-
-
-def resident(line: str) -> float:
-    """A line of this process's status in MB: VmRSS now, VmHWM the peak."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{line}:")[2].split()[0]) * 1024 / 1e6
+    return seconds, (peak() - before) * MIB / 1e6
 
 
 def main() -> None:

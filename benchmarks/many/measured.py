@@ -22,6 +22,7 @@ from densessl.pretrain.views import ImageSource, build_source
 from densessl.pretrain.views.dataset import build_dataset, collate
 from densessl.slurm import local, reproduce, status
 
+from ..memory import peak, reset_peak
 from . import prepared
 
 BATCH, VIEWED = 256, 8  # images of a step, and of which views are made
@@ -126,12 +127,6 @@ JOBS = {
 MEASURED = IMAGES | RECORDS | JOBS
 
 
-def resident(name: str) -> float:
-    """A line of this process's status in MiB: VmRSS now, VmHWM the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
-
-
 def processor() -> float:
     """Seconds of this process, and of its children that have ended."""
     return sum(os.times()[:4])
@@ -139,12 +134,11 @@ def processor() -> float:
 
 def measure(run: Run) -> dict[str, float]:
     """Processor time and time by the clock in seconds, and the peak of memory above now's, MiB."""
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (Linux)
+    before = reset_peak()
     began, used = time.perf_counter(), processor()
     run()
     used, clock = processor() - used, time.perf_counter() - began
-    return {"processor": used, "clock": clock, "added": resident("VmHWM") - before}
+    return {"processor": used, "clock": clock, "added": peak() - before}
 
 
 def main() -> None:
