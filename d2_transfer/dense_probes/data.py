@@ -47,6 +47,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def whole(self) -> "Split":
+        """The split of whole images, where this one's are windows of them."""
+        return self
+
+    def images_of(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The number in :attr:`whole` of each of these images."""
+        return np.asarray(numbers, dtype=np.int64)
+
     def path(self, index: int) -> str:
         """Where an image lies."""
         return os.fsdecode(self.images[index])

@@ -59,7 +59,7 @@ def measure(
     queries = DenseFeatures(cfg, levels, test, start, cache)
     memory.compute("features of the training images")
     queries.compute("features of the test images")
-    kept = Predictions(trial, _whole_images(test), cfg.TEST.PREDICTIONS) if trial else None
+    kept = Predictions(trial, test.whole, cfg.TEST.PREDICTIONS) if trial else None
     if cfg.TASK == "linear_semseg":
         (found,) = evaluate(queries, [_linear(cfg, memory, device)], kept)
         return _metrics(found, test)
@@ -134,12 +134,11 @@ def _fit(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> probes.Li
 def _searches(cfg: CfgNode, memory: DenseFeatures, device: torch.device) -> dict[str, Predict]:
     """For each share of the training images the search among their positions."""
     features, counts, images = (_whole(memory, name) for name in memory.names)
-    if isinstance(memory.split, Windows):
-        images = torch.from_numpy(memory.split.numbers)[images]
+    images = torch.from_numpy(memory.split.images_of(images.numpy()))
     labels = probes.shares(counts)
     found: dict[str, Predict] = {}
     for share in map(str, cfg.KNN.SHARES):
-        chosen = probes.subset(len(_whole_images(memory.split)), share, cfg.SEED)
+        chosen = probes.subset(len(memory.split.whole), share, cfg.SEED)
         kept: Any = torch.isin(images, torch.tensor(chosen))
         if Fraction(share) == 1:
             kept = slice(None)
@@ -200,7 +199,7 @@ def evaluate(
     if kept and rank() == 0:
         kept.begin()
     split, device = queries.split, queries.device
-    whole, window = _whole_images(split), None
+    window = None
     counted = [probes.Confusion(len(split.classes)) for _ in predictors]
     shares = [queries.images_of(first) for first in queries.firsts]
     if isinstance(split, Windows):
@@ -210,8 +209,8 @@ def evaluate(
         for share in rounds:
             numbers = share[rank()] if rank() < len(share) else range(0)
             maps = _maps(queries, predictors, numbers)
-            for number in _images_of(split, numbers):
-                labels, classes = whole.labels_of(number), []
+            for number in dict.fromkeys(split.images_of(numbers).tolist()):
+                labels, classes = split.whole.labels_of(number), []
                 size = labels.shape[0], labels.shape[1]
                 for rows, found in bands(maps, size, window):
                     for confusion, each in zip(counted, found, strict=True):
@@ -240,15 +239,6 @@ def _maps(
         found = [predict(rows).unflatten(0, (len(wanted), *grid)) for predict in predictors]
         for place in range(len(wanted)):
             yield [values[place].permute(2, 0, 1)[None] for values in found]
-
-
-def _whole_images(split: Split) -> Split:
-    return split.source if isinstance(split, Windows) else split
-
-
-def _images_of(split: Split, numbers: range) -> Sequence[int]:
-    """The images whose windows have these numbers, or that have them."""
-    return split.numbers[numbers[:1]].tolist() if isinstance(split, Windows) else numbers
 
 
 def _whole(features: DenseFeatures, name: str) -> Tensor:

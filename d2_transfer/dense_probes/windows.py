@@ -39,6 +39,13 @@ class Windows(Split):
     fresh: np.ndarray
     held: dict[Callable, tuple[int, Any]] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def whole(self) -> Split:
+        return self.source
+
+    def images_of(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self.numbers[np.asarray(numbers, dtype=np.int64)]
+
     def open(self, index: int) -> Image.Image | Planes:
         """What the window shows, as the image would be opened."""
         image = self._of_source(Split.open, index)
