@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from .views import ImageSource
 
 FLAGS = {"DATA.PATH": "PATH", "DATA.SOURCE": "--source", "DATA.CLASSES": "--classes"}
-FLAGS |= {"DATA.ANNOTATIONS": "--annotations", "DATA.CACHE": "--cache"}
-FLAGS["DATA.TILE"] = "--tile"
+FLAGS |= {"DATA.ANNOTATIONS": "--annotations", "DATA.CACHE": "--cache", "DATA.TILE": "--tile"}
 
 
 def add_images(parser: Parser) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from densessl.core import log
 from densessl.core.errors import InputError
 from densessl.core.parser import Parser
+from densessl.core.units import many
 
 from .. import results
 from ..tables import from_records, per_class
@@ -103,9 +104,9 @@ def summary(
         signs = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
         lines.append(f"Pretraining {run['title']}: {run['state']}; signs: {signs or 'none logged'}")
     for name, trials in _by_protocol(records).items():
-        lines.append(f"{name}: {_count(trials.total(), 'trial')} of {', '.join(sorted(trials))}")
+        lines.append(f"{name}: {many(trials.total(), 'trial')} of {', '.join(sorted(trials))}")
     if found.pictures:
-        lines.append(_count(len(found.pictures), "picture"))
+        lines.append(many(len(found.pictures), "picture"))
     return lines
 
 
@@ -117,10 +118,6 @@ def _by_protocol(records: Sequence[results.Record]) -> dict[str, Counter[str]]:
         name += " in miniature" if record.mini else ""
         found.setdefault(name, Counter())[record.method] += 1
     return found
-
-
-def _count(number: int, of: str) -> str:
-    return f"{number} {of}" if number == 1 else f"{number} {of}s"
 
 
 def _warnings(records: Sequence[results.Record], runs: Sequence[dict[str, Any]]) -> list[str]:

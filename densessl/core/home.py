@@ -1,4 +1,7 @@
-"""``~`` as the home folder. Needs nothing but Python itself, as ``densessl doctor`` does."""
+"""``~`` as the home folder, and the user's cache.
+
+Needs nothing but Python itself, as ``densessl doctor`` does.
+"""
 
 import os
 import re
@@ -11,3 +14,9 @@ def expand(text: str) -> str:
     assignment: at the start, and behind ``=`` or ``:``.
     """
     return HOME.sub(lambda found: os.path.expanduser(found[0]), text)
+
+
+def cache() -> str:
+    """The folder for what is kept of this user's runs; begins with ``~`` where there is no home."""
+    above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(above, "densessl")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import names, waiting, watchdog
+from . import home, names, waiting, watchdog
 from .errors import EnvironmentLacks, InputError, unknown
 from .files import standing, write_atomic
 
@@ -188,7 +188,7 @@ class _Blocks(io.RawIOBase):
     """The bytes of an address, asked for as they are read."""
 
     def __init__(self, address: Address):
-        self.address, self.size, self.place = address, address.version()[0], 0
+        self.address, self.size, self.position = address, address.version()[0], 0
 
     def readable(self) -> bool:
         return True
@@ -197,15 +197,15 @@ class _Blocks(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.place = offset + (0, self.place, self.size)[whence]
-        return self.place
+        self.position = offset + (0, self.position, self.size)[whence]
+        return self.position
 
     def readinto(self, buffer: Any) -> int:
-        count = max(min(len(buffer), self.size - self.place), 0)
+        count = max(min(len(buffer), self.size - self.position), 0)
         if count:
             with waiting.wait(waiting.TIMEOUT, self.address._late):
-                buffer[:count] = self.address.read(count, self.place)
-        self.place += count
+                buffer[:count] = self.address.read(count, self.position)
+        self.position += count
         return count
 
 
@@ -276,8 +276,7 @@ def _said(error: Exception) -> str:
 def cache_folder(option: str, where: str) -> Path:
     """The folder for fetched files: ``option``, else that of the user; InputError where nothing can
     be written there. ``where``: the option's name."""
-    above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(option or os.path.join(above, "densessl", "remote"))
+    folder = Path(option or os.path.join(home.cache(), "remote"))
     try:
         if str(folder).startswith("~"):  # a user without a home
             raise PermissionError(errno.ENOENT, "there is no home folder", str(folder))
@@ -302,19 +301,19 @@ def _has_room(folder: Path, size: int) -> bool:
 
 
 def fetched(
-    address: Address, folder: Path, stamp: int = 0, place: tuple[int, int] | None = None
+    address: Address, folder: Path, stamp: int = 0, part: tuple[int, int] | None = None
 ) -> str | io.BytesIO:
-    """A file, or of it the ``place`` (offset, bytes): its copy in ``folder``, else its bytes.
+    """A file, or of it the ``part`` (offset, bytes): its copy in ``folder``, else its bytes.
 
     What has been fetched is kept, by address and ``stamp`` (of its content), while the disk has
     room: 5 %, or 10 GB, are left free. A copy is whole or not there, whoever is killed. Raises as
     :meth:`Address.read`.
     """
-    key = hashlib.sha256(f"{address}\0{stamp}\0{place}".encode(errors=names.LIST)).hexdigest()
+    key = hashlib.sha256(f"{address}\0{stamp}\0{part}".encode(errors=names.LIST)).hexdigest()
     copy = folder / key[:2] / key[2:34]
     if copy.is_file():
         return str(copy)
-    offset, size = place or (0, None)
+    offset, size = part or (0, None)
     data = address.read(size, offset)
     try:
         if _has_room(folder, len(data)):

@@ -10,7 +10,7 @@ from posixpath import normpath
 
 import numpy as np
 
-from densessl.core import archive, waiting
+from densessl.core import archive, home, waiting
 from densessl.core.errors import InputError
 from densessl.core.files import full_disk_reported, standing, write_atomic
 from densessl.core.lock import locked
@@ -214,11 +214,11 @@ def index_paths(shard: Place, cache: Path | None = None) -> list[Path]:
         key = hashlib.sha256(str(shard).encode(errors=LIST)).hexdigest()[:16]
         return [cache / "shards" / f"{shard.name}.{key}.index.npz"]
     beside = shard.with_name(f"{shard.name}.index.npz")
-    of_user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    of_user = home.cache()
     if of_user.startswith("~"):  # a user without a home
         return [beside]
     key = hashlib.sha256(os.fsencode(os.path.realpath(shard))).hexdigest()[:16]
-    return [beside, Path(of_user, "densessl", "shards", f"{shard.name}.{key}.index.npz")]
+    return [beside, Path(of_user, "shards", f"{shard.name}.{key}.index.npz")]
 
 
 def _kept(shard: Place, facts: Version, cache: Path | None) -> Index | None:

@@ -95,10 +95,8 @@ class JoinedSource(ImageSource):
 
     def _find(self, index: int) -> tuple[ImageSource, int]:
         """The source of an image, and its number there."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        part = int(np.searchsorted(self._ends, index, side="right"))
-        return self.parts[part], index - (int(self._ends[part - 1]) if part else 0)
+        part, number = part_of(self._ends, index)
+        return self.parts[part], number
 
     def name(self, index: int) -> str:
         """The file of an image: names below several folders may be equal."""
@@ -116,6 +114,14 @@ class JoinedSource(ImageSource):
         """A SHA-256 of the sources' own: equal for equal lists in equal order."""
         parts = "".join(part.fingerprint() for part in self.parts)
         return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def part_of(ends: np.ndarray, index: int) -> tuple[int, int]:
+    """Which part of a sequence an index is in, and its number there; ``ends``: of the parts."""
+    if not 0 <= index < ends[-1]:
+        raise IndexError(f"image {index} of {ends[-1]}")
+    part = int(np.searchsorted(ends, index, side="right"))
+    return part, index - (int(ends[part - 1]) if part else 0)
 
 
 def pack(names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from densessl.decoding.channels import COLOURS, stored_size
 from densessl.decoding.orientation import Box
 from densessl.decoding.regions import name_of, reads_regions
 
-from .sources import ImageSource
+from .sources import ImageSource, part_of
 
 CHUNK = 16  # headers that a process reads at a time
 WORKERS = 4  # processes that read them, unless DATA.WORKERS says how many
@@ -49,14 +49,11 @@ class TiledSource(ImageSource):
 
     def _find(self, index: int) -> tuple[int, Box | None]:
         """The image of a tile, and its box; None of an image that is one by itself."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"tile {index} of {len(self)}")
-        number = int(np.searchsorted(self._ends, index, side="right"))
+        number, tile = part_of(self._ends, index)
         width, height = self.sizes[number].tolist()
         if max(width, height) <= self.side:
             return number, None
-        before = int(self._ends[number - 1]) if number else 0
-        return number, box_of(index - before, (width, height), self.side)
+        return number, box_of(tile, (width, height), self.side)
 
     def name(self, index: int) -> str:
         number, box = self._find(index)
