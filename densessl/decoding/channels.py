@@ -9,23 +9,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from . import depth, tiff_parts
 from .files import File, UnreadableImage, content_of, opened, reasons
 from .given import MAX_PIXELS, WHOLE, Range
 from .ranges import FoundRange, Seen
 from .regions import ARRAY, Region, cropped, prepared
+from .tiff_parts import BITS, COMPRESSION, FORMAT, NONE, PLANES, PREDICTOR, SAMPLES, STRIPS
 
 COLOURS = 3  # channels of an image whose colours are known: RGB
 NPY = ".npy"
 TIFF = (b"II*\0", b"MM\0*")
 MODES = ("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK")
-NONE, DEFLATE = 1, (8, 32946)  # compression of a TIFF
+DEFLATE = (8, 32946)  # compression of a TIFF
 KINDS = {1: "u", 2: "i", 3: "f"}  # SampleFormat
 
 
@@ -208,14 +209,8 @@ def _by_gdal(data: bytes) -> np.ndarray:
 
 def _in_strips(data: bytes, channels: int) -> np.ndarray:
     pages: list[np.ndarray] = []
-    place = _first_page(data)
-    while place and len(pages) < max(channels, 1):
-        tags = ImageFileDirectory_v2(data[:8])
-        held = io.BytesIO(data)
-        held.seek(place)
-        tags.load(held)
-        pages.append(_page(data, tags))
-        place = tags.next
+    for page in islice(tiff_parts.pages(io.BytesIO(data)), max(channels, 1)):
+        pages.append(_page(data, page))
         if pages[0].shape[2] > 1:
             break
     shapes = {page.shape for page in pages}
@@ -224,37 +219,33 @@ def _in_strips(data: bytes, channels: int) -> np.ndarray:
     return np.concatenate(pages, axis=2)
 
 
-def _first_page(data: bytes) -> int:
-    """Where the tags of the first page lie, by the first 8 bytes."""
-    return int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
-
-
-def _page(data: bytes, tags: ImageFileDirectory_v2) -> np.ndarray:
+def _page(data: bytes, page: tiff_parts.Page) -> np.ndarray:
     """``[h, w, samples]`` of a page in strips, of no compression or by deflate."""
-    width, height = tags[256], tags[257]
-    samples, compression = tags.get(277, 1), tags.get(259, NONE)
-    bits, kind = tags.get(258, (1,)), tags.get(339, (1,))[0]
-    if 273 not in tags or len(set(bits)) > 1 or bits[0] not in (8, 16, 32, 64) or kind not in KINDS:
+    width, height = page.size
+    samples, compression = page.number(SAMPLES, 1), page.number(COMPRESSION, NONE)
+    bits, kind, predictor = page.numbers(BITS, 1), page.number(FORMAT, 1), page.number(PREDICTOR, 1)
+    in_strips = STRIPS[0] in page.tags
+    if not in_strips or len(set(bits)) > 1 or bits[0] not in (8, 16, 32, 64) or kind not in KINDS:
         raise _OtherStorage(
-            f"a TIFF of {bits[0]} bits{'' if 273 in tags else ' in tiles'}; allowed with "
+            f"a TIFF of {bits[0]} bits{'' if in_strips else ' in tiles'}; allowed with "
             "DATA.CHANNELS: strips of 8, 16, 32 or 64 bits a channel"
         )
-    if compression not in (NONE, *DEFLATE) or tags.get(317, 1) != 1:
+    if compression not in (NONE, *DEFLATE) or predictor != 1:
         raise _OtherStorage(
-            f"a TIFF of compression {compression}, predictor {tags.get(317, 1)}; allowed with "
+            f"a TIFF of compression {compression}, predictor {predictor}; allowed with "
             "DATA.CHANNELS: none, or deflate without a predictor"
         )
     if width * height > WHOLE:
         raise UnreadableImage(f"{width} x {height} pixels are too many")
-    parts = [data[at : at + size] for at, size in zip(tags[273], tags[279], strict=True)]
+    starts, lengths = map(page.numbers, STRIPS)
+    parts = [data[at : at + length] for at, length in zip(starts, lengths, strict=True)]
     size = width * height * samples * bits[0] // 8
     if compression != NONE:
         parts = [zlib.decompressobj().decompress(part, size) for part in parts]
     whole = b"".join(parts)
     if len(whole) < size:
         raise UnreadableImage(f"a TIFF with {len(whole)} bytes of pixels; it says {size}")
-    order = "<" if data[:2] == b"II" else ">"
-    values = np.frombuffer(whole[:size], f"{order}{KINDS[kind]}{bits[0] // 8}")
-    if tags.get(284, 1) == 2:  # a plane a channel
+    values = np.frombuffer(whole[:size], f"{page.order}{KINDS[kind]}{bits[0] // 8}")
+    if page.number(PLANES, 1) == 2:  # a plane a channel
         return values.reshape(samples, height, width).transpose(1, 2, 0)
     return values.reshape(height, width, samples)

@@ -19,15 +19,16 @@ ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 BIG = (b"II+\0", b"MM\0+")  # BigTIFF
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 BYTES |= {13: 4, 16: 8, 17: 8, 18: 8}  # of a value, by its kind
-NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q"}
 LONG = 4
 WIDTH, HEIGHT, BITS, COMPRESSION, COLOURS, ORIENTATION = 256, 257, 258, 259, 262, 274
 SAMPLES, PLANES, ROWS, TILE_WIDTH, TILE_HEIGHT = 277, 284, 278, 322, 323
+PREDICTOR, FORMAT = 317, 339
 STRIPS, TILES = (273, 279), (324, 325)  # places, numbers of bytes
 KEPT = {WIDTH, HEIGHT, BITS, COMPRESSION, COLOURS, ORIENTATION, SAMPLES, PLANES, ROWS}
-KEPT |= {TILE_WIDTH, TILE_HEIGHT, *STRIPS, *TILES}
-# fill order, fax, predictor, palette, inks, extra samples, sample format, JPEG's tables, YCbCr
-KEPT |= {266, 292, 293, 317, 320, 332, 334, 338, 339, 347, 529, 530, 531, 532}
+KEPT |= {TILE_WIDTH, TILE_HEIGHT, PREDICTOR, FORMAT, *STRIPS, *TILES}
+# fill order, fax, palette, inks, extra samples, JPEG's tables, YCbCr
+KEPT |= {266, 292, 293, 320, 332, 334, 338, 347, 529, 530, 531, 532}
 NONE, OLD_JPEG, YCBCR = 1, 6, 6
 
 
