@@ -59,22 +59,24 @@ class SlidingWindowDetector(nn.Module):
         ]
         # The file has more pixels than the image where it was read at reduced scale.
         scale = (size[1] / w, size[0] / h) * 2
-        places = [tuple(round(x * s) for x, s in zip(cell, scale, strict=True)) for cell in cells]
+        locations = [
+            tuple(round(x * s) for x, s in zip(cell, scale, strict=True)) for cell in cells
+        ]
         if len(cells) == 1:
-            return self._look(entry, cells[0], places[0])
+            return self._look(entry, cells[0], locations[0])
         found = []
-        for cell, place in zip(cells, places, strict=True):
-            found.append(moved(self._look(entry, cell, place), place, size))
+        for cell, location in zip(cells, locations, strict=True):
+            found.append(moved(self._look(entry, cell, location), location, size))
             beat()
-        return merged(found, places, self.threshold, self.most)
+        return merged(found, locations, self.threshold, self.most)
 
-    def _look(self, entry: dict, cell: Window, place: Window) -> Instances:
+    def _look(self, entry: dict, cell: Window, location: Window) -> Instances:
         """What the detector finds in a cell of the image, in pixels of the file from the corner of
-        ``place``, which is where the cell lies in it."""
+        ``location``, which is where the cell lies in it."""
         left, top, right, bottom = cell
         pixels = entry["image"][:, top:bottom, left:right].permute(1, 2, 0).numpy()
         shown = as_tensor(self.mapper.resized(pixels))
-        height, width = place[3] - place[1], place[2] - place[0]
+        height, width = location[3] - location[1], location[2] - location[0]
         (output,) = self.model([entry | {"image": shown, "height": height, "width": width}])
         return output["instances"]
 
@@ -92,7 +94,7 @@ def moved(found: Instances, window: Window, size: tuple[int, int]) -> Instances:
 
 
 def merged(
-    found: Sequence[Instances], places: Sequence[Window], threshold: float, most: int
+    found: Sequence[Instances], locations: Sequence[Window], threshold: float, most: int
 ) -> Instances:
     """The objects that windows of an image show, each once, at most ``most`` of the best scores.
 
@@ -105,19 +107,19 @@ def merged(
     """
     of_window = torch.cat([torch.full((len(each),), n) for n, each in enumerate(found)])
     every = Instances.cat(list(found))
-    kept = ~_are_parts(every, of_window, places, threshold)
+    kept = ~_are_parts(every, of_window, locations, threshold)
     every = every[kept.nonzero()[:, 0]]
     best = batched_nms(every.pred_boxes.tensor, every.scores, every.pred_classes, threshold)
     return every[best[:most]]
 
 
 def _are_parts(
-    found: Instances, of_window: Tensor, places: Sequence[Window], threshold: float
+    found: Instances, of_window: Tensor, locations: Sequence[Window], threshold: float
 ) -> Tensor:
     """Which boxes are the part of an object that their window shows, bool ``[n]``."""
     boxes, classes = found.pred_boxes.tensor, found.pred_classes
     areas, parts = found.pred_boxes.area(), torch.zeros(len(found), dtype=torch.bool)
-    for number, window in enumerate(places):
+    for number, window in enumerate(locations):
         edges = torch.tensor(window, dtype=boxes.dtype)
         cut = torch.cat([boxes[:, :2].max(edges[:2]), boxes[:, 2:].min(edges[2:])], dim=1)
         beyond = (cut != boxes).any(1) & (cut[:, 2:] > cut[:, :2]).all(1)
