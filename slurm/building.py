@@ -21,8 +21,8 @@ from . import file_jobs
 from . import jobs as making
 from .data import Data, folders_of
 from .file_jobs import as_words
-from .graph import Job
-from .spec import Call, FreeJob, ProtocolSpec, RowSpec, Spec, seeds_of
+from .graph import Job, longest_behind
+from .spec import LONGEST, Call, FreeJob, ProtocolSpec, RowSpec, Spec, seeds_of
 
 TWIN = "_scenes"
 Start = tuple[str, tuple[str, ...], str]  # weights: their file, the jobs to wait for, their name
@@ -95,12 +95,18 @@ class Builder:
             table = file_jobs.table(self.spec, self.folder, self.results, trials, self.mini)
             self._add("table", table)
 
-    def in_turn(self) -> tuple[Job, ...]:
-        """All jobs: those of the first seed of every row, of the second, …, then what is of none.
+    def all_jobs(self) -> list[Job]:
+        """By their kinds."""
+        return [job for kind in self.jobs.values() for job in kind.values()]
 
-        So a graph that is stopped half-way has as many pretrainings of each row.
-        """
-        jobs = [job for kind in self.jobs.values() for job in kind.values()]
+    def in_order(self) -> tuple[Job, ...]:
+        """All jobs, in the file's ``order``: what is of no seed comes last; of jobs with as many
+        behind them the file's own come first. What they need must be there."""
+        jobs = self.all_jobs()
+        if self.spec.order == LONGEST:
+            behind = longest_behind(jobs)
+            own = self.jobs["free"]
+            return tuple(sorted(jobs, key=lambda job: (-behind[job.name], job.name not in own)))
         return tuple(sorted(jobs, key=lambda job: self.turns[job.name]))
 
     def _add_free(self, free: FreeJob, seed: int | None) -> Job:

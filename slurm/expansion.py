@@ -87,8 +87,8 @@ def expand(spec: Spec, call: Call) -> Pipeline:
     for row in spec.rows:
         build.add_row(row)
     build.add_rest()
-    jobs = build.in_turn()
-    _check_needs(jobs, spec)
+    _check_needs(build.all_jobs(), spec)
+    jobs = build.in_order()
     build.data.check_names(build.reads)
     return Pipeline(
         spec=spec,

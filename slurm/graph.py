@@ -105,6 +105,15 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
     return ordered
 
 
+def longest_behind(jobs: Sequence[Job]) -> dict[str, int]:
+    """By name, how many jobs wait for each one, counted along the longest row of them."""
+    behind = {job.name: 0 for job in jobs}
+    for job in reversed(in_order(jobs)):
+        for name in job.before:
+            behind[name] = max(behind[name], behind[job.name] + 1)
+    return behind
+
+
 def all_before(name: str, jobs: Mapping[str, Job]) -> set[str]:
     """The names of the jobs that come before one, directly or not."""
     names: set[str] = set()

@@ -20,7 +20,19 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.text import as_written, read_own_yaml, read_yaml
 from densessl.d2_transfer import flags
 
-from .spec import INNER, PAPER, PLOTS, SECTION, STARTS, FreeJob, ProtocolSpec, RowSpec, Seeds, Spec
+from .spec import (
+    INNER,
+    ORDERS,
+    PAPER,
+    PLOTS,
+    SECTION,
+    STARTS,
+    FreeJob,
+    ProtocolSpec,
+    RowSpec,
+    Seeds,
+    Spec,
+)
 
 PAPERS = configs.FOLDER / "papers"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of folders and jobs
@@ -31,7 +43,7 @@ OPTIONS = {
     RowSpec: options.of_class(RowSpec, start=STARTS),
     ProtocolSpec: options.of_class(ProtocolSpec),
     FreeJob: options.of_class(FreeJob),
-    Spec: options.of_class(Spec, plot=PLOTS),
+    Spec: options.of_class(Spec, plot=PLOTS, order=ORDERS),
 }
 FLAGS = {  # of transfer, in a protocol beside those that are its keys
     "own_data": flags.OWN,

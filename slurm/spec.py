@@ -15,6 +15,7 @@ from .jobs import RANDOM_STARTS
 SUPERVISED = "supervised"
 STARTS = (*RANDOM_STARTS, SUPERVISED)
 PLOTS = ("threshold", "layers", "crops")  # of densessl plot, from records
+ORDERS = (SEEDS, LONGEST) = ("seeds", "longest")
 PAPER = ("method", "label", "data", "epochs", "condition", "options", "also")  # of a row there
 INNER = {  # the keys of groups of keys
     "scenes": ("train", "val", "size", "seed"),
@@ -110,6 +111,9 @@ class Spec:
     ``seeds``: of the pretrainings of every row that says none. ``plot``: a figure of ``densessl
     plot``, one of PLOTS, that is drawn of the trials. ``description`` and ``cost`` are for people.
     ``layout``: of a paper's own table, what ``densessl table --paper`` shows around the numbers.
+    ``order`` of the jobs: ``seeds``, those of the first seed of every row, of the second, …, so
+    that a graph that is stopped half-way has as many pretrainings of each row; or ``longest``, what
+    has the most jobs in a row behind it first, so that jobs side by side end together.
     """
 
     name: str
@@ -127,6 +131,7 @@ class Spec:
     plot: str = ""
     seeds: Seeds = None
     layout: None | Mapping[str, Any] = None
+    order: str = SEEDS
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,8 @@ def bands(
     """
     height, width = size
     if window is None:
-        yield slice(0, height), [probes.upsampled(each, size)[0].argmax(0) for each in next(maps)]
+        found = [probes.upsampled(each, size)[0] for each in next(maps)]
+        yield slice(0, height), [probes.largest(each, 0) for each in found]
         return
     rows = windows.spans(height, *window)
     begun: list[Tensor] = []  # sums of the rows that the windows above have, too
@@ -147,5 +148,5 @@ def bands(
             for each, part in zip(sums, found, strict=True):
                 each[:, :, left:right] += part
         # At a pixel all classes have as many windows: the largest sum is the largest mean.
-        yield slice(top, end), [each[:, : end - top].argmax(0) for each in sums]
+        yield slice(top, end), [probes.largest(each[:, : end - top], 0) for each in sums]
         begun = [each[:, end - top :] for each in sums]

@@ -8,6 +8,7 @@ from PIL import Image
 
 from densessl.core.errors import InputError
 from densessl.decoding import unlimited
+from densessl.probes import largest
 
 from .. import compat
 
@@ -63,7 +64,7 @@ class SemanticEvaluator(DatasetEvaluator):
                     f"{self._name} has {count} classes, the model predicts {len(output)}; set "
                     f"MODEL.SEM_SEG_HEAD.NUM_CLASSES {count}"
                 )
-            return output.argmax(dim=0)
+            return largest(output, 0)
         least, most = output.aminmax()
         if output.is_floating_point() or least < 0 or most >= count:
             raise InputError(

@@ -16,6 +16,7 @@ _HOME = {
     "kmeans": "clusters",
     "join_levels": "cells",
     "knn_segment": "retrieval",
+    "largest": "cells",
     "linear_probe": "linear",
     "match": "clusters",
     "overcluster": "clusters",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .cells import largest
 from .rows import FeatureRows, Moments
 
 BATCH_NORM_EPSILON = 1e-5  # torch's
@@ -42,7 +43,7 @@ class LinearProbe:
 
     def predict(self, features: Tensor) -> Tensor:
         """The class with the largest logit: long ``[N]``, or ``[B, h, w]`` of maps."""
-        return self.logits(features).argmax(1)
+        return largest(self.logits(features), 1)
 
 
 @torch.no_grad()
@@ -92,7 +93,7 @@ def linear_probe(
     rows = FeatureRows(features, labels, classes, dtype)
     moments = Moments(rows)
     present = moments.labelled > 0
-    problem = _Problem(rows, moments, present, l2, batch_norm)
+    problem = _Problem(rows.of_classes(present), moments, l2, batch_norm)
     steps = 0
     last = np.inf
 
@@ -139,22 +140,22 @@ class _Problem:
     the loss curves about alike in all of V.
     """
 
-    def __init__(self, rows, moments, present: Tensor, l2: float, batch_norm: bool):
+    def __init__(self, rows: FeatureRows, moments: Moments, l2: float, batch_norm: bool):
         self.rows, self.l2 = rows, l2
         self.mean = moments.mean.to(rows.dtype).double()  # as it is taken away from the rows
         variance = moments.variance
-        self.present, self.total = present, float(moments.labelled.sum())
+        self.total = float(moments.labelled.sum())
         self.normal = (variance + BATCH_NORM_EPSILON).rsqrt() if batch_norm else None
         a = torch.ones_like(variance) if self.normal is None else self.normal
         curvature = a.square() * variance + l2
         self.t = torch.where(curvature > 0, curvature, 1.0).rsqrt()
         self.a = a
-        self.classes = int(present.sum())
+        self.classes = len(rows.labelled)
 
     def start(self) -> np.ndarray:
         """All weights 0, the biases log shares of the classes."""
         first = torch.zeros(self.classes, len(self.mean) + 1, dtype=torch.float64)
-        first[:, -1] = (self.rows.labelled[self.present.cpu()].double() / self.total).log()
+        first[:, -1] = (self.rows.labelled.double() / self.total).log()
         return first.flatten().numpy()
 
     def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -176,15 +177,13 @@ class _Problem:
         for x, y in self.rows.blocks(self.mean):
             logits = F.linear(x, weight.to(kind).to(x.device)).double()
             logits += bias.to(x.device)
-            weights = y[:, self.present] if y.ndim == 2 else None
             log = logits.log_softmax(1)
-            if weights is None:
-                y = self.rows.renumbered(self.present, y)
+            if y.ndim == 1:
                 loss -= float(log.gather(1, y[:, None]).sum())
                 rest = log.exp_()
                 rest[torch.arange(len(y), device=y.device), y] -= 1
             else:
-                weights = weights.double()
+                weights = y.double()
                 loss -= float((log * weights).sum())
                 rest = log.exp_() * weights.sum(1, keepdim=True) - weights
             by_weight += (rest.to(kind).T @ x).to(by_weight)

@@ -1,5 +1,6 @@
 """Labelled features, block by block, as often as they are needed."""
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -31,9 +32,25 @@ class FeatureRows:
         if not isinstance(features, Tensor) and iter(features) is features:
             raise ValueError("an iterator gives its blocks once; needed: a list of blocks, say")
         self.features, self.labels, self.classes, self.dtype = features, labels, classes, dtype
+        self.centred = torch.empty(0, dtype=dtype)
+
+    def of_classes(self, present: Tensor) -> "FeatureRows":
+        """The same rows with labels among the classes that are ``present``, bool ``[classes]``:
+        all that have labels."""
+        found = copy.copy(self)
+        if self.labels.ndim == 2:
+            found.labels = self.labels[:, present.to(self.labels.device)]
+        else:
+            number = (present.long().cumsum(0) - 1).to(self.labels.device)
+            found.labels = number[self.labels.long().clamp(0, self.classes - 1)]
+        found.labelled = self.labelled[present.cpu()]
+        return found
 
     def blocks(self, mean: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The labelled rows less ``mean``, in ``dtype``, and their labels, on the rows' device."""
+        """The labelled rows less ``mean``, in ``dtype``, and their labels, on the rows' device.
+
+        Rows less a mean are overwritten by the next block's.
+        """
         offset = 0
         for part in [self.features] if isinstance(self.features, Tensor) else self.features:
             if part.ndim != 2:
@@ -51,13 +68,15 @@ class FeatureRows:
                 labels = self.labels[here][counted].to(rows.device)
                 rows = rows.to(self.dtype)
                 watchdog.beat()
-                yield (rows if mean is None else rows - mean.to(rows)), labels
+                yield (rows if mean is None else self._less(rows, mean.to(rows))), labels
         if offset != len(self.labels):
             raise ValueError(f"{offset} rows of features, {len(self.labels)} labels")
 
-    def renumbered(self, present: Tensor, labels: Tensor) -> Tensor:
-        """``labels`` as numbers among the classes that are ``present``."""
-        return (present.long().cumsum(0) - 1).to(labels.device)[labels.long()]
+    def _less(self, rows: Tensor, mean: Tensor) -> Tensor:
+        """In one buffer for all blocks: fresh memory would take longer than the arithmetic."""
+        if self.centred.numel() < rows.numel() or self.centred.device != rows.device:
+            self.centred = torch.empty_like(rows).flatten()
+        return torch.sub(rows, mean, out=self.centred[: rows.numel()].view_as(rows))
 
 
 class Moments:

@@ -21,6 +21,7 @@ from densessl.probes import (
     agreed,
     cell_counts,
     join_levels,
+    largest,
     linear_probe,
     read_pairs,
     upsampled,
@@ -81,7 +82,7 @@ class OnlineProbe(OnlineMeasure):
         confusion = Confusion(self.classes)
         for part, of_part in zip(wanted.split(16), truth.split(16), strict=True):
             logits = upsampled(probe.logits(part), of_part.shape[1:])
-            confusion.add(logits.argmax(1), of_part)
+            confusion.add(largest(logits, 1), of_part)
         return confusion.miou()
 
     def _features(self, images: "Crops") -> tuple[Tensor, Tensor]:

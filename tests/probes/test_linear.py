@@ -95,7 +95,7 @@ def test_blocks_and_single_precision_give_the_same(monkeypatch):
     blocks = exact([x[:1], x[1:90].clone(), x[90:]], labels, 4, l2=1e-2)
     torch.testing.assert_close(whole.logits(x), blocks.logits(x), atol=1e-6, rtol=0)
     single = probes.linear_probe(x.float(), labels, 4, l2=1e-2)
-    assert single.converged and single.weight.dtype == torch.float32
+    assert single.gradient < 1e-4 and single.weight.dtype == torch.float32  # its rounding: 1e-5
     torch.testing.assert_close(
         single.logits(x.float()).softmax(1).double(), whole.logits(x).softmax(1), atol=1e-3, rtol=0
     )

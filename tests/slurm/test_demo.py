@@ -35,6 +35,10 @@ def test_every_start_is_probed_on_the_scenes_and_the_table_comes_before_the_repo
     assert graph["transfer-random"].needs == ("scenes",)
     assert "convert-simclr-seed1" in graph["transfer-simclr-seed1"].needs
     assert graph["detections"].env["DETECTRON2_DATASETS"] == scenes
+    names = list(graph)  # two jobs side by side end together
+    assert max(map(names.index, (f"pretrain-{each}" for each in STARTS[2:]))) < min(
+        names.index(f"transfer-{each}") for each in STARTS[:2]
+    )
     for job in graph.values():  # what a job reads of the graph's is written by one before it
         before = closure(graph, job)
         written = {output for name in before for output in graph[name].outputs}

@@ -187,6 +187,19 @@ def test_a_row_with_seeds_is_a_pretraining_for_each_and_one_row_of_the_table(tmp
         expanded(tmp_path, told, pretrain=("SEED", "4"))
 
 
+def test_the_longest_way_comes_first_where_a_file_says_so(tmp_path, config):
+    """The pretrainings, before the trials of a random start that could run at once."""
+    rows = FILE.replace("CONFIG}", "CONFIG, seeds: 2}")
+    names = [job.name for job in expanded(tmp_path, f"order: longest\n{rows}").jobs]
+    kinds = ("pretrain", "convert", "transfer", "table")
+    assert [name.partition("-")[0] for name in names] == sorted(
+        (name.partition("-")[0] for name in names), key=kinds.index
+    )
+    assert {*names} == {job.name for job in expanded(tmp_path, rows).jobs}
+    with pytest.raises(InputError, match="'shortest' in order.*longest, seeds"):
+        expanded(tmp_path, f"order: shortest\n{rows}")
+
+
 OUTSIDE = """
 data: imagenet/train
 rows:
