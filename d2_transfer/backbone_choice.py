@@ -14,7 +14,10 @@ from densessl.weight_files import timm_networks
 
 from . import convert
 
-RESNET_FPN, TIMM_FPN = "build_resnet_fpn_backbone", "build_timm_fpn_backbone"
+PYRAMIDS = {  # on a ResNet: the one on a network of timm's
+    "build_resnet_fpn_backbone": "build_timm_fpn_backbone",
+    "build_resnet_fpn_p5_backbone": "build_timm_fpn_p5_backbone",
+}
 
 
 def follow(cfg, network: str = ""):
@@ -44,8 +47,8 @@ def use_weights(cfg, path: str | os.PathLike) -> None:
     convert``.
 
     These are MODEL.WEIGHTS, the backbone, and how images are fed (INPUT.FORMAT, MODEL.PIXEL_MEAN,
-    MODEL.PIXEL_STD). ResNets go into any model that has one, other networks into one with
-    ``build_resnet_fpn_backbone``. Raises InputError for another file and another model.
+    MODEL.PIXEL_STD). ResNets go into any model that has one, other networks into one with a
+    backbone of ``PYRAMIDS``. Raises InputError for another file and another model.
     """
     facts = convert.read_weights(path).get("densessl")
     if facts is None:
@@ -64,11 +67,12 @@ def use_weights(cfg, path: str | os.PathLike) -> None:
 def _put(cfg, network: str) -> None:
     from . import modeling  # noqa: F401  (registers the backbone)
 
-    if cfg.MODEL.BACKBONE.NAME not in (RESNET_FPN, TIMM_FPN):
+    name = cfg.MODEL.BACKBONE.NAME
+    if name not in (*PYRAMIDS, *PYRAMIDS.values()):
         raise InputError(
-            f"MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME}, in whose place {network} cannot "
-            f"be: C4 heads and dilated networks are made of a ResNet's own stages. Allowed: a "
-            f"protocol or config with {RESNET_FPN}"
+            f"MODEL.BACKBONE.NAME is {name}, in whose place {network} cannot be: C4 heads and "
+            "dilated networks are made of a ResNet's own stages. Allowed: a protocol or config "
+            f"with {' or '.join(PYRAMIDS)}"
         )
-    cfg.MODEL.BACKBONE.NAME = TIMM_FPN
+    cfg.MODEL.BACKBONE.NAME = PYRAMIDS.get(name, name)
     cfg.MODEL.BACKBONE.TIMM = network

@@ -1,6 +1,30 @@
 """The options that the protocols need beside Detectron2's own."""
 
+import copy
+
 from densessl.decoding import MAX_PIXELS
+
+DETECTORS = {  # and which node below MODEL has the classes and the thresholds of each
+    "GeneralizedRCNN": "ROI_HEADS",
+    "RetinaNet": "RETINANET",
+    "FCOS": "FCOS",
+}
+FCOS = {  # of modeling/fcos.py: called as RetinaNet's, where those have them
+    "NUM_CLASSES": 80,
+    "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
+    "NUM_CONVS": 4,  # of each subnet
+    "NORM": "GN",
+    "PRIOR_PROB": 0.01,
+    # A level is for boxes whose farthest side is at a distance between two of them, in pixels, the
+    # first for all that are nearer, and the last for all that are farther.
+    "SIZES_OF_INTEREST": [64, 128, 256, 512],
+    "CENTER_SAMPLING_RADIUS": 1.5,  # in strides
+    "FOCAL_LOSS_ALPHA": 0.25,
+    "FOCAL_LOSS_GAMMA": 2.0,
+    "SCORE_THRESH_TEST": 0.05,
+    "TOPK_CANDIDATES_TEST": 1000,  # of each level
+    "NMS_THRESH_TEST": 0.6,
+}
 
 
 def add_options(cfg) -> None:
@@ -15,6 +39,7 @@ def add_options(cfg) -> None:
     model.BACKBONE.TIMM = ""
     # Freeze the head's res5 too (its batch norm becomes FrozenBN); the norm after it is trained.
     model.ROI_HEADS.FREEZE_RES5 = False
+    model.FCOS = Node(copy.deepcopy(FCOS))
 
     # Sums over the user's own annotation files (custom_det, custom_mask), so that records differ.
     cfg.DATASETS.CUSTOM = ""

@@ -6,8 +6,8 @@ from densessl.core import options
 from densessl.core.errors import InputError
 
 from . import compat, windows
+from .config import DETECTORS
 from .datasets.layouts import are_semantic
-from .modeling.sliding_window import NMS
 from .trainer import Trainer, build_mapper
 from .windows import ENABLED
 
@@ -77,7 +77,7 @@ def _check_kind(cfg, model) -> None:
         needs = "objects and label images"
     elif isinstance(model, SemanticSegmentor):
         needs = "label images"
-    elif cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "RetinaNet"):
+    elif cfg.MODEL.META_ARCHITECTURE in DETECTORS:
         needs = "objects"
     else:  # the user's own
         return
@@ -90,9 +90,9 @@ def _check_kind(cfg, model) -> None:
 
 def _check_classes(cfg) -> None:
     semantic = are_semantic(cfg.DATASETS.TRAIN)
-    node = "SEM_SEG_HEAD" if semantic else "ROI_HEADS"
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        node = "RETINANET"
+    node = DETECTORS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
+    if semantic:
+        node = "SEM_SEG_HEAD"
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         classes = MetadataCatalog.get(name).get("stuff_classes" if semantic else "thing_classes")
         if classes is not None and len(classes) != cfg.MODEL[node].NUM_CLASSES:
@@ -146,7 +146,7 @@ def _check_read(cfg, read: set[str], named: Collection[str]) -> None:
             f"MODEL.META_ARCHITECTURE {network} on {', '.join(cfg.DATASETS.TRAIN)}): leave it out"
         )
     windows.check_used(cfg, named)
-    slides = ENABLED in read if are_semantic(cfg.DATASETS.TRAIN) else network in NMS
+    slides = ENABLED in read if are_semantic(cfg.DATASETS.TRAIN) else network in DETECTORS
     if flat[ENABLED] and not slides:
         raise InputError(
             f"{ENABLED} is True, but MODEL.META_ARCHITECTURE {network} has no sliding window: set "

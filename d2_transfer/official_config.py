@@ -39,6 +39,8 @@ def official_text(cfg) -> str:
     ]
     if are_semantic(cfg.DATASETS.TRAIN):
         lost = sorted({*lost, "INPUT.SCALE", "INPUT.RATIO_RANGE"})
+    if cfg.MODEL.META_ARCHITECTURE == "FCOS":  # its options are ours, whatever their values
+        lost = sorted({*lost, "MODEL.META_ARCHITECTURE"})
     if lost:
         raise InputError(
             "--official: plain Detectron2 has nothing for "

@@ -166,6 +166,7 @@ _ALL = (
         60.0,
     ),
     *_coco("retinanet", "detection, RetinaNet R50-FPN", BOX, COCO, 38.0),
+    _protocol("coco_fcos_1x", "COCO detection, FCOS R50-FPN, 90k iterations", BOX, COCO, 32.4),
     _protocol(
         "coco_cascade_mask_fpn_1x",
         "COCO detection and instance segmentation, Cascade Mask R-CNN R50-FPN, 90k iterations",

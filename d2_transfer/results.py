@@ -19,6 +19,8 @@ from densessl.core.files import read_object, walk, write_json
 from densessl.core.text import read_mapping
 from densessl.decoding import MAX_PIXELS
 
+from .config import FCOS
+
 SCHEMA = 1
 FILE = "result.json"
 
@@ -50,6 +52,7 @@ ADDED = {
     "DATASETS.TRAIN_LIST": "",
     "DATASETS.TEST_LIST": "",
     "MODEL.BACKBONE.TIMM": "",
+    **{f"MODEL.FCOS.{name}": value for name, value in FCOS.items()},
 }
 # Likewise of the configs with a TASK; detectors always had them.
 ADDED_TO_TASKS = {

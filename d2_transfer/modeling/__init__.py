@@ -1,17 +1,26 @@
 """What the protocols need on top of Detectron2's models; importing this package registers it."""
 
 from .fcn_head import FCNHead
+from .fcos import FCOS, build_resnet_fpn_p5_backbone
 from .res5_roi_heads import Res5ROIHeadsExtraNorm
 from .resnet_d8 import build_resnet_d8_backbone
 from .segmentor import FCNSegmentor
-from .timm_backbone import SimpleFeaturePyramid, TimmBackbone, build_timm_fpn_backbone
+from .timm_backbone import (
+    SimpleFeaturePyramid,
+    TimmBackbone,
+    build_timm_fpn_backbone,
+    build_timm_fpn_p5_backbone,
+)
 
 __all__ = [
+    "FCOS",
     "FCNHead",
     "FCNSegmentor",
     "Res5ROIHeadsExtraNorm",
     "SimpleFeaturePyramid",
     "TimmBackbone",
     "build_resnet_d8_backbone",
+    "build_resnet_fpn_p5_backbone",
     "build_timm_fpn_backbone",
+    "build_timm_fpn_p5_backbone",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from densessl.core.watchdog import beat
 
 from .. import compat, windows
+from ..config import DETECTORS
 
 compat.setup()
 import torch  # noqa: E402
@@ -16,10 +17,6 @@ from torch import Tensor, nn  # noqa: E402
 
 from ..datasets.detection_mapper import DetectionMapper, as_tensor  # noqa: E402
 
-NMS = {  # the detectors of Detectron2's, and where below MODEL each has its NMS threshold
-    "GeneralizedRCNN": "ROI_HEADS",
-    "RetinaNet": "RETINANET",
-}
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
@@ -40,7 +37,7 @@ class SlidingWindowDetector(nn.Module):
         super().__init__()
         self.model, self.window = model, windows.of(cfg)
         self.mapper = DetectionMapper(cfg, is_train=False)
-        self.threshold = cfg.MODEL[NMS[cfg.MODEL.META_ARCHITECTURE]].NMS_THRESH_TEST
+        self.threshold = cfg.MODEL[DETECTORS[cfg.MODEL.META_ARCHITECTURE]].NMS_THRESH_TEST
         self.most = cfg.TEST.DETECTIONS_PER_IMAGE
         self.train(model.training)
 

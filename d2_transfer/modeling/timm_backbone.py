@@ -1,6 +1,6 @@
 """timm's networks in Detectron2: as a backbone, and a pyramid on it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from densessl.core.errors import InputError
@@ -15,9 +15,8 @@ from detectron2.config import configurable  # noqa: E402
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec, get_norm  # noqa: E402
 from detectron2.modeling import BACKBONE_REGISTRY  # noqa: E402
 from detectron2.modeling.backbone import FPN, Backbone  # noqa: E402
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool  # noqa: E402
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7  # noqa: E402
 from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
 
 LEVELS = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}  # stride -> name, as of a ResNet
 LAST = "last"  # the name of a plain network's only level
@@ -122,38 +121,58 @@ class TimmBackbone(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """The pyramid on a network of timm's: ``p2`` to ``p6``.
+    """The pyramid on a network of timm's: ``p2`` to ``p6``, or from where MODEL.FPN says.
 
     It is Detectron2's FPN where the network has levels at several strides, and ViTDet's simple
     feature pyramid where it is plain. The network is MODEL.BACKBONE.TIMM or, where there is no such
     key, that of the weights file, MODEL.WEIGHTS. Reads MODEL.RESNETS.NORM, MODEL.BACKBONE.FREEZE_AT
-    and MODEL.FPN (of a plain network OUT_CHANNELS alone).
+    and MODEL.FPN (of a plain network IN_FEATURES, the strides by their names, and OUT_CHANNELS).
     """
+    return _pyramid(cfg, input_shape, LastLevelMaxPool())
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_p5_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """As :func:`build_timm_fpn_backbone`, with p6 and p7 by convolutions from p5."""
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    return _pyramid(cfg, input_shape, LastLevelP6P7(channels, channels, "p5"))
+
+
+def _pyramid(cfg, input_shape: ShapeSpec, top_block: nn.Module) -> Backbone:
     bottom_up = TimmBackbone(cfg, input_shape)
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     if bottom_up.timm_network.plain:
-        return SimpleFeaturePyramid(bottom_up, channels)
+        levels = cfg.MODEL.FPN.IN_FEATURES or LEVELS.values()
+        return SimpleFeaturePyramid(bottom_up, channels, levels, top_block)
     return FPN(
         bottom_up,
         cfg.MODEL.FPN.IN_FEATURES,
         channels,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
+        top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
 
 
 class SimpleFeaturePyramid(Backbone):
-    """``p2`` to ``p6`` (strides 4 to 64) out of a plain network's last map.
+    """``p2`` to ``p5`` (strides 4 to 32) and what is above out of a plain network's last map.
 
     Li et al. 2022, "Exploring Plain Vision Transformer Backbones for Object Detection": the map is
     brought to each stride by transposed convolutions or max pooling, then go a 1x1 and a 3x3
-    convolution, each with a LayerNorm over channels; p6 is p5, every second position.
+    convolution, each with a LayerNorm over channels; p6 is p5, every second position, unless the
+    top block is another of Detectron2's.
     """
 
-    def __init__(self, bottom_up: TimmBackbone, out_channels: int):
+    def __init__(
+        self,
+        bottom_up: TimmBackbone,
+        out_channels: int,
+        levels: Collection[str] = tuple(LEVELS.values()),
+        top_block: nn.Module | None = None,
+    ):
+        """``levels``: which of them, by the name that a ResNet's of the stride has."""
         super().__init__()
-        self.bottom_up = bottom_up
+        self.bottom_up, self.top_block = bottom_up, top_block or LastLevelMaxPool()
         (stride,), (channels,) = (
             each.values()
             for each in (bottom_up._out_feature_strides, bottom_up._out_feature_channels)
@@ -164,9 +183,11 @@ class SimpleFeaturePyramid(Backbone):
                 f"and 32 needs patches of {', '.join(map(str, LEVELS))}"
             )
         self.stages = nn.ModuleDict()
-        for level, target in enumerate(LEVELS, 2):
-            self.stages[f"p{level}"] = _stage(channels, out_channels, stride, target)
-        self._out_features = [*self.stages, "p6"]
+        for target, name in LEVELS.items():
+            if name in levels:
+                self.stages[f"p{name[-1]}"] = _stage(channels, out_channels, stride, target)
+        self.top = [f"p{6 + n}" for n in range(self.top_block.num_levels)]
+        self._out_features = [*self.stages, *self.top]
         self._out_feature_strides = {name: 2 ** int(name[1]) for name in self._out_features}
         self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
 
@@ -177,7 +198,8 @@ class SimpleFeaturePyramid(Backbone):
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         (last,) = self.bottom_up(images).values()
         levels = {name: stage(last) for name, stage in self.stages.items()}
-        return levels | {"p6": F.max_pool2d(levels["p5"], kernel_size=1, stride=2)}
+        top = self.top_block(levels[self.top_block.in_feature])
+        return levels | dict(zip(self.top, top, strict=True))
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return {

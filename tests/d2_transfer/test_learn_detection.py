@@ -47,6 +47,7 @@ def test_a_c4_detector_learns(
         ("coco_mask_fpn_1x", "resim_released", "bbox/AP50", 5, 120),
         ("coco_keypoint_fpn_1x", "", "bbox/AP50", 10, 120),
         ("coco_cascade_mask_fpn_1x", "", "bbox/AP50", 5, 120),
+        ("coco_fcos_1x", "", "bbox/AP50", 10, 60),
         ("cityscapes_inst", "", "segm/AP50", 5, 120),
     ],
 )

@@ -125,6 +125,20 @@ def test_retinanets_classes_are_its_own(scenes):
     assert "MODEL.RETINANET.NUM_CLASSES is 20, but coco_2017_train has 80 classes" in said
 
 
+def test_fcos_takes_the_place_of_another_detector(scenes):
+    fcos = ["MODEL.META_ARCHITECTURE", "FCOS"]
+    said = refused(scenes, "coco_mask_fpn_1x", *fcos)
+    assert "MODEL.FCOS.IN_FEATURES has p7, but MODEL.BACKBONE.NAME build_resnet_fpn_ba" in said
+    fcos += ["MODEL.BACKBONE.NAME", "build_resnet_fpn_p5_backbone"]
+    check(scenes, "coco_mask_fpn_1x", *fcos, "TEST.SLIDING_WINDOW.ENABLED", "True")
+    said = refused(scenes, "coco_mask_fpn_1x", *fcos, "MODEL.FCOS.NUM_CLASSES", "20")
+    assert "MODEL.FCOS.NUM_CLASSES is 20, but coco_2017_train has 80 classes" in said
+    said = refused(scenes, "ade20k_semseg", *fcos, *FPN)
+    assert "'FCOS', which learns from objects; " in said and said.endswith(" label images alone")
+    said = refused(scenes, "coco_mask_fpn_1x", "MODEL.FCOS.NUM_CONVS", "2")
+    assert "MODEL.FCOS.NUM_CONVS is set to 2, but nothing of this config reads it" in said
+
+
 def test_what_is_read_of_a_config_is_noted_however_it_is_read(scenes):
     from densessl.d2_transfer.model_check import watched
 

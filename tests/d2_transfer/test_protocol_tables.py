@@ -206,6 +206,17 @@ COCO_RETINANET_1X = {
     "TEST.PRECISE_BN.ENABLED": True,
     "TEST.PRECISE_BN.NUM_ITER": 200,
 }
+# AdelaiDet, configs/DenseCL/FCOS_R50_1x_DenseCL.yaml; test_fcos.py has those of MODEL.FCOS.
+COCO_FCOS_1X = {
+    key: value
+    for key, value in COCO_RETINANET_1X.items()
+    if not key.startswith(("MODEL.RETINANET", "MODEL.ANCHOR"))
+} | {
+    "MODEL.META_ARCHITECTURE": "FCOS",
+    "MODEL.BACKBONE.NAME": "build_resnet_fpn_p5_backbone",
+    "MODEL.FPN.OUT_CHANNELS": 256,
+    "TEST.DETECTIONS_PER_IMAGE": 100,
+}
 TABLES = {
     ("voc_det_c4", ""): VOC_DET_C4,
     ("voc_det_c4_frozen", "res5_trainable"): VOC_DET_C4 | {"MODEL.BACKBONE.FREEZE_AT": 4},
@@ -224,6 +235,7 @@ TABLES = {
     ("coco_cascade_mask_fpn_1x", ""): COCO_MASK_FPN_1X | CASCADE,
     ("coco_retinanet_1x", ""): COCO_RETINANET_1X,
     ("coco_retinanet_2x", ""): COCO_RETINANET_1X | TWO,
+    ("coco_fcos_1x", ""): COCO_FCOS_1X,
     ("cityscapes_inst", ""): CITYSCAPES_INST,
 }
 

@@ -29,7 +29,7 @@ from densessl.d2_transfer.windows import spans  # noqa: E402
 
 SIZE = (80, 160)  # height, width of an image,
 A, B = (0, 0, 100, 80), (60, 0, 160, 80)  # and two windows of it
-MASK, RETINANET = "coco_mask_fpn_1x", "coco_retinanet_1x"
+MASK, RETINANET, FCOS = "coco_mask_fpn_1x", "coco_retinanet_1x", "coco_fcos_1x"
 
 
 def shown(window, *objects) -> Instances:
@@ -170,7 +170,9 @@ def plain_merge(parts, places, threshold, most):
     return kept[:most]
 
 
-@pytest.mark.parametrize("protocol, node", [(MASK, "ROI_HEADS"), (RETINANET, "RETINANET")])
+@pytest.mark.parametrize(
+    "protocol, node", [(MASK, "ROI_HEADS"), (RETINANET, "RETINANET"), (FCOS, "FCOS")]
+)
 def test_windows_are_seen_as_images_of_their_own(few_scenes, tmp_path, protocol, node):
     """A real model on files that hold what the windows show, merged by loops."""
     datasets.register(few_scenes)

@@ -228,6 +228,26 @@ def test_a_protocols_backbone_follows_from_the_weights(name, checkpoint, tmp_pat
     }
 
 
+@pytest.mark.parametrize("name", [PYRAMID, VIT])
+def test_fcos_has_its_levels_on_it_and_trains_all_of_them(name, checkpoint, tmp_path):
+    from detectron2.structures import Boxes, Instances
+
+    cfg = config("coco_fcos_1x")
+    weights = prepare(str(checkpoint(name)), tmp_path, cfg)
+    model = Trainer.build_model(follow(cfg, weights.network))
+    AtomicCheckpointer(model).load(weights.file)
+    check_loaded(model, weights.file)
+    assert {key: each.stride for key, each in model.backbone.output_shape().items()} == {
+        f"p{n}": 2**n for n in range(3, 8)
+    }
+    boxes = Boxes(torch.tensor([[10.0, 20, 30, 50]]))
+    image = {"image": torch.rand(3, 128, 64) * 255}
+    image["instances"] = Instances((128, 64), gt_boxes=boxes, gt_classes=torch.tensor([7]))
+    sum(model([image]).values()).backward()
+    unused = {key for key, each in model.named_parameters() if each.grad is None}
+    assert not [key for key in unused if "timm_network" not in key]
+
+
 def test_a_config_names_the_network_of_a_random_start():
     cfg = follow(config("coco_mask_fpn_1x", "MODEL.BACKBONE.TIMM", PYRAMID))
     assert f"timm/{PYRAMID}" == cfg.MODEL.BACKBONE.TIMM and cfg.is_frozen()
