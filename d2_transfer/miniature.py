@@ -15,8 +15,8 @@ def shrink(cfg, full) -> Callable[[set[str]], None]:
     """Lay the miniature of its kind over ``cfg``, and return what shrinks the rest in proportion.
 
     The returned function is called after the user's overrides with the keys that they named, which
-    it leaves alone: a detector's anchors (FCOS: the sizes of its levels) follow MIN_SIZE_TEST,
-    STEPS and WARMUP_ITERS follow MAX_ITER, each as in ``full``, the protocol's own config.
+    it leaves alone: a detector's anchors follow MIN_SIZE_TEST, STEPS and WARMUP_ITERS follow
+    MAX_ITER, each as in ``full``, the protocol's own config.
     """
     semantic = are_semantic(cfg.DATASETS.TRAIN)
     cfg.merge_from_file(str(SEMANTIC if semantic else DETECTION))
@@ -26,13 +26,10 @@ def shrink(cfg, full) -> Callable[[set[str]], None]:
 
     def shrink_rest(named: set[str]) -> None:
         time = cfg.SOLVER.MAX_ITER / full.SOLVER.MAX_ITER
-        image = cfg.INPUT.MIN_SIZE_TEST / full.INPUT.MIN_SIZE_TEST
         if not semantic and "MODEL.ANCHOR_GENERATOR.SIZES" not in named:
+            image = cfg.INPUT.MIN_SIZE_TEST / full.INPUT.MIN_SIZE_TEST
             sizes = full.MODEL.ANCHOR_GENERATOR.SIZES
             cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[size * image for size in level] for level in sizes]
-        if cfg.MODEL.META_ARCHITECTURE == "FCOS" and "MODEL.FCOS.SIZES_OF_INTEREST" not in named:
-            sizes = full.MODEL.FCOS.SIZES_OF_INTEREST
-            cfg.MODEL.FCOS.SIZES_OF_INTEREST = [size * image for size in sizes]
         if cfg.MODEL.FPN.TRANSFER and "MODEL.FPN.OUT_CHANNELS" not in named:
             cfg.MODEL.FPN.OUT_CHANNELS = full.MODEL.FPN.OUT_CHANNELS
         if "SOLVER.STEPS" not in named:

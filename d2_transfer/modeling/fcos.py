@@ -1,8 +1,8 @@
 """FCOS, the detector without anchors, as the meta architecture of both versions of Detectron2.
 
-Detectron2 0.5 has none, and main's is for LazyConfigs alone, without the scales a level and with
-other normalisers. Sources: as of ``fcos_targets``; settings that papers leave open are AdelaiDet's
-(docs/protocols.md names them).
+Detectron2 0.5 has none; main's is for LazyConfigs alone, has no learnt scales, and divides its
+losses by other numbers. Sources: those of ``fcos_targets``; what papers leave open is as in
+AdelaiDet (docs/protocols.md).
 """
 
 import math
@@ -67,6 +67,7 @@ class FCOSHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
         nn.init.constant_(self.cls_score.bias, math.log(prior / (1 - prior)))
 
@@ -124,6 +125,7 @@ class FCOS(nn.Module):
         self.alpha, self.gamma = focal
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.candidates, self.detections = candidates, detections
+        self.pixel_mean: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 

@@ -138,7 +138,7 @@ def build_timm_fpn_p5_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     return _pyramid(cfg, input_shape, LastLevelP6P7(channels, channels, "p5"))
 
 
-def _pyramid(cfg, input_shape: ShapeSpec, top_block: nn.Module) -> Backbone:
+def _pyramid(cfg, input_shape: ShapeSpec, top_block: LastLevelMaxPool | LastLevelP6P7) -> Backbone:
     bottom_up = TimmBackbone(cfg, input_shape)
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     if bottom_up.timm_network.plain:
@@ -168,11 +168,12 @@ class SimpleFeaturePyramid(Backbone):
         bottom_up: TimmBackbone,
         out_channels: int,
         levels: Collection[str] = tuple(LEVELS.values()),
-        top_block: nn.Module | None = None,
+        top_block: LastLevelMaxPool | LastLevelP6P7 | None = None,
     ):
         """``levels``: which of them, by the name that a ResNet's of the stride has."""
         super().__init__()
-        self.bottom_up, self.top_block = bottom_up, top_block or LastLevelMaxPool()
+        self.bottom_up = bottom_up
+        self.top_block: LastLevelMaxPool | LastLevelP6P7 = top_block or LastLevelMaxPool()
         (stride,), (channels,) = (
             each.values()
             for each in (bottom_up._out_feature_strides, bottom_up._out_feature_channels)
