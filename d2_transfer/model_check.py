@@ -8,6 +8,7 @@ from densessl.core.errors import InputError
 from . import compat, windows
 from .config import DETECTORS
 from .datasets.layouts import are_semantic
+from .modeling.sliding_window import SEGMENTORS
 from .trainer import Trainer, build_mapper
 from .windows import ENABLED
 
@@ -146,7 +147,8 @@ def _check_read(cfg, read: set[str], named: Collection[str]) -> None:
             f"MODEL.META_ARCHITECTURE {network} on {', '.join(cfg.DATASETS.TRAIN)}): leave it out"
         )
     windows.check_used(cfg, named)
-    slides = ENABLED in read if are_semantic(cfg.DATASETS.TRAIN) else network in DETECTORS
+    semantic = are_semantic(cfg.DATASETS.TRAIN)
+    slides = network in SEGMENTORS or ENABLED in read if semantic else network in DETECTORS
     if flat[ENABLED] and not slides:
         raise InputError(
             f"{ENABLED} is True, but MODEL.META_ARCHITECTURE {network} has no sliding window: set "

@@ -176,11 +176,9 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
     def test(cls, cfg, model, evaluators=None):
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
-        if not are_semantic(cfg.DATASETS.TRAIN):
-            model = by_windows(cfg, model)
         try:
             with stops.evaluation():
-                return super().test(cfg, model, evaluators)
+                return super().test(cfg, by_windows(cfg, model), evaluators)
         finally:
             for evaluator in evaluators:
                 evaluator.close()

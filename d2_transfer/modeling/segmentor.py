@@ -1,5 +1,7 @@
 """Semantic segmentation as the papers evaluate it: of whole images or by sliding windows."""
 
+from collections.abc import Callable
+
 from densessl.core.watchdog import beat
 
 from .. import compat, windows
@@ -8,6 +10,7 @@ compat.setup()
 import torch  # noqa: E402
 from detectron2.config import configurable  # noqa: E402
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor  # noqa: E402
+from torch import nn  # noqa: E402
 
 from .fcn_head import upsample  # noqa: E402
 
@@ -47,7 +50,7 @@ class FCNSegmentor(SemanticSegmentor):
         image = each["image"].to(self.device)
         image = ((image - self.pixel_mean) / self.pixel_std)[None]  # [1, 3, h, w]
         window = self.window
-        logits = self._whole(image) if window is None else self._sliding(image, window)
+        logits = self._whole(image) if window is None else averaged(image, window, self._whole)
         size = (each.get("height", image.shape[-2]), each.get("width", image.shape[-1]))
         if size != tuple(logits.shape[-2:]):
             logits = upsample(logits, size, self.sem_seg_head.align_corners)
@@ -58,17 +61,62 @@ class FCNSegmentor(SemanticSegmentor):
         logits, _ = self.sem_seg_head(self.backbone(image))
         return upsample(logits, image.shape[-2:], self.sem_seg_head.align_corners)
 
-    def _sliding(self, image: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
-        """The mean, at each pixel, of the logits of the windows it lies in."""
+
+class SlidingWindowSegmentor(nn.Module):
+    """A segmentor of Detectron2's (Semantic FPN) that looks at an image through windows.
+
+    What a window shows is cut out of the network's input and looked at by itself. Logits are
+    averaged at the input's size and then resized to the original image bilinearly, as Detectron2
+    resizes them. An image that fits into one window has the segmentor's own output.
+    """
+
+    def __init__(self, cfg, model: nn.Module):
+        super().__init__()
+        self.model, self.window = model, windows.of(cfg)
+        self.train(model.training)
+
+    def forward(self, batched_inputs: list[dict]) -> list[dict]:
+        """A dict with ``sem_seg``, float32 logits ``[C, height, width]``, for each input, which has
+        an ``image [C', h, w]`` and the original's ``height`` and ``width``."""
+        return [{"sem_seg": self._segment(each)} for each in batched_inputs]
+
+    def _segment(self, each: dict) -> torch.Tensor:
+        size, window = each["image"].shape[-2:], self.window
+        assert window  # by_windows
+        if all(len(windows.spans(edge, *window)) == 1 for edge in size):
+            return self._look(each)
+        logits = averaged(each["image"], window, self._look_at)
+        return upsample(logits[None], (each["height"], each["width"]), align_corners=False)[0]
+
+    def _look_at(self, image: torch.Tensor) -> torch.Tensor:
         height, width = image.shape[-2:]
-        total, count = None, image.new_zeros(height, width)
-        for top, bottom in windows.spans(height, *window):
-            for left, right in windows.spans(width, *window):
-                part = self._whole(image[..., top:bottom, left:right])
-                if total is None:
-                    total = part.new_zeros(1, part.shape[1], height, width)
-                total[..., top:bottom, left:right] += part
-                count[top:bottom, left:right] += 1
-                beat()
-        assert total is not None  # every image has a window
-        return total.div_(count)
+        return self._look({"image": image, "height": height, "width": width})
+
+    def _look(self, each: dict) -> torch.Tensor:
+        (output,) = self.model([each])
+        return output["sem_seg"]
+
+
+def averaged(
+    image: torch.Tensor,
+    window: tuple[int, int],
+    look: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """The mean, at each pixel of an image, of the logits of the windows it lies in.
+
+    ``image [..., h, w]``; ``window``: side and stride in pixels; ``look``: what gives the logits
+    ``[..., C, height, width]`` of a window's pixels. The mean is ``[..., C, h, w]``.
+    """
+    height, width = image.shape[-2:]
+    total = count = None
+    for top, bottom in windows.spans(height, *window):
+        for left, right in windows.spans(width, *window):
+            part = look(image[..., top:bottom, left:right])
+            if total is None or count is None:
+                total = part.new_zeros(*part.shape[:-2], height, width)
+                count = part.new_zeros(height, width)
+            total[..., top:bottom, left:right] += part
+            count[top:bottom, left:right] += 1
+            beat()
+    assert total is not None and count is not None  # every image has a window
+    return total.div_(count)

@@ -16,13 +16,23 @@ from detectron2.structures import Boxes, Instances, pairwise_iou  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from ..datasets.detection_mapper import DetectionMapper, as_tensor  # noqa: E402
+from .segmentor import SlidingWindowSegmentor  # noqa: E402
 
+SEGMENTORS = {"SemanticSegmentor"}  # that of Detectron2's; FCNSegmentor has windows of its own
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
 def by_windows(cfg, model: nn.Module) -> nn.Module:
-    """The detector as TEST.SLIDING_WINDOW says: as it is, or looking through windows."""
-    return SlidingWindowDetector(cfg, model) if cfg.TEST.SLIDING_WINDOW.ENABLED else model
+    """The model as TEST.SLIDING_WINDOW says: as it is, or looking through windows.
+
+    A network that is in neither ``DETECTORS`` nor ``SEGMENTORS`` reads the options by itself.
+    """
+    network = cfg.MODEL.META_ARCHITECTURE
+    if cfg.TEST.SLIDING_WINDOW.ENABLED and network in DETECTORS:
+        return SlidingWindowDetector(cfg, model)
+    if cfg.TEST.SLIDING_WINDOW.ENABLED and network in SEGMENTORS:
+        return SlidingWindowSegmentor(cfg, model)
+    return model
 
 
 class SlidingWindowDetector(nn.Module):

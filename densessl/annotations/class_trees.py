@@ -8,7 +8,7 @@ from pathlib import Path
 from densessl.core import files
 from densessl.core.errors import InputError
 from densessl.core.names import brief, one_line
-from densessl.decoding import is_image
+from densessl.decoding import is_array, is_image
 
 from .model import ONE_CLASS, AnnotatedImage, AnnotationSource, Category, Dataset, Object
 from .reading import BadFile, Pictures, class_number, text_of
@@ -57,18 +57,21 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _classes(path: Path) -> dict[str, list[Path]]:
-    """The images of each class folder that has one."""
-    found = {}
-    for folder in _folders(path):
-        images = [
-            Path(place) / name
-            for place, _, names in files.walk(folder)
-            for name in names
-            if is_image(name)
+    """The images of each class folder that has one; where none has, NPY files are images."""
+    held = {
+        folder.name: [
+            Path(place) / name for place, _, names in files.walk(folder) for name in names
         ]
-        if images:
-            found[folder.name] = sorted(images)
-    return found
+        for folder in _folders(path)
+    }
+    for wanted in (is_image, is_array):
+        found = {
+            name: sorted(file for file in every if wanted(file.name))
+            for name, every in held.items()
+        }
+        if any(found.values()):
+            return {name: images for name, images in found.items() if images}
+    return {}
 
 
 def _of_folders(path: Path, split: str = "") -> AnnotationSource:
@@ -127,7 +130,9 @@ def _table(path: Path) -> tuple[list[int], list[Row]]:
         rows = rows[1:]
     elif len(head) == 2:
         columns = [0, 1]
-        rows = rows if is_image(head[0]) else rows[1:]
+        name = rows[0][1][0].strip()
+        is_file = is_image(name) or is_array(name) or os.path.isfile(path.parent / name)
+        rows = rows if is_file else rows[1:]
     else:
         raise BadFile(
             f"its first line is {brief(repr(','.join(rows[0][1])))}; allowed: two columns, of an "

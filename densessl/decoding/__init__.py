@@ -12,7 +12,15 @@ from .given import MAX_PIXELS, Range, describe, parse
 
 if TYPE_CHECKING:
     from .decoder import Picture, UnreadableImage, decode, require_decodable, size_of
-    from .files import SUFFIXES, describe_left_out, is_image, opened, reasons, unlimited
+    from .files import (
+        SUFFIXES,
+        describe_left_out,
+        is_array,
+        is_image,
+        opened,
+        reasons,
+        unlimited,
+    )
     from .ranges import FoundRange, find_range, sample
     from .regions import Region
 
@@ -24,6 +32,7 @@ _NAMES = {  # a name, and the module that has it: these import numpy and Pillow
     "size_of": "decoder",
     "SUFFIXES": "files",
     "describe_left_out": "files",
+    "is_array": "files",
     "is_image": "files",
     "opened": "files",
     "reasons": "files",
@@ -43,6 +52,7 @@ __all__ = [
     "UnreadableImage",
     "decode",
     "find_range",
+    "is_array",
     "is_image",
     "opened",
     "parse",

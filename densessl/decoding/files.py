@@ -25,6 +25,7 @@ def _where_pillow_has(feature: str, *suffixes: str) -> tuple[str, ...]:
     return suffixes if features.check(feature) else ()
 
 
+NPY = ".npy"
 AVIF = _where_pillow_has("avif", ".avif")  # brought down to 8 bits while it is read
 JPEG_2000 = _where_pillow_has("jpg_2000", ".jp2", ".j2k")
 DICOM = (".dcm", ".dicom")
@@ -38,6 +39,12 @@ SUFFIXES += DICOM if HAS_DICOM else ()
 def is_image(name: str) -> bool:
     """Whether a file's name ends as an image's that can be read here; hidden files are none."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def is_array(name: str) -> bool:
+    """Whether a file's name ends as an NPY's, which may be an image of other channels than
+    colours; hidden files are none."""
+    return name.lower().endswith(NPY) and not name.startswith(".")
 
 
 def may_be_deep(name: str) -> bool:

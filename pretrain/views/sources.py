@@ -17,8 +17,8 @@ from densessl.core.files import decode, parse_json, read_text, require_file, wal
 from densessl.core.names import LIST, from_line, one_line
 from densessl.core.progress import Bar, track
 from densessl.core.remote import Address, is_remote, required
-from densessl.decoding import SUFFIXES, Region, describe_left_out, is_image
-from densessl.decoding.channels import COLOURS, NPY
+from densessl.decoding import SUFFIXES, Region, describe_left_out, is_array, is_image
+from densessl.decoding.channels import COLOURS
 
 from ..config import Place, data_paths, split_paths
 
@@ -241,12 +241,7 @@ def _beyond(
 
 
 def _is_wanted(name: str, channels: int) -> bool:
-    return is_image(name) or (channels != COLOURS and _is_array(name))
-
-
-def _is_array(name: str) -> bool:
-    """Whether it is an array, which may have other channels than colours."""
-    return name.lower().endswith(NPY) and not name.startswith(".")
+    return is_image(name) or (channels != COLOURS and is_array(name))
 
 
 def _refuse(error: OSError) -> None:

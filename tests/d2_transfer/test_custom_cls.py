@@ -86,6 +86,30 @@ def test_a_table_gives_the_same_as_the_folders(head, line, tree):
     assert table.train.classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize("name", ["{0}/{1}.npy", "./{0}/{1}.png", "{0}/{1}"])
+def test_the_first_line_of_a_table_without_a_head_is_an_image(name, tmp_path):
+    """An array, a path that begins with a dot, a name without a suffix."""
+    rows = [(name.format(kind, n), kind) for n in range(3) for kind in COLOURS]
+    for file, kind in rows:
+        (tmp_path / kind).mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "labels.csv").write_text("\n".join(map(",".join, rows)))
+    own = given(train=tmp_path / "labels.csv")
+    assert len(own.train) + len(own.val) == len(rows)
+
+
+def test_arrays_are_the_images_of_folders_that_have_no_others(tree, tmp_path):
+    pictures = images(given(train=tree, data_seed=1).train)
+    for n, kind in enumerate(COLOURS):
+        (tmp_path / "arrays" / kind).mkdir(parents=True)
+        for k in range(4):
+            np.save(tmp_path / "arrays" / kind / f"{n}{k}.npy", np.zeros((8, 8, 5), np.uint8))
+        np.save(tree / kind / "features.npy", np.zeros(9))  # beside pictures: something else
+    own = given(train=tmp_path / "arrays")
+    assert len(own.train) + len(own.val) == 8 and own.train.classes == ("cat", "dog")
+    assert images(given(train=tree, data_seed=1).train) == pictures
+
+
 def test_a_column_of_splits_parts_the_images(tree):
     rows = [
         f"{k}/{k}_{n:02d}.png,{k},{'valid' if n > 7 else 'train'}"

@@ -54,9 +54,20 @@ def test_another_model_of_a_semantic_protocol_gets_the_same_crops(scenes):
 
 
 def test_sliding_windows_that_a_model_does_not_know_are_refused(scenes):
-    said = refused(scenes, "cityscapes_semseg", *SEMANTIC_FPN)
-    assert "TEST.SLIDING_WINDOW.ENABLED is True, but MODEL.META_ARCHITECTURE Sem" in said
-    check(scenes, "cityscapes_semseg", *SEMANTIC_FPN, "TEST.SLIDING_WINDOW.ENABLED", "False")
+    from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+
+    class OwnSegmentor(SemanticSegmentor):
+        """A user's network, which reads no windows."""
+
+    check(scenes, "cityscapes_semseg", *SEMANTIC_FPN)  # Detectron2's own has them
+    META_ARCH_REGISTRY._do_register("OwnSegmentor", OwnSegmentor)
+    try:
+        own = [*SEMANTIC_FPN, "MODEL.META_ARCHITECTURE", "OwnSegmentor"]
+        said = refused(scenes, "cityscapes_semseg", *own)
+        assert "TEST.SLIDING_WINDOW.ENABLED is True, but MODEL.META_ARCHITECTURE Own" in said
+        check(scenes, "cityscapes_semseg", *own, "TEST.SLIDING_WINDOW.ENABLED", "False")
+    finally:
+        del META_ARCH_REGISTRY._obj_map["OwnSegmentor"]
 
 
 def test_a_detectors_windows_need_to_be_enabled(scenes):

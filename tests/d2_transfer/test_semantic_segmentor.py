@@ -2,11 +2,13 @@
 
 from itertools import chain
 
+import numpy as np
 import pytest
 
 from densessl.configs import FOLDER
 from densessl.core.errors import InputError
-from densessl.d2_transfer import compat
+from densessl.d2_transfer import compat, datasets
+from densessl.d2_transfer.resolve import resolve
 
 compat.setup()
 import torch  # noqa: E402
@@ -15,6 +17,9 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from densessl.d2_transfer import modeling  # noqa: E402
+from densessl.d2_transfer.modeling.segmentor import SlidingWindowSegmentor  # noqa: E402
+from densessl.d2_transfer.modeling.sliding_window import by_windows  # noqa: E402
+from densessl.d2_transfer.trainer import Trainer  # noqa: E402
 from densessl.d2_transfer.windows import spans  # noqa: E402
 
 CLASSES = 5
@@ -181,3 +186,51 @@ def test_images_of_several_sizes_are_padded_with_ignored_pixels_in_training():
     padded[:16, :24] = small["sem_seg"]
     alike = model([{"image": image[0], "sem_seg": padded}, {"image": image[1], "sem_seg": labels}])
     torch.testing.assert_close(losses, alike)
+
+
+def semantic_fpn(*overrides):
+    """Config and model of a miniature of ade20k_semseg's Semantic FPN, on a ResNet-18."""
+    words = [*("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64")]
+    words += map(str, overrides)
+    cfg = resolve("ade20k_semseg", "semantic_fpn", 1, mini=True, cuda=False, overrides=words)
+    torch.manual_seed(0)
+    return cfg, Trainer.build_model(cfg).eval()
+
+
+def test_windows_of_a_semantic_fpn_are_seen_as_images_of_their_own():
+    """And averaged where they overlap, before they are resized to the original."""
+    cfg, model = semantic_fpn(*window(40, 24))
+    given = picture(64, 88, height=50, width=71)
+    total, count = torch.zeros(2, 150, 64, 88, dtype=torch.float64)
+    for top in (0, 24):
+        for left in (0, 24, 48):
+            part = given["image"][:, top : top + 40, left : left + 40]
+            (logits,) = segment(model, {"image": part, "height": 40, "width": 40})
+            total[:, top : top + 40, left : left + 40] += logits.double()
+            count[:, top : top + 40, left : left + 40] += 1
+    assert (count.min(), count.max()) == (1, 4)
+    wanted = resize((total / count)[None], (50, 71), False)[0].float()
+    slid = by_windows(cfg, model)
+    assert isinstance(slid, SlidingWindowSegmentor)
+    other = picture(40, 33, seed=1, height=80, width=66)
+    found, alone = segment(slid, given, other)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    (whole,) = segment(model, given)
+    assert (found - whole).abs().max() > 1e-2
+    assert torch.equal(alone, segment(model, other)[0])  # within one window
+
+
+def test_a_window_as_large_as_the_image_gives_a_semantic_fpns_very_numbers(few_scenes, tmp_path):
+    """The protocol's metrics through the evaluator; smaller windows give others."""
+    datasets.register(few_scenes)
+    found = {}
+    for how in ([], window(128, 128), window(48, 32)):
+        cfg, model = semantic_fpn(*how)
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = str(tmp_path)
+        nn.init.normal_(model.sem_seg_head.predictor.weight, std=1.0)
+        found[len(found)] = dict(Trainer.test(cfg, model))
+    assert "mIoU" in found[0]["sem_seg"]
+    np.testing.assert_equal(found[1], found[0])
+    assert found[2]["sem_seg"]["pACC"] != found[0]["sem_seg"]["pACC"]
