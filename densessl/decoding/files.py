@@ -6,7 +6,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -133,8 +133,31 @@ def _reason(error: Exception, file: File | None) -> str:
     if _bytes_of(file) == 0:
         return "empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
-        return "no image of a format that Pillow reads"
+        return _of_channels(file) or "no image of a format that Pillow reads"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _of_channels(file: File | None) -> str:
+    """What a TIFF holds whose channels are no colours, and how it is read; '' for all else."""
+    from . import tiff_parts  # which imports this module
+
+    try:
+        with ExitStack() as stack:
+            if isinstance(file, str | os.PathLike):
+                file = stack.enter_context(open(file, "rb"))
+            if file is None or file.seek(0) or file.read(4) not in tiff_parts.ORDERS:
+                return ""
+            page = next(tiff_parts.pages(file))
+            channels = page.number(tiff_parts.SAMPLES, 1)
+            bits = page.number(tiff_parts.BITS)
+    except Exception:  # whatever a damaged header makes of these numbers
+        return ""
+    if channels in (1, 3):
+        return ""
+    return (
+        f"{channels} channels of {bits} bits, which no picture has: DATA.CHANNELS {channels} (in "
+        f"transfer INPUT.CHANNELS {channels}) takes them as they are stored"
+    )
 
 
 def _bytes_of(file: File | None) -> int | None:

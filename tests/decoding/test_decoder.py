@@ -13,7 +13,7 @@ from densessl import decoding
 from densessl.core.errors import InputError
 from densessl.decoding import UnreadableImage, decode, find_range, size_of
 from densessl.decoding import decoder as decoder_module
-from tests.decoding.images import png16, tiff16
+from tests.decoding.images import png16, tiff16, tiff_of_channels
 
 CASES = Path(__file__).parents[1] / "cases" / "images"
 
@@ -311,6 +311,10 @@ def test_the_reason_of_what_cannot_be_read(tmp_path):
         for file in (tmp_path / name, str(tmp_path / name), io.BytesIO(data)):
             with pytest.raises(UnreadableImage, match=reason):
                 decode(file)
+    tiff_of_channels(tmp_path / "tile.tif", np.zeros((20, 30, 4), np.uint16))
+    for file in (tmp_path / "tile.tif", io.BytesIO((tmp_path / "tile.tif").read_bytes())):
+        with pytest.raises(UnreadableImage, match="4 channels of 16 bits, .*: DATA.CHANNELS 4 tak"):
+            decode(file)
     with pytest.raises(UnreadableImage, match="No such file"):
         decode(tmp_path / "gone.jpg")
     (tmp_path / "folder.png").mkdir()
