@@ -25,6 +25,7 @@ from densessl.core.install import CHECKOUT, detectron2
 OLD_CALLS = (  # torch's remarks on calls in 0.5's own code, which a user can do nothing about
     "torch.meshgrid: in an upcoming release",
     "Creating a tensor from a list of numpy.ndarrays is extremely slow",
+    r"`torch\.jit\.script` is deprecated",
 )
 
 
@@ -38,7 +39,7 @@ def setup() -> None:
     require_installed()
     _restore_old_names()
     for begin in OLD_CALLS:
-        warnings.filterwarnings("ignore", begin, UserWarning)
+        warnings.filterwarnings("ignore", begin)
     if not has_compiled_ops():
         sys.modules.setdefault("detectron2._C", _no_compiled_ops())
         return

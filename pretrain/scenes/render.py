@@ -149,7 +149,7 @@ def _paint(figure: Figure, rng, top: np.ndarray, scale: float, offset) -> np.nda
 def _shade(alpha: np.ndarray, top: np.ndarray, light, length: float) -> np.ndarray:
     """A factor [h, w] on the colours: round towards the edges, darker where parts meet."""
     soft = Image.fromarray((alpha * 255).astype(np.uint8))
-    radius = max(length * 0.05, 0.8)
+    radius = max(float(length) * 0.05, 0.8)  # a number of Python: Pillow takes no other
     height = np.asarray(soft.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
     dy, dx = np.gradient(height)
     slope = -(dx * light[0] + dy * light[1]) * radius
