@@ -26,6 +26,9 @@ FCOS = {  # of modeling/fcos.py: called as RetinaNet's, where those have them
     "NMS_THRESH_TEST": 0.6,
 }
 
+# DATALOADER.SAMPLER_TRAIN: each image once, or those of rare categories more often.
+ONCE, REPEATING = SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
+
 
 def add_options(cfg) -> None:
     """Add DenseSSL's keys, each with a default that changes nothing, to a Detectron2 config."""

@@ -76,6 +76,16 @@ DATA_SETS = {
         "coco_stuff27_val",
         "",
     ),
+    "LVIS v0.5": (
+        "lvis/lvis_v0.5_train.json lvis/lvis_v0.5_val.json coco/train2017 coco/val2017",
+        "lvis_v0.5_val",
+        "",
+    ),
+    "LVIS v1": (
+        "lvis/lvis_v1_train.json lvis/lvis_v1_val.json coco/train2017 coco/val2017",
+        "lvis_v1_val",
+        "",
+    ),
     "Cityscapes": (
         "cityscapes/leftImg8bit/train cityscapes/leftImg8bit/val "
         "cityscapes/gtFine/train cityscapes/gtFine/val",

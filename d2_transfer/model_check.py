@@ -6,7 +6,7 @@ from densessl.core import options
 from densessl.core.errors import InputError
 
 from . import compat, windows
-from .config import DETECTORS
+from .config import DETECTORS, REPEATING
 from .datasets.layouts import are_semantic
 from .modeling.sliding_window import SEGMENTORS
 from .trainer import Trainer, build_mapper
@@ -31,8 +31,6 @@ LATER = {  # of these, what is read before, or once a trial has begun
 }
 NEVER = {  # what other trainers read
     "DATALOADER.REPEAT_SQRT",
-    "DATALOADER.REPEAT_THRESHOLD",
-    "DATALOADER.SAMPLER_TRAIN",
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST",
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN",
     "DATASETS.PROPOSAL_FILES_TEST",
@@ -136,10 +134,12 @@ def _check_read(cfg, read: set[str], named: Collection[str]) -> None:
     protocol's own may know no sliding windows.
     """
     flat, network = options.flat(cfg), cfg.MODEL.META_ARCHITECTURE
+    repeats = cfg.DATALOADER.SAMPLER_TRAIN == REPEATING
+    never = NEVER if repeats else NEVER | {"DATALOADER.REPEAT_THRESHOLD"}
     unread = [
         key
         for key in sorted(named)
-        if key in NEVER or (key.startswith(LOOKED_AT) and key not in LATER | read)
+        if key in never or (key.startswith(LOOKED_AT) and key not in LATER | read)
     ]
     if unread:
         raise InputError(

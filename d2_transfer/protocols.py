@@ -76,11 +76,18 @@ class Protocol:
 BOX = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 MASK = ("segm/AP", "segm/AP50", "segm/AP75")
 KEYPOINT = ("keypoints/AP", "keypoints/AP50", "keypoints/AP75")
+RARITY = ("APr", "APc", "APf")  # of LVIS: rare, common and frequent categories
+LVIS_METRICS = (
+    *(*MASK, *(f"segm/{name}" for name in RARITY)),
+    *(*BOX, *(f"bbox/{name}" for name in RARITY)),
+)
 ACCURACY = ("cls/top1", "cls/top5", "cls/mean_class")
 IOU = ("sem_seg/mIoU",)
 VOC = ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test")
 COCO = ("coco_2017_train", "coco_2017_val")
 COCO_KEYPOINTS = ("keypoints_coco_2017_train", "keypoints_coco_2017_val")
+LVIS = ("lvis_v0.5_train", "lvis_v0.5_val")
+LVIS_V1 = ("lvis_v1_train", "lvis_v1_val")
 CITYSCAPES = ("cityscapes_fine_instance_seg_train", "cityscapes_fine_instance_seg_val")
 IMAGENET = ("imagenet/train", "imagenet/val")
 OWN = ("custom_train", "custom_val")
@@ -173,6 +180,20 @@ _ALL = (
         BOX + MASK,
         COCO,
         72.0,
+    ),
+    _protocol(
+        "lvis_mask_fpn_2x",
+        f"LVIS v0.5 {MASK_RCNN} R50-FPN, 180k iterations",
+        LVIS_METRICS,
+        LVIS,
+        50.6,
+    ),
+    _protocol(
+        "lvis_v1_mask_fpn_2x",
+        f"LVIS v1 {MASK_RCNN} R50-FPN, 180k iterations",
+        LVIS_METRICS,
+        LVIS_V1,
+        50.6,
     ),
     _protocol(
         "cityscapes_inst",
@@ -385,6 +406,8 @@ def _of_config(named: str) -> Protocol:
     metrics = BOX + MASK * cfg.MODEL.MASK_ON + KEYPOINT * cfg.MODEL.KEYPOINT_ON
     if any(name in CITYSCAPES for name in cfg.DATASETS.TEST):
         metrics = MASK[:2]
+    if any(name in (*LVIS, *LVIS_V1) for name in cfg.DATASETS.TEST):
+        metrics = LVIS_METRICS if cfg.MODEL.MASK_ON else LVIS_METRICS[len(MASK + RARITY) :]
     title = f"a config of one's own, {file.name}"
     return Protocol(file.stem, title, {"": str(file)}, metrics, datasets, LARGEST)
 

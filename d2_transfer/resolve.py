@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from fvcore.common.config import CfgNode
 
 from densessl.core import options
-from densessl.core.errors import InputError
+from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK
 from densessl.core.units import many
 
 from . import compat, config_files, image_range, lazy_config, miniature, user_code, windows
+from .config import ONCE, REPEATING, SAMPLERS
 from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
@@ -313,6 +314,17 @@ def override(cfg, overrides: Sequence[str]) -> set[str]:
     return keys
 
 
+def _check_sampler(cfg) -> None:
+    name, key = cfg.DATALOADER.SAMPLER_TRAIN, "DATALOADER.SAMPLER_TRAIN"
+    if name not in SAMPLERS:
+        raise unknown("sampler", name, SAMPLERS, key)
+    if name == REPEATING and are_semantic(cfg.DATASETS.TRAIN):
+        raise InputError(
+            f"{key} is '{name}', which repeats images by their objects; "
+            f"{', '.join(cfg.DATASETS.TRAIN)} has label images alone: allowed is {ONCE}"
+        )
+
+
 def _check(cfg, gpus: int, cuda: bool) -> None:
     solver = cfg.SOLVER
     if solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % gpus:
@@ -340,6 +352,7 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
         raise InputError(
             f"TEST.PRECISE_BN.NUM_ITER is {cfg.TEST.PRECISE_BN.NUM_ITER}; allowed: 1 or more"
         )
+    _check_sampler(cfg)
     sigmas, points = cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     if cfg.MODEL.KEYPOINT_ON and sigmas and len(sigmas) != points:
         raise InputError(

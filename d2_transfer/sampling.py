@@ -23,7 +23,10 @@ from . import compat
 
 compat.setup()
 from detectron2.data import DatasetFromList  # noqa: E402
-from detectron2.data.samplers import InferenceSampler  # noqa: E402
+from detectron2.data.samplers import (  # noqa: E402
+    InferenceSampler,
+    RepeatFactorTrainingSampler,
+)
 
 
 def shuffled(size: int, seed: int) -> Iterator[int]:
@@ -33,11 +36,30 @@ def shuffled(size: int, seed: int) -> Iterator[int]:
         yield from torch.randperm(size, generator=generator).tolist()
 
 
+def repeated(factors: torch.Tensor, seed: int) -> Iterator[int]:
+    """Detectron2's endless stream of RepeatFactorTrainingSampler: of each image as many copies as
+    its factor says, float32 [N], where a fraction is the chance of one more; shuffled each time."""
+    generator = torch.Generator().manual_seed(seed)
+    whole = factors.trunc()
+    while True:
+        more = torch.rand(len(factors), generator=generator) < factors - whole
+        images = torch.repeat_interleave((whole + more).long())
+        yield from images[torch.randperm(len(images), generator=generator)].tolist()
+
+
+def repeat_factors(dicts: Sequence[dict], threshold: float) -> torch.Tensor:
+    """How often each image is there: sqrt(threshold / share) of its rarest category, where a
+    smaller share of the images than ``threshold`` has it, else once (LVIS, appendix B)."""
+    objects = [{"annotations": each.get("annotations", [])} for each in dicts]
+    return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(objects, threshold)
+
+
 class GroupedOrder:
     """The batches of one rank, for ever, from batch number ``first`` on.
 
     ``wide``: of each image whether it is wider than high. A batch holds images of one kind, as with
     Detectron2's ASPECT_RATIO_GROUPING; None leaves them ungrouped. ``batch``: images of this rank.
+    ``factors``: of each image how often it is there (:func:`repeat_factors`); None: once.
     The ranks deal the one shuffled stream out among themselves. Not densessl.core's order, whose
     batches are not Detectron2's: they have no groups, and a group's batches must be counted.
     """
@@ -51,14 +73,18 @@ class GroupedOrder:
         rank: int = 0,
         world: int = 1,
         first: int = 0,
+        factors: torch.Tensor | None = None,
     ):
         self.size, self.batch, self.seed, self.wide = size, batch, seed, wide
-        self.rank, self.world, self.first = rank, world, first
+        self.rank, self.world, self.first, self.factors = rank, world, first, factors
 
     def __iter__(self) -> Iterator[list[Draw]]:
         groups: tuple[list[Draw], list[Draw]] = ([], [])
         done = 0
-        for position, index in enumerate(shuffled(self.size, self.seed)):
+        stream = shuffled(self.size, self.seed)
+        if self.factors is not None:
+            stream = repeated(self.factors, self.seed)
+        for position, index in enumerate(stream):
             if position % self.world != self.rank:
                 continue
             group = groups[bool(self.wide[index])] if self.wide is not None else groups[0]

@@ -12,6 +12,7 @@ from . import (  # noqa: F401  (modeling registers its heads)
     stops,
 )
 from .checkpoints import AtomicCheckpointer
+from .config import REPEATING
 from .datasets.detection_mapper import DetectionMapper
 from .datasets.layouts import are_semantic
 from .datasets.semantic_mapper import SemanticMapper
@@ -28,7 +29,7 @@ from .hooks import (
     TrialBar,
 )
 from .modeling.sliding_window import by_windows
-from .sampling import GroupedOrder, test_loader, training_loader, wide_images
+from .sampling import GroupedOrder, repeat_factors, test_loader, training_loader, wide_images
 from .saved import Saved
 from .weights import check_loaded
 
@@ -104,6 +105,8 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
                 filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
                 min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
             )
+        loading = cfg.DATALOADER
+        repeats = loading.SAMPLER_TRAIN == REPEATING
         order = GroupedOrder(
             len(self._dicts),
             cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
@@ -112,9 +115,9 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
             comm.get_rank(),
             comm.get_world_size(),
             self._first_batch,
+            repeat_factors(self._dicts, loading.REPEAT_THRESHOLD) if repeats else None,
         )
         mapper = build_mapper(cfg, is_train=True)
-        loading = cfg.DATALOADER
         return training_loader(self._dicts, mapper, order, loading.NUM_WORKERS, loading.TIMEOUT)
 
     @classmethod

@@ -8,8 +8,9 @@ import gc
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 from pycocotools import mask as coco_mask
@@ -19,6 +20,9 @@ from densessl.core.errors import InputError
 from densessl.core.files import read_json
 
 from .. import compat
+
+FILE_NAME = itemgetter("file_name")  # of an image
+FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")  # of LVIS's images
 
 
 @contextmanager
@@ -60,11 +64,15 @@ def polygons(segmentation: list[list[float]]) -> list[list[float]]:
 
 
 def records(
-    file: str | os.PathLike, folder: str | os.PathLike, classes: Mapping[Id, int]
+    file: str | os.PathLike,
+    folder: str | os.PathLike,
+    classes: Mapping[Id, int],
+    image_file: Callable[[dict], str] = FILE_NAME,
 ) -> list[dict]:
     """The images of ``file`` with their objects, as Detectron2's ``load_coco_json`` gives them.
 
-    ``classes``: the class number, from 0, by category id. The images come in the order of their
+    ``classes``: the class number, from 0, by category id. ``image_file``: of an image its file
+    below ``folder``. The images come in the order of their
     ids. Polygons of fewer than three points or of half a point are left out, as there, and with
     the last one the object. Raises InputError for a category that is not among ``classes``.
     """
@@ -80,14 +88,17 @@ def records(
                 )
             objects[each["image_id"]].append(each)
         images = {each["id"]: each for each in content["images"]}
-        return [_record(images[id], folder, objects[id], classes) for id in ordered(images)]
+        return [
+            _record(images[id], os.path.join(folder, image_file(images[id])), objects[id], classes)
+            for id in ordered(images)
+        ]
 
 
-def _record(image: dict, folder: str | os.PathLike, objects: list[dict], classes: Mapping) -> dict:
+def _record(image: dict, file: str, objects: list[dict], classes: Mapping) -> dict:
     size = image["height"], image["width"]
     found = (_object(each, size, classes[each["category_id"]]) for each in objects)
     return {
-        "file_name": os.path.join(folder, image["file_name"]),
+        "file_name": file,
         "height": size[0],
         "width": size[1],
         "image_id": image["id"],
@@ -140,7 +151,7 @@ def numbered(content: dict, categories: Sequence[Id]) -> tuple[dict, dict[Id, in
         if each["image_id"] in images and each["category_id"] in kinds
     ]
     truth = {
-        "images": [{**held[id], "id": number} for id, number in images.items()],
+        "images": [_image(held[id], number, kinds) for id, number in images.items()],
         "categories": [
             {**each, "id": kinds[each["id"]]}
             for each in content["categories"]
@@ -157,6 +168,15 @@ def numbered(content: dict, categories: Sequence[Id]) -> tuple[dict, dict[Id, in
         ],
     }
     return truth, images, kinds
+
+
+def _image(image: dict, number: int, kinds: Mapping[Id, int]) -> dict:
+    lists = {
+        key: [kinds[category] for category in image[key] if category in kinds]
+        for key in FEDERATED
+        if key in image
+    }
+    return {**image, "id": number, **lists}
 
 
 def _evaluated(annotation: dict, image: dict) -> dict:

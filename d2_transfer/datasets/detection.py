@@ -4,7 +4,7 @@ import json
 import mmap
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,29 +133,20 @@ class CocoLayout(DatasetLayout):
         there = found.folder(folder)
         if there is not None and not there:
             found.problems.append(f"{folder} is empty")
-        try:
-            with _utf8(file) as text:
-                if problem := _not_whole(file, text):
-                    found.problems.append(problem)
-                else:
-                    self._inspect_json(found, file, text, folder, there)
-        except FileNotFoundError:
-            found.problems.append(f"{file} is not there")
-        except (OSError, ValueError) as error:
-            found.problems.append(f"{file} cannot be read: {error}")
+        search(file, found, lambda text: self._inspect_json(found, file, text, folder, there))
         return found
 
     def _inspect_json(
         self, found: Inspection, file: Path, text: Text, folder: Path, there: set[str] | None
     ) -> None:
-        names = _file_names(text)
+        names = values(text, "file_name")
         found.images = len(names)
         if not names:
             found.problems.append(f"{file} lists no image")
         elif there:
             found.need(file, names, there, folder, "")
         expected = PERSON if self.keypoints else COCO_CATEGORIES
-        if (ids := _category_ids(text)) != expected:
+        if (ids := category_ids(text)) != expected:
             kind = "the one of a person" if self.keypoints else "COCO's 80"
             found.problems.append(
                 f"{file}: its categories ({some(sorted(ids)) or 'none'}) are not {kind}; your own "
@@ -166,6 +157,20 @@ class CocoLayout(DatasetLayout):
             found.problems.append(f"{file}: {faults[0]}{more}")
         if self.keypoints and text.find(b'"num_keypoints"') < 0:
             found.problems.append(f"{file} has no annotation with 'num_keypoints'")
+
+
+def search(file: Path, found: Inspection, look: Callable[[Text], None]) -> None:
+    """Call ``look`` with the bytes of a JSON of annotations, or add why that cannot be."""
+    try:
+        with _utf8(file) as text:
+            if problem := _not_whole(file, text):
+                found.problems.append(problem)
+            else:
+                look(text)
+    except FileNotFoundError:
+        found.problems.append(f"{file} is not there")
+    except (OSError, ValueError) as error:
+        found.problems.append(f"{file} cannot be read: {error}")
 
 
 @contextmanager
@@ -189,10 +194,10 @@ def _not_whole(file: Path, text: Text) -> str | None:
     return None
 
 
-def _file_names(text: Text) -> list[str]:
-    """Every value of "file_name": one an image, in COCO's files."""
-    raw = re.findall(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', text)
-    return [json.loads(name) for name in raw]
+def values(text: Text, key: str) -> list[str]:
+    """Every text that has this key, such as "file_name": one an image, in COCO's files."""
+    raw = re.findall(rb'"%b"\s*:\s*("(?:[^"\\]|\\.)*")' % key.encode(), text)
+    return [json.loads(value) for value in raw]
 
 
 def _run_length_faults(text: Text) -> list[str]:
@@ -214,7 +219,7 @@ def _run_length_faults(text: Text) -> list[str]:
     return [f"an annotation {what} ({place})" for place, (_, what) in faults]
 
 
-def _category_ids(text: Text) -> set[int]:
+def category_ids(text: Text) -> set[int]:
     """The ids in the list of categories; empty where there is none that can be read."""
     start = text.find(b"[", text.rfind(b'"categories"'))
     if start < 0:

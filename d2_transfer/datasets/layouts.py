@@ -7,6 +7,7 @@ from .camvid import CamVidSemantic
 from .cityscapes import CityscapesInstances, CityscapesSemantic
 from .detection import CocoLayout, VocLayout
 from .inspection import DatasetLayout
+from .lvis import LvisLayout
 from .semantic import AdeSemantic, SemanticLayout, VocSemantic
 
 
@@ -30,6 +31,10 @@ LAYOUTS: dict[str, DatasetLayout] = {
     "coco_2017_val": _coco("val", "instances", 5000),
     "keypoints_coco_2017_train": _coco("train", "person_keypoints", 118287),
     "keypoints_coco_2017_val": _coco("val", "person_keypoints", 5000),
+    "lvis_v0.5_train": LvisLayout("lvis/lvis_v0.5_train.json", 1230, 57263),
+    "lvis_v0.5_val": LvisLayout("lvis/lvis_v0.5_val.json", 1230, 5000),
+    "lvis_v1_train": LvisLayout("lvis/lvis_v1_train.json", 1203, 100170),
+    "lvis_v1_val": LvisLayout("lvis/lvis_v1_val.json", 1203, 19809),
     "cityscapes_fine_instance_seg_train": CityscapesInstances("train", 2975),
     "cityscapes_fine_instance_seg_val": CityscapesInstances("val", 500),
     "cityscapes_fine_sem_seg_train": CityscapesSemantic("train", official=2975),

@@ -14,6 +14,7 @@ from .cityscapes import CityscapesInstances
 from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records
 from .inspection import DatasetLayout
 from .layouts import LAYOUTS
+from .lvis import IMAGES, LvisLayout, image_file
 from .semantic import SemanticLayout, VocSemantic
 
 ABOUT_CLASSES = (  # what Detectron2 knows of a data set, wherever it lies
@@ -50,6 +51,10 @@ def register(root: Path) -> None:
             if layout.keypoints:  # Detectron2 knows it from the file only
                 about_classes["thing_dataset_id_to_contiguous_id"] = dict.fromkeys(PERSON, 0)
             register_coco(name, about_classes, root / layout.annotations, root / layout.images)
+        elif isinstance(layout, LvisLayout):
+            about_classes["thing_dataset_id_to_contiguous_id"] = layout.numbers
+            file, images = root / layout.annotations, root / IMAGES
+            register_coco(name, about_classes, file, images, "lvis", image_file)
         else:
             DatasetCatalog.register(name, _reader(layout, root))
             MetadataCatalog.get(name).set(**(about_classes | _facts(layout, root)))
@@ -68,19 +73,27 @@ def _register_voc(name: str, layout: VocLayout, folder: Path) -> None:
     )
 
 
-def register_coco(name: str, about_classes: dict, file: Path | str, images: Path | str) -> None:
+def register_coco(
+    name: str,
+    about_classes: dict,
+    file: Path | str,
+    images: Path | str,
+    evaluator: str = "coco",
+    image_file: Callable[[dict], str] = coco_content.FILE_NAME,
+) -> None:
     """Register COCO's annotations, anew each time, with a reader for files as people have them.
 
     ``about_classes``: ``thing_classes`` and ``thing_dataset_id_to_contiguous_id`` at least.
+    ``evaluator``, ``image_file``: those of LVIS, whose annotations have COCO's form.
     """
     compat.setup()
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     classes = about_classes["thing_dataset_id_to_contiguous_id"]
     forget(name)
-    DatasetCatalog.register(name, lambda: coco_content.records(file, images, classes))
+    DatasetCatalog.register(name, lambda: coco_content.records(file, images, classes, image_file))
     MetadataCatalog.get(name).set(
-        json_file=str(file), image_root=str(images), evaluator_type="coco", **about_classes
+        json_file=str(file), image_root=str(images), evaluator_type=evaluator, **about_classes
     )
 
 

@@ -16,6 +16,7 @@ from .. import compat
 from ..stops import STOPPED
 from .cityscapes import CityscapesInstanceEvaluator
 from .coco import CocoEvaluator
+from .lvis import LvisEvaluator
 from .pascal_voc import OccurringClassesVOCEvaluator
 from .semantic import SemanticEvaluator
 
@@ -51,6 +52,7 @@ def build_evaluator(
     builders: dict[str, Callable[[], DatasetEvaluator]] = {
         "pascal_voc": lambda: OccurringClassesVOCEvaluator(dataset_name),
         "coco": lambda: _of_coco(dataset_name, output_dir, oks_sigmas),
+        "lvis": lambda: LvisEvaluator(dataset_name, output_dir),
         "cityscapes_instance": lambda: CityscapesInstanceEvaluator(dataset_name),
         "sem_seg": lambda: SemanticEvaluator(dataset_name),
     }

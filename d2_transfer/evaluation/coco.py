@@ -113,14 +113,27 @@ class CocoEvaluator(DatasetEvaluator):
 
     @watchdog.unhurried()
     def _metrics(self, task: str, truth, found: list[dict]) -> dict[str, float]:
+        judge = self._judged(task, truth, found)
+        metrics = means(task, judge)
+        # [threshold, recall, category, area, most detections]: of all areas, of most detections
+        by_category = judge.eval["precision"][:, :, :, 0, -1]
+        for place, category in enumerate(judge.params.catIds):
+            metrics[f"AP-{truth.cats[category]['name']}"] = mean_precision(by_category[:, :, place])
+        return metrics
+
+    def _judged(self, task: str, truth, found: list[dict], most: int | None = None, **how):
+        """COCOeval, once it has compared and summed up. ``most``: detections of a category that it
+        looks at in an image, where not COCO's own; ``how``: other arguments of it."""
         kept = ("image_id", "category_id", "score", *KEPT[task])
         found = [{key: each[key] for key in kept} for each in found]
         if found:
             detections = truth.loadRes(found)
         else:  # pycocotools' loadRes wants one at least
             detections = self._dataset({**truth.dataset, "annotations": []})
-        judge = self._judge_class(truth, detections, task)
-        judge.params.catIds = categories = sorted(truth.getCatIds())
+        judge = self._judge_class(truth, detections, task, **how)
+        judge.params.catIds = sorted(truth.getCatIds())
+        if most is not None:
+            judge.params.maxDets = [most]
         if task == "keypoints":
             if self._oks_sigmas:
                 judge.params.kpt_oks_sigmas = np.array(self._oks_sigmas)
@@ -128,14 +141,7 @@ class CocoEvaluator(DatasetEvaluator):
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-        metrics = dict(zip(METRICS[task], map(_per_cent, judge.stats), strict=False))
-        # [threshold, recall, category, area, most detections]: of all areas, of most detections
-        by_category = judge.eval["precision"][:, :, :, 0, -1]
-        for place, category in enumerate(categories):
-            values = by_category[:, :, place]
-            ap = values[values > -1].mean() if (values > -1).any() else -1.0
-            metrics[f"AP-{truth.cats[category]['name']}"] = _per_cent(ap)
-        return metrics
+        return judge
 
     def _check_keypoints(self, sigmas: int, truth, found: list[dict]) -> None:
         counts = {
@@ -162,6 +168,16 @@ def _library(fast: bool) -> tuple[type, type]:
     except ImportError as error:
         raise EnvironmentLacks(f"{error}; fix it with: {install.command('transfer')}") from None
     return COCO, COCOeval
+
+
+def means(task: str, judge) -> dict[str, float]:
+    """What COCOeval has summed up, by its name."""
+    return dict(zip(METRICS[task], map(_per_cent, judge.stats), strict=False))
+
+
+def mean_precision(values: np.ndarray) -> float:
+    """An AP in per cent of some of COCOeval's precisions, of which those of -1 have no object."""
+    return _per_cent(values[values > -1].mean() if (values > -1).any() else -1.0)
 
 
 def _per_cent(value: float) -> float:

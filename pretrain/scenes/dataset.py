@@ -16,14 +16,15 @@ from densessl.core.form import fault
 from densessl.core.lock import locked
 from densessl.core.progress import Bar
 
-from . import ade20k, cityscapes, coco, store, voc
+from . import ade20k, cityscapes, coco, lvis, store, voc
 from .generate import generate
 from .labels import CLASSES
 
 MARK = "densessl_scenes.json"
 UNFINISHED = ".unfinished"
-FORMAT = 3  # changes when the same arguments give other files
-LACKS = {2: "coco/stuffthingmaps"}  # what complete sets of older formats, otherwise the same, lack
+FORMAT = 4  # changes when the same arguments give other files
+# What complete sets of older formats, otherwise the same, lack.
+LACKS = {2: "coco/stuffthingmaps and lvis", 3: "lvis"}
 CHUNK = 20  # scenes between two records
 
 
@@ -169,6 +170,7 @@ def _finish(root: Path, request: Request, chunks: list[tuple[str, int, int]]) ->
         records[chunk[0]] += _records(root, chunk) or []
     for split, of_split in records.items():
         coco.write_json(root, split, request.size, of_split)
+        lvis.write_json(root, split, request.size, of_split)
     voc.write_lists(root, *([r["number"] for r in records[s]] for s in ("train", "val")))
     files.write_json(root / MARK, {**asdict(request), "classes": list(CLASSES)})
     shutil.rmtree(root / UNFINISHED)

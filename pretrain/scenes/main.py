@@ -19,7 +19,7 @@ def parser() -> Parser:
     options = Parser(
         prog="densessl scenes",
         description="Write a procedural data set (people, vehicles, animals; exact boxes, masks, "
-        "keypoints and labels) in the layouts of VOC, COCO, Cityscapes, ADE20K and ImageNet. "
+        "keypoints and labels) in the layouts of VOC, COCO, LVIS, Cityscapes, ADE20K and ImageNet. "
         "DIR then serves as DETECTRON2_DATASETS. The same arguments give the same bytes.",
     )
     options.add_argument("dir", metavar="DIR", type=Path, help="a new or an empty folder")
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
         dataset.write(root, request, options.workers)
     print(
         f"{root}: {options.train} training and {options.val} validation scenes of "
-        f"{options.size} px as VOC, COCO, Cityscapes, ADE20K and ImageNet folders\n"
+        f"{options.size} px as VOC, COCO, LVIS, Cityscapes, ADE20K and ImageNet folders\n"
         f"for Detectron2: export DETECTRON2_DATASETS={shlex.quote(str(root.absolute()))}"
     )
     return 0

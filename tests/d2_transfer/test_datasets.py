@@ -97,6 +97,8 @@ def test_a_missing_folder_is_one_message_that_says_where_and_what(tmp_path, monk
         ("coco_2017_train", "coco/annotations/instances_train2017.json"),
         ("coco_2017_val", "coco/val2017"),
         ("keypoints_coco_2017_val", "coco/annotations/person_keypoints_val2017.json"),
+        ("lvis_v0.5_train", "lvis/lvis_v0.5_train.json"),
+        ("lvis_v1_val", "coco/val2017"),
         ("cityscapes_fine_instance_seg_train", "cityscapes/leftImg8bit/train"),
         ("cityscapes_fine_sem_seg_val", "cityscapes/gtFine/val"),
         ("voc_2012_aug_semseg_train", "voc_aug/labels"),

@@ -13,6 +13,7 @@ from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
 from densessl.d2_transfer.evaluation.build import (
     CityscapesInstanceEvaluator,
     CocoEvaluator,
+    LvisEvaluator,
     OccurringClassesVOCEvaluator,
     Progress,
     Quiet,
@@ -25,6 +26,8 @@ EVALUATORS = {
     "voc_2007_test": OccurringClassesVOCEvaluator,
     "coco_2017_val": CocoEvaluator,
     "keypoints_coco_2017_val": CocoEvaluator,
+    "lvis_v0.5_val": LvisEvaluator,
+    "lvis_v1_val": LvisEvaluator,
     "cityscapes_fine_instance_seg_val": CityscapesInstanceEvaluator,
     "cityscapes_fine_sem_seg_val": SemanticEvaluator,
     "voc_2012_semseg_val": SemanticEvaluator,

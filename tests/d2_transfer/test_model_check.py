@@ -86,7 +86,7 @@ def test_a_detectors_windows_need_to_be_enabled(scenes):
         ("coco_mask_fpn_1x", "INPUT.PHOTOMETRIC_DISTORTION", "True"),
         ("coco_mask_fpn_1x", "MODEL.RETINANET.NUM_CONVS", "2"),
         ("coco_mask_fpn_1x", "SOLVER.POLY_POWER", "0.5"),
-        ("coco_mask_fpn_1x", "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+        ("coco_mask_fpn_1x", "DATALOADER.REPEAT_THRESHOLD", "0.01"),
         ("coco_mask_fpn_1x", "TEST.AUG.ENABLED", "True"),
     ],
 )
@@ -100,6 +100,8 @@ def test_options_that_are_read_pass(scenes):
         *("INPUT.MIN_SIZE_TRAIN", "(64,)", "MODEL.ROI_MASK_HEAD.CONV_DIM", "16"),
         *("MODEL.FPN.OUT_CHANNELS", "32", "SOLVER.GAMMA", "0.5", "SOLVER.IMS_PER_BATCH", "2"),
         *("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "2.0"),
+        *("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+        *("DATALOADER.REPEAT_THRESHOLD", "0.01"),
         *("SOLVER.CHECKPOINT_PERIOD", "7", "TEST.EVAL_PERIOD", "3", "MODEL.CHANNELS_LAST", "True"),
     ]
     check(scenes, "coco_mask_fpn_1x", *words)

@@ -170,6 +170,22 @@ CASCADE = {
     "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000,
 }
+# MoCo, appendix A.4: the baseline of LVIS on v0.5, 2x; Detectron2, configs/LVISv0.5-… and LVISv1-….
+LVIS = {
+    "MODEL.ROI_HEADS.NUM_CLASSES": 1230,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0001,
+    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
+    "DATASETS.TRAIN": ["lvis_v0.5_train"],
+    "DATASETS.TEST": ["lvis_v0.5_val"],
+    "DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+    "DATALOADER.REPEAT_THRESHOLD": 0.001,
+    "TEST.DETECTIONS_PER_IMAGE": 300,
+}
+LVIS_V1 = {
+    "MODEL.ROI_HEADS.NUM_CLASSES": 1203,
+    "DATASETS.TRAIN": ["lvis_v1_train"],
+    "DATASETS.TEST": ["lvis_v1_val"],
+}
 # mmselfsup, benchmarks/detection/configs/coco_R_50_RetinaNet_1x_moco.yaml.
 COCO_RETINANET_1X = {
     "MODEL.META_ARCHITECTURE": "RetinaNet",
@@ -236,6 +252,8 @@ TABLES = {
     ("coco_retinanet_1x", ""): COCO_RETINANET_1X,
     ("coco_retinanet_2x", ""): COCO_RETINANET_1X | TWO,
     ("coco_fcos_1x", ""): COCO_FCOS_1X,
+    ("lvis_mask_fpn_2x", ""): COCO_MASK_FPN_1X | TWO | LVIS,
+    ("lvis_v1_mask_fpn_2x", ""): COCO_MASK_FPN_1X | TWO | LVIS | LVIS_V1,
     ("cityscapes_inst", ""): CITYSCAPES_INST,
 }
 

@@ -8,12 +8,18 @@ import torch
 
 from densessl.core.order import seed_of
 from densessl.d2_transfer import compat
-from densessl.d2_transfer.sampling import GroupedOrder, training_loader, wide_images
+from densessl.d2_transfer.sampling import (
+    GroupedOrder,
+    repeat_factors,
+    training_loader,
+    wide_images,
+)
 
 compat.setup()
 
 SIZES = [(4, 3), (3, 4), (4, 4), (9, 2), (2, 9), (5, 4), (3, 3), (4, 5), (6, 1), (1, 6), (7, 6)]
 DICTS = [{"image_id": n, "width": w, "height": h} for n, (w, h) in enumerate(SIZES)]
+FACTORS = torch.tensor([1.0, 2.5, 1.0, 3.25, 1.1, 1.0, 1.0, 1.9, 1.0, 2.0, 1.0])
 
 
 def batches(count: int, **changed) -> list[list[int]]:
@@ -23,17 +29,29 @@ def batches(count: int, **changed) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("rank, world", [(0, 1), (0, 2), (1, 2)])
-def test_the_batches_are_those_of_detectron2(rank, world, monkeypatch):
+@pytest.mark.parametrize("factors", [None, FACTORS])
+def test_the_batches_are_those_of_detectron2(rank, world, factors, monkeypatch):
+    from detectron2.data import samplers
     from detectron2.data.common import AspectRatioGroupedDataset
-    from detectron2.data.samplers import TrainingSampler
     from detectron2.utils import comm
 
     monkeypatch.setattr(comm, "get_rank", lambda: rank)
     monkeypatch.setattr(comm, "get_world_size", lambda: world)
-    stream = (DICTS[int(index)] for index in TrainingSampler(len(DICTS), shuffle=True, seed=7))
-    theirs = itertools.islice(AspectRatioGroupedDataset(stream, 3), 20)
-    expected = [[each["image_id"] for each in batch] for batch in theirs]
-    assert batches(20, rank=rank, world=world) == expected
+    theirs = samplers.TrainingSampler(len(DICTS), shuffle=True, seed=7)
+    if factors is not None:
+        theirs = samplers.RepeatFactorTrainingSampler(factors, shuffle=True, seed=7)
+    stream = (DICTS[int(index)] for index in theirs)
+    grouped = itertools.islice(AspectRatioGroupedDataset(stream, 3), 40)
+    expected = [[each["image_id"] for each in batch] for batch in grouped]
+    assert batches(40, rank=rank, world=world, factors=factors) == expected
+
+
+def test_an_image_is_repeated_by_the_rarest_of_its_categories():
+    objects = [[0], [0], [0, 1], [0, 0], [0], [0], [0], [2, 1]]  # shares 7/8, 2/8, 1/8
+    dicts = [{"annotations": [{"category_id": n} for n in each]} for each in objects]
+    found = repeat_factors([*dicts, {}], 0.5)
+    one, two = (0.5 / (1 / 9)) ** 0.5, (0.5 / (2 / 9)) ** 0.5
+    torch.testing.assert_close(found, torch.tensor([1.0, 1, two, 1, 1, 1, 1, one, 1]))
 
 
 def test_a_batch_holds_images_of_one_kind_and_an_epoch_every_image_once():
@@ -48,6 +66,8 @@ def test_a_resumed_order_goes_on_where_it_was():
     whole = batches(25)
     for first in (1, 7, 20):
         assert batches(25 - first, first=first) == whole[first:]
+    repeated = batches(25, factors=FACTORS)
+    assert batches(18, factors=FACTORS, first=7) == repeated[7:] and repeated != whole
     assert batches(25, seed=8) != whole
 
 

@@ -57,15 +57,16 @@ def test_a_complete_set_is_left_as_it_is(whole, capsys):
 
 def test_a_complete_set_of_an_older_version_is_taken(whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "set")
-    shutil.rmtree(tmp_path / "set" / "coco" / "stuffthingmaps")
     mark = tmp_path / "set" / dataset.MARK
-    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": 2}))
-    before = tree(tmp_path / "set")
-    assert main([str(tmp_path / "set"), *SMALL]) == 0
-    assert "coco/stuffthingmaps" in capsys.readouterr().out
-    assert tree(tmp_path / "set") == before
+    for folder, number in (("lvis", 3), ("coco/stuffthingmaps", 2)):
+        shutil.rmtree(tmp_path / "set" / folder)
+        mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": number}))
+        before = tree(tmp_path / "set")
+        assert main([str(tmp_path / "set"), *SMALL]) == 0
+        assert folder in capsys.readouterr().out
+        assert tree(tmp_path / "set") == before
     mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": 1}))
-    with pytest.raises(InputError, match="format 1; now format 3"):
+    with pytest.raises(InputError, match="format 1; now format 4"):
         main([str(tmp_path / "set"), *SMALL])
 
 
