@@ -91,7 +91,7 @@ def _costs(advice: Advice, images: ImageStats, machine: Machine, trial: Trial) -
 def command(advice: Advice) -> str:
     """The command that trains as advised, as one types it."""
     words = [*_start(advice), "--config", advice.name]
-    for key in ("SOURCE", "PATH", "CACHE", "CLASSES", "ANNOTATIONS", "TILE"):
+    for key in ("SOURCE", "PATH", "CACHE", "CLASSES", "ANNOTATIONS", "TILE", "FRAME_RATE"):
         if advice.cfg.DATA[key] != advice.published.DATA[key]:
             words += [f"DATA.{key}", str(advice.cfg.DATA[key])]
     words += ["OUTPUT_DIR", advice.cfg.OUTPUT_DIR]

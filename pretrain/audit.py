@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     from .audit_images import inspect_all, summary
     from .audit_report import report
     from .views.tiles import TiledSource
+    from .views.videos import VideoSource
 
     source = source_of(args)
     bounds = parse(args.range, "--range")
@@ -55,6 +56,9 @@ def main(argv: list[str]) -> int:
         "left_out": dict(source.left_out),
         "range": {"used": list(bounds) if bounds else None, "auto": suggested},
         "tile": args.tile,
+        "videos": {"rate": whole.rate, "videos": whole.videos, "frames": whole.frames}
+        if isinstance(whole, VideoSource)
+        else None,
         "samples": len(source),
         **summary(whole.name, found, len(source)),
     }

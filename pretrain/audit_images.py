@@ -28,6 +28,7 @@ from densessl.decoding import (
     reasons,
     size_of,
 )
+from densessl.decoding.frames import FrameFile
 
 from .options import C
 from .views import ImageSource
@@ -76,8 +77,10 @@ def inspect_image(
         with waiting.wait(TIMEOUT, lambda: late), reasons():
             stream = source.open(index)
             data = Path(stream).read_bytes() if isinstance(stream, str) else stream.read()
+        is_frame = isinstance(stream, FrameFile)
+        length = stream.length if isinstance(stream, FrameFile) else len(data)
         with opened(io.BytesIO(data)) as image:
-            kind, mode = image.format or "", image.mode
+            kind, mode = "video" if is_frame else image.format or "", image.mode
         size = size_of(io.BytesIO(data))
         file = io.BytesIO(data)
         parts: list[io.BytesIO | Region] = [file]
@@ -92,7 +95,7 @@ def inspect_image(
     deep = find_range(parts)
     values = (deep.least, deep.greatest) if deep else None
     digest = hashlib.sha256(data).digest()
-    return AuditedImage(len(data), "", kind, mode, *size, digest, levels, values)
+    return AuditedImage(length, "", kind, mode, *size, digest, levels, values)
 
 
 def _extrema(image: Image.Image) -> np.ndarray:

@@ -9,6 +9,8 @@ from densessl.core.names import readable
 from densessl.core.units import byte_size
 from densessl.decoding import describe, describe_left_out
 
+from .images_argument import in_words_of_the_verb
+
 BAR = 30  # columns of the longest bar
 NAMED = 5  # files that the terminal names; the JSON has all
 
@@ -27,6 +29,11 @@ def _numbers(audit: dict) -> Table:
     table.add_column(overflow="fold")
     total, batch = audit["images"], audit["batch_size"]
     rows = {"images": f"{total:,}, {byte_size(audit['bytes'])}"}
+    if videos := audit["videos"]:
+        rows["videos"] = (
+            f"{videos['videos']:,}, of which {videos['frames']:,} frames are images "
+            f"({videos['rate']:g} a second)"
+        )
     if audit["tile"]:
         rows["tiles"] = f"{audit['samples']:,} of {audit['tile']} px (an image that fits is one)"
     for name in ("formats", "modes"):
@@ -93,7 +100,7 @@ def _remarks(audit: dict) -> Iterator[Text]:
     if flat := audit["one_colour"]["images"]:
         yield _remark(_describe_flat(audit, flat), audit["one_colour"]["files"])
     if audit["left_out"]:
-        yield _remark(describe_left_out(audit["left_out"]), [])
+        yield _remark(in_words_of_the_verb(describe_left_out(audit["left_out"])), [])
     if copies := audit["duplicates"]["images"]:
         files = [" = ".join(group) for group in audit["duplicates"]["files"]]
         yield _remark(f"{copies:,} with the same bytes as another image", files)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .methods import Method
 
 TWIN = "_scenes"
+COLOURS = 3  # DATA.CHANNELS of pictures
 WITH_ANY = {"DATA.PATH", "OUTPUT_DIR", "SEED", "BACKBONE.WEIGHTS"}  # go with any other options
 # What auto becomes: on GPUs from Ampere on, and on any other device
 OF_DEVICE = {"AMP": ("bf16", "off"), "CHANNELS_LAST": ("on", "off")}
@@ -114,6 +115,7 @@ def check(cfg: CfgNode, world: int = 1) -> None:
     options.check(cfg, DECLARED)
     decoding.parse(cfg.DATA.RANGE, "DATA.RANGE")
     _validate_tile(cfg)
+    _validate_videos(cfg.DATA)
     _validate_batch(cfg, world)
     for name in ("SCALE", "LOCAL_SCALE"):
         if value := cfg.VIEWS[name]:
@@ -303,6 +305,14 @@ def _validate_tile(cfg: CfgNode) -> None:
         to = f" to {most}, the root of DATA.MAX_PIXELS" if most else " or more"
         raise InputError(
             f"DATA.TILE is {tile}; allowed: 0 for whole images, or {least} (VIEWS.SIZE){to}"
+        )
+
+
+def _validate_videos(data: CfgNode) -> None:
+    if data.FRAME_RATE and data.CHANNELS != COLOURS:
+        raise InputError(
+            f"DATA.FRAME_RATE is {data.FRAME_RATE:g}; allowed with DATA.CHANNELS {data.CHANNELS}: "
+            "0, as frames of videos are pictures in colour"
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from densessl.core.errors import InputError
+from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.core.files import standing
 from densessl.core.options import argument
 from densessl.core.parser import Parser
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FLAGS = {"DATA.PATH": "PATH", "DATA.SOURCE": "--source", "DATA.CLASSES": "--classes"}
 FLAGS |= {"DATA.ANNOTATIONS": "--annotations", "DATA.CACHE": "--cache", "DATA.TILE": "--tile"}
+FLAGS |= {"DATA.FRAME_RATE": "--frame-rate", "DATA.WORKERS": "--workers"}
 
 
 def add_images(parser: Parser) -> None:
@@ -36,12 +37,24 @@ def add_images(parser: Parser) -> None:
         metavar="PIXELS",
         help="as DATA.TILE: larger images count as tiles of that side",
     )
+    add_frame_rate(parser)
 
 
-def data_of(args: Namespace) -> dict[str, str | int]:
+def add_frame_rate(parser: Parser) -> None:
+    """Give ``parser`` the argument for videos."""
+    parser.add_argument(
+        "--frame-rate",
+        type=argument(">= 0, <= 1000", float),
+        default=0.0,
+        metavar="N",
+        help="as DATA.FRAME_RATE: of videos N frames a second (0: videos are left out)",
+    )
+
+
+def data_of(args: Namespace) -> dict[str, str | int | float]:
     """The options of DATA that the arguments stand for."""
     data = {"SOURCE": args.source, "PATH": args.path, "TILE": args.tile}
-    data["CACHE"] = args.cache or ""
+    data |= {"CACHE": args.cache or "", "FRAME_RATE": args.frame_rate}
     return data | {"CLASSES": args.classes or "", "ANNOTATIONS": args.annotations or ""}
 
 
@@ -51,13 +64,20 @@ def source_of(args: Namespace) -> "ImageSource":
 
     from .views import build_source
 
+    data = data_of(args)
+    if "workers" in args:
+        data["WORKERS"] = args.workers
     try:
-        return build_source(CfgNode({"DATA": data_of(args)}))
-    except InputError as error:
-        message = str(error)
-        for option, flag in FLAGS.items():
-            message = message.replace(option, flag)
-        raise InputError(message) from None
+        return build_source(CfgNode({"DATA": data}))
+    except (InputError, EnvironmentLacks) as error:
+        raise type(error)(in_words_of_the_verb(str(error))) from None
+
+
+def in_words_of_the_verb(text: str) -> str:
+    """With the flags for the options of pretraining that are named."""
+    for option, flag in FLAGS.items():
+        text = text.replace(option, flag)
+    return text
 
 
 def show(parts: "Iterable[Table | Text]") -> None:

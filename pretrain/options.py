@@ -103,6 +103,8 @@ OPTIONS = {
     "DATA.MAX_PIXELS": (178956970, ">= 0"),
     # side of a tile in pixels: a larger image counts as the tiles that cover it; 0: whole images
     "DATA.TILE": (0, ">= 0"),
+    # frames that are taken of each second of a video, each as an image; 0: videos are left out
+    "DATA.FRAME_RATE": (0.0, ">= 0, <= 1000"),
     "DATA.TRUNCATED": False,  # use truncated JPEGs as far as they go; else they are unreadable
     # seconds that a batch may take before the run stops; 0: no limit
     "DATA.TIMEOUT": (120.0, ">= 0, free"),

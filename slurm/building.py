@@ -19,7 +19,7 @@ from densessl.d2_transfer.tables import layouts
 
 from . import file_jobs
 from . import jobs as making
-from .data import Data, folders_of
+from .data import Data, folders_of, parts_of
 from .file_jobs import as_words
 from .graph import Job, longest_behind
 from .spec import LONGEST, Call, FreeJob, ProtocolSpec, RowSpec, Spec, seeds_of
@@ -167,7 +167,7 @@ class Builder:
         job, vit = self._pretrain(row, row.pretrain, row.options, row.name, seed)
         key = job.outputs[0].parent.name
         if self.spec.show and seed == self._seeds(row)[0]:  # one picture of a row
-            self._add("show", file_jobs.views(self.spec, self.folder, self.data.home, job))
+            self._add("show", file_jobs.views(self.spec, self.folder, self.data, job))
         return self._converted(key, job.outputs[0], ".pth" if vit else ".pkl", needs=(job.name,))
 
     def _pretrain(
@@ -192,10 +192,10 @@ class Builder:
             config, key = f"{config}{TWIN}", name or f"{key}{TWIN}"
             nodes, gpus = 1, min(gpus, 1)
         if not self.drawn:
-            self.reads[reads] = None
+            self.reads |= dict.fromkeys(parts_of(reads))
         if seed not in (None, pretraining.load(config, words).SEED):
             words, key = [*words, "SEED", str(seed)], f"{key}-seed{seed}"
-        words = ["DATA.PATH", str(self.data.home / reads), *words, *self.call.pretrain]
+        words = ["DATA.PATH", self.data.path(reads), *words, *self.call.pretrain]
 
         make = partial(making.pretrain_job, config, words, nodes=nodes, gpus=gpus, needs=needs)
         make = partial(make, local=self.call.local, start=start)
@@ -227,7 +227,9 @@ class Builder:
         how = flags.of_config(given)
         found = making.resolved(protocol.name, variant, words, gpus=gpus, custom=own, **how)
         if not self.drawn:
-            self.reads |= dict.fromkeys(folders_of(found.cfg))
+            folders = folders_of(found.cfg)
+            self.data.require_on_disk(folders, protocol.name)
+            self.reads |= dict.fromkeys(folders)
             self.configs[found.config_hash] = found.cfg
         under = protocol.folder
         if under is None:

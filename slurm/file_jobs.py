@@ -10,6 +10,7 @@ from typing import Any
 
 from densessl.core.errors import InputError, unknown
 from densessl.core.home import expand
+from densessl.core.remote import is_remote
 from densessl.d2_transfer.tables import layouts
 
 from . import jobs as making
@@ -36,10 +37,15 @@ def scenes(spec: Spec, folder: Path, data: Data, numbers: Mapping[str, int]) -> 
     return Job("scenes", argv, outputs=(root / "densessl_scenes.json",))
 
 
-def views(spec: Spec, folder: Path, data: Path, pretraining: Job) -> Job:
-    """Pictures of two views of an image, and of what the pretrained network makes of them."""
+def views(spec: Spec, folder: Path, data: Data, pretraining: Job) -> Job:
+    """Pictures of two views of an image, and of what the pretrained network makes of them.
+    InputError for an image beyond the disk."""
     flags = dict(spec.show or {})
-    image = data / expand(flags.pop("image"))
+    named = expand(flags.pop("image"))
+    if is_remote(named):
+        raise InputError(f"show in {spec.name}: image is {named}; allowed: an image on a disk")
+    data.require_on_disk([named], "show")
+    image = data.home / named
     checkpoint = pretraining.outputs[0]
     name = checkpoint.parent.name
     output = folder / "pictures" / f"views_{name}"

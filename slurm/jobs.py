@@ -58,6 +58,7 @@ def pretrain_job(
     cfg = pretraining.load(config, words)
     pretraining.check_folders(cfg)
     pretraining.validate_loaded(cfg, config, words, nodes * max(gpus, 1))
+    pretraining.split_paths(cfg.DATA.PATH)  # an address that is none, or has a password
     program = Job.program
     if local and gpus > 1:
         launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus))

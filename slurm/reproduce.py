@@ -43,7 +43,8 @@ def parser() -> Parser:
         nargs="+",
         default=[],
         metavar="[NAME=]DIR",
-        help="the folder of all data sets (else DETECTRON2_DATASETS), or of one, as imagenet=DIR",
+        help="the folder of all data sets (else DETECTRON2_DATASETS), or of one, as imagenet=DIR; "
+        "what is pretrained on also as imagenet=s3://…",
     )
     made.add_argument(
         "--weights",

@@ -15,6 +15,8 @@ from PIL import Image, UnidentifiedImageError, features
 from densessl.core.errors import DenseSSLError
 from densessl.core.files import require_file
 
+from . import frames
+
 NAMED = 5  # suffixes in a message
 
 EIGHT_BITS = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")  # Pillow gives no more
@@ -30,6 +32,7 @@ AVIF = _where_pillow_has("avif", ".avif")  # brought down to 8 bits while it is 
 JPEG_2000 = _where_pillow_has("jpg_2000", ".jp2", ".j2k")
 DICOM = (".dcm", ".dicom")
 HAS_DICOM = importlib.util.find_spec("pydicom") is not None
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 if HAS_DICOM:
     from . import dicom  # noqa: F401  # which makes the format known to Pillow
 SUFFIXES = (*EIGHT_BITS[:2], ".png", *EIGHT_BITS[2:], *OTHERS[1:], *AVIF, *JPEG_2000)
@@ -47,8 +50,18 @@ def is_array(name: str) -> bool:
     return name.lower().endswith(NPY) and not name.startswith(".")
 
 
+def is_video(name: str) -> bool:
+    """Whether a file's name ends as that of a video whose frames can be read; hidden ones are none.
+
+    Whether PyAV, which reads them, is installed, is another question."""
+    return name.lower().endswith(VIDEOS) and not name.startswith(".")
+
+
 def may_be_deep(name: str) -> bool:
-    """Whether a file of this name, or of that of a region, can hold more than 8 bits a channel."""
+    """Whether a file of this name, or of that of a frame or region, can hold more than 8 bits a
+    channel."""
+    if frames.FRAGMENT in name:
+        return False
     return not name.partition(FRAGMENT)[0].lower().endswith((*EIGHT_BITS, *AVIF))
 
 
@@ -62,6 +75,8 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     more = ", …" if len(counted) > NAMED else ""
     if not HAS_DICOM and not left_out.keys().isdisjoint(DICOM):
         more += " (pip install 'densessl[dicom]' reads DICOM)"
+    if videos := sum(left_out.get(suffix, 0) for suffix in VIDEOS):
+        more += f" (videos: {videos:,}; DATA.FRAME_RATE 1 takes a frame a second of them)"
     what = "other file is" if total == 1 else "other files are"
     return f"{total:,} {what} left out, by suffix: {shown}{more}"
 

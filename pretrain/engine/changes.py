@@ -25,6 +25,7 @@ FIXED = {  # what a checkpoint's tensors or its count of steps are bound to
     "SOLVER.OPTIMIZER": "its state is that of the old optimizer",
     "SOLVER.BATCH_SIZE": "the run counts its epochs in steps of that many images",
     "DATA.TILE": "it counts its epochs in tiles",
+    "DATA.FRAME_RATE": "it counts its epochs in frames",
 }
 ANEW = "give another OUTPUT_DIR to start anew"
 

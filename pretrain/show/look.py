@@ -41,6 +41,7 @@ class Look:
 
     model: "Pretrained"
     image: Path
+    source: ImageSource  # of the image alone
     level: str
     seed: int
     views: list[View]
@@ -90,11 +91,14 @@ def look_at(
     methods: tuple[str, ...],
     beside: tuple["Pretrained", ...] = (),
     voters: "Voters | None" = None,
+    *,
+    source: ImageSource | None = None,
 ) -> Look:
     """Cut two views of ``size`` pixels by the checkpoint's recipe, and run the backbone on them.
 
     The views are a function of ``seed`` and of the image's size. ``size`` None is the
-    pretraining's. Raises InputError for a size that gives too few or too many positions.
+    pretraining's. ``source`` has the image alone: its file, unless it is given. Raises InputError
+    for a size that gives too few or too many positions.
     """
     size = size or model.cfg.VIEWS.SIZE
     if model.network.startswith("vit") and size % PATCH:
@@ -102,13 +106,16 @@ def look_at(
             f"--size is {size}; {model.network} cuts views into patches of {PATCH} pixels; "
             f"nearest: {around(size, PATCH)}"
         )
+    source = source or ImageSource(image.parent, [image.name], str(image))
     local = max(LOCAL_CROPS.get(method, 0) for method in methods)
-    views = views_of(model, image, size, seed, local)
+    views = views_of(model, source, size, seed, local)
     query, key = (_features(model, view, level) for view in views[:2])
     _check_grid(query, size, level, methods)
     means = [_features(model, view, level).mean((2, 3)) for view in views[2:]]
     crops = torch.stack(means, 1) if means else query.new_empty(1, 0, query.shape[1])
-    return Look(model, image, level, seed, views[:2], views[2:], query, key, crops, beside, voters)
+    both, rest = views[:2], views[2:]
+    features = (query, key, crops)
+    return Look(model, image, source, level, seed, both, rest, *features, beside, voters)
 
 
 def _features(model: "Pretrained", view: View, level: str) -> Tensor:
@@ -130,15 +137,18 @@ def _check_grid(features: Tensor, size: int, level: str, methods: tuple[str, ...
         )
 
 
-def views_of(model: "Pretrained", image: Path, size: int, seed: int, local: int = 0) -> list[View]:
-    """Two global views of an image by the checkpoint's recipe, then ``local`` local ones; B = 1."""
+def views_of(
+    model: "Pretrained", source: ImageSource, size: int, seed: int, local: int = 0
+) -> list[View]:
+    """Two global views of the first image of ``source`` by the checkpoint's recipe, then ``local``
+    local ones; B = 1."""
     options = model.cfg.VIEWS.clone()
     options.LOCAL_CROPS = local
     global_recipe, local_recipe = build_recipes(options)
     # In proportion to the views, and whole patches.
     side = round(options.LOCAL_SIZE * size / options.SIZE / PATCH) * PATCH
     dataset = ViewDataset(
-        ImageSource(image.parent, [image.name], str(image)),
+        source,
         global_recipe,
         size,
         seed,

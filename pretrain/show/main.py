@@ -4,14 +4,20 @@ import inspect
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from densessl.core import log
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
 from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.progress import track
+from densessl.decoding.frames import FRAGMENT
 
+from ..images_argument import add_frame_rate
 from .methods import CHOICES, CLASSES, JIGSAW, chosen
+
+if TYPE_CHECKING:
+    from ..views import ImageSource
 
 FORMATS = ("png", "svg", "pdf")
 LEAST_SIZE, MOST_SIZE = 32, 1024  # pixels, the side of a view
@@ -35,7 +41,7 @@ def main(argv: list[str]) -> int:
     _check(args)
     _require_matplotlib()
     log.setup()
-    jobs = _jobs(images_of(args.images, args.limit), args)
+    jobs = _jobs(images_of(args.images, args.limit, args.frame_rate), args)
     from .by_classes import voters_of
     from .checkpoint import load
     from .look import look_at
@@ -52,15 +58,16 @@ def main(argv: list[str]) -> int:
     methods = chosen(args.method, model.method)
     voters = voters_of(model, level, args) if args.method == CLASSES else None
 
-    def look(image: Path):
-        return look_at(model, image, args.size, args.seed, level, methods, beside, voters)
+    def look(job: PictureJob):
+        how = (args.size, args.seed, level, methods, beside, voters)
+        return look_at(model, job.image.path, *how, source=job.image.source)
 
     if args.sheet:
-        looks = [look(job.image) for job in track(jobs, "images")]
+        looks = [look(job) for job in track(jobs, "images")]
         draw_sheet(looks, methods, jobs[0].out, args.format, args.dpi)
     else:
         for job in track(jobs, "pictures"):
-            draw_picture(look(job.image), methods, job.out, args.format, args.dpi)
+            draw_picture(look(job), methods, job.out, args.format, args.dpi)
     number = f"{len(jobs)} picture{'s' if len(jobs) > 1 else ''}"
     written = f"{jobs[0].out}" if args.sheet else f"{number} to {args.output}"
     logging.getLogger("densessl").info("wrote %s (%s)", written, ", ".join(methods))
@@ -73,6 +80,7 @@ def _parser() -> Parser:
         "checkpoint", metavar="CKPT", help="of densessl pretrain, or any that convert takes"
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, or a folder of them")
+    add_frame_rate(parser)
     parser.add_argument("-o", "--output", default="pictures", metavar="DIR")
     parser.add_argument("--method", default="auto", help=", ".join(CHOICES))
     parser.add_argument(
@@ -113,7 +121,7 @@ def _parser() -> Parser:
         "--limit",
         type=argument(">= 1"),
         default=24,
-        help="at most so many images of a folder, by name",
+        help="at most so many images of a folder, by name, or frames of a video",
     )
     return parser
 
@@ -155,32 +163,69 @@ def _require_matplotlib() -> None:
 # ----------------------------------------------------------------------------------------- images
 
 
-def images_of(paths: list[str], limit: int) -> list[Path]:
-    """The readable images that the arguments name: a folder stands for its first ``limit``.
+class ShownImage(NamedTuple):
+    """An image by its file (of a frame: its name), and the source that has it alone."""
+
+    path: Path
+    source: "ImageSource"
+
+
+def images_of(paths: list[str], limit: int, frame_rate: float = 0.0) -> list[ShownImage]:
+    """The readable images that the arguments name: a folder stands for its first ``limit``, and a
+    video for the first of its frames at ``frame_rate``.
 
     Those of a folder come sorted by name, without those of folders below it. Raises InputError for
     what is not there, is no image, or is a folder without one.
     """
-    images = []
+    from densessl.decoding import is_video
+
+    images: list[ShownImage] = []
     for path in map(Path, paths):
         if path.is_dir():
-            images += _of_folder(path, limit)
+            found = _of_folder(path, limit, bool(frame_rate))
         elif path.is_file():
-            images.append(path)
+            found = [path]
         else:
             raise InputError(f"{path}: no such image or folder of images")
+        for each in found:
+            if is_video(each.name):
+                images += _frames(each, limit, frame_rate)
+            else:
+                images.append(ShownImage(each, _source(each)))
     for image in images:
         _require_readable(image)
     return images
 
 
-def _of_folder(folder: Path, limit: int) -> list[Path]:
-    from densessl.decoding import SUFFIXES
+def _source(image: Path) -> "ImageSource":
+    from ..views import ImageSource
+
+    return ImageSource(image.parent, [image.name], str(image))
+
+
+def _frames(video: Path, limit: int, rate: float) -> list[ShownImage]:
+    """The first frames of a video; their paths are names."""
+    from fvcore.common.config import CfgNode
+
+    from ..images_argument import in_words_of_the_verb
+    from ..views.sources import OneImage, build_source
+
+    data = {"SOURCE": "folder", "PATH": str(video), "FRAME_RATE": rate}
+    try:
+        source = build_source(CfgNode({"DATA": data}))
+    except InputError as error:
+        raise InputError(in_words_of_the_verb(str(error))) from None
+    parts = [OneImage(source, index) for index in range(min(len(source), limit))]
+    return [ShownImage(Path(part.path(0)), part) for part in parts]
+
+
+def _of_folder(folder: Path, limit: int, with_videos: bool) -> list[Path]:
+    from densessl.decoding import SUFFIXES, is_image, is_video
 
     found = sorted(
         path
         for path in folder.iterdir()
-        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+        if (is_image(path.name) or (with_videos and is_video(path.name))) and path.is_file()
     )
     if not found:
         raise InputError(f"{folder} has no images itself ({', '.join(SUFFIXES[:4])}, … files)")
@@ -190,24 +235,24 @@ def _of_folder(folder: Path, limit: int) -> list[Path]:
     return found[:limit]
 
 
-def _require_readable(image: Path) -> None:
+def _require_readable(image: ShownImage) -> None:
     from densessl.decoding import UnreadableImage, decode
 
     try:
-        decode(image)
+        decode(image.source.open(0))
     except (UnreadableImage, OSError) as error:
-        raise InputError(f"{image} cannot be read as an image: {error}") from None
+        raise InputError(f"{image.path} cannot be read as an image: {error}") from None
 
 
 @dataclass(frozen=True)
 class PictureJob:
     """An image, and the picture that it goes into."""
 
-    image: Path
+    image: ShownImage
     out: Path
 
 
-def _jobs(images: list[Path], args) -> list[PictureJob]:
+def _jobs(images: list[ShownImage], args) -> list[PictureJob]:
     """Every image with its picture: its stem, numbered where another image has it already."""
     folder = Path(args.output)
     if args.sheet and len(images) > SHEET_ROWS:
@@ -218,14 +263,20 @@ def _jobs(images: list[Path], args) -> list[PictureJob]:
     jobs: list[PictureJob] = []
     for number, image in enumerate(images):
         taken = {job.out.name for job in jobs}
-        stem = SHEET if args.sheet else image.stem
+        stem = SHEET if args.sheet else _stem(image.path)
         name = f"{stem}.{args.format}"
         while name in taken and not args.sheet:
             stem = f"{stem}_{number}"
             name = f"{stem}.{args.format}"
         jobs.append(PictureJob(image, folder / name))
-    sources = {image.resolve() for image in images} | {Path(args.checkpoint).resolve()}
+    sources = {image.path.resolve() for image in images} | {Path(args.checkpoint).resolve()}
     for job in jobs:
         if job.out.resolve() in sources:
             raise InputError(f"-o {folder}: the picture {job.out} would replace what it is made of")
     return jobs
+
+
+def _stem(image: Path) -> str:
+    """Of a frame with its number: ``drive_250``."""
+    name, is_frame, number = image.name.partition(FRAGMENT)
+    return f"{Path(name).stem}_{number}" if is_frame else image.stem

@@ -126,7 +126,7 @@ def _source_panel(look: "Look", columns: int = 3) -> Panel:
 def _source(axes, look: "Look") -> None:
     from densessl.decoding import decode
 
-    picture = decode(look.image, look.model.bounds)
+    picture = decode(look.source.open(0), look.model.bounds)
     show_pixels(axes, picture.image)
     outlined = [*look.views, *(look.local if look.voters else ())]
     boxes = [

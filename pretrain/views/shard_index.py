@@ -1,18 +1,17 @@
 """Where in a tar file each image lies: read once from its headers, and kept for the next run."""
 
 import hashlib
-import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 
 import numpy as np
 
-from densessl.core import archive, home, waiting
+from densessl.core import waiting
 from densessl.core.errors import InputError
-from densessl.core.files import full_disk_reported, standing, write_atomic
+from densessl.core.files import full_disk_reported, standing
 from densessl.core.lock import locked
 from densessl.core.names import LIST
 from densessl.core.progress import Bar
@@ -20,6 +19,7 @@ from densessl.core.remote import Address
 from densessl.decoding import SUFFIXES, is_image
 
 from ..config import Place
+from . import kept
 from .sources import pack
 
 VERSION = 3  # of the kept files; another set of suffixes is another version
@@ -213,34 +213,18 @@ def index_paths(shard: Place, cache: Path | None = None) -> list[Path]:
         assert cache is not None, "of what is fetched there is one"
         key = hashlib.sha256(str(shard).encode(errors=LIST)).hexdigest()[:16]
         return [cache / "shards" / f"{shard.name}.{key}.index.npz"]
-    beside = shard.with_name(f"{shard.name}.index.npz")
-    of_user = home.cache()
-    if of_user.startswith("~"):  # a user without a home
-        return [beside]
-    key = hashlib.sha256(os.fsencode(os.path.realpath(shard))).hexdigest()[:16]
-    return [beside, Path(of_user, "shards", f"{shard.name}.{key}.index.npz")]
+    return [shard.with_name(f"{shard.name}.index.npz"), *kept.of_user("shards", shard)]
 
 
 def _kept(shard: Place, facts: Version, cache: Path | None) -> Index | None:
     """The kept index, if there is one of this shard as it is now."""
-    for path in index_paths(shard, cache):
-        try:
-            archive.check_file(path)
-            with np.load(path, allow_pickle=False) as saved:
-                index = Index(*(saved[name] for name in ("offsets", "sizes", "ends", "names")))
-                if saved["facts"].tolist() == [VERSION, *facts] and index.fits(facts[0]):
-                    return index
-        except Exception:  # there is none, or it is damaged in one of many ways: make it again
-            continue
-    return None
+
+    def read(saved: Mapping[str, np.ndarray]) -> Index | None:
+        index = Index(*(saved[name] for name in ("offsets", "sizes", "ends", "names")))
+        return index if index.fits(facts[0]) else None
+
+    return kept.load(index_paths(shard, cache), (VERSION, *facts), read)
 
 
 def _keep(shard: Place, facts: Version, cache: Path | None, index: Index) -> None:
-    """Write the index where that is possible; without, the next run makes it again."""
-    made_from = np.array([VERSION, *facts], dtype=np.int64)
-    for path in index_paths(shard, cache):
-        try:
-            write_atomic(path, lambda stream: np.savez(stream, facts=made_from, **vars(index)))
-            return
-        except OSError:
-            continue
+    kept.keep(index_paths(shard, cache), (VERSION, *facts), vars(index))

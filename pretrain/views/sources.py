@@ -5,6 +5,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,12 +18,20 @@ from densessl.core.files import decode, parse_json, read_text, require_file, wal
 from densessl.core.names import LIST, from_line, one_line
 from densessl.core.progress import Bar, track
 from densessl.core.remote import Address, is_remote, required
-from densessl.decoding import SUFFIXES, Region, describe_left_out, is_array, is_image
+from densessl.decoding import (
+    SUFFIXES,
+    Region,
+    describe_left_out,
+    is_array,
+    is_image,
+    is_video,
+)
 from densessl.decoding.channels import COLOURS
 
 from ..config import Place, data_paths, split_paths
 
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
+WITH_VIDEOS = ("folder", "list")
 NAMED = 5  # missing folders that a message names
 
 
@@ -116,6 +125,29 @@ class JoinedSource(ImageSource):
         return hashlib.sha256(parts.encode()).hexdigest()
 
 
+class OneImage(ImageSource):
+    """One image of another source."""
+
+    def __init__(self, whole: ImageSource, index: int):
+        self.whole, self.index = whole, index
+        self.root, self.where, self.left_out = whole.root, whole.path(index), {}
+
+    def __len__(self) -> int:
+        return 1
+
+    def name(self, index: int) -> str:
+        return self.whole.name(self.index)
+
+    def path(self, index: int) -> str:
+        return self.whole.path(self.index)
+
+    def open(self, index: int) -> str | BinaryIO:
+        return self.whole.open(self.index)
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.whole.fingerprint()} {self.index}".encode()).hexdigest()
+
+
 def part_of(ends: np.ndarray, index: int) -> tuple[int, int]:
     """Which part of a sequence an index is in, and its number there; ``ends``: of the parts."""
     if not 0 <= index < ends[-1]:
@@ -146,10 +178,19 @@ def build_source(cfg: CfgNode) -> ImageSource:
             f"DATA.CLASSES is '{data.CLASSES}', but DATA.SOURCE is {data.SOURCE}: class folders "
             "are those of DATA.SOURCE folder"
         )
+    if data.get("FRAME_RATE") and data.SOURCE not in WITH_VIDEOS:
+        raise InputError(
+            f"DATA.FRAME_RATE is {data.FRAME_RATE:g}; allowed with DATA.SOURCE {data.SOURCE}: 0 "
+            f"(videos are those of DATA.SOURCE {' or '.join(WITH_VIDEOS)})"
+        )
     paths = data_paths(data)
     with required("DATA.PATH"):
         parts = sources[data.SOURCE](paths, data)
     source = JoinedSource(parts) if len(parts) > 1 else parts[0]
+    if data.get("FRAME_RATE"):
+        from .videos import with_frames  # which builds on this file
+
+        source = with_frames(source, data)
     if not data.get("TILE"):
         return source
     from .tiles import tiled  # which builds on this file
@@ -159,20 +200,50 @@ def build_source(cfg: CfgNode) -> ImageSource:
 
 
 def _folders(paths: list[Place], data: CfgNode) -> list[ImageSource]:
-    """Every image below each folder, in the order of their names; of ``DATA.CLASSES`` only."""
+    """Every image below each folder, in the order of their names; of ``DATA.CLASSES`` only. A video
+    may stand for itself."""
+    wanted = Wanted(data.get("CHANNELS", COLOURS), bool(data.get("FRAME_RATE")))
     for path in paths:
-        if not path.is_dir():
-            raise InputError(f"DATA.PATH: {path} is a file; for a list file give DATA.SOURCE list")
+        _require_folder(path, wanted)
     _require_apart(paths)
     classes = class_folders(data.CLASSES) if data.get("CLASSES") else None
-    walks = [_walk(path, classes, data.get("CHANNELS", COLOURS)) for path in paths]
+    trees = [path for path in paths if path.is_dir()]
+    found = {path: _walk(path, classes, wanted) for path in trees}
     if classes:
-        _require_classes(classes, [names for names, _ in walks], paths, data.CLASSES)
+        _require_classes(classes, [names for names, _ in found.values()], trees, data.CLASSES)
     kinds = f"a tree of {', '.join(SUFFIXES[:4])}, … files"
     return [
-        _source(path, names, f"DATA.PATH {path} ({kinds})", data, left_out)
-        for path, (names, left_out) in zip(paths, walks, strict=True)
+        _source(path, found[path][0], f"DATA.PATH {path} ({kinds})", data, found[path][1])
+        if path in found
+        else _source(path.parent, [path.name], f"DATA.PATH {path}", data)
+        for path in paths
     ]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files are images: by their names, those of so many ``channels``; and ``videos``."""
+
+    channels: int
+    videos: bool
+
+    def __call__(self, name: str) -> bool:
+        if is_image(name) or (self.videos and is_video(name)):
+            return True
+        return self.channels != COLOURS and is_array(name)
+
+
+def _require_folder(path: Place, wanted: Wanted) -> None:
+    """InputError unless it is a folder, or a video whose frames are wanted."""
+    if path.is_dir():
+        return
+    if not is_video(path.name):
+        raise InputError(f"DATA.PATH: {path} is a file; for a list file give DATA.SOURCE list")
+    if not wanted.videos:
+        raise InputError(
+            f"DATA.PATH: {path} is a video; DATA.FRAME_RATE says how many frames of each second "
+            "are images, as in DATA.FRAME_RATE 1"
+        )
 
 
 def _source(
@@ -200,23 +271,25 @@ def _require_apart(paths: list[Place]) -> None:
                 raise InputError(f"DATA.PATH: {paths[i]} {relation}: its images would count twice")
 
 
-def _walk(path: Place, classes: list[str] | None, channels: int) -> tuple[Collection[str], Counter]:
+def _walk(
+    path: Place, classes: list[str] | None, wanted: Wanted
+) -> tuple[Collection[str], Counter]:
     """The sorted names of the images below ``path``, or below its folders of ``classes``; and the
     numbers of other files that are not hidden, by suffix."""
     if isinstance(path, Address):
-        return _beyond(path, classes, channels)
+        return _beyond(path, classes, wanted)
     names: list[str] = []
     left_out: Counter[str] = Counter()
     with Bar("images found", None, late=True) as bar:
         for folder, folders, files in walk(path, _refuse):
             below = os.path.relpath(folder, path)
             if classes is not None and below == os.curdir:
-                wanted = set(classes)
-                folders[:] = [name for name in folders if name in wanted]
+                named = set(classes)
+                folders[:] = [name for name in folders if name in named]
                 files = []
             before, start = len(names), "" if below == os.curdir else f"{below}{os.sep}"
             for name in files:
-                if _is_wanted(name, channels):
+                if wanted(name):
                     names.append(start + name)
                 elif not name.startswith("."):
                     left_out[os.path.splitext(name)[1].lower()] += 1
@@ -226,22 +299,18 @@ def _walk(path: Place, classes: list[str] | None, channels: int) -> tuple[Collec
 
 
 def _beyond(
-    address: Address, classes: list[str] | None, channels: int
+    address: Address, classes: list[str] | None, wanted: Wanted
 ) -> tuple[dict[str, int], Counter]:
     """The same beyond a disk; with each name the number of its content."""
     files = address.files()
     if classes is not None:
-        wanted = set(classes)
+        named = set(classes)
         files = {name: files[name] for name in files if name.rpartition("/")[0]}
-        files = {name: files[name] for name in files if name.split("/", 1)[0] in wanted}
-    names = sorted(name for name in files if _is_wanted(os.path.basename(name), channels))
+        files = {name: files[name] for name in files if name.split("/", 1)[0] in named}
+    names = sorted(name for name in files if wanted(os.path.basename(name)))
     others = files.keys() - names
     left_out = Counter(os.path.splitext(name)[1].lower() for name in others)
     return {name: files[name] for name in names}, left_out
-
-
-def _is_wanted(name: str, channels: int) -> bool:
-    return is_image(name) or (channels != COLOURS and is_array(name))
 
 
 def _refuse(error: OSError) -> None:

@@ -1,7 +1,6 @@
 """From the command to the plan: what is compared, on which shares of the labels, for how long."""
 
 import logging
-import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -117,7 +116,7 @@ class Planner:
             arms.append(self._pretrained(each, most, offer.seeds, costs))
         return Plan(
             task=self.args.task,
-            images=os.path.abspath(self.args.images),
+            images=self.args.images,
             n_images=self.images.number,
             train=self.args.train,
             val=self.args.val,
@@ -183,7 +182,7 @@ class Planner:
 def source_of(path: str) -> ImageSource:
     """The unlabelled images; its messages name the flag."""
     how = Namespace(path=path, source="folder", classes=None, annotations=None)
-    how.tile, how.cache = 0, None
+    how.tile, how.frame_rate, how.cache = 0, 0.0, None
     try:
         return build_source(CfgNode({"DATA": data_of(how)}))
     except InputError as error:

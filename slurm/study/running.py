@@ -12,6 +12,7 @@ from pathlib import Path
 from densessl.core import form, log
 from densessl.core.errors import InputError
 from densessl.core.progress import duration
+from densessl.core.remote import BETWEEN, is_remote
 
 from ..graph import MARKER
 from ..local import run_local
@@ -80,11 +81,13 @@ def _machines(args: Namespace) -> StudyMachines:
 
 
 def _absolute(word: str | None) -> str | None:
-    """A path, or several as ``a:b``: its jobs may run in another folder."""
+    """A path, or several as ``a:b``: its jobs may run in another folder. Addresses stay."""
     if not word:
         return word
-    parts = [word] if Path(word).exists() else word.split(os.pathsep)
-    return os.pathsep.join(str(Path(part).absolute()) if part else "" for part in parts)
+    parts = [word] if Path(word).exists() else BETWEEN.split(word)
+    return os.pathsep.join(
+        part if is_remote(part) or not part else str(Path(part).absolute()) for part in parts
+    )
 
 
 def _weights(word: str) -> str:

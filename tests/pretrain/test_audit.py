@@ -338,3 +338,13 @@ def test_files_that_are_left_out_are_counted(zoo, tmp_path, capsys):
 def test_a_wrong_range_is_refused_before_any_image_is_read(zoo, capsys):
     assert densessl.main(["audit", str(zoo), "--range", "9,3"]) == 2
     assert "--range is '9,3'" in capsys.readouterr().err
+
+
+def test_headers_of_tiles_are_read_by_as_many_processes_as_asked_for(tmp_path):
+    """By this one alone where that is one."""
+    for number in range(40):  # more than a process reads at a time
+        noise(64, 48, seed=number).save(tmp_path / f"{number}.png")
+    forks = []
+    os.register_at_fork(before=lambda: forks.append(1))
+    assert main([str(tmp_path), "--tile", "32", "--workers", "1"]) == 0
+    assert not forks

@@ -99,10 +99,10 @@ def test_a_folder_stands_for_its_first_images(tmp_path, caplog, monkeypatch):
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "below").mkdir()
     picture_file(tmp_path / "below" / "d.png")
-    names = [path.name for path in images_of([str(tmp_path)], limit=24)]
+    names = [each.path.name for each in images_of([str(tmp_path)], limit=24)]
     assert names == ["a.png", "b.png", "c.PNG"]
     with caplog.at_level(logging.INFO, logger="densessl"):
-        assert [path.name for path in images_of([str(tmp_path)], limit=2)] == names[:2]
+        assert [each.path.name for each in images_of([str(tmp_path)], limit=2)] == names[:2]
     assert "the first 2 of its 3 images" in caplog.text
 
 
@@ -155,7 +155,7 @@ def test_local_crops_keep_their_share_of_the_views_and_leave_these_alone(checkpo
     model = load(str(checkpoint))
     look = look_at(model, image, 192, 5, "layer4", ("scfs",))
     assert [tuple(view.image.shape) for view in look.local] == [(1, 3, 96, 96)] * 6
-    plain = views_of(model, image, 192, 5)
+    plain = views_of(model, look.source, 192, 5)
     for view, other in zip(look.views, plain, strict=True):
         assert torch.equal(view.image, other.image) and torch.equal(view.box, other.box)
     with torch.no_grad():

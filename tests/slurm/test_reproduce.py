@@ -97,6 +97,70 @@ def test_missing_data_are_said_before_anything_is_made(monkeypatch, tmp_path, no
     assert not (tmp_path / "out").exists()
 
 
+BEYOND = """
+data: DATA
+rows: [{method: random, start: random}, {method: MoCo, pretrain: moco_v2}]
+protocols: [{name: voc_det_c4, trials: 1}]
+"""
+
+
+@pytest.fixture
+def beyond(no_data, tmp_path):
+    """A pipeline file whose pretraining reads what it is given."""
+
+    def write(reads):
+        file = tmp_path / "mine.yaml"
+        file.write_text(BEYOND.replace("DATA", reads))
+        return str(file)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("reads", "words", "path"),
+    [
+        ("s3://bucket/my%20data/100%/a=b//c", [], "s3://bucket/my%20data/100%/a=b//c"),
+        ("imagenet/train", ["imagenet=gs://b/in%d"], "gs://b/in%d/train"),
+        ("imagenet", ["imagenet=hf://datasets/u/n/"], "hf://datasets/u/n"),
+        ("s3://a/x:tiny/train", ["/data"], "s3://a/x:/data/tiny/train"),
+        ("tiny/train:s3://a/x", ["tiny=s3://b"], "s3://b/train:s3://a/x"),
+    ],
+)
+def test_addresses_reach_the_pretraining_as_they_are(reads, words, path, beyond, capsys):
+    words = ["--data", *words] if words else []
+    text = shown(capsys, beyond(reads), "--dry-run", "-o", "/runs/mine", *words)
+    (line,) = (line for line in text.splitlines() if "densessl pretrain" in line)
+    assert f"DATA.PATH {path} " in line.replace("'", "")
+    missing = [line.split(":")[0].strip() for line in text.splitlines() if ": /" in line]
+    on_disk = ["tiny/train"] if "/data" in words else []
+    assert missing == ["VOC2007", "VOC2012", *on_disk]
+
+
+@pytest.mark.parametrize(
+    ("reads", "words", "message"),
+    [
+        ("s4://bucket/x", [], "unknown kind of address 's4://' in DATA.PATH"),
+        ("s3://me:secret@bucket/x", [], "DATA.PATH has an address with a user or a password"),
+        ("imagenet/train", ["imagenet=s4://b"], "unknown kind of address 's4://' in --data image"),
+        ("imagenet/train", ["s3://b"], "--data 's3://b' is beyond the disk; .* imagenet=s3://"),
+        ("imagenet/train", ["VOC2007=s3://b"], "--data VOC2007=s3://b: voc_det_c4 reads .* a disk"),
+        ("imagenet/train", ["coco=s3://b"], "unknown data set 'coco'"),
+    ],
+)
+def test_addresses_that_cannot_be_read_are_said_at_once(reads, words, message, beyond):
+    words = ["--data", *words] if words else []
+    with pytest.raises(InputError, match=message) as error:
+        reproduce.main([beyond(reads), "--dry-run", *words])
+    assert "secret" not in str(error.value)
+
+
+def test_data_sets_beyond_the_disk_get_no_link(tmp_path):
+    (tmp_path / "VOC2007").mkdir()
+    named = data.parse([str(tmp_path), "imagenet=s3://b/in"], tmp_path / "run")
+    named.link(["imagenet/train", "VOC2007", "s3://c/x"])
+    assert [path.name for path in (tmp_path / "run" / "data").iterdir()] == ["VOC2007"]
+
+
 @pytest.mark.slow
 def test_a_papers_table_runs_in_miniature_to_a_rendered_table(tmp_path):
     """ReSim's ImageNet-100 table: a random start, MoCo-v2 and ReSim-C4."""
