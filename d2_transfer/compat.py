@@ -14,6 +14,7 @@ import importlib.util
 import sys
 import types
 import warnings
+from collections.abc import Collection
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -21,6 +22,8 @@ from typing import Any
 
 from densessl.core import errors
 from densessl.core.install import CHECKOUT, detectron2
+
+from . import projects
 
 OLD_CALLS = (  # torch's remarks on calls in 0.5's own code, which a user can do nothing about
     "torch.meshgrid: in an upcoming release",
@@ -137,8 +140,10 @@ def _no_compiled_ops() -> types.ModuleType:
 # Configs, schedulers, trainer -------------------------------------------------------------------
 
 
-def get_cfg():
+def get_cfg(named: Collection[str] = ()):
     """Detectron2's default config with DenseSSL's keys, and main's bias decay in both versions.
+
+    ``named``: projects whose options it has, too, and whose models are registered.
 
     0.5 fixes SOLVER.WEIGHT_DECAY_BIAS at 1e-4, which then ignores WEIGHT_DECAY and also decays the
     biases of normalisation layers (WEIGHT_DECAY_NORM notwithstanding). None, main's default, means
@@ -152,32 +157,23 @@ def get_cfg():
     cfg = detectron2_get_cfg()
     cfg.SOLVER.WEIGHT_DECAY_BIAS = None
     add_options(cfg)
+    for name in named:
+        projects.load(name, cfg)
     return cfg
 
 
-def default_options():
-    """The options that :func:`get_cfg` has, without importing Detectron2 and torch (seconds).
-
-    Detectron2's own file of defaults is run by itself: it needs a CfgNode and nothing else.
-    """
+def default_options(named: Collection[str] = ()):
+    """The options that :func:`get_cfg` has, without importing Detectron2 and torch (seconds)."""
     from fvcore.common.config import CfgNode
 
     from .config import add_options
 
-    file = Path(_folders()[0]) / "config" / "defaults.py"
-    package = "_detectron2_defaults"
-    node = types.ModuleType(f"{package}.config")
-    node.CfgNode = CfgNode
-    sys.modules |= {package: types.ModuleType(package), node.__name__: node}
-    names: dict[str, Any] = {"__name__": f"{package}.defaults", "__package__": package}
-    try:
-        exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), names)
-    finally:
-        for name in (package, node.__name__):
-            del sys.modules[name]
-    cfg = names["_C"].clone()
+    package = Path(_folders()[0])
+    cfg = projects.run_alone(package / "config" / "defaults.py", CfgNode)["_C"].clone()
     cfg.SOLVER.WEIGHT_DECAY_BIAS = None
     add_options(cfg)
+    for name in named:
+        projects.add_options(name, cfg, package)
     return cfg
 
 

@@ -13,36 +13,13 @@ from densessl import configs
 from densessl.core import options
 from densessl.core.errors import InputError, unknown
 from densessl.core.files import read_text
-from densessl.core.text import BAD_YAML, MAPPING_KEYS, OUR_LOADER, yaml_fault
+from densessl.core.text import BAD_YAML, MAPPING_KEYS, OUR_LOADER, read_mapping, yaml_fault
 
-from . import compat
+from . import compat, projects
 
 BASE = "_BASE_"
 COMMAND_LINE = "the command line"
 KEY = re.compile(r"(?<![\w.'])[A-Z]\w*(?:\.[A-Z]\w*)+(?= )")  # a quoted one is a suggestion
-
-PROJECTS = {  # in Detectron2's repository: how the options begin that each adds
-    "PointRend": (
-        "MODEL.POINT_HEAD.",
-        "MODEL.IMPLICIT_POINTREND.",
-        "MODEL.ROI_MASK_HEAD.POINT_HEAD_ON",
-        "MODEL.ROI_MASK_HEAD.OUTPUT_SIDE_RESOLUTION",
-        "INPUT.COLOR_AUG_SSD",
-    ),
-    "DeepLab": (
-        "MODEL.SEM_SEG_HEAD.ASPP_",
-        "MODEL.SEM_SEG_HEAD.LOSS_TYPE",
-        "MODEL.SEM_SEG_HEAD.PROJECT_",
-        "MODEL.RESNETS.RES4_DILATION",
-        "MODEL.RESNETS.RES5_MULTI_GRID",
-        "MODEL.RESNETS.STEM_TYPE",
-        "SOLVER.POLY_LR_",
-    ),
-    "Panoptic-DeepLab": ("MODEL.PANOPTIC_DEEPLAB.", "MODEL.INS_EMBED_HEAD."),
-    "DensePose": ("MODEL.DENSEPOSE_ON", "MODEL.ROI_DENSEPOSE_HEAD."),
-    "TensorMask": ("MODEL.TENSOR_MASK.",),
-    "TridentNet": ("MODEL.TRIDENT.",),
-}
 
 
 @dataclass
@@ -52,6 +29,11 @@ class Layers:
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def projects(self) -> tuple[str, ...]:
+        """Those of Detectron2's projects whose options the files have."""
+        return projects.among(self.places)
 
 
 def read(file: Path, above: tuple[Path, ...] = ()) -> Layers:
@@ -79,6 +61,14 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> Layers:
     places = {key: f"{shown}, line {line}" for key, line in nodes.items() if key != BASE}
     _lay(found, Layers(values, places))
     return found
+
+
+def of_trial(file: Path):
+    """The config that a trial wrote, not frozen, with the models that it names registered."""
+    held = options.flat(read_mapping(file, "the config of a trial"))
+    cfg = compat.get_cfg(projects.among(held))
+    cfg.merge_from_file(str(file), allow_unsafe=False)
+    return cfg
 
 
 def _shown(file: Path) -> str:
@@ -169,6 +159,8 @@ def merge(cfg, layers: Layers) -> None:
         upgraded = upgrade_config(held)
         cfg.clear()
         cfg.update(upgraded)
+    if version is not None:
+        projects.upgrade(cfg)
 
 
 def _kind(default: object) -> str:
@@ -195,21 +187,27 @@ def _unknown(key: str, allowed: Mapping[str, Any], where: str, cfg, version) -> 
             f"{where}: config key '{key}' is one of VERSION {cfg.VERSION}, but the config says "
             f"VERSION {version}: write VERSION: {cfg.VERSION}, or the old name"
         )
-    if "VERSION" in cfg and (project := _project(key)):
+    return InputError(f"{where}: {unknown_key(key, allowed, 'VERSION' in cfg)}")
+
+
+def unknown_key(
+    key: str, allowed: Mapping[str, Any] | list[str], detectron2: bool = True
+) -> InputError:
+    """An InputError that names the nearest key, not all the hundreds there are, or Detectron2's
+    project that has such a key."""
+    project = projects.of(key) if detectron2 else ""
+    if project in projects.among(allowed):
+        project = ""
+    if project in projects.MODULES:
         return InputError(
-            f"{where}: config key '{key}' is of {project}, a project beside Detectron2, whose "
-            "models no protocol has"
+            f"config key '{key}' is of Detectron2's project {project}; allowed: with a protocol "
+            "that is made of it ('densessl transfer --list'), or a config file of yours"
         )
-    return InputError(f"{where}: {unknown_key(key, allowed)}")
-
-
-def _project(key: str) -> str:
-    """The project of Detectron2 that has such an option; empty: none that is known."""
-    return next((name for name, begins in PROJECTS.items() if key.startswith(begins)), "")
-
-
-def unknown_key(key: str, allowed: Mapping[str, Any] | list[str]) -> InputError:
-    """An InputError that names the nearest key, not all the hundreds there are."""
+    if project:
+        return InputError(
+            f"config key '{key}' is of {project}, a project beside Detectron2, whose models no "
+            "protocol has"
+        )
     message = str(unknown("config key", key, allowed))
     return InputError(
         f"{message.split(' Allowed:')[0]} 'densessl transfer --print-config' lists all"

@@ -120,6 +120,7 @@ def examine() -> list[Finding]:
         _torchvision,
         _libraries,
         _detectron2,
+        _projects,
         _packages,
         _reading,
         _cluster,
@@ -225,6 +226,21 @@ def _detectron2() -> list[Finding]:
     ops = "compiled ops" if compat.has_compiled_ops() else "no compiled ops (none is needed)"
     which = "the release on PyPI" if compat.is_release() else "the official main"
     return [Finding("Detectron2", OK, f"{compat.version()}, {which}, {ops}")]
+
+
+def _projects() -> list[Finding]:
+    """The models of Detectron2's own projects, which single protocols need."""
+    from densessl.core.errors import EnvironmentLacks
+
+    from . import compat, projects
+
+    part = ", ".join(projects.MODULES)
+    try:
+        compat.get_cfg(projects.MODULES)
+    except EnvironmentLacks as error:
+        seen, _, fix = str(error).partition("; fix it with: ")
+        return [Finding(part, OPTIONAL, seen, fix)]
+    return [Finding(part, OK, "Detectron2's projects, which add their options and models")]
 
 
 def _packages() -> list[Finding]:

@@ -11,7 +11,7 @@ from densessl.core import files, log
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
 
-from . import compat, convert, results
+from . import compat, config_files, convert, results
 from .launch import Rendezvous
 from .limits import check_machine, smaller
 from .run import Run, differences
@@ -180,8 +180,7 @@ def evaluate(run: Run, known: ModelOrigin) -> None:
     if comm.get_world_size() > 1:  # this is a process of its own
         log.setup(run.folder, comm.get_rank(), run.log)
         register(run)
-    cfg = compat.get_cfg()
-    cfg.merge_from_file(str(run.folder / "config.yaml"), allow_unsafe=False)
+    cfg = config_files.of_trial(run.folder / "config.yaml")
     cfg.freeze()
     started = results.now()
     with stoppable(), detectron2_log(run.folder / "detectron2.txt", main):

@@ -1,14 +1,23 @@
 """``--mini``: any protocol, shrunk to two cores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 from densessl.configs import FOLDER
+from densessl.core import options
 
+from . import projects
 from .config import DETECTORS
 from .datasets.layouts import are_semantic
 
-DETECTION = FOLDER / "transfer" / "mini.yaml"
-SEMANTIC = FOLDER / "transfer" / "mini_semseg.yaml"
+
+def file(semantic: bool, named: Collection[str]) -> Path:
+    """The miniature of a kind of protocols, with the options of the ``named`` projects."""
+    if semantic:
+        name = "mini_deeplab.yaml" if "DeepLab" in named else "mini_semseg.yaml"
+    else:
+        name = "mini_pointrend.yaml" if "PointRend" in named else "mini.yaml"
+    return FOLDER / "transfer" / name
 
 
 def shrink(cfg, full) -> Callable[[set[str]], None]:
@@ -19,7 +28,7 @@ def shrink(cfg, full) -> Callable[[set[str]], None]:
     MAX_ITER, each as in ``full``, the protocol's own config.
     """
     semantic = are_semantic(cfg.DATASETS.TRAIN)
-    cfg.merge_from_file(str(SEMANTIC if semantic else DETECTION))
+    cfg.merge_from_file(str(file(semantic, projects.among(options.flat(cfg)))))
 
     if head := DETECTORS.get(cfg.MODEL.META_ARCHITECTURE):  # few steps: no class is certain
         cfg.MODEL[head].SCORE_THRESH_TEST = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST

@@ -3,7 +3,7 @@
 from densessl.core import options
 from densessl.core.errors import InputError
 
-from . import compat, modeling  # noqa: F401  (modeling registers its heads)
+from . import compat, modeling, projects  # noqa: F401  (modeling registers its heads)
 from .config import add_options
 from .datasets.custom import NAMES as CUSTOM
 from .datasets.layouts import are_semantic
@@ -27,9 +27,14 @@ def official_text(cfg) -> str:
     Comments at its top name what the program that loads it must register. Raises InputError, with
     the options, for what Detectron2 cannot express.
     """
-    flat, plain = options.flat(cfg), options.flat(get_cfg())
-    ours = get_cfg()
+    flat = options.flat(cfg)
+    named = projects.among(flat)
+    with_projects, ours = get_cfg(), get_cfg()
     add_options(ours)
+    for name in named:
+        projects.load(name, with_projects)
+        projects.load(name, ours)
+    plain = options.flat(with_projects)
     defaults = options.flat(ours)
     surplus = flat.keys() - (plain.keys() - OF_MAIN_ALONE.keys())
     lost = [
@@ -46,7 +51,8 @@ def official_text(cfg) -> str:
             "--official: plain Detectron2 has nothing for "
             f"{', '.join(f'{key} {flat[key]!r}' for key in lost)}"
         )
-    remarks = [
+    remarks = [f"get_cfg() lacks options of {name}: {projects.call(name)} first" for name in named]
+    remarks += [
         f"{key}: '{flat[key]}' is not in Detectron2; what loads this must register it"
         for key, registry in REGISTRIES.items()
         if not registry.get(flat[key]).__module__.startswith("detectron2.")

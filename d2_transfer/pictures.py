@@ -9,7 +9,7 @@ from densessl.core.errors import InputError
 from densessl.core.files import write_atomic
 from densessl.core.text import read_mapping
 
-from . import flags, own_data
+from . import config_files, flags, own_data
 from .protocols import PROTOCOLS
 from .saved import FINAL
 from .trained import fill
@@ -109,8 +109,7 @@ def _detect(trial_dir: Path, n: int) -> tuple[list[Example], list[str]]:
     from .datasets.reading import Reading, bounds_of
     from .modeling.sliding_window import by_windows
 
-    cfg = compat.get_cfg()
-    cfg.merge_from_file(str(trial_dir / "config.yaml"), allow_unsafe=False)
+    cfg = config_files.of_trial(trial_dir / "config.yaml")
     cfg.MODEL.DEVICE = "cpu" if not torch.cuda.is_available() else cfg.MODEL.DEVICE
     model = build_model(cfg).eval()
     fill(model, trial_dir / FINAL)

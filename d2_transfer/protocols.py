@@ -153,6 +153,7 @@ MASK_RCNN = "detection and instance segmentation, Mask R-CNN"
 FPN_VARIANTS = ("moco2fc", "4conv1fc", "resim_released")
 FCN_VARIANTS = ("fcn_d8", "moco_fcn")
 SEMANTIC_FPN = "semantic_fpn"
+DEEPLAB = "deeplab_v3plus"
 _ALL = (
     _protocol("voc_det_c4", f"{C4}, 24k iterations", BOX, VOC, 33.0),
     _protocol(
@@ -180,6 +181,13 @@ _ALL = (
         BOX + MASK,
         COCO,
         72.0,
+    ),
+    _protocol(
+        "coco_pointrend_1x",
+        "COCO detection and instance segmentation, PointRend R50-FPN, 90k iterations",
+        BOX + MASK,
+        COCO,
+        60.0,
     ),
     _protocol(
         "lvis_mask_fpn_2x",
@@ -213,11 +221,11 @@ _ALL = (
     _protocol(
         "cityscapes_semseg",
         "Cityscapes semantic segmentation, FCN-R50, 40k iterations (moco_fcn: 90k, semantic_fpn: "
-        "Semantic FPN, 80k)",
+        "Semantic FPN, 80k, deeplab_v3plus: DeepLab-v3+, 90k)",
         IOU,
         LABELLED["cityscapes"],
         49.5,
-        (*FCN_VARIANTS, SEMANTIC_FPN),
+        (*FCN_VARIANTS, SEMANTIC_FPN, DEEPLAB),
     ),
     _protocol(
         "ade20k_semseg",
@@ -394,8 +402,9 @@ def _of_config(named: str) -> Protocol:
     where = f"--protocol {named}"
     _check_name(file.stem, where)
     compat.setup()
-    cfg = compat.default_options()
-    config_files.merge(cfg, config_files.read(file))
+    layers = config_files.read(file)
+    cfg = compat.default_options(layers.projects)
+    config_files.merge(cfg, layers)
     datasets = tuple(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
     if are_semantic(datasets):
         raise InputError(

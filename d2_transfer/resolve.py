@@ -82,7 +82,8 @@ def resolve(
                 compat.require_installed()
             _refuse_code(layers)
             imported = user_code.run(imports) if imports else ""
-            cfg = compat.default_options() if plain else compat.get_cfg()
+            named = layers.projects
+            cfg = compat.default_options(named) if plain else compat.get_cfg(named)
             config_files.merge(cfg, layers)
             cfg.IMPORT = imported
             override(cfg, found.words)
@@ -115,7 +116,7 @@ def _places(
     known = layers.places | dict.fromkeys(found.options, f"the options of {found.name}")
     if mini:
         semantic = are_semantic(found.datasets)
-        small = miniature.SEMANTIC if semantic else miniature.DETECTION
+        small = miniature.file(semantic, layers.projects)
         if found.family != DETECTION:
             small = _config_room(found).MINI
         known |= config_files.read(small).places
@@ -211,15 +212,16 @@ def check_words(protocol: str, overrides: Sequence[str], gpus: int | None = None
     It says in a moment what :func:`resolve`, of whose arguments ``how`` are, would say once torch
     and Detectron2 are imported.
     """
-    found, _ = find(protocol, how.get("variant"))
+    found, variant = find(protocol, how.get("variant"))
+    file = found.file(variant)
     if found.family != DETECTION:
         resolve(protocol, gpus=gpus, overrides=overrides, **how)
-    elif found.file(found.variants[0]).suffix == lazy_config.SUFFIX:
-        lazy_config.check_words(found.file(found.variants[0]), overrides)
+    elif file.suffix == lazy_config.SUFFIX:
+        lazy_config.check_words(file, overrides)
     elif compat.is_installed("detectron2"):
         if not how.get("imports"):
             user_code.check_names(found.datasets, None)
-        override(compat.default_options(), overrides)
+        override(compat.default_options(config_files.read(file).projects), overrides)
 
 
 def scale(cfg, gpus: int, keep_batch: bool = False):
@@ -254,6 +256,8 @@ def describe(cfg, gpus: int) -> str:
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "PolyLR":
         curve = f"falling to {solver.MIN_LR:g} by power {solver.POLY_POWER:g}"
+    elif solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
+        curve = f"falling to 0 by power {solver.POLY_LR_POWER:g}"
     else:
         steps = ", ".join(map(str, solver.STEPS))
         curve = f"with steps at {steps}" if steps else "with no step"
@@ -358,6 +362,13 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
         raise InputError(
             f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)} numbers; allowed: {points}, one a keypoint"
         )
+    if "POINT_HEAD" in cfg.MODEL:
+        points, objects = (cfg.MODEL[node].NUM_CLASSES for node in ("POINT_HEAD", "ROI_HEADS"))
+        if points != objects:
+            raise InputError(
+                f"MODEL.POINT_HEAD.NUM_CLASSES is {points} and MODEL.ROI_HEADS.NUM_CLASSES is "
+                f"{objects}; allowed: the same"
+            )
     windows.of(cfg)  # InputError
     for key in ("TRAIN", "TEST"):
         if not cfg.DATASETS[key]:

@@ -34,7 +34,8 @@ class PolyLR(compat.lr_scheduler_class()):  # type: ignore[misc]  # a class of t
 
 
 def build_lr_scheduler(cfg, optimizer):
-    """The scheduler that SOLVER.LR_SCHEDULER_NAME names: PolyLR, or one of Detectron2's.
+    """The scheduler of SOLVER.LR_SCHEDULER_NAME: PolyLR, one of Detectron2's, or, in a config
+    with the options of its project DeepLab, that project's WarmupPolyLR.
 
     Raises InputError for a name that neither knows, and for PolyLR with a warm-up.
     """
@@ -42,6 +43,10 @@ def build_lr_scheduler(cfg, optimizer):
     from detectron2.solver import build_lr_scheduler as detectron2_build
 
     solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupPolyLR" and "POLY_LR_POWER" in solver:
+        from detectron2.projects.deeplab import build_lr_scheduler as deeplab_build
+
+        return deeplab_build(cfg, optimizer)
     if solver.LR_SCHEDULER_NAME != "PolyLR":
         try:
             return detectron2_build(cfg, optimizer)

@@ -14,7 +14,7 @@ from densessl.core.lock import in_use, locked
 from densessl.core.metrics import Metrics
 from densessl.core.progress import duration
 
-from . import compat, datasets, image_range, results, user_code
+from . import compat, config_files, datasets, image_range, results, user_code
 from .datasets import custom
 from .datasets.custom import Custom
 from .launch import Rendezvous
@@ -177,8 +177,7 @@ def run_trial(run: Run, trial: int) -> None:
     if comm.get_world_size() > 1:  # this is a process of its own
         log.setup(run.folder, comm.get_rank(), run.log)
         register(run)
-    cfg = compat.get_cfg()
-    cfg.merge_from_file(str(folder / "config.yaml"), allow_unsafe=False)
+    cfg = config_files.of_trial(folder / "config.yaml")
     cfg.freeze()
     started = results.now()
     with stoppable(), detectron2_log(folder / "log.txt", main):

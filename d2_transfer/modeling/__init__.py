@@ -4,7 +4,7 @@ from .fcn_head import FCNHead
 from .fcos import FCOS, build_resnet_fpn_p5_backbone
 from .res5_roi_heads import Res5ROIHeadsExtraNorm
 from .resnet_d8 import build_resnet_d8_backbone
-from .segmentor import FCNSegmentor
+from .segmentor import DeepLabSegmentor, FCNSegmentor
 from .timm_backbone import (
     SimpleFeaturePyramid,
     TimmBackbone,
@@ -13,6 +13,7 @@ from .timm_backbone import (
 )
 
 __all__ = [
+    "DeepLabSegmentor",
     "FCOS",
     "FCNHead",
     "FCNSegmentor",

@@ -11,6 +11,7 @@ import torch  # noqa: E402
 from detectron2.config import configurable  # noqa: E402
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
 
 from .fcn_head import upsample  # noqa: E402
 
@@ -35,6 +36,11 @@ class FCNSegmentor(SemanticSegmentor):
     def from_config(cls, cfg) -> dict:
         return super().from_config(cfg) | {"window": windows.of(cfg)}
 
+    @property
+    def align_corners(self) -> bool:
+        """Of every resizing of logits."""
+        return self.sem_seg_head.align_corners
+
     def forward(self, batched_inputs: list[dict]):
         """Losses in training, else a dict with ``sem_seg`` for each image.
 
@@ -53,13 +59,44 @@ class FCNSegmentor(SemanticSegmentor):
         logits = self._whole(image) if window is None else averaged(image, window, self._whole)
         size = (each.get("height", image.shape[-2]), each.get("width", image.shape[-1]))
         if size != tuple(logits.shape[-2:]):
-            logits = upsample(logits, size, self.sem_seg_head.align_corners)
+            logits = upsample(logits, size, self.align_corners)
         return logits[0]
 
     def _whole(self, image: torch.Tensor) -> torch.Tensor:
         """``[1, 3, h, w]`` → logits ``[1, C, h, w]``."""
         logits, _ = self.sem_seg_head(self.backbone(image))
-        return upsample(logits, image.shape[-2:], self.sem_seg_head.align_corners)
+        return upsample(logits, image.shape[-2:], self.align_corners)
+
+
+@META_ARCH_REGISTRY.register()
+class DeepLabSegmentor(FCNSegmentor):
+    """Detectron2's DeepLab heads with images of any size, and with sliding windows.
+
+    These heads pool over as many pixels as the training crop has, and take nothing but multiples of
+    it. So an image (or a window) is filled up to one with the mean colour, at its right and below,
+    and its own part of the logits is kept, as in DeepLab's own code (input_preprocess.py). An image
+    that is a multiple has the logits of Detectron2's SemanticSegmentor.
+    """
+
+    align_corners = False  # as these heads resize
+
+    @configurable
+    def __init__(self, *, multiple: tuple[int, int], **kwargs):
+        """``multiple``: height and width of the crop, in pixels; without one, the head's stride."""
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    @classmethod
+    def from_config(cls, cfg) -> dict:
+        crop, stride = cfg.INPUT.CROP, cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE
+        height, width = crop.SIZE if crop.ENABLED else (stride, stride)
+        return super().from_config(cfg) | {"multiple": (int(height), int(width))}
+
+    def _whole(self, image: torch.Tensor) -> torch.Tensor:
+        height, width = image.shape[-2:]
+        right, below = -width % self.multiple[1], -height % self.multiple[0]
+        filled = F.pad(image, (0, right, 0, below))  # 0 is the mean colour: it is normalised
+        return super()._whole(filled)[..., :height, :width]
 
 
 class SlidingWindowSegmentor(nn.Module):

@@ -45,6 +45,7 @@ def test_here_the_main_job_can_run(capsys, monkeypatch, tmp_path):
         "torchvision",
         "libraries",
         "Detectron2",
+        "PointRend, DeepLab",
         "pycocotools",
         "readers",
     ):
@@ -177,7 +178,8 @@ def test_beside_a_wheel_pip_installs_what_is_missing(monkeypatch):
 def test_every_data_set_tells_which_protocols_read_it():
     readers = {name: doctor._readers(facts[1]) for name, facts in doctor.DATA_SETS.items()}
     assert readers["COCO"] == (
-        "coco_mask_c4_*, coco_mask_fpn_*, coco_retinanet_*, coco_fcos_*, coco_cascade_mask_fpn_*"
+        "coco_mask_c4_*, coco_mask_fpn_*, coco_retinanet_*, coco_fcos_*, coco_cascade_mask_fpn_*, "
+        "coco_pointrend_*"
     )
     assert readers["Cityscapes"] == "cityscapes_inst, cityscapes_semseg, dense probes"
     assert all(readers.values())

@@ -21,11 +21,12 @@ SMALL = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
         ("cityscapes_semseg", "moco_fcn", 15),
         ("ade20k_semseg", "fcn_d8", 15),
         ("ade20k_semseg", "semantic_fpn", 15),
+        ("cityscapes_semseg", "deeplab_v3plus", 15),
     ],
 )
 def test_a_segmentor_learns(protocol, variant, gain, learns, pretrained, few_scenes, tmp_path):
     train = protocols.PROTOCOLS[protocol].datasets[0]
-    depth = 50 if variant == "moco_fcn" else 18
+    depth = 50 if variant in ("moco_fcn", "deeplab_v3plus") else 18
     overrides = ["DATASETS.TEST", f"('{train}',)", *(SMALL if depth == 18 else [])]
     overrides += ["SOLVER.MAX_ITER", "150"] if protocol == "voc_semseg" else []
     metric = "sem_seg/mIoU"

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from densessl.core.errors import InputError
-from densessl.d2_transfer import compat, main
+from densessl.d2_transfer import compat, main, projects
 from densessl.d2_transfer.protocols import DETECTION, PROTOCOLS
 from densessl.d2_transfer.resolve import resolve
 from densessl.d2_transfer.results import OF_MAIN_ALONE, flat
@@ -19,11 +19,13 @@ OF_DETECTRON2 = [
 ]
 
 
-def plain_cfg(main_too: bool = False):
-    """Detectron2's own ``get_cfg()``, with the keys of its official main."""
+def plain_cfg(main_too: bool = False, pointrend: bool = False):
+    """Detectron2's own ``get_cfg()``, with the keys of its official main, or of PointRend."""
     from detectron2.config import CfgNode, get_cfg
 
     cfg = get_cfg()
+    if pointrend:
+        projects.load("PointRend", cfg)
     for key, value in OF_MAIN_ALONE.items() if main_too else ():
         *groups, leaf = key.split(".")
         node = cfg
@@ -52,8 +54,10 @@ def test_plain_detectron2_loads_it_or_it_is_said_what_it_lacks(protocol, variant
     text = printed(capsys, *words)
     (tmp_path / "config.yaml").write_text(text)
     wanted = flat(yaml.safe_load(resolve(protocol, variant).dump()))
+    pointrend = "pointrend" in protocol
+    assert ("point_rend.add_pointrend_config(cfg) first" in text) == pointrend
     for main_too in (False, True):
-        cfg = plain_cfg(main_too)
+        cfg = plain_cfg(main_too, pointrend)
         cfg.merge_from_file(str(tmp_path / "config.yaml"))
         found = flat(yaml.safe_load(cfg.dump()))
         assert found == {key: wanted[key] for key in found}

@@ -6,7 +6,7 @@ The semantic protocols have theirs in test_semantic_configs.py.
 import pytest
 import yaml
 
-from densessl.d2_transfer import compat
+from densessl.d2_transfer import compat, projects
 from densessl.d2_transfer.protocols import DETECTION, PROTOCOLS
 from densessl.d2_transfer.resolve import resolve
 from densessl.d2_transfer.results import flat
@@ -186,6 +186,30 @@ LVIS_V1 = {
     "DATASETS.TRAIN": ["lvis_v1_train"],
     "DATASETS.TEST": ["lvis_v1_val"],
 }
+# Detectron2, projects/PointRend, InstanceSegmentation/pointrend_rcnn_R_50_FPN_1x_coco.yaml.
+POINTREND = {
+    "MODEL.ROI_HEADS.NAME": "PointRendROIHeads",
+    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": True,
+    "MODEL.ROI_MASK_HEAD.NAME": "PointRendMaskHead",
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "",
+    "MODEL.ROI_MASK_HEAD.IN_FEATURES": ["p2"],
+    "MODEL.ROI_MASK_HEAD.FC_DIM": 1024,
+    "MODEL.ROI_MASK_HEAD.NUM_FC": 2,
+    "MODEL.ROI_MASK_HEAD.OUTPUT_SIDE_RESOLUTION": 7,
+    "MODEL.ROI_MASK_HEAD.POINT_HEAD_ON": True,
+    "MODEL.POINT_HEAD.NAME": "StandardPointHead",
+    "MODEL.POINT_HEAD.NUM_CLASSES": 80,
+    "MODEL.POINT_HEAD.CLS_AGNOSTIC_MASK": False,
+    "MODEL.POINT_HEAD.IN_FEATURES": ["p2"],
+    "MODEL.POINT_HEAD.FC_DIM": 256,
+    "MODEL.POINT_HEAD.NUM_FC": 3,
+    "MODEL.POINT_HEAD.TRAIN_NUM_POINTS": 196,
+    "MODEL.POINT_HEAD.OVERSAMPLE_RATIO": 3,
+    "MODEL.POINT_HEAD.IMPORTANCE_SAMPLE_RATIO": 0.75,
+    "MODEL.POINT_HEAD.SUBDIVISION_STEPS": 5,
+    "MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS": 784,
+    "INPUT.MASK_FORMAT": "bitmask",
+}
 # mmselfsup, benchmarks/detection/configs/coco_R_50_RetinaNet_1x_moco.yaml.
 COCO_RETINANET_1X = {
     "MODEL.META_ARCHITECTURE": "RetinaNet",
@@ -249,6 +273,7 @@ TABLES = {
     ("coco_keypoint_fpn_1x", ""): COCO_KEYPOINT_FPN_1X,
     ("coco_keypoint_fpn_2x", ""): COCO_KEYPOINT_FPN_1X | TWO,
     ("coco_cascade_mask_fpn_1x", ""): COCO_MASK_FPN_1X | CASCADE,
+    ("coco_pointrend_1x", ""): COCO_MASK_FPN_1X | POINTREND,
     ("coco_retinanet_1x", ""): COCO_RETINANET_1X,
     ("coco_retinanet_2x", ""): COCO_RETINANET_1X | TWO,
     ("coco_fcos_1x", ""): COCO_FCOS_1X,
@@ -276,11 +301,8 @@ def test_every_detection_protocol_has_a_table():
 
 @pytest.mark.parametrize("name, variant", TABLES, ids="-".join)
 def test_a_protocol_is_what_its_paper_says(name, variant):
-    found, default, table = (
-        options(resolve(name, variant)),
-        options(compat.get_cfg()),
-        TABLES[name, variant],
-    )
+    found, table = options(resolve(name, variant)), TABLES[name, variant]
+    default = options(compat.get_cfg(projects.among(found)))
     assert {key: found[key] for key in table} == table
     changed = {key for key in found if found[key] != default[key]}
     assert changed - set(table) == {"SOLVER.REFERENCE_WORLD_SIZE"}

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from densessl.configs import FOLDER
-from densessl.d2_transfer import compat
+from densessl.d2_transfer import compat, config_files
 from densessl.d2_transfer.results import flat
 
 SHARED = {
@@ -120,7 +120,51 @@ SEMANTIC_FPN = (
         "MODEL.SEM_SEG_HEAD.AUX_IN_FEATURES": [],
     }
 )
+# Detectron2, projects/DeepLab, deeplab_v3_plus_R_103_os16_mg124_poly_90k_bs16.yaml with its base,
+# for a ResNet-50 with the plain stem.
+DEEPLAB = {key: value for key, value in SHARED.items() if ".NUM_CONVS" not in key} | {
+    "MODEL.META_ARCHITECTURE": "DeepLabSegmentor",
+    "MODEL.BACKBONE.NAME": "build_resnet_deeplab_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res5"],
+    "MODEL.RESNETS.STEM_TYPE": "basic",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
+    "MODEL.RESNETS.RES4_DILATION": 1,
+    "MODEL.RESNETS.RES5_DILATION": 2,
+    "MODEL.RESNETS.RES5_MULTI_GRID": [1, 2, 4],
+    "MODEL.SEM_SEG_HEAD.NAME": "DeepLabV3PlusHead",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res2", "res5"],
+    "MODEL.SEM_SEG_HEAD.PROJECT_FEATURES": ["res2"],
+    "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS": [48],
+    "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS": 256,
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": [6, 12, 18],
+    "MODEL.SEM_SEG_HEAD.ASPP_DROPOUT": 0.1,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 256,
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 4,
+    "MODEL.SEM_SEG_HEAD.LOSS_TYPE": "hard_pixel_mining",
+    "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV": False,
+    "INPUT.SCALE": [2048, 1024],
+    "INPUT.CROP.SIZE": [512, 1024],
+    "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": 1.0,
+    "INPUT.PHOTOMETRIC_DISTORTION": False,
+    "SOLVER.REFERENCE_WORLD_SIZE": 8,
+    "SOLVER.BASE_LR": 0.01,
+    "SOLVER.WEIGHT_DECAY": 0.0001,
+    "SOLVER.WEIGHT_DECAY_NORM": 0.0,
+    "SOLVER.LR_SCHEDULER_NAME": "WarmupPolyLR",
+    "SOLVER.POLY_LR_POWER": 0.9,
+    "SOLVER.POLY_LR_CONSTANT_ENDING": 0.0,
+    "SOLVER.WARMUP_ITERS": 1000,
+    "SOLVER.WARMUP_FACTOR": 0.001,
+    "SOLVER.WARMUP_METHOD": "linear",
+    "SOLVER.STEPS": [],
+    "SOLVER.MAX_ITER": 90000,
+    "TEST.SLIDING_WINDOW.ENABLED": False,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 19,
+    "DATASETS.TRAIN": ["cityscapes_fine_sem_seg_train"],
+    "DATASETS.TEST": ["cityscapes_fine_sem_seg_val"],
+}
 EXPECTED = {
+    "cityscapes_semseg_deeplab_v3plus": DEEPLAB,
     "ade20k_semseg_semantic_fpn": SEMANTIC_FPN
     | {
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 150,
@@ -174,22 +218,27 @@ EXPECTED = {
 }
 
 
-def options(*files):
-    cfg = compat.get_cfg()
+def options(*files, named=()):
+    cfg = compat.get_cfg(named)
     for name in files:
         cfg.merge_from_file(str(FOLDER / "transfer" / f"{name}.yaml"))
     return flat(yaml.safe_load(cfg.dump()))
 
 
+def named(name):
+    """The projects that a config is made of."""
+    return config_files.read(FOLDER / "transfer" / f"{name}.yaml").projects
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_semantic_protocol_is_what_its_paper_says(name):
-    found = options(name)
+    found = options(name, named=named(name))
     assert {key: found[key] for key in EXPECTED[name]} == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_nothing_else_differs_from_the_defaults_of_detectron2(name):
-    found, default = options(name), options()
+    found, default = options(name, named=named(name)), options(named=named(name))
     assert {key for key in found if found[key] != default[key]} <= set(EXPECTED[name])
 
 
