@@ -112,8 +112,8 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(folder, scenes, our_c
         ("group.yaml", "SOLVER: {MAX_ITER: {A: 3}}", "unknown config key 'SOLVER.MAX_ITER.A'"),
         (
             "project.yaml",
-            "MODEL: {POINT_HEAD: {NAME: a}}",
-            "'MODEL.POINT_HEAD.NAME' is of PointR",
+            "MODEL: {TENSOR_MASK: {A: 1}}",
+            "'MODEL.TENSOR_MASK.A' is of TensorMask, a project beside Detectron2",
         ),
         (
             "v1.yaml",
