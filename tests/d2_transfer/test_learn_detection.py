@@ -48,7 +48,7 @@ def test_a_c4_detector_learns(
         ("coco_keypoint_fpn_1x", "", "bbox/AP50", 10, 120),
         ("coco_cascade_mask_fpn_1x", "", "bbox/AP50", 5, 120),
         ("coco_fcos_1x", "", "bbox/AP50", 10, 60),
-        ("coco_pointrend_1x", "", "segm/AP50", 5, 120),
+        ("coco_pointrend_1x", "", "segm/AP50", 3, 80),
         ("cityscapes_inst", "", "segm/AP50", 5, 120),
         ("lvis_mask_fpn_2x", "", "bbox/AP50", 5, 120),
     ],
