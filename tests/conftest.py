@@ -62,15 +62,31 @@ def largest_tensor():
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of 400 kB."""
+def disk_of(tmp_path):
+    """``disk_of("400k")``: a folder on a disk of that size; called again, the disk has another.
+
+    One that shrinks to what is written on it is full.
+    """
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("only root can make a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+
+    def disk(size):
+        options = f"size={size}" if not folder.is_mount() else f"remount,size={size}"
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can make a small disk")
+        return folder
+
+    disk.folder = folder
+    yield disk
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(disk_of):
+    """A folder on a disk of 400 kB."""
+    return disk_of("400k")
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,8 @@ def require_file(path: str | os.PathLike) -> None:
 
 @contextmanager
 def full_disk_reported(path: Path) -> Iterator[None]:
-    """Turn 'disk full' (or quota, or file size limit) while writing ``path`` into one message."""
+    """Turn 'disk full' (or quota, or file size limit) into one message: of the file that the error
+    names, otherwise of ``path``."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -123,8 +124,9 @@ def full_disk_reported(path: Path) -> Iterator[None]:
         while cause is not None:
             if isinstance(cause, OSError) and cause.errno in DISK_FULL:
                 free = shutil.disk_usage(path.parent).free
+                file = cause.filename or path
                 raise EnvironmentLacks(
-                    f"cannot write {path}: {cause.strerror} ({free / 1e6:.0f} MB free). "
+                    f"cannot write {file}: {cause.strerror} ({free / 1e6:.0f} MB free). "
                     "The checkpoints so far are intact; make room and run the same command again"
                 ) from error
             cause = cause.__cause__ or cause.__context__

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from densessl.core import checkpoint
+from densessl.core import checkpoint, files
 from densessl.core.errors import InputError
 from densessl.d2_transfer import pictures, results
 from densessl.d2_transfer.saved import FINAL
@@ -280,57 +280,83 @@ def test_a_stop_at_any_stage_of_the_command_is_75(number, words, tmp_path, until
 
 
 @pytest.fixture
-def no_room_for(monkeypatch):
-    """``with no_room_for("result.json"):`` the disk is full when that file takes its name."""
-    rename = os.replace
+def no_room_for(monkeypatch, disk_of):
+    """``with no_room_for("result.json", room):`` the disk becomes full as that file is begun, but
+    for ``room`` bytes; afterwards it is large again."""
+    before = files.atomic
 
     @contextmanager
-    def full(name):
-        def replace(source, target):
-            if str(target).endswith(name):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            rename(source, target)
+    def full(name, room=0):
+        @contextmanager
+        def atomic(path):
+            if str(path).endswith(name):
+                found = os.statvfs(disk_of.folder)
+                disk_of((found.f_blocks - found.f_bfree) * found.f_frsize + room)
+            with before(path) as stream:
+                yield stream
 
         with monkeypatch.context() as patched:
-            patched.setattr(os, "replace", replace)
+            patched.setattr(files, "atomic", atomic)
             yield
+        disk_of(LARGE)
 
     return full
 
 
+LARGE = "4g"  # what a trial asks for before it begins
+
+
+def one_message(said: str, file: Path) -> bool:
+    """Whether the last line says of the file that the disk is full, and no other line does."""
+    *before, last = said.splitlines()
+    full = os.strerror(errno.ENOSPC)
+    return str(file) in last and full in last and not any(full in line for line in before)
+
+
 @pytest.mark.parametrize(
-    "name",
+    ("protocol", "name", "room"),
     [
-        "result.json",
-        pytest.param("model_0000004.pth", marks=pytest.mark.slow),
-        pytest.param("summary.json", marks=pytest.mark.slow),
+        ("linear", "trial_2/result.json", 0),
+        pytest.param("linear", "trial_1/model_0000004.pth", 8192, marks=pytest.mark.slow),
+        pytest.param("linear", "trial_2/model_final.pth", 0, marks=pytest.mark.slow),
+        pytest.param("linear", "out/summary.json", 0, marks=pytest.mark.slow),
+        pytest.param(
+            *("coco_mask_fpn_1x", "trial_1/model_0000003.pth", 20_000_000), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_full_disk_ends_the_command_and_with_room_it_is_the_undisturbed_run(
-    name, words, undisturbed, densessl, no_room_for, tmp_path
+    protocol, name, room, words, undisturbed, densessl, no_room_for, disk_of
 ):
-    out = tmp_path / "out"
-    with no_room_for(name):
-        said = densessl(*words("linear", out, trials=2), code=3)
-    assert "No space left on device" in said
-    last = name == "summary.json"  # both trials were finished before it
-    assert (out / "trial_2").exists() == last
-    densessl(*words("linear", out, trials=2 if last else 1))
-    assert outcome(out) == outcome(undisturbed("linear"))
-    assert json.loads((out / "summary.json").read_text())["seeds"] == ([1, 2] if last else [1])
+    out = disk_of(LARGE) / "out"
+    trials = TRIALS[protocol]
+    with no_room_for(name, room):
+        said = densessl(*words(protocol, out, trials=2), code=3)
+    assert one_message(said, out.parent / name if name.startswith("out") else out / name)
+    assert not list(out.rglob("*.partial")) and not (out.parent / name).exists()
+    done = sorted(out.glob("trial_*/result.json"))
+    assert len(done) == {"trial_1": 0, "trial_2": 1, "out": 2}[Path(name).parts[0]]
+    assert (out / "trial_2").exists() == (not name.startswith("trial_1"))
+    written = [(file.read_bytes(), file.stat().st_mtime_ns) for file in done]
+    densessl(*words(protocol, out, trials=trials))
+    assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in done] == written
+    for trial in range(1, trials + 1):
+        assert outcome(out, trial) == outcome(undisturbed(protocol), trial)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary == json.loads((undisturbed(protocol) / "summary.json").read_text())
 
 
 @pytest.mark.parametrize(
     "name", ["evaluation.json", pytest.param("result.json", marks=pytest.mark.slow)]
 )
 def test_a_full_disk_in_an_evaluation_is_one_message_and_with_room_it_is_evaluated(
-    name, words, undisturbed, densessl, no_room_for, tmp_path
+    name, words, undisturbed, densessl, no_room_for, disk_of
 ):
-    out, trial = tmp_path / "out", undisturbed("linear") / "trial_1"
+    out, trial = disk_of(LARGE) / "out", undisturbed("linear") / "trial_1"
     evaluate = words("linear", out, "--eval-only")
     evaluate[1] = str(trial / FINAL)
     with no_room_for(name):
-        assert "No space left on device" in densessl(*evaluate, code=3)
+        assert one_message(densessl(*evaluate, code=3), out / name)
     assert not (out / name).exists()
     densessl(*evaluate)
     assert results.load(out).metrics.items() <= results.load(trial).metrics.items()
