@@ -24,6 +24,7 @@ from PIL import Image
 from densessl.pretrain import config
 from densessl.pretrain.engine.train import train
 from tests.pretrain.test_methods_runs import RUNS as RUNS_OF_MOST
+from tests.pretrain.test_methods_runs import SMALL_BACKBONE
 from tests.pretrain.test_methods_runs_dino import RUNS as RUNS_OF_DINO
 
 CURVES = Path(__file__).parents[1] / "golden" / "curves"
@@ -72,7 +73,10 @@ def curve(name: str, pictures: Path, folder: Path) -> list[float]:
     """The losses of the first steps of a method."""
     preset, overrides = RUNS[name]
     options = PINNED | {"DATA.PATH": pictures, "OUTPUT_DIR": folder}
-    cfg = config.load(preset, [*overrides, *(str(x) for pair in options.items() for x in pair)])
+    words = [*overrides, *(str(x) for pair in options.items() for x in pair)]
+    if config.load(preset).BACKBONE.NAME.startswith("resnet"):
+        words += SMALL_BACKBONE  # the losses are a method's own on any network
+    cfg = config.load(preset, words)
     with double_precision():
         train(cfg)
     lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -1,6 +1,7 @@
 """Every method as its users run it: 30 steps on scenes, gone on with, converted with proof.
 
-What its losses are is in test_methods_curves.py.
+It learns on a backbone of four convolutions, where 30 steps take a second or two; what is converted
+is a ResNet-18 after one step. What the losses are on a ResNet is in test_methods_curves.py.
 """
 
 import json
@@ -30,11 +31,8 @@ RUNS = {  # method: its config
     "dense_simsiam": ("simsiam_r50_in1k_200ep_scenes", ["METHOD.NAME", "dense_simsiam"]),
 }
 QUEUED = ("moco", "setsim", "densecl", "houghcl", "vader", "resim_c4", "resim_fpn", "dense")
-# Half the images a step at the same rate, and few crops, where the loss falls as clearly with them:
-# not where a queue is older then, nor for SCFS without crops (by 0.04 and 0.13, not by 0.5).
-LARGE = (*QUEUED, "scfs_wo_mc")
-SMALLER = ("SOLVER.BATCH_SIZE", "8", "SOLVER.REFERENCE_BATCH", "8")
-TWO_CROPS = ("VIEWS.LOCAL_CROPS", "2")
+SMALL = Path(__file__).parents[2] / "benchmarks" / "small_backbone.py"
+SMALL_BACKBONE = ("BACKBONE.NAME", f"{SMALL}:SmallPyramid")
 
 
 def make_scenes(folder: Path) -> Path:
@@ -74,7 +72,7 @@ def images(tmp_path_factory):
 def test_a_method_learns_resumes_and_converts(name, images, tmp_path, check_same_run):
     # The loss of a method with a queue first rises, while real keys replace the random start.
     start = 8 if name in QUEUED else 0
-    check_run(name, RUNS[name], images, tmp_path, check_same_run, start)
+    check_run(name, RUNS[name], images, tmp_path, check_same_run, start, SMALL_BACKBONE)
 
 
 @pytest.mark.slow
@@ -95,14 +93,13 @@ def test_at_its_own_rate_a_twin_keeps_the_images_apart(images, tmp_path):
     assert least("own", reference) > 0.25 > least("large", reference // 16)
 
 
-def check_run(name, run, images, folder, check_same_run, start: int) -> list[dict]:
-    """Train 30 steps, check that the loss falls from ``start`` on, resume, convert."""
+def check_run(name, run, images, folder, check_same_run, start: int, more) -> list[dict]:
+    """Train 30 steps, check that the loss falls from ``start`` on, resume, convert; ``more``: words
+    of its options. A backbone that Detectron2 lacks is converted as a ResNet-18, after one step."""
     from densessl.d2_transfer.convert import convert
     from densessl.pretrain.engine.train import train
 
-    smaller = () if name in LARGE else SMALLER
-    smaller += TWO_CROPS if config.load(run[0]).VIEWS.LOCAL_CROPS else ()
-    cfg = options(run, images, folder / "run", smaller)
+    cfg = options(run, images, folder / "run", more)
     final = train(cfg)
     lines = read(folder / "run")
     curve = [line["loss"] for line in lines]
@@ -110,13 +107,16 @@ def check_run(name, run, images, folder, check_same_run, start: int) -> list[dic
     assert sum(curve[-5:]) < sum(curve[start : start + 5]), curve
 
     # Resumed from the checkpoint of step 25, as after a crash.
-    parts = options(run, images, folder / "parts", smaller)
+    parts = options(run, images, folder / "parts", more)
     shutil.copytree(cfg.OUTPUT_DIR, parts.OUTPUT_DIR)
     (folder / "parts" / "backbone_final.pth").unlink()
     (folder / "parts" / "checkpoints" / "step_00000030.pth").unlink()
     train(parts)
     check_same_run(parts.OUTPUT_DIR, cfg.OUTPUT_DIR)
 
+    if more == SMALL_BACKBONE:
+        cfg = options(run, images, folder / "resnet", ("SOLVER.MAX_STEPS", "1"))
+        final = train(cfg)
     target = ("timm", ".pth") if cfg.BACKBONE.NAME.startswith("vit") else ("detectron2", ".pkl")
     report = convert(final, folder / f"weights{target[1]}", target=target[0])
     assert report.method == cfg.METHOD.NAME
