@@ -73,6 +73,13 @@ def few_scenes(draw_scenes):
 
 
 @pytest.fixture(scope="session")
+def four_scenes(draw_scenes):
+    """As many as a step takes: a model sees all of them in each, and learns them in half the
+    steps."""
+    return draw_scenes("--train", "4", "--val", "2", "--size", "128", "--seed", "1")
+
+
+@pytest.fixture(scope="session")
 def pretrained(few_scenes, tmp_path_factory):
     """``pretrained(depth)``: what ``densessl pretrain`` leaves after a few steps on the scenes."""
     from densessl.pretrain.main import main as pretrain_verb
