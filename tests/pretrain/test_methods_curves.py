@@ -2,10 +2,10 @@
 
 Rounding is another one on each processor, and in float32 it grows with every step: for SimCLR from
 1e-6 to 0.05 in twenty; where a nearest neighbour or a threshold hangs on the last bit, at once.
-In float64 six curves differed by at most 5e-13 (half of the last digit written) between AVX-512,
-AVX2 on two threads and SSE4.1. Pictures, geometry and colours are drawn from whole numbers and
-NumPy's generators, which are the same everywhere. A change that means to move a curve writes it
-anew with
+In float64, curves differed by at most 5e-13 (half of the last digit written): eight between AVX-512
+and SSE4.1, six between one of these and AVX2 on two threads. Pictures, geometry and colours are
+drawn from whole numbers and NumPy's generators, which are the same everywhere. A change that
+means to move a curve writes it anew with
 
     python -m tests.pretrain.test_methods_curves [NAME …]
 """
