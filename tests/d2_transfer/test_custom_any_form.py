@@ -154,11 +154,11 @@ def test_faults_of_both_sets_are_told_together(yolo, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_detector_learns_from_yolo_labels(learns, pretrained, few_scenes, tmp_path):
-    """Trained and evaluated on the same few scenes, with labels as Ultralytics documents them."""
-    content = json.loads((few_scenes / "coco/annotations/instances_train2017.json").read_text())
+def test_a_detector_learns_from_yolo_labels(learns, pretrained, four_scenes, tmp_path):
+    """Trained and evaluated on the same four scenes, with labels as Ultralytics documents them."""
+    content = json.loads((four_scenes / "coco/annotations/instances_train2017.json").read_text())
     ids = [each["id"] for each in content["categories"]]
-    shutil.copytree(few_scenes / "coco" / "train2017", tmp_path / "yolo" / "images")
+    shutil.copytree(four_scenes / "coco" / "train2017", tmp_path / "yolo" / "images")
     (tmp_path / "yolo" / "labels").mkdir()
     for image in content["images"]:
         lines = []
@@ -175,6 +175,6 @@ def test_a_detector_learns_from_yolo_labels(learns, pretrained, few_scenes, tmp_
     data = str(tmp_path / "yolo" / "data.yaml")
     own = given("custom_det", tmp_path / "own", train=data, val=data).written()
     overrides = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
-    overrides += ["SOLVER.MAX_ITER", "120"]
-    where = ("custom_det", "", pretrained(18), few_scenes, tmp_path / "run")
+    overrides += ["SOLVER.MAX_ITER", "60"]
+    where = ("custom_det", "", pretrained(18), four_scenes, tmp_path / "run")
     learns(*where, overrides, "bbox/AP50", 10, flags=["--train", data, "--val", data], own=own)
