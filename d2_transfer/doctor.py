@@ -76,6 +76,13 @@ DATA_SETS = {
         "coco_stuff27_val",
         "",
     ),
+    "COCO panoptic": (
+        "coco/annotations/panoptic_train2017.json coco/annotations/panoptic_val2017.json "
+        "coco/panoptic_train2017 coco/panoptic_val2017 coco/panoptic_stuff_train2017 "
+        "coco/panoptic_stuff_val2017 coco/train2017 coco/val2017",
+        "coco_2017_val_panoptic_separated",
+        "densessl prepare coco_panoptic",
+    ),
     "LVIS v0.5": (
         "lvis/lvis_v0.5_train.json lvis/lvis_v0.5_val.json coco/train2017 coco/val2017",
         "lvis_v0.5_val",
@@ -325,7 +332,7 @@ def _data_sets() -> list[Finding]:
 def _readers(data_set: str) -> str:
     """The protocols that read a data set; both schedules, and all dense probes, are one word."""
     names = [
-        "dense probes" if each.family == DENSE else re.sub("_[12]x$", "_*", each.name)
+        "dense probes" if each.family == DENSE else re.sub("_[123]x$", "_*", each.name)
         for each in PROTOCOLS.values()
         if any(name.startswith(data_set) for name in each.datasets)
     ]

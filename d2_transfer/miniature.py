@@ -33,6 +33,12 @@ def shrink(cfg, full) -> Callable[[set[str]], None]:
     if head := DETECTORS.get(cfg.MODEL.META_ARCHITECTURE):  # few steps: no class is certain
         cfg.MODEL[head].SCORE_THRESH_TEST = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
 
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
+        combined = cfg.MODEL.PANOPTIC_FPN.COMBINE
+        combined.INSTANCES_CONFIDENCE_THRESH = 0.1
+        share = (cfg.INPUT.MIN_SIZE_TEST / full.INPUT.MIN_SIZE_TEST) ** 2
+        combined.STUFF_AREA_LIMIT = round(combined.STUFF_AREA_LIMIT * share)  # in pixels
+
     def shrink_rest(named: set[str]) -> None:
         time = cfg.SOLVER.MAX_ITER / full.SOLVER.MAX_ITER
         if not semantic and "MODEL.ANCHOR_GENERATOR.SIZES" not in named:

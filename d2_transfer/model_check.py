@@ -7,7 +7,7 @@ from densessl.core.errors import InputError
 
 from . import compat, windows
 from .config import DETECTORS, REPEATING
-from .datasets.layouts import are_semantic
+from .datasets.layouts import are_panoptic, are_semantic
 from .modeling.sliding_window import SEGMENTORS
 from .trainer import Trainer, build_mapper
 from .windows import ENABLED
@@ -70,8 +70,9 @@ def check_model(cfg, named: Collection[str] = ()) -> None:
 
 def _check_kind(cfg, model) -> None:
     """Refuse a model of Detectron2's that cannot learn from what the data sets have."""
-    semantic = are_semantic(cfg.DATASETS.TRAIN)
-    has = "label images" if semantic else "objects"
+    has = "label images alone" if are_semantic(cfg.DATASETS.TRAIN) else "objects alone"
+    if are_panoptic(cfg.DATASETS.TRAIN):
+        has = "objects and label images"
     if isinstance(model, PanopticFPN):
         needs = "objects and label images"
     elif isinstance(model, SemanticSegmentor):
@@ -80,25 +81,28 @@ def _check_kind(cfg, model) -> None:
         needs = "objects"
     else:  # the user's own
         return
-    if needs != has:
+    if needs != has.removesuffix(" alone"):
         raise InputError(
             f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', which learns from "
-            f"{needs}; {', '.join(cfg.DATASETS.TRAIN)} has {has} alone"
+            f"{needs}; {', '.join(cfg.DATASETS.TRAIN)} has {has}"
         )
 
 
 def _check_classes(cfg) -> None:
-    semantic = are_semantic(cfg.DATASETS.TRAIN)
-    node = DETECTORS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
-    if semantic:
-        node = "SEM_SEG_HEAD"
+    network = cfg.MODEL.META_ARCHITECTURE
+    kinds = {}
+    if not are_semantic(cfg.DATASETS.TRAIN):
+        kinds[DETECTORS.get(network, "ROI_HEADS")] = "thing_classes"
+    if are_semantic(cfg.DATASETS.TRAIN) or network == "PanopticFPN":
+        kinds["SEM_SEG_HEAD"] = "stuff_classes"
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        classes = MetadataCatalog.get(name).get("stuff_classes" if semantic else "thing_classes")
-        if classes is not None and len(classes) != cfg.MODEL[node].NUM_CLASSES:
-            raise InputError(
-                f"MODEL.{node}.NUM_CLASSES is {cfg.MODEL[node].NUM_CLASSES}, but {name} has "
-                f"{len(classes)} classes"
-            )
+        for node, kind in kinds.items():
+            classes = MetadataCatalog.get(name).get(kind)
+            if classes is not None and len(classes) != cfg.MODEL[node].NUM_CLASSES:
+                raise InputError(
+                    f"MODEL.{node}.NUM_CLASSES is {cfg.MODEL[node].NUM_CLASSES}, but {name} has "
+                    f"{len(classes)} classes"
+                )
 
 
 def watched(cfg, prefix: str = "", read: set[str] | None = None) -> tuple[CfgNode, set[str]]:

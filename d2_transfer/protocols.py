@@ -81,6 +81,7 @@ LVIS_METRICS = (
     *(*MASK, *(f"segm/{name}" for name in RARITY)),
     *(*BOX, *(f"bbox/{name}" for name in RARITY)),
 )
+QUALITY = tuple(f"panoptic_seg/{name}" for name in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"))
 ACCURACY = ("cls/top1", "cls/top5", "cls/mean_class")
 IOU = ("sem_seg/mIoU",)
 VOC = ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test")
@@ -88,6 +89,7 @@ COCO = ("coco_2017_train", "coco_2017_val")
 COCO_KEYPOINTS = ("keypoints_coco_2017_train", "keypoints_coco_2017_val")
 LVIS = ("lvis_v0.5_train", "lvis_v0.5_val")
 LVIS_V1 = ("lvis_v1_train", "lvis_v1_val")
+PANOPTIC = ("coco_2017_train_panoptic_separated", "coco_2017_val_panoptic_separated")
 CITYSCAPES = ("cityscapes_fine_instance_seg_train", "cityscapes_fine_instance_seg_val")
 IMAGENET = ("imagenet/train", "imagenet/val")
 OWN = ("custom_train", "custom_val")
@@ -181,6 +183,16 @@ _ALL = (
         BOX + MASK,
         COCO,
         72.0,
+    ),
+    *(
+        _protocol(
+            f"coco_panoptic_fpn_{schedule}",
+            f"COCO panoptic segmentation, Panoptic FPN R50-FPN, {steps} iterations",
+            QUALITY + BOX[:1] + MASK[:1],
+            PANOPTIC,
+            46.0,
+        )
+        for schedule, steps in (("1x", "90k"), ("3x", "270k"))
     ),
     _protocol(
         "coco_pointrend_1x",

@@ -1,11 +1,13 @@
 """From a detection data set's dict to the model's input: Detectron2's mapper on our pixels."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from densessl.core.errors import InputError
+from densessl.probes import label_images
 from densessl.weight_files.images import AS_STORED
 
 from .. import compat
@@ -30,7 +32,7 @@ class PlanesInput(T.AugInput):
 
 
 class DetectionMapper(DatasetMapper):
-    """Detectron2's mapper (boxes, masks, keypoints) with images from the one decoder.
+    """Detectron2's mapper (boxes, masks, keypoints, stuff) with images from the one decoder.
 
     Annotations are in pixels of the upright image, as EXIF's orientation says and as Detectron2
     takes them. Those of an image that was read at reduced scale shrink with it; its ``height`` and
@@ -61,6 +63,9 @@ class DetectionMapper(DatasetMapper):
             utils.transform_proposals(
                 entry, image.shape[:2], transforms, proposal_topk=self.proposal_topk
             )
+        if (labels := entry.pop("sem_seg_file_name", None)) and self.is_train:
+            stuff = transforms.apply_segmentation(_stuff(labels))
+            entry["sem_seg"] = torch.as_tensor(stuff.astype(np.int64))
         annotations = entry.pop("annotations", None)
         if self.is_train and annotations is not None:
             entry["instances"] = self._instances(annotations, transforms, image.shape[:2])
@@ -93,6 +98,13 @@ class DetectionMapper(DatasetMapper):
         if self.recompute_boxes:  # a crop may leave less of an object than of its box
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return utils.filter_empty_instances(instances)
+
+
+def _stuff(file: str) -> np.ndarray:
+    try:
+        return label_images.read(Path(file), palette=False)
+    except label_images.BadLabels as error:
+        raise InputError(str(error)) from None
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from . import coco_stuff, voc_masks
 from .camvid import CamVidSemantic
 from .cityscapes import CityscapesInstances, CityscapesSemantic
+from .coco_panoptic import PanopticLayout
 from .detection import CocoLayout, VocLayout
 from .inspection import DatasetLayout
 from .lvis import LvisLayout
@@ -31,6 +32,8 @@ LAYOUTS: dict[str, DatasetLayout] = {
     "coco_2017_val": _coco("val", "instances", 5000),
     "keypoints_coco_2017_train": _coco("train", "person_keypoints", 118287),
     "keypoints_coco_2017_val": _coco("val", "person_keypoints", 5000),
+    "coco_2017_train_panoptic_separated": PanopticLayout("train", 118287),
+    "coco_2017_val_panoptic_separated": PanopticLayout("val", 5000),
     "lvis_v0.5_train": LvisLayout("lvis/lvis_v0.5_train.json", 1230, 57263),
     "lvis_v0.5_val": LvisLayout("lvis/lvis_v0.5_val.json", 1230, 5000),
     "lvis_v1_train": LvisLayout("lvis/lvis_v1_train.json", 1203, 100170),
@@ -52,6 +55,11 @@ LAYOUTS: dict[str, DatasetLayout] = {
         for split, official in (("train", 118287), ("val", 5000))
     },
 }
+
+
+def are_panoptic(names: Iterable[str]) -> bool:
+    """Whether the data sets of a protocol have objects and label images of the same pictures."""
+    return any(isinstance(LAYOUTS.get(name), PanopticLayout) for name in names)
 
 
 def are_semantic(names: Iterable[str]) -> bool:

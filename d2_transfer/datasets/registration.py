@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from densessl.probes.label_images import VOID
+
 from .. import compat
 from . import cityscapes, coco_content
 from .cityscapes import CityscapesInstances
+from .coco_panoptic import PanopticLayout
 from .detection import PERSON, VOC_CLASSES, CocoLayout, VocLayout, voc_records
 from .inspection import DatasetLayout
 from .layouts import LAYOUTS
@@ -22,6 +25,7 @@ ABOUT_CLASSES = (  # what Detectron2 knows of a data set, wherever it lies
     "thing_colors",
     "thing_dataset_id_to_contiguous_id",
     "stuff_classes",
+    "stuff_dataset_id_to_contiguous_id",
     "stuff_colors",
     "keypoint_names",
     "keypoint_flip_map",
@@ -51,6 +55,8 @@ def register(root: Path) -> None:
             if layout.keypoints:  # Detectron2 knows it from the file only
                 about_classes["thing_dataset_id_to_contiguous_id"] = dict.fromkeys(PERSON, 0)
             register_coco(name, about_classes, root / layout.annotations, root / layout.images)
+        elif isinstance(layout, PanopticLayout):
+            _register_panoptic(name, layout, about_classes, root)
         elif isinstance(layout, LvisLayout):
             about_classes["thing_dataset_id_to_contiguous_id"] = layout.numbers
             file, images = root / layout.annotations, root / IMAGES
@@ -70,6 +76,23 @@ def _register_voc(name: str, layout: VocLayout, folder: Path) -> None:
         year=layout.year,
         split=layout.split,
         evaluator_type="pascal_voc",
+    )
+
+
+def _register_panoptic(name: str, layout: PanopticLayout, about_classes: dict, root: Path) -> None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    numbers = about_classes["thing_dataset_id_to_contiguous_id"]
+    DatasetCatalog.register(name, lambda: layout.records(root, numbers))
+    MetadataCatalog.get(name).set(
+        json_file=str(root / layout.objects.annotations),
+        image_root=str(root / layout.objects.images),
+        panoptic_json=str(layout.annotations(root)),
+        panoptic_root=str(layout.segments(root)),
+        sem_seg_root=str(layout.stuff(root)),
+        evaluator_type="coco_panoptic_seg",
+        ignore_label=VOID,
+        **about_classes,
     )
 
 

@@ -17,6 +17,7 @@ from ..stops import STOPPED
 from .cityscapes import CityscapesInstanceEvaluator
 from .coco import CocoEvaluator
 from .lvis import LvisEvaluator
+from .panoptic import PanopticEvaluator
 from .pascal_voc import OccurringClassesVOCEvaluator
 from .semantic import SemanticEvaluator
 
@@ -52,6 +53,9 @@ def build_evaluator(
     builders: dict[str, Callable[[], DatasetEvaluator]] = {
         "pascal_voc": lambda: OccurringClassesVOCEvaluator(dataset_name),
         "coco": lambda: _of_coco(dataset_name, output_dir, oks_sigmas),
+        "coco_panoptic_seg": lambda: DatasetEvaluators(
+            [PanopticEvaluator(dataset_name), _of_coco(dataset_name, output_dir, ())]
+        ),
         "lvis": lambda: LvisEvaluator(dataset_name, output_dir),
         "cityscapes_instance": lambda: CityscapesInstanceEvaluator(dataset_name),
         "sem_seg": lambda: SemanticEvaluator(dataset_name),

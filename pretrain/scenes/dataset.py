@@ -16,15 +16,19 @@ from densessl.core.form import fault
 from densessl.core.lock import locked
 from densessl.core.progress import Bar
 
-from . import ade20k, cityscapes, coco, lvis, store, voc
+from . import ade20k, cityscapes, coco, lvis, panoptic, store, voc
 from .generate import generate
 from .labels import CLASSES
 
 MARK = "densessl_scenes.json"
 UNFINISHED = ".unfinished"
-FORMAT = 4  # changes when the same arguments give other files
+FORMAT = 5  # changes when the same arguments give other files
 # What complete sets of older formats, otherwise the same, lack.
-LACKS = {2: "coco/stuffthingmaps and lvis", 3: "lvis"}
+LACKS = {
+    2: "coco/stuffthingmaps, lvis and coco/panoptic_*",
+    3: "lvis and coco/panoptic_*",
+    4: "coco/panoptic_*",
+}
 CHUNK = 20  # scenes between two records
 
 
@@ -137,7 +141,7 @@ def _records(root: Path, chunk: tuple[str, int, int]) -> list[dict] | None:
         found = files.read_json(_record_path(root, chunk))
     except (OSError, ValueError):
         return None
-    whole = fault(found, [{"number": int, "objects": [dict]}]) is None
+    whole = fault(found, [{"number": int, "objects": [dict], "segments": [dict]}]) is None
     return found if whole and len(found) == chunk[2] - chunk[1] else None
 
 
@@ -160,7 +164,9 @@ def write_scene(root: Path, request: Request, split: str, index: int) -> dict:
     cityscapes.write_image(root, split, number, scene)
     ade20k.write_image(root, split, number, scene, jpeg)
     coco.write_stuff(root, split, number, scene)
-    return {"number": number, "objects": coco.annotations(scene, number)}
+    segments = panoptic.write_image(root, split, number, scene)
+    objects = coco.annotations(scene, number)
+    return {"number": number, "objects": objects, "segments": segments}
 
 
 def _finish(root: Path, request: Request, chunks: list[tuple[str, int, int]]) -> None:
@@ -170,6 +176,7 @@ def _finish(root: Path, request: Request, chunks: list[tuple[str, int, int]]) ->
         records[chunk[0]] += _records(root, chunk) or []
     for split, of_split in records.items():
         coco.write_json(root, split, request.size, of_split)
+        panoptic.write_json(root, split, request.size, of_split)
         lvis.write_json(root, split, request.size, of_split)
     voc.write_lists(root, *([r["number"] for r in records[s]] for s in ("train", "val")))
     files.write_json(root / MARK, {**asdict(request), "classes": list(CLASSES)})

@@ -22,10 +22,13 @@ from densessl.d2_transfer.evaluation.build import (
 from densessl.d2_transfer.stops import stoppable
 
 compat.setup()
+from detectron2.evaluation import DatasetEvaluators  # noqa: E402
+
 EVALUATORS = {
     "voc_2007_test": OccurringClassesVOCEvaluator,
     "coco_2017_val": CocoEvaluator,
     "keypoints_coco_2017_val": CocoEvaluator,
+    "coco_2017_val_panoptic_separated": DatasetEvaluators,  # panoptic quality, and COCO's AP
     "lvis_v0.5_val": LvisEvaluator,
     "lvis_v1_val": LvisEvaluator,
     "cityscapes_fine_instance_seg_val": CityscapesInstanceEvaluator,

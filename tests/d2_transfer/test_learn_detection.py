@@ -54,6 +54,7 @@ def test_a_c4_detector_learns(
         ("coco_fcos_1x", "", "bbox/AP50", 10, 60),
         ("coco_pointrend_1x", "", "segm/AP50", 2, 90),
         ("cityscapes_inst", "", "segm/AP50", 5, 120),
+        ("coco_panoptic_fpn_1x", "", "panoptic_seg/PQ", 10, 40),
         ("lvis_mask_fpn_2x", "", "bbox/AP50", 5, 120),
     ],
 )

@@ -23,14 +23,16 @@ DERIVED = {  # what prepare writes, as patterns below the data sets
     "voc_aug": ["voc_aug/**/*"],
     "cityscapes": ["cityscapes/gtFine/*/*/*_labelTrainIds.png"],
     "ade20k": ["ADEChallengeData2016/annotations_detectron2/*/*"],
+    "coco_panoptic": ["coco/panoptic_stuff_*/*"],
 }
 DATA_SETS = {
     "voc_aug": ["voc_2012_aug_semseg_train", "voc_2012_semseg_val"],
     "cityscapes": ["cityscapes_fine_sem_seg_train", "cityscapes_fine_sem_seg_val"],
     "ade20k": ["ade20k_sem_seg_train", "ade20k_sem_seg_val"],
+    "coco_panoptic": [f"coco_2017_{split}_panoptic_separated" for split in ("train", "val")],
 }
 ADE = "ADEChallengeData2016"
-OTHERS = ("coco", "imagenet", "VOC2007", "Annotations", "SegmentationObject", "*_color.png")
+OTHERS = ("imagenet", "VOC2007", "Annotations", "SegmentationObject", "*_color.png")
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -210,6 +210,24 @@ POINTREND = {
     "MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS": 784,
     "INPUT.MASK_FORMAT": "bitmask",
 }
+# Detectron2, COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml, _3x.yaml.
+PANOPTIC = {
+    "MODEL.META_ARCHITECTURE": "PanopticFPN",
+    "MODEL.SEM_SEG_HEAD.NAME": "SemSegFPNHead",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 4,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 128,
+    "MODEL.SEM_SEG_HEAD.NORM": "GN",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 54,
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": 0.5,
+    "MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH": 0.5,
+    "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": 4096,
+    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH": 0.5,
+    "DATASETS.TRAIN": ["coco_2017_train_panoptic_separated"],
+    "DATASETS.TEST": ["coco_2017_val_panoptic_separated"],
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
+}
+THREE = {"SOLVER.STEPS": [210000, 250000], "SOLVER.MAX_ITER": 270000}
 # mmselfsup, benchmarks/detection/configs/coco_R_50_RetinaNet_1x_moco.yaml.
 COCO_RETINANET_1X = {
     "MODEL.META_ARCHITECTURE": "RetinaNet",
@@ -277,6 +295,8 @@ TABLES = {
     ("coco_retinanet_1x", ""): COCO_RETINANET_1X,
     ("coco_retinanet_2x", ""): COCO_RETINANET_1X | TWO,
     ("coco_fcos_1x", ""): COCO_FCOS_1X,
+    ("coco_panoptic_fpn_1x", ""): COCO_MASK_FPN_1X | PANOPTIC,
+    ("coco_panoptic_fpn_3x", ""): COCO_MASK_FPN_1X | PANOPTIC | THREE,
     ("lvis_mask_fpn_2x", ""): COCO_MASK_FPN_1X | TWO | LVIS,
     ("lvis_v1_mask_fpn_2x", ""): COCO_MASK_FPN_1X | TWO | LVIS | LVIS_V1,
     ("cityscapes_inst", ""): CITYSCAPES_INST,

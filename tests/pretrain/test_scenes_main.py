@@ -66,7 +66,7 @@ def test_a_complete_set_of_an_older_version_is_taken(whole, tmp_path, capsys):
         assert folder in capsys.readouterr().out
         assert tree(tmp_path / "set") == before
     mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": 1}))
-    with pytest.raises(InputError, match="format 1; now format 4"):
+    with pytest.raises(InputError, match="format 1; now format 5"):
         main([str(tmp_path / "set"), *SMALL])
 
 

@@ -13,6 +13,7 @@ from densessl.core.stops import unfinished
 NAMES = {
     "voc_aug": "VOC2012's and SBD's masks as class numbers, with lists, in a new folder voc_aug",
     "cityscapes": "*_gtFine_labelTrainIds.png beside the *_gtFine_labelIds.png",
+    "coco_panoptic": "coco/panoptic_stuff_*: the stuff of the panoptic images as class numbers",
     "ade20k": "annotations_detectron2: annotations of 0 to 150 as 0 to 149, and 255 for other",
 }
 DESCRIPTION = """\
@@ -20,7 +21,7 @@ Write the label images that a data set lacks for Detectron2, derived from what i
 No file is overwritten: what is there already is compared. Stop it at any time; the same command
 resumes.
 
-""" + "\n".join(f"  {name:11s} {what}" for name, what in NAMES.items())
+""" + "\n".join(f"  {name:14s} {what}" for name, what in NAMES.items())
 
 
 def parser() -> Parser:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from densessl.core.errors import InputError
-from densessl.core.files import read_text
+from densessl.core.files import read_json, read_text
 from densessl.probes import label_images
 from densessl.probes.label_images import BadLabels
 
 from .. import voc_masks
 from ..cityscapes import UNKNOWN, inspect_files, train_ids
+from ..coco_panoptic import stuff_labels
 from ..inspection import Inspection, some, stems
 from ..layouts import LAYOUTS
 from ..semantic import ADE_CLASSES, VOC_FOLDER, reduce_zero
@@ -175,4 +176,63 @@ def read_mat(path: Path) -> np.ndarray:
     return mask
 
 
-PLANS = {"voc_aug": voc_aug, "cityscapes": cityscapes, "ade20k": ade20k}
+@dataclass(frozen=True)
+class SegmentsItem(Item):
+    """One of a panoptic image: ``categories``, of each segment its number and category id."""
+
+    categories: tuple[tuple[int, int], ...] = ()
+
+
+def coco_panoptic(root: Path, sbd: Path | None = None) -> PreparationPlan:
+    """``panoptic_stuff_*`` of both splits; InputError where the panoptic images are not there."""
+    items: list[Item] = []
+    counts, problems = {}, []
+    for split in ("train", "val"):
+        found = Inspection()
+        layout: Any = LAYOUTS[name := f"coco_2017_{split}_panoptic_separated"]
+        file, folder = layout.annotations(root), layout.segments(root)
+        there = found.folder(folder)
+        try:
+            annotations = read_json(file)["annotations"]
+            listed = {
+                each["file_name"]: tuple(
+                    (one["id"], one["category_id"]) for one in each["segments_info"]
+                )
+                for each in annotations
+            }
+        except FileNotFoundError:
+            found.problems.append(f"{file} is not there")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            found.problems.append(f"{file} cannot be read: {error!r}")
+        else:
+            if there is not None:
+                found.need(file, list(listed), there, folder, "")
+            images = root / layout.objects.images
+            items += [
+                SegmentsItem(
+                    folder / each,
+                    layout.stuff(root) / each,
+                    images / f"{Path(each).stem}.jpg",
+                    categories,
+                )
+                for each, categories in listed.items()
+            ]
+            counts[name] = len(listed)
+        problems += found.problems
+    if problems:
+        raise InputError("\n  ".join(["COCO's panoptic images are not as published:", *problems]))
+    return PreparationPlan(items, coco_panoptic_labels, counts)
+
+
+def coco_panoptic_labels(item: Item) -> np.ndarray:
+    """The stuff of one panoptic image: 0 for things, 1 to 53, 255 for none."""
+    assert isinstance(item, SegmentsItem)
+    return stuff_labels(item.source, dict(item.categories))
+
+
+PLANS = {
+    "voc_aug": voc_aug,
+    "cityscapes": cityscapes,
+    "coco_panoptic": coco_panoptic,
+    "ade20k": ade20k,
+}
