@@ -24,6 +24,7 @@ FOLDERS = {  # the start of a data set's name in Detectron2: its folders
     "voc_2012_semseg": ("VOC2012", "voc_aug"),
     "voc_2012": ("VOC2012",),
     "coco": ("coco",),
+    "lvis": ("lvis", "coco"),
     "keypoints_coco": ("coco",),
     "cityscapes": ("cityscapes",),
     "ade20k": ("ADEChallengeData2016",),

@@ -11,7 +11,6 @@ from densessl.core.errors import EnvironmentLacks, InputError, unknown
 from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.progress import track
-from densessl.decoding.frames import FRAGMENT
 
 from ..images_argument import add_frame_rate
 from .methods import CHOICES, CLASSES, JIGSAW, chosen
@@ -278,5 +277,7 @@ def _jobs(images: list[ShownImage], args) -> list[PictureJob]:
 
 def _stem(image: Path) -> str:
     """Of a frame with its number: ``drive_250``."""
+    from densessl.decoding.frames import FRAGMENT
+
     name, is_frame, number = image.name.partition(FRAGMENT)
     return f"{Path(name).stem}_{number}" if is_frame else image.stem

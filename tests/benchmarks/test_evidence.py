@@ -268,7 +268,8 @@ def test_a_floor_of_colour_is_found_where_it_is_and_not_where_it_is_not():
 def test_repeated_images_are_found():
     train, test = images(40, 0, False), images(20, 1, False)
     alike = shortcuts.duplicates(train, train[:20])
-    assert alike["most"] == pytest.approx(1) == alike["median"]
+    assert alike["most"] == pytest.approx(1, abs=1e-5)  # sums of single precision
+    assert alike["median"] == pytest.approx(1, abs=1e-5)
     assert alike["share_above_99_per_cent_of_training"] == 100
     assert shortcuts.duplicates(train, test)["most"] < 0.9
 
