@@ -64,7 +64,7 @@ detectron2-main: $(READY)  ## the official Detectron2 main instead of 0.5: a com
 	$(UV) --no-build-isolation --no-deps '$(DETECTRON2)'
 	$(BIN)/uv pip check --python $(BIN)/python
 
-demo: $(READY)  ## the whole way in miniature, ten to eleven minutes on two cores
+demo: $(READY)  ## the whole way in miniature, seven to ten minutes on two cores
 	$(BIN)/densessl demo
 
 # PHOTOS: a folder of photographs to pretrain on; CAMVID: the folder that holds CamVid's train and test

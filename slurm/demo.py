@@ -24,7 +24,7 @@ NEEDS = 2e9  # bytes: checkpoints, weights, features and a detector are 1 GB, an
 INTRODUCTION = """\
 The whole way in miniature: 900 drawn scenes, three pretrainings of a ResNet-18 with SimCLR, a
 linear probe of the frozen network's positions beside two random starts, proved conversion, a
-Detectron2 fine-tuning, the table, a report. Ten to eleven minutes on two cores.
+Detectron2 fine-tuning, the table, a report. Seven to ten minutes on two cores.
 
 The full run is the same with ImageNet, PASCAL VOC and eight GPUs:
 

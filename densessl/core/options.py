@@ -61,7 +61,7 @@ class Option:
             except (ValueError, KeyError, OverflowError):
                 continue
             for each in made if isinstance(made, list | tuple) else (made,):
-                if isinstance(each, int) and abs(each) > LARGEST:
+                if isinstance(each, int | float) and abs(each) > LARGEST:
                     raise InputError(
                         f"{_at(name, where)} is {brief(each)}; it must be at most {LARGEST}"
                     )

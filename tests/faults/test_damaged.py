@@ -363,16 +363,17 @@ def test_a_number_of_thirty_digits(here, refused, words):
     refused(words.split(), BIG)
 
 
-def test_every_whole_number_of_a_pretraining_has_an_end():
+def test_every_number_of_a_pretraining_has_an_end():
     from densessl.core.errors import InputError
     from densessl.pretrain import config
 
     options = config.flat(config.defaults())
-    whole = [name for name, value in options.items() if type(value) is int]
-    assert len(whole) > 20
-    for name in whole:
-        with pytest.raises(InputError, match=name):
-            config.check(config.load("moco_v2", ["DATA.PATH", "pictures", name, BIG]))
+    for kind, large in ((int, BIG), (float, "1e300")):
+        numbers = [name for name, value in options.items() if type(value) is kind]
+        assert len(numbers) > 20
+        for name in numbers:
+            with pytest.raises(InputError, match=name):
+                config.check(config.load("moco_v2", ["DATA.PATH", "pictures", name, large]))
 
 
 HYPHENS = (
