@@ -15,6 +15,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 SMALL = Path(__file__).parents[1] / "benchmarks" / "small_backbone.py"
+LONGEST = "slurm/test_demo"  # six minutes of one process, for one fixture
 LONG = ("slurm", "docs", "d2_transfer/test_learn", "pretrain/test_methods_runs")
 SHORT = "faults/test_fuzz"
 
@@ -23,9 +24,11 @@ def pytest_collection_modifyitems(items):
     """Long tests come first and many short ones last: processes that share them end together."""
 
     def order(item):
+        if f"tests/{LONGEST}" in item.nodeid:
+            return 0
         if f"tests/{SHORT}" in item.nodeid:
-            return 2
-        return 0 if any(f"tests/{name}" in item.nodeid for name in LONG) else 1
+            return 3
+        return 1 if any(f"tests/{name}" in item.nodeid for name in LONG) else 2
 
     items.sort(key=order)
 
