@@ -3,7 +3,7 @@
     python -m benchmarks.videos
 
 Needs the extra ``video``. One process and one thread; what is counted is processor time. Each frame
-is asked for anew: decoding begins at the key frame before it. A region of a JPEG is read as
+is read by itself: decoding begins at the key frame before it. A region of a JPEG is read as
 ``DATA.TILE`` does.
 """
 

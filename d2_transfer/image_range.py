@@ -7,8 +7,7 @@ from pathlib import Path
 
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
-from densessl.decoding import Range, describe, find_range, is_image, parse, sample
-from densessl.decoding.channels import COLOURS
+from densessl.decoding import COLOURS, Range, describe, find_range, is_image, parse, sample
 from densessl.decoding.channels import find_range as find_range_of_channels
 
 from . import channels

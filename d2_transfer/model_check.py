@@ -70,9 +70,9 @@ def check_model(cfg, named: Collection[str] = ()) -> None:
 
 def _check_kind(cfg, model) -> None:
     """Refuse a model of Detectron2's that cannot learn from what the data sets have."""
-    has = "label images alone" if are_semantic(cfg.DATASETS.TRAIN) else "objects alone"
+    has, alone = "label images" if are_semantic(cfg.DATASETS.TRAIN) else "objects", " alone"
     if are_panoptic(cfg.DATASETS.TRAIN):
-        has = "objects and label images"
+        has, alone = "objects and label images", ""
     if isinstance(model, PanopticFPN):
         needs = "objects and label images"
     elif isinstance(model, SemanticSegmentor):
@@ -81,19 +81,19 @@ def _check_kind(cfg, model) -> None:
         needs = "objects"
     else:  # the user's own
         return
-    if needs != has.removesuffix(" alone"):
+    if needs != has:
         raise InputError(
             f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', which learns from "
-            f"{needs}; {', '.join(cfg.DATASETS.TRAIN)} has {has}"
+            f"{needs}; {', '.join(cfg.DATASETS.TRAIN)} has {has}{alone}"
         )
 
 
 def _check_classes(cfg) -> None:
-    network = cfg.MODEL.META_ARCHITECTURE
+    network, semantic = cfg.MODEL.META_ARCHITECTURE, are_semantic(cfg.DATASETS.TRAIN)
     kinds = {}
-    if not are_semantic(cfg.DATASETS.TRAIN):
+    if not semantic:
         kinds[DETECTORS.get(network, "ROI_HEADS")] = "thing_classes"
-    if are_semantic(cfg.DATASETS.TRAIN) or network == "PanopticFPN":
+    if semantic or network == "PanopticFPN":
         kinds["SEM_SEG_HEAD"] = "stuff_classes"
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         for node, kind in kinds.items():

@@ -77,10 +77,8 @@ BOX = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 MASK = ("segm/AP", "segm/AP50", "segm/AP75")
 KEYPOINT = ("keypoints/AP", "keypoints/AP50", "keypoints/AP75")
 RARITY = ("APr", "APc", "APf")  # of LVIS: rare, common and frequent categories
-LVIS_METRICS = (
-    *(*MASK, *(f"segm/{name}" for name in RARITY)),
-    *(*BOX, *(f"bbox/{name}" for name in RARITY)),
-)
+LVIS_BOX = BOX + tuple(f"bbox/{name}" for name in RARITY)
+LVIS_METRICS = MASK + tuple(f"segm/{name}" for name in RARITY) + LVIS_BOX
 QUALITY = tuple(f"panoptic_seg/{name}" for name in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"))
 ACCURACY = ("cls/top1", "cls/top5", "cls/mean_class")
 IOU = ("sem_seg/mIoU",)
@@ -113,6 +111,7 @@ ANY_FORM = ("train", "val", "val_share", "groups", "labels", "data_seed")
 COCO_FILES = ("train_json", "train_images", "val_json", "val_images")
 MASK_FILES = ("train_images", "train_masks", "val_images", "val_masks")
 MASK_OPTIONS = ("classes", "ignore", "image_suffix", "mask_suffix")
+STEPS = {"1x": "90k", "2x": "180k", "3x": "270k"}  # of COCO's schedules
 LARGEST = 60.0  # millions of parameters, of a detector that nothing else is known of
 YAML = (".yaml", ".yml")
 VIT_B = 86.0  # millions of parameters, the most of all backbones
@@ -132,11 +131,15 @@ def _protocol(
     return Protocol(name, title, configs, metrics, datasets, parameters, **more)
 
 
-def _coco(kind: str, title: str, *args, **more) -> list[Protocol]:
-    """Both schedules of a protocol on COCO."""
+def _coco(
+    kind: str, title: str, *args, schedules: Sequence[str] = ("1x", "2x"), **more
+) -> list[Protocol]:
+    """The schedules of a protocol on COCO."""
     return [
-        _protocol(f"coco_{kind}_{schedule}", f"COCO {title}, {steps} iterations", *args, **more)
-        for schedule, steps in (("1x", "90k"), ("2x", "180k"))
+        _protocol(
+            f"coco_{kind}_{schedule}", f"COCO {title}, {STEPS[schedule]} iterations", *args, **more
+        )
+        for schedule in schedules
     ]
 
 
@@ -184,15 +187,13 @@ _ALL = (
         COCO,
         72.0,
     ),
-    *(
-        _protocol(
-            f"coco_panoptic_fpn_{schedule}",
-            f"COCO panoptic segmentation, Panoptic FPN R50-FPN, {steps} iterations",
-            QUALITY + BOX[:1] + MASK[:1],
-            PANOPTIC,
-            46.0,
-        )
-        for schedule, steps in (("1x", "90k"), ("3x", "270k"))
+    *_coco(
+        "panoptic_fpn",
+        "panoptic segmentation, Panoptic FPN R50-FPN",
+        QUALITY + BOX[:1] + MASK[:1],
+        PANOPTIC,
+        46.0,
+        schedules=("1x", "3x"),
     ),
     _protocol(
         "coco_pointrend_1x",
@@ -428,7 +429,7 @@ def _of_config(named: str) -> Protocol:
     if any(name in CITYSCAPES for name in cfg.DATASETS.TEST):
         metrics = MASK[:2]
     if any(name in (*LVIS, *LVIS_V1) for name in cfg.DATASETS.TEST):
-        metrics = LVIS_METRICS if cfg.MODEL.MASK_ON else LVIS_METRICS[len(MASK + RARITY) :]
+        metrics = LVIS_METRICS if cfg.MODEL.MASK_ON else LVIS_BOX
     title = f"a config of one's own, {file.name}"
     return Protocol(file.stem, title, {"": str(file)}, metrics, datasets, LARGEST)
 

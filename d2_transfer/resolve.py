@@ -363,11 +363,11 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
             f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)} numbers; allowed: {points}, one a keypoint"
         )
     if "POINT_HEAD" in cfg.MODEL:
-        points, objects = (cfg.MODEL[node].NUM_CLASSES for node in ("POINT_HEAD", "ROI_HEADS"))
-        if points != objects:
+        of_points, of_boxes = cfg.MODEL.POINT_HEAD.NUM_CLASSES, cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if of_points != of_boxes:
             raise InputError(
-                f"MODEL.POINT_HEAD.NUM_CLASSES is {points} and MODEL.ROI_HEADS.NUM_CLASSES is "
-                f"{objects}; allowed: the same"
+                f"MODEL.POINT_HEAD.NUM_CLASSES is {of_points} and MODEL.ROI_HEADS.NUM_CLASSES is "
+                f"{of_boxes}; allowed: the same"
             )
     windows.of(cfg)  # InputError
     for key in ("TRAIN", "TEST"):

@@ -77,10 +77,10 @@ def inspect_image(
         with waiting.wait(TIMEOUT, lambda: late), reasons():
             stream = source.open(index)
             data = Path(stream).read_bytes() if isinstance(stream, str) else stream.read()
-        is_frame = isinstance(stream, FrameFile)
-        length = stream.length if isinstance(stream, FrameFile) else len(data)
+        frame = stream if isinstance(stream, FrameFile) else None
+        length = frame.length if frame else len(data)
         with opened(io.BytesIO(data)) as image:
-            kind, mode = "video" if is_frame else image.format or "", image.mode
+            kind, mode = "video" if frame else image.format or "", image.mode
         size = size_of(io.BytesIO(data))
         file = io.BytesIO(data)
         parts: list[io.BytesIO | Region] = [file]

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from .methods import Method
 
 TWIN = "_scenes"
-COLOURS = 3  # DATA.CHANNELS of pictures
 WITH_ANY = {"DATA.PATH", "OUTPUT_DIR", "SEED", "BACKBONE.WEIGHTS"}  # go with any other options
 # What auto becomes: on GPUs from Ampere on, and on any other device
 OF_DEVICE = {"AMP": ("bf16", "off"), "CHANNELS_LAST": ("on", "off")}
@@ -309,7 +308,7 @@ def _validate_tile(cfg: CfgNode) -> None:
 
 
 def _validate_videos(data: CfgNode) -> None:
-    if data.FRAME_RATE and data.CHANNELS != COLOURS:
+    if data.FRAME_RATE and data.CHANNELS != decoding.COLOURS:
         raise InputError(
             f"DATA.FRAME_RATE is {data.FRAME_RATE:g}; allowed with DATA.CHANNELS {data.CHANNELS}: "
             "0, as frames of videos are pictures in colour"

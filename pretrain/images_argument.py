@@ -1,7 +1,7 @@
 """What verbs that are asked about images share: their arguments, and how they print a report."""
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,16 +59,22 @@ def data_of(args: Namespace) -> dict[str, str | int | float]:
 
 
 def source_of(args: Namespace) -> "ImageSource":
-    """The images as pretraining would find them; its messages in the words of the verb."""
+    """The images that the arguments stand for."""
+    data = data_of(args)
+    if "workers" in args:
+        data["WORKERS"] = args.workers
+    return source_from(data)
+
+
+def source_from(data: Mapping[str, str | int | float]) -> "ImageSource":
+    """The images as pretraining would find them with these options of DATA; its messages in the
+    words of the verb."""
     from fvcore.common.config import CfgNode
 
     from .views import build_source
 
-    data = data_of(args)
-    if "workers" in args:
-        data["WORKERS"] = args.workers
     try:
-        return build_source(CfgNode({"DATA": data}))
+        return build_source(CfgNode({"DATA": dict(data)}))
     except (InputError, EnvironmentLacks) as error:
         raise type(error)(in_words_of_the_verb(str(error))) from None
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from densessl.core.errors import InputError
-from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode
-from densessl.decoding.channels import COLOURS, Planes, decode_channels
+from densessl.decoding import COLOURS, MAX_PIXELS, Picture, Range, UnreadableImage, decode
+from densessl.decoding.channels import Planes, decode_channels
 
 SAMPLED = 1000  # files whose sizes go into a fingerprint
 

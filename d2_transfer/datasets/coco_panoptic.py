@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from densessl.annotations.coco import PANOPTIC_STUFF
 from densessl.decoding import UnreadableImage, opened, require_decodable
 from densessl.probes import label_images
 from densessl.probes.label_images import VOID, BadLabels
@@ -15,15 +16,10 @@ from .detection import COCO_CATEGORIES, CocoLayout, search, values
 from .inspection import DatasetLayout, Inspection, prepare_command, stems
 
 NAME = "coco_panoptic"  # for prepare
-# fmt: off
-STUFF = (  # category ids, in the order of their classes 1 to 53; 0 is every thing
-    92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147,
-    148, 149, 151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181, 184, 185,
-    186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 197, 198, 199, 200,
-)
-# fmt: on
-CLASSES = len(STUFF) + 1
-OF_CATEGORY = dict.fromkeys(COCO_CATEGORIES, 0) | {id: n for n, id in enumerate(STUFF, start=1)}
+CLASSES = len(PANOPTIC_STUFF) + 1  # 0 is every thing
+OF_CATEGORY = dict.fromkeys(COCO_CATEGORIES, 0) | {
+    id: n for n, id in enumerate(PANOPTIC_STUFF, start=1)
+}
 
 
 @dataclass(frozen=True)
@@ -84,11 +80,11 @@ class PanopticLayout(DatasetLayout):
     def records(self, root: Path, classes: dict) -> list[dict]:
         """The images with their objects and label images, as Detectron2 gives them."""
         file, images = root / self.objects.annotations, root / self.objects.images
-        return [
-            each | {"sem_seg_file_name": str(self.stuff(root) / f"{Path(name).stem}.png")}
-            for each in coco_content.records(file, images, classes)
-            for name in (each["file_name"],)
-        ]
+        found = coco_content.records(file, images, classes)
+        for each in found:
+            name = f"{Path(each['file_name']).stem}.png"
+            each["sem_seg_file_name"] = str(self.stuff(root) / name)
+        return found
 
 
 def _problem(file: Path) -> str | None:

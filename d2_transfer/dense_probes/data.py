@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from densessl.core.errors import InputError, unknown
-from densessl.decoding import MAX_PIXELS, Range, UnreadableImage, decode, parse
-from densessl.decoding.channels import COLOURS, Planes, decode_channels
+from densessl.decoding import COLOURS, MAX_PIXELS, Range, UnreadableImage, decode, parse
+from densessl.decoding.channels import Planes, decode_channels
 from densessl.probes import label_images, pairs
 
 from .. import channels, datasets

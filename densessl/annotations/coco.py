@@ -17,6 +17,13 @@ from .shapes import enclosed, hull
 MIRRORED = "flip_idx"  # Ultralytics' word: of each keypoint which one it is in the mirror
 SKELETON = {"keypoints": [str], "skeleton": [[int]], MIRRORED: [int]}
 LISTS = ("images", "annotations", "categories")
+# fmt: off
+PANOPTIC_STUFF = (  # category ids of stuff in panoptic images, in Detectron2's order of 1 to 53
+    92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147,
+    148, 149, 151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181, 184, 185,
+    186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 197, 198, 199, 200,
+)
+# fmt: on
 NO_WORD = re.compile(r"[^a-z]+")
 ROOT = "image_root"  # in "info": where the images lie, seen from the file; written by convert
 

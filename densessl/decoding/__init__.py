@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from densessl.core.lazy import lazily
 
-from .given import MAX_PIXELS, Range, describe, parse
+from .given import COLOURS, MAX_PIXELS, Range, describe, parse
 
 if TYPE_CHECKING:
     from .decoder import Picture, UnreadableImage, decode, require_decodable, size_of
@@ -45,6 +45,7 @@ _NAMES = {  # a name, and the module that has it: these import numpy and Pillow
     "Region": "regions",
 }
 __all__ = [
+    "COLOURS",
     "MAX_PIXELS",
     "SUFFIXES",
     "FoundRange",

@@ -22,7 +22,6 @@ from .ranges import FoundRange, Seen
 from .regions import ARRAY, Region, cropped, prepared
 from .tiff_parts import BITS, COMPRESSION, FORMAT, NONE, PLANES, PREDICTOR, SAMPLES, STRIPS
 
-COLOURS = 3  # channels of an image whose colours are known: RGB
 TIFF = (b"II*\0", b"MM\0*")
 MODES = ("1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK")
 DEFLATE = (8, 32946)  # compression of a TIFF

@@ -1,4 +1,4 @@
-"""A frame of a video, and the same as a file. What is said of it here needs no PyAV."""
+"""A frame of a video: where it is found, and the same as a file. Importing it needs no PyAV."""
 
 import io
 import os

@@ -10,6 +10,7 @@ from densessl.core.errors import InputError
 
 Range = tuple[float, float]  # the values that become 0 and 255
 
+COLOURS = 3  # channels of an image whose colours are known: RGB
 MAX_PIXELS = 178_956_970  # the size from which Pillow itself refuses to read
 WHOLE = 1 << 29  # pixels that are decoded before they are reduced: 2 GB of RGB
 AUTO = "auto"

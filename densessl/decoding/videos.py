@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
+from av.video.stream import VideoStream
 from PIL import Image
 
 from densessl.core.files import require_file
@@ -109,8 +111,8 @@ def version_of(path: str) -> Version:
 def read_index(path: str, passed: Callable[[int], None] = lambda done: None) -> VideoIndex:
     """The index of a video, from its packets; where these have no times, from all of its frames.
 
-    ``passed(bytes)`` is told of progress. Raises UnreadableImage for a file without a frame that
-    can be decoded.
+    ``passed(bytes)`` is called with the progress. Raises UnreadableImage for a file without a frame
+    that can be decoded.
     """
     with _reasons():
         video = _Video(path)
@@ -207,7 +209,7 @@ class _Packets:
 def _decoded_order(path: str, passed: Callable[[int], None]) -> np.ndarray:
     """The packets of the frames in the order in which a decoder gives them."""
     video = _Video(path, strict=False)
-    found: dict[int, None] = {}
+    found: dict[Any, None] = {}
     for number, packet in enumerate(video.demux(ended=True)):
         packet.pts = number
         with suppress(av.FFmpegError):  # frames that depend on it fail when they are read
@@ -271,15 +273,16 @@ class _Video:
             raise UnreadableImage("empty (0 bytes)")
         # By Python's file: a read that does not return can be ended there, and not within FFmpeg.
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  (until nobody needs it)
-        self.container = av.open(self._file, metadata_errors="replace", buffer_size=BUFFER)
-        self.stream = self.container.streams.best("video")
-        if self.stream is None:
+        self.container = av.open(self._file, "r", metadata_errors="replace", buffer_size=BUFFER)
+        stream = self.container.streams.best("video")
+        if stream is None:
             raise UnreadableImage("a file without a video")
-        self.context = self.stream.codec_context
+        self.stream = cast(VideoStream, stream)
+        self.context: VideoCodecContext = self.stream.codec_context
         self.context.thread_count = 1  # loader processes are what runs at once
         if strict:
             self.context.options = {"err_detect": "explode"}
-        self._packets: Iterator[tuple[int, Any]] | None = None  # from which decoding can go on
+        self._packets: Iterator[tuple[int, Any]] | None = None  # from which decoding can continue
         self.began = self.sent = -1  # numbers of packets
         self.turn = 1  # of the frame that was asked for it last
 
@@ -297,7 +300,7 @@ class _Video:
         return (each for each in self.container.demux(self.stream) if ended or each.size)
 
     def frame(self, wanted: VideoFrame) -> np.ndarray:
-        """Upright RGB. Of frames that are asked for one after the other, decoding goes on."""
+        """Upright RGB. Frames that are asked for one after the other are decoded in one go."""
         follows = self.began <= wanted.keys[0][0] <= self.sent < wanted.packet
         if follows and self._packets:
             with suppress(av.FFmpegError, UnreadableImage):  # of a frame before it, perhaps
@@ -340,7 +343,7 @@ class _Video:
                     return self._upright(frame, wanted.turn)
             if number == wanted.packet and not self._packets:
                 break
-        self._packets = None  # nothing goes on from here
+        self._packets = None  # no decoding can continue from here
         with suppress(av.EOFError):  # it has given them already
             for frame in self.context.decode(None):
                 is_whole |= frame.pts == first and frame.pict_type == PictureType.I
@@ -349,7 +352,7 @@ class _Video:
         raise UnreadableImage("this frame of the video is not decoded, as if it were damaged")
 
     def _upright(self, frame: Any, turn: int) -> np.ndarray:
-        if not turn:  # frames that are asked are held until garbage is collected: one of a video
+        if not turn:  # a frame that is asked stays until garbage is collected: one of a video is
             self.turn = turn = _turn(frame)
         values = frame.to_ndarray(format="rgb24", threads=1)
         if turn in TURNS:

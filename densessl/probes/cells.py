@@ -45,11 +45,10 @@ def upsampled(maps: Tensor, size: Sequence[int]) -> Tensor:
     """``[B, C, H, W]``, bilinear; a position stands for its cell (align_corners off)."""
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
-    maps = maps.contiguous()  # on a CPU, channels last takes four times as long
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def largest(values: Tensor, dim: int) -> Tensor:
-    """The index of the largest value along ``dim``, the first of equal ones: argmax, which takes
-    two to four times as long on a CPU."""
+    """The index of the largest value along ``dim``, the first of equal ones: argmax, sooner on a
+    CPU (docs/measurements.md)."""
     return values.max(dim).indices

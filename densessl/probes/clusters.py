@@ -11,6 +11,7 @@ from torch import Tensor
 
 from densessl.core import knn
 
+from .cells import largest
 from .confusion import Confusion
 
 ROWS = 4096  # positions whose distances to all centres exist at a time
@@ -241,7 +242,7 @@ def _assigned(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     moved = centres - middle
     half = moved.square().sum(1) / -2
     nearest = torch.cat(
-        [torch.addmm(half, part - middle, moved.T).argmax(1) for part in x.split(ROWS)]
+        [largest(torch.addmm(half, part - middle, moved.T), 1) for part in x.split(ROWS)]
     )
     parts = zip(x.split(ROWS), nearest.split(ROWS), strict=True)
     distance = [(part - centres[near]).double().square().sum(1) for part, near in parts]

@@ -37,6 +37,8 @@ class FeatureRows:
     def of_classes(self, present: Tensor) -> "FeatureRows":
         """The same rows with labels among the classes that are ``present``, bool ``[classes]``:
         all that have labels."""
+        if present.all():
+            return self
         found = copy.copy(self)
         if self.labels.ndim == 2:
             found.labels = self.labels[:, present.to(self.labels.device)]

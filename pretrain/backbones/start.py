@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from densessl.core.errors import InputError
-from densessl.decoding.channels import COLOURS
+from densessl.decoding import COLOURS
 from densessl.weight_files import images
 from densessl.weight_files.channels import for_channels
 from densessl.weight_files.images import words

@@ -26,8 +26,8 @@ DRAWN = {  # name: LVIS's name, its number in v0.5 and in v1, and how frequent i
 
 
 def write_json(root: Path, split: str, size: int, records: list[dict]) -> None:
-    """Write a split in both versions. Of every image all drawn categories that it does not show
-    are said to be absent, of every second one the last of them is left unsaid."""
+    """Write a split in both versions. An image lists the drawn categories that it does not show as
+    absent; every second image leaves out the last of them."""
     names = {LABELS[name].coco: name for name in DRAWN}
     for place, (version, count) in enumerate(CATEGORIES.items(), start=1):
         numbers = {name: facts[place] for name, facts in DRAWN.items()}

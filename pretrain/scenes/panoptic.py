@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from densessl.annotations.coco import PANOPTIC_STUFF
 from densessl.core import files
 
 from . import store
@@ -13,13 +14,6 @@ from .coco import FOLDERS
 from .generate import Scene
 from .labels import LABELS
 
-# fmt: off
-STUFF = (  # category ids of stuff, in the order of Detectron2's classes 1 to 53
-    92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147,
-    148, 149, 151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181, 184, 185,
-    186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 197, 198, 199, 200,
-)
-# fmt: on
 FIRST = 1000  # number of a segment of stuff: this and its category id; objects have those below
 
 
@@ -34,15 +28,14 @@ def write_image(root: Path, split: str, number: int, scene: Scene) -> list[dict]
     name = f"{number:012d}.png"
     colours = np.stack([pixels % 256, pixels // 256, pixels // 65536], axis=2).astype(np.uint8)
     store.save_png(root / "coco" / f"panoptic_{FOLDERS[split]}" / name, colours)
-    stuff = np.full(pixels.shape, 255, np.uint8)
+    stuff, found = np.full(pixels.shape, 255, np.uint8), []
     for segment, category in categories.items():
-        stuff[pixels == segment] = STUFF.index(category) + 1 if segment >= FIRST else 0
+        mask = pixels == segment
+        stuff[mask] = PANOPTIC_STUFF.index(category) + 1 if segment >= FIRST else 0
+        if mask.any():
+            found.append(_segment(segment, category, mask))
     store.save_png(root / "coco" / f"panoptic_stuff_{FOLDERS[split]}" / name, stuff)
-    return [
-        _segment(segment, category, pixels == segment)
-        for segment, category in categories.items()
-        if (pixels == segment).any()
-    ]
+    return found
 
 
 def _segment(segment: int, category: int, mask: np.ndarray) -> dict:
@@ -82,7 +75,7 @@ def write_json(root: Path, split: str, size: int, records: list[dict]) -> None:
         ],
         "categories": [
             {"id": number, "name": str(number), "isthing": int(number in things)}
-            for number in (*things, *STUFF)
+            for number in (*things, *PANOPTIC_STUFF)
         ],
     }
     text = json.dumps(content, separators=(",", ":")) + "\n"

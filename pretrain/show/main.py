@@ -12,7 +12,7 @@ from densessl.core.options import argument
 from densessl.core.parser import Parser
 from densessl.core.progress import track
 
-from ..images_argument import add_frame_rate
+from ..images_argument import add_frame_rate, source_from
 from .methods import CHOICES, CLASSES, JIGSAW, chosen
 
 if TYPE_CHECKING:
@@ -204,16 +204,9 @@ def _source(image: Path) -> "ImageSource":
 
 def _frames(video: Path, limit: int, rate: float) -> list[ShownImage]:
     """The first frames of a video; their paths are names."""
-    from fvcore.common.config import CfgNode
+    from ..views.sources import OneImage
 
-    from ..images_argument import in_words_of_the_verb
-    from ..views.sources import OneImage, build_source
-
-    data = {"SOURCE": "folder", "PATH": str(video), "FRAME_RATE": rate}
-    try:
-        source = build_source(CfgNode({"DATA": data}))
-    except InputError as error:
-        raise InputError(in_words_of_the_verb(str(error))) from None
+    source = source_from({"SOURCE": "folder", "PATH": str(video), "FRAME_RATE": rate})
     parts = [OneImage(source, index) for index in range(min(len(source), limit))]
     return [ShownImage(Path(part.path(0)), part) for part in parts]
 

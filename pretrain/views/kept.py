@@ -14,15 +14,18 @@ from densessl.core.files import write_atomic
 Made = TypeVar("Made")
 
 
+def folder(kind: str) -> Path | None:
+    """Of the user's cache, for what is read of files of a kind; None for a user without a home."""
+    above = home.cache()
+    return None if above.startswith("~") else Path(above, kind)
+
+
 def of_user(kind: str, file: str | os.PathLike) -> list[Path]:
     """Where in the user's cache what was read from ``file`` may be kept; nowhere for a user without
     a home."""
-    above = home.cache()
-    if above.startswith("~"):
-        return []
-    path = Path(file)
+    above, path = folder(kind), Path(file)
     key = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
-    return [Path(above, kind, f"{path.name}.{key}.index.npz")]
+    return [above / f"{path.name}.{key}.index.npz"] if above else []
 
 
 def load(

@@ -8,8 +8,8 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
-from densessl.decoding import Range, UnreadableImage
-from densessl.decoding.channels import COLOURS, range_of, read_channels
+from densessl.decoding import COLOURS, Range, UnreadableImage
+from densessl.decoding.channels import range_of, read_channels
 
 from .sources import ImageSource
 

@@ -19,6 +19,7 @@ from densessl.core.names import LIST, from_line, one_line
 from densessl.core.progress import Bar, track
 from densessl.core.remote import Address, is_remote, required
 from densessl.decoding import (
+    COLOURS,
     SUFFIXES,
     Region,
     describe_left_out,
@@ -26,7 +27,6 @@ from densessl.decoding import (
     is_image,
     is_video,
 )
-from densessl.decoding.channels import COLOURS
 
 from ..config import Place, data_paths, split_paths
 

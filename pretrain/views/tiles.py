@@ -19,8 +19,8 @@ from densessl.core.names import one_line
 from densessl.core.progress import Bar
 from densessl.core.units import many
 from densessl.core.waiting import TIMEOUT
-from densessl.decoding import Region, UnreadableImage, reasons, size_of
-from densessl.decoding.channels import COLOURS, stored_size
+from densessl.decoding import COLOURS, Region, UnreadableImage, reasons, size_of
+from densessl.decoding.channels import stored_size
 from densessl.decoding.orientation import Box
 from densessl.decoding.regions import name_of, reads_regions
 

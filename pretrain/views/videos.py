@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from densessl.core import home, pool, waiting
+from densessl.core import pool, waiting
 from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.core.lock import locked
 from densessl.core.names import one_line
@@ -30,6 +30,7 @@ from .sources import ImageSource, part_of
 if TYPE_CHECKING:
     from densessl.decoding.videos import VideoIndex
 
+KIND = "videos"  # of kept files
 VERSION = 1  # of the kept files
 WORKERS = 4  # processes that read the videos, unless DATA.WORKERS says how many
 MB = 1 << 20
@@ -199,9 +200,9 @@ def _read(
     work = partial(_taken, whole, rate, seconds)
     found: dict[int, Taken] = {}
     with ExitStack() as stack:
-        if (above := home.cache())[0] != "~":
-            lock = Path(above, "videos", f"{whole.fingerprint()[:16]}.lock")
+        if above := kept.folder(KIND):
             with suppress(OSError):  # nothing can be kept there
+                lock = above / f"{whole.fingerprint()[:16]}.lock"
                 stack.enter_context(locked(lock, None))
         # Forked processes share the names; they start before the progress bar and its thread.
         count = min(workers, len(videos))
@@ -265,10 +266,10 @@ def _kept(path: str, version: Version) -> "VideoIndex | None":
         )
         return index if index.is_sound() else None
 
-    return kept.load(kept.of_user("videos", path), (VERSION, *version), read)
+    return kept.load(kept.of_user(KIND, path), (VERSION, *version), read)
 
 
 def _keep(path: str, version: Version, index: "VideoIndex") -> None:
     unit = index.unit.as_integer_ratio()
     arrays = {name: np.array(each) for name, each in {**vars(index), "unit": unit}.items()}
-    kept.keep(kept.of_user("videos", path), (VERSION, *version), arrays)
+    kept.keep(kept.of_user(KIND, path), (VERSION, *version), arrays)

@@ -14,7 +14,6 @@ from densessl.d2_transfer.option_rules import BACKBONES
 from densessl.pretrain.advise import look, machine_of
 from densessl.pretrain.advise_model import ImageStats, Machine
 from densessl.pretrain.advise_rules import FEWEST
-from densessl.pretrain.images_argument import data_of
 from densessl.pretrain.views import ImageSource, build_source
 
 from ..jobs import RANDOM_STARTS as CONTROLS
@@ -181,10 +180,8 @@ class Planner:
 
 def source_of(path: str) -> ImageSource:
     """The unlabelled images; its messages name the flag."""
-    how = Namespace(path=path, source="folder", classes=None, annotations=None)
-    how.tile, how.frame_rate, how.cache = 0, 0.0, None
     try:
-        return build_source(CfgNode({"DATA": data_of(how)}))
+        return build_source(CfgNode({"DATA": {"SOURCE": "folder", "PATH": path}}))
     except InputError as error:
         raise InputError(str(error).replace("DATA.PATH", "--images")) from None
 

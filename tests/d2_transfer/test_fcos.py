@@ -59,7 +59,7 @@ def learnt(locations, boxes, classes, radius=1.5) -> dict:
 
 
 def test_a_location_learns_the_smallest_box_that_its_level_is_for():
-    """A large box for stride 16; of two for stride 8 one lies in the other."""
+    """A large box for stride 16; of two for stride 8 one is inside the other."""
     boxes = [(0, 0, 32, 32), (8, 8, 24, 24), (8, 8, 16, 16)]
     assert learnt(two_levels(16), boxes, [3, 5, 7]) == {
         (8, 12, 12): (7, 4, 4, 4, 4),
@@ -219,7 +219,7 @@ def perfect(model, boxes, classes, size=(128, 160)):
 
 def test_perfect_predictions_give_the_boxes_back():
     _, model = model_of("MODEL.FCOS.SIZES_OF_INTEREST", "[24, 48, 96, 192]")
-    boxes = torch.tensor(  # the third lies in the second; the fourth is learnt at stride 32
+    boxes = torch.tensor(  # the third is inside the second; the fourth is learnt at stride 32
         [
             (8.0, 10, 30, 31),
             (60, 20, 99, 70),

@@ -294,7 +294,7 @@ def test_a_resumed_trial_is_the_same_as_an_undisturbed_one(tmp_path, scenes, mon
 def test_a_loss_that_becomes_nan_ends_the_trial_with_a_message(tmp_path, scenes):
     from densessl.core.errors import DenseSSLError
 
-    overrides = tiny(6, **{"SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_ITERS": 0})
+    overrides = tiny(6, **{"SOLVER.BASE_LR": 1e18, "SOLVER.WARMUP_ITERS": 0})
     with pytest.raises(DenseSSLError, match="1 of 1 trials failed.*lower one may train") as caught:
         main.main(transfer("random", tmp_path / "out", scenes, overrides, "--trials", "1"))
     assert caught.value.exit_code == 1
@@ -632,7 +632,7 @@ def test_a_folder_in_which_nothing_came_to_be_saved_is_taken_over(tmp_path, scen
 
     words = transfer("random", tmp_path / "out", scenes, [], "--trials", "1")
     with pytest.raises(DenseSSLError, match="lower one may train"):
-        main.main([*words, *tiny(4, **{"SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_ITERS": 0})])
+        main.main([*words, *tiny(4, **{"SOLVER.BASE_LR": 1e18, "SOLVER.WARMUP_ITERS": 0})])
     assert main.main([*words, *tiny(2)]) == 0
 
 
@@ -684,7 +684,7 @@ def test_an_unreadable_image_is_named_and_nothing_hangs(tmp_path, scenes, worker
 @pytest.mark.slow
 @pytest.mark.parametrize("workers, gpus", [("2", "1"), ("1", "2")])
 def test_a_failure_with_loader_workers_ends_the_command(tmp_path, scenes, workers, gpus):
-    bad = {"SOLVER.BASE_LR": 1e30, "SOLVER.WARMUP_ITERS": 0, "DATALOADER.NUM_WORKERS": workers}
+    bad = {"SOLVER.BASE_LR": 1e18, "SOLVER.WARMUP_ITERS": 0, "DATALOADER.NUM_WORKERS": workers}
     words = transfer("random", tmp_path / "out", scenes, tiny(6, **bad), "--trials", "1")
     done = run_command([*words, "--gpus", gpus])
     assert done.returncode == 1, done.stderr
