@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densessl.core.errors import InputError
-from densessl.decoding import UnreadableImage, decode
+from densessl.decoding import UnreadableImage, decode, parse_channel_files
+from densessl.decoding.channel_files import image_of
 from densessl.decoding.channels import decode_channels
 from densessl.weight_files.channels import COLOURS, repeated
 from densessl.weight_files.images import AS_STORED
@@ -27,6 +28,20 @@ def of(cfg) -> int:
     return cfg.INPUT.CHANNELS or COLOURS
 
 
+def reading(cfg) -> dict[str, Any]:
+    """How a settled config's images are read: ``channels``, and the ``words`` of their files."""
+    words = parse_channel_files(cfg.INPUT.CHANNEL_FILES, "INPUT.CHANNEL_FILES")
+    return {"channels": of(cfg), "words": words}
+
+
+def in_files(cfg, own: "Custom | OwnData | OwnImages") -> None:
+    """Set, in a config that is not frozen, what ``--channel-files`` said of the user's own data."""
+    given = (own.facts or {}).get("channel_files", "")
+    if given:
+        count = len(parse_channel_files(given, "--channel-files"))
+        cfg.INPUT.CHANNEL_FILES, cfg.INPUT.CHANNELS = given, 0 if count == COLOURS else count
+
+
 def stated(facts: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a converted file's facts say of its images, where they are not of three channels."""
     if not facts or facts.get("channels", COLOURS) == COLOURS:
@@ -46,6 +61,12 @@ def settle(cfg, weights: Mapping[str, Any]):
     if of_weights not in (COLOURS, channels):
         raise InputError(
             f"{OPTION} is {channels}, but the weights take images of {of_weights} channels"
+        )
+    files = len(reading(cfg)["words"]) or channels
+    if files != channels:
+        raise InputError(
+            f"--channel-files has {files} words ({cfg.INPUT.CHANNEL_FILES}), and the images are of "
+            f"{channels} channels ({OPTION}, or the weights); allowed: {channels}"
         )
     if channels == COLOURS:
         return cfg
@@ -89,10 +110,14 @@ def _require_own(cfg, channels: int) -> None:
             )
 
 
-def require_readable(cfg, data: "Path | Custom | OwnData | OwnImages | None") -> None:
-    """InputError, with the reason, where the first of the user's own images cannot be read."""
-    channels = of(cfg)
-    for file in _first_of(data):
+def require_readable(
+    cfg, data: "Path | Custom | OwnData | OwnImages | None", pretrain: Mapping[str, Any]
+) -> None:
+    """InputError, with the reason, where the first of the user's own images cannot be read;
+    ``pretrain``: what the weights say of their pretraining."""
+    channels, words = reading(cfg).values()
+    for path in _first_of(data):
+        file = image_of(path, words)
         try:
             if channels == COLOURS:
                 decode(file, max_pixels=cfg.INPUT.MAX_PIXELS)
@@ -100,7 +125,9 @@ def require_readable(cfg, data: "Path | Custom | OwnData | OwnImages | None") ->
                 decode_channels(file, channels, max_pixels=cfg.INPUT.MAX_PIXELS)
         except UnreadableImage as error:
             hint = f"{OPTION} (now {channels}) says how many channels the images have"
-            raise InputError(f"{file} cannot be read: {error}; {hint}") from None
+            if pretrain.get("channel_files") and not words:
+                hint += f"; the weights' own had --channel-files {pretrain['channel_files']}"
+            raise InputError(f"{path} cannot be read: {error}; {hint}") from None
 
 
 def _first_of(data: Any) -> list[str]:

@@ -64,7 +64,7 @@ def _transfer(args, job: TransferJob) -> int:
     run = _run(args, job, cfg, data, evaluate_only.trained if evaluates else room.prepare)
     _say(logger, args, job, run.weights.method)
     cfg = channels.settle(cfg, run.weights.images)
-    channels.require_readable(cfg, own)
+    channels.require_readable(cfg, own, run.weights.pretrain)
     cfg = image_range.settle(
         cfg,
         image_range.of_trial(run.weights.file) if evaluates else run.weights.bounds,

@@ -77,6 +77,7 @@ def add_options(cfg) -> None:
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS
     # Channels of your own images; 0: as the weights take them. Others than 3 are read as stored.
     cfg.INPUT.CHANNELS = 0
+    cfg.INPUT.CHANNEL_FILES = ""  # each channel in a file of its own, as --channel-files says
 
     # Semantic segmentation's training images: resized into SCALE (long, short edge; empty: the
     # image's own size) times a ratio drawn evenly from RATIO_RANGE, cropped and padded to

@@ -111,6 +111,11 @@ ALL = (
     _own("groups", "FILE", "images that stay together, NAME,GROUP a line; else by their names"),
     _own("labels", "AMOUNT", "train with so many of the images alone: 300, or 10%%"),
     _own("data_seed", "SEED", "of that part, and of --labels (0)", int, ">= 0"),
+    _own(
+        "channel_files",
+        "WORDS",
+        "each channel of an image is a file of its own: what their names differ in, as _B02,_B03",
+    ),
     *_of_split("train"),
     *_of_split("val"),
     _own("classes", "FILE", "custom_semseg: their names, one a line"),

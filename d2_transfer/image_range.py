@@ -8,6 +8,7 @@ from pathlib import Path
 from densessl.core.errors import InputError
 from densessl.core.text import read_mapping
 from densessl.decoding import COLOURS, Range, describe, find_range, is_image, parse, sample
+from densessl.decoding.channel_files import image_of
 from densessl.decoding.channels import find_range as find_range_of_channels
 
 from . import channels
@@ -46,8 +47,11 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     found = None
     if bounds is None:
         names = list(files())
-        chosen = [names[index] for index in sample(len(names), lambda n: os.fspath(names[n]))]
-        count = channels.of(cfg)
+        count, words = channels.reading(cfg).values()
+        chosen = [
+            image_of(names[index], words)
+            for index in sample(len(names), lambda n: os.fspath(names[n]))
+        ]
         found = find_range(chosen) if count == COLOURS else find_range_of_channels(chosen, count)
     if bounds is None and not given and of_weights:
         bounds, origin = of_weights, "as in the weights' pretraining"

@@ -29,6 +29,7 @@ SHARED = {  # names that Detectron2 has mean here what they mean there
     "INPUT.MAX_PIXELS": (MAX_PIXELS, ">= 0"),
     # of your own images, others than 3 read as stored; 0: as the weights take them
     "INPUT.CHANNELS": (0, ">= 0"),
+    "INPUT.CHANNEL_FILES": "",  # each channel in a file of its own, as --channel-files says
     "SOLVER.AMP.ENABLED": False,  # the backbone in float16
 }
 

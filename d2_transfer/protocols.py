@@ -107,7 +107,7 @@ PROBES = {  # what is measured of frozen features of positions
     "overcluster": "clusters of frozen features of positions, matched to the classes",
 }
 OWN_PROBES = {"linear": "linear_semseg", "knn": "knn_semseg", "overcluster": "overcluster"}
-ANY_FORM = ("train", "val", "val_share", "groups", "labels", "data_seed")
+ANY_FORM = ("train", "val", "val_share", "groups", "labels", "data_seed", "channel_files")
 COCO_FILES = ("train_json", "train_images", "val_json", "val_images")
 MASK_FILES = ("train_images", "train_masks", "val_images", "val_masks")
 MASK_OPTIONS = ("classes", "ignore", "image_suffix", "mask_suffix")

@@ -15,7 +15,16 @@ from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK
 from densessl.core.units import many
 
-from . import compat, config_files, image_range, lazy_config, miniature, user_code, windows
+from . import (
+    channels,
+    compat,
+    config_files,
+    image_range,
+    lazy_config,
+    miniature,
+    user_code,
+    windows,
+)
 from .config import ONCE, REPEATING, SAMPLERS
 from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
@@ -166,6 +175,7 @@ def _of_detectron2(
     """``cfg``, a protocol's own, for this machine, with the user's data and options."""
     if custom is not None:
         custom_data.apply(custom, cfg)
+        channels.in_files(cfg, custom)
     user_code.check_names((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.IMPORT)
     full = cfg.clone()
     gpus = gpus or cfg.SOLVER.REFERENCE_WORLD_SIZE or 1
@@ -194,6 +204,7 @@ def _plain(
     if custom is not None:
         key = "FOLDER" if found.family == CLASSIFICATION else "CUSTOM"
         cfg.DATASETS[key] = " ".join(custom.sha256)
+        channels.in_files(cfg, custom)
     if not cuda:
         cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cpu", False
         if "NORM" in cfg.MODEL:

@@ -115,6 +115,7 @@ def check(cfg: CfgNode, world: int = 1) -> None:
     decoding.parse(cfg.DATA.RANGE, "DATA.RANGE")
     _validate_tile(cfg)
     _validate_videos(cfg.DATA)
+    _validate_channel_files(cfg.DATA)
     _validate_batch(cfg, world)
     for name in ("SCALE", "LOCAL_SCALE"):
         if value := cfg.VIEWS[name]:
@@ -206,14 +207,17 @@ def _validate_clipping(solver: CfgNode) -> None:
 def _validate_channels(cfg: CfgNode) -> None:
     from .views.normalization import NORMALIZATION, given_normalization
 
-    if given_normalization(cfg.DATA) == NORMALIZATION:
+    data = cfg.DATA
+    if given_normalization(data) == NORMALIZATION and not data.CHANNEL_FILES:
         return
+    options = f"DATA.CHANNELS {data.CHANNELS} and DATA.MEAN '{data.MEAN}'"
+    if data.CHANNEL_FILES:
+        options = f"DATA.CHANNEL_FILES {data.CHANNEL_FILES}"
     for group in ("KNN", "PROBE"):
         if cfg[group].PERIOD:
             raise InputError(
-                f"{group}.PERIOD is {cfg[group].PERIOD:g}; allowed with DATA.CHANNELS "
-                f"{cfg.DATA.CHANNELS} and DATA.MEAN '{cfg.DATA.MEAN}': 0, as it reads RGB images, "
-                "normalised as ImageNet's are"
+                f"{group}.PERIOD is {cfg[group].PERIOD:g}; allowed with {options}: 0, as it reads "
+                "RGB images, normalised as ImageNet's are"
             )
 
 
@@ -305,6 +309,22 @@ def _validate_tile(cfg: CfgNode) -> None:
         raise InputError(
             f"DATA.TILE is {tile}; allowed: 0 for whole images, or {least} (VIEWS.SIZE){to}"
         )
+
+
+def _validate_channel_files(data: CfgNode) -> None:
+    words = decoding.parse_channel_files(data.CHANNEL_FILES, "DATA.CHANNEL_FILES")
+    if not words:
+        return
+    if len(words) != data.CHANNELS:
+        raise InputError(
+            f"DATA.CHANNEL_FILES is '{data.CHANNEL_FILES}', of {len(words)} channels, and "
+            f"DATA.CHANNELS is {data.CHANNELS}; allowed: the same number"
+        )
+    for name, none in (("FRAME_RATE", 0), ("TRUNCATED", False)):
+        if data[name]:
+            raise InputError(
+                f"DATA.{name} is {data[name]}; allowed with DATA.CHANNEL_FILES: {none}"
+            )
 
 
 def _validate_videos(data: CfgNode) -> None:

@@ -96,6 +96,8 @@ OPTIONS = {
     "DATA.RANGE": "auto",  # values that become black and white where not of 8 bits: 0,4095; or auto
     # of an image; of others than 3: TIFF, NPY, PNG as they are stored, colours unknown
     "DATA.CHANNELS": (3, ">= 1"),
+    # each channel in a file of its own: what their names differ in, as _B02,_B03,_B04,_B08
+    "DATA.CHANNEL_FILES": "",
     # of values in [0, 1], a number a channel; auto: measured; "": ImageNet's of 3, else auto
     "DATA.MEAN": "",
     "DATA.STD": "",  # deviation; "" with MEAN auto

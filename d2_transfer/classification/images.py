@@ -11,6 +11,7 @@ from PIL import Image
 
 from densessl.core.errors import InputError
 from densessl.decoding import COLOURS, MAX_PIXELS, Picture, Range, UnreadableImage, decode
+from densessl.decoding.channel_files import image_of
 from densessl.decoding.channels import Planes, decode_channels
 
 SAMPLED = 1000  # files whose sizes go into a fingerprint
@@ -25,6 +26,7 @@ class Images:
     the images themselves. ``labels [N]``: numbers of ``classes``. ``boxes [N, 4]``: x1, y1, x2, y2,
     which part of the file is the image (cut off where the file ends), in pixels of the upright
     file; None: all of it. ``bounds``, ``max_pixels``: as :func:`densessl.decoding.decode` has them.
+    ``words``: as :mod:`densessl.decoding.channel_files`.
     """
 
     where: str  # what messages call it
@@ -37,6 +39,7 @@ class Images:
     bounds: Range | None = None
     max_pixels: int = MAX_PIXELS
     channels: int = COLOURS  # others are read as they are stored
+    words: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,10 +57,11 @@ class Images:
         if self.pixels is not None:
             return Image.fromarray(self.pixels[index])
         path = self.root / self.name(index)
+        file = image_of(path, self.words)
         try:
             if self.channels != COLOURS:
-                return decode_channels(path, self.channels, self.bounds, self.max_pixels)
-            picture = decode(path, self.bounds, self.max_pixels)
+                return decode_channels(file, self.channels, self.bounds, self.max_pixels)
+            picture = decode(file, self.bounds, self.max_pixels)
         except UnreadableImage as error:
             raise InputError(f"{self.where}: {path} cannot be read: {error}") from None
         return picture.image if self.boxes is None else self._cut(picture, self.boxes[index])

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densessl.annotations import split
+from densessl.annotations import joined, split
 from densessl.annotations.model import AnnotationSource, Dataset, listed
 from densessl.annotations.sources import chosen
 from densessl.core.errors import InputError
 from densessl.core.names import one_line
+from densessl.decoding import parse_channel_files
 
 SHARE = 20  # per cent of the images that validate where nothing says which
 
@@ -33,14 +34,16 @@ def read(
     groups: str | os.PathLike | None = None,
     labels: str | None = None,
     data_seed: int | None = None,
+    channel_files: str | None = None,
     check: Callable[[Sequence[Dataset]], None] = lambda sets: None,
 ) -> Parted:
     """What ``recognise`` finds at the two paths; InputError with every fault.
 
     Without ``val``, the validation data are those of ``train`` itself where it has some, else
     ``val_share`` per cent of its images, drawn by ``data_seed`` in groups (``split.split``).
-    ``labels``: so many of the training images, drawn by the same seed. ``check``: is given what
-    was read, and raises InputError for what else must hold of it.
+    ``labels``: so many of the training images, drawn by the same seed. ``channel_files``: the words
+    that the names of an image's files differ in; those that only belong to another one are left
+    out. ``check``: is given what was read, and raises InputError for what else must hold of it.
     """
     seed = data_seed or 0
     sources = recognise(train)
@@ -52,6 +55,9 @@ def read(
         raise InputError(f"{name} is '{value}', but {one_line(val)} has the validation data")
     evaluated = None if val is None else chosen(recognise(val), val, "val").read()
     sets = (trained, evaluated) if evaluated else (trained,)
+    words = parse_channel_files(channel_files or "", "--channel-files")
+    for data in sets if words else ():
+        joined.join(data, words)
     _require_sound(*sets)
     check(sets)
     how = ""
@@ -60,6 +66,8 @@ def read(
         trained, evaluated, how = split.split(trained, val_share or SHARE, seed, listed)
     split.agree(trained, evaluated)
     facts: dict[str, Any] = {"train": split.facts(trained), "val": split.facts(evaluated)}
+    if words:
+        facts["channel_files"] = ",".join(words)
     if how:
         facts["validation"] = how
     if labels is not None:

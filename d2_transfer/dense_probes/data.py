@@ -14,6 +14,7 @@ from torch import Tensor
 
 from densessl.core.errors import InputError, unknown
 from densessl.decoding import COLOURS, MAX_PIXELS, Range, UnreadableImage, decode, parse
+from densessl.decoding.channel_files import image_of
 from densessl.decoding.channels import Planes, decode_channels
 from densessl.probes import label_images, pairs
 
@@ -31,7 +32,8 @@ class Split:
     ``images``, ``labels``: paths as bytes in one array each, which loader processes share.
     ``ignore``: the value of pixels without a class (0: classes count from 1). ``table``: the class
     of each value from 0 on, 255 for none, where values are no class numbers. ``bounds``,
-    ``max_pixels``: as :func:`densessl.decoding.decode` has them.
+    ``max_pixels``: as :func:`densessl.decoding.decode` has them; ``words``: as
+    :mod:`densessl.decoding.channel_files`.
     """
 
     where: str  # what messages call it
@@ -43,6 +45,7 @@ class Split:
     bounds: Range | None = None
     max_pixels: int = MAX_PIXELS
     channels: int = COLOURS  # others are read as they are stored
+    words: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,11 +65,11 @@ class Split:
 
     def open(self, index: int) -> Image.Image | Planes:
         """The image as upright RGB, or its channels as stored. InputError for an unreadable one."""
+        file = image_of(self.path(index), self.words)
         try:
             if self.channels != COLOURS:
-                path = self.path(index)
-                return decode_channels(path, self.channels, self.bounds, self.max_pixels)
-            return decode(self.path(index), self.bounds, self.max_pixels).image
+                return decode_channels(file, self.channels, self.bounds, self.max_pixels)
+            return decode(file, self.bounds, self.max_pixels).image
         except UnreadableImage as error:
             raise InputError(f"{self.where}: {self.path(index)} cannot be read: {error}") from None
 
@@ -149,7 +152,7 @@ def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
             _of_layout(sets.TEST, data, sets.TEST_LIST, "DATASETS.TEST_LIST"),
         ]
     train, test = (
-        replace(split, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS, channels=channels.of(cfg))
+        replace(split, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS, **channels.reading(cfg))
         for split in splits
     )
     return train, test

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from densessl.core.lazy import lazily
 
-from .given import COLOURS, MAX_PIXELS, Range, describe, parse
+from .given import COLOURS, MAX_PIXELS, Range, describe, parse, parse_channel_files
 
 if TYPE_CHECKING:
     from .decoder import Picture, UnreadableImage, decode, require_decodable, size_of
@@ -60,6 +60,7 @@ __all__ = [
     "is_video",
     "opened",
     "parse",
+    "parse_channel_files",
     "reasons",
     "require_decodable",
     "sample",

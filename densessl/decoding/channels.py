@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from . import depth, tiff_parts
+from .channel_files import ChannelFiles
 from .files import File, UnreadableImage, content_of, opened, reasons
 from .given import MAX_PIXELS, WHOLE, Range
 from .ranges import FoundRange, Seen
@@ -48,12 +49,13 @@ class Planes:
 
 
 def decode_channels(
-    file: File | Region,
+    file: File | Region | ChannelFiles,
     channels: int,
     bounds: Range | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Planes:
-    """All channels of a file as 8 bits; ``bounds`` and ``max_pixels`` as :func:`decode` has them.
+    """All channels of a file, or of several, as 8 bits; ``bounds`` and ``max_pixels`` as
+    :func:`decode` has them.
 
     Raises UnreadableImage also for a file of another number of channels.
     """
@@ -65,9 +67,13 @@ def decode_channels(
     return Planes(values)
 
 
-def read_channels(file: File | Region, channels: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The values of a file, or of a region of it, as they are stored, ``[h, w, channels]``;
-    UnreadableImage."""
+def read_channels(
+    file: File | Region | ChannelFiles, channels: int, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """The values of a file, or of a region of it, as they are stored, ``[h, w, channels]``; of
+    several files those of all. UnreadableImage."""
+    if isinstance(file, ChannelFiles):
+        return _joined(file, channels, max_pixels)
     file, box = prepared(file, upright=False, pages=channels)
     with reasons(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of tags that are cut
@@ -92,6 +98,30 @@ def read_channels(file: File | Region, channels: int, max_pixels: int = MAX_PIXE
             f"{values.shape[1]} x {values.shape[0]} pixels: more than DATA.MAX_PIXELS {max_pixels}"
         )
     return values
+
+
+def _joined(image: ChannelFiles, channels: int, max_pixels: int) -> np.ndarray:
+    """The channels of several files, one of each."""
+    if len(image.files) != channels:
+        raise UnreadableImage(f"it is {len(image.files)} files, for {channels} channels")
+    parts = []
+    for file in image.files:
+        try:
+            parts.append(read_channels(file, 1, max_pixels))
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{_named(file)}{error}") from None
+    for file, part in zip(image.files, parts, strict=True):
+        if part.shape != parts[0].shape or (part.dtype == np.uint8) != (parts[0].dtype == np.uint8):
+            first, own = (f"{p.shape[1]} x {p.shape[0]} {p.dtype}" for p in (parts[0], part))
+            raise UnreadableImage(
+                f"{_named(file)}its pixels are {own}, those of the first channel {first}"
+            )
+    return np.concatenate(parts, axis=2)
+
+
+def _named(file: File | Region) -> str:
+    held = file.file if isinstance(file, Region) else file
+    return f"{os.path.basename(held)}: " if isinstance(held, str | os.PathLike) else ""
 
 
 def stored_size(file: File, channels: int = 0) -> tuple[int, int] | None:
@@ -124,7 +154,7 @@ def _stored_size(stream: BinaryIO, channels: int) -> tuple[int, int] | None:
     return (shape[1], shape[0]) if len(shape) == 2 else None
 
 
-def find_range(files: Sequence[File | Region], channels: int) -> FoundRange | None:
+def find_range(files: Sequence[File | Region | ChannelFiles], channels: int) -> FoundRange | None:
     """As :func:`densessl.decoding.find_range`, of images of so many channels."""
 
     def readable() -> Iterator[np.ndarray]:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from . import channels, depth
+from .channel_files import ChannelFiles
 from .files import File, UnreadableImage, opened
-from .given import MAX_PIXELS, WHOLE, Range
+from .given import COLOURS, MAX_PIXELS, WHOLE, Range
 from .orientation import ORIENTATION, SWAPPED, TURNS, Box, orientation_of
 from .ranges import Seen
 from .regions import Region, as_stored, cropped, prepared, require_inside
@@ -31,7 +32,7 @@ class Picture(NamedTuple):
 
 
 def decode(
-    file: File | Region, bounds: Range | None = None, max_pixels: int = MAX_PIXELS
+    file: File | Region | ChannelFiles, bounds: Range | None = None, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     """The first image in a file as upright RGB of 8 bits, or a region of it.
 
@@ -43,12 +44,16 @@ def decode(
     not, its ``size`` is its own, and None takes the range from it alone.
 
     Args:
-        file: a path, or a stream of the file's bytes that can be sought; or a region of one.
+        file: a path, or a stream of the file's bytes that can be sought; or a region of one. Three
+            files of a channel each are red, green and blue, as they are stored.
 
     Raises:
         UnreadableImage: with the reason, for a file that is no image, damaged or too large.
         OSError: for what is the machine's fault.
     """
+    if isinstance(file, ChannelFiles):
+        planes = channels.decode_channels(file, COLOURS, bounds, max_pixels)
+        return Picture(Image.fromarray(planes.values), planes.size)
     whole, box = prepared(file)
     most = 0 if box else max_pixels
     with opened(whole) as image:

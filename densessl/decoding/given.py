@@ -41,6 +41,21 @@ def _bare(text: str) -> str:
     return text.strip().strip("()[]").strip()
 
 
+def parse_channel_files(text: str, option: str) -> tuple[str, ...]:
+    """The words that tell the files of an image apart, from ``_B02,_B03,_B04``; none of ''.
+
+    Raises InputError that names ``option``.
+    """
+    words = tuple(word.strip() for word in text.split(",")) if text else ()
+    bad = len(words) == 1 or len(set(words)) < len(words)
+    if bad or any(not word or "/" in word for word in words):
+        raise InputError(
+            f"{option} is '{text}'; allowed: a word for each channel with commas between, each "
+            "another one, as in _B02,_B03,_B04,_B08: what the names of an image's files differ in"
+        )
+    return words
+
+
 def describe(bounds: Range | None) -> str:
     """A range as people, configs and :func:`parse` read it."""
     return "8 bits" if bounds is None else ",".join(_plain(value) for value in bounds)

@@ -1,11 +1,12 @@
 """Which values become black and white in images that are not of 8 bits, from a sample of them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .channel_files import ChannelFiles
 from .depth import is_deep, read_values
 from .files import File, UnreadableImage, may_be_deep, opened
 from .given import Range
@@ -37,9 +38,10 @@ def sample(count: int, name: Callable[[int], str]) -> list[int]:
     return [may[part * len(may) // SAMPLED] for part in range(SAMPLED)]
 
 
-def find_range(
-    files: Sequence[File | Region] | Sequence[Callable[[], File | Region]],
-) -> FoundRange | None:
+Given = File | Region | ChannelFiles
+
+
+def find_range(files: Sequence[Given] | Sequence[Callable[[], Given]]) -> FoundRange | None:
     """The range of those of the files that are not of 8 bits; None where there is none.
 
     All their values count for the bounds, up to 16384 of each, spread evenly, for the percentiles.
@@ -48,14 +50,22 @@ def find_range(
     seen = Seen()
     for file in files:
         try:
-            whole, box = prepared(file() if callable(file) else file)
-            with opened(whole) as image:
-                if is_deep(image):
-                    values = read_values(image, whole)
-                    seen.add(cropped(values, as_stored(box, image)) if box else values)
+            given = file() if callable(file) else file
+            for values in _deep_values(given):
+                seen.add(values)
         except (UnreadableImage, OSError):  # said where the image is used
             continue
     return seen.found()
+
+
+def _deep_values(given: Given) -> Iterator[np.ndarray]:
+    """The values of those of its files that are not of 8 bits."""
+    for file in given.files if isinstance(given, ChannelFiles) else (given,):
+        whole, box = prepared(file)
+        with opened(whole) as image:
+            if is_deep(image):
+                values = read_values(image, whole)
+                yield cropped(values, as_stored(box, image)) if box else values
 
 
 class Seen:

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from densessl.core import distributed, waiting
 from densessl.core.errors import InputError
 from densessl.decoding import Range, Region, describe, find_range, parse, sample
+from densessl.decoding.channel_files import ChannelFiles
 
 from ..views import ImageSource
 from ..views.dataset import Batch, ViewDataset
@@ -47,7 +48,7 @@ def range_of_run(
     indices = sample(len(source), source.name)
     at = 0
 
-    def opened(index: int) -> str | BinaryIO | Region:
+    def opened(index: int) -> str | BinaryIO | Region | ChannelFiles:
         nonlocal at
         at = index
         wait.again()

@@ -242,6 +242,8 @@ class PretrainRun:
             self.facts["changes"] = self.changes
         if self.bounds:
             self.facts["range"] = list(self.bounds)
+        if cfg.DATA.CHANNEL_FILES:
+            self.facts["channel_files"] = cfg.DATA.CHANNEL_FILES
         self.watch = RunWatch(cfg, self.epoch, self.total, self.device, self.bounds)
 
     def build_model(self, anew: bool) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from densessl.core.errors import InputError
 from densessl.core.reading import reading
 from densessl.decoding import MAX_PIXELS, Picture, Range, UnreadableImage, decode, reasons
+from densessl.decoding.channel_files import ChannelFiles
 from densessl.decoding.channels import Planes, decode_channels
 from densessl.decoding.truncated import ended
 
@@ -172,7 +173,9 @@ class ViewDataset(Dataset):
         try:
             return decode(file, self.bounds, self.max_pixels)
         except UnreadableImage:
-            whole = ended(file) if self.truncated else None
+            if not self.truncated or isinstance(file, ChannelFiles):
+                raise
+            whole = ended(file)
             if whole is None:
                 raise
             return decode(whole, self.bounds, self.max_pixels)

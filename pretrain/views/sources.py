@@ -26,10 +26,13 @@ from densessl.decoding import (
     is_array,
     is_image,
     is_video,
+    parse_channel_files,
 )
+from densessl.decoding.channel_files import ChannelFiles
 
 from ..config import Place, data_paths, split_paths
 
+CHANNEL_FILES = "DATA.CHANNEL_FILES"
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 WITH_VIDEOS = ("folder", "list")
 NAMED = 5  # missing folders that a message names
@@ -79,8 +82,8 @@ class ImageSource:
         require_file(path)
         return path
 
-    def sample(self, index: int) -> str | BinaryIO | Region:
-        """What to decode for a sample: what :meth:`open` gives, or a region of it."""
+    def sample(self, index: int) -> str | BinaryIO | Region | ChannelFiles:
+        """What to decode for a sample: what :meth:`open` gives, a region, or several files."""
         return self.open(index)
 
     def fingerprint(self) -> str:
@@ -191,6 +194,10 @@ def build_source(cfg: CfgNode) -> ImageSource:
         from .videos import with_frames  # which builds on this file
 
         source = with_frames(source, data)
+    if data.get("CHANNEL_FILES"):
+        from .channel_files import with_channel_files  # which builds on this file
+
+        source = with_channel_files(source, parse_channel_files(data.CHANNEL_FILES, CHANNEL_FILES))
     if not data.get("TILE"):
         return source
     from .tiles import tiled  # which builds on this file

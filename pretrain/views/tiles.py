@@ -8,7 +8,7 @@ which shows nothing, yet would be seen as often as every other tile.
 import hashlib
 import logging
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from fvcore.common.config import CfgNode
@@ -20,7 +20,9 @@ from densessl.core.progress import Bar
 from densessl.core.units import many
 from densessl.core.waiting import TIMEOUT
 from densessl.decoding import COLOURS, Region, UnreadableImage, reasons, size_of
+from densessl.decoding.channel_files import ChannelFiles
 from densessl.decoding.channels import stored_size
+from densessl.decoding.files import File
 from densessl.decoding.orientation import Box
 from densessl.decoding.regions import name_of, reads_regions
 
@@ -68,10 +70,12 @@ class TiledSource(ImageSource):
     def open(self, index: int) -> str | BinaryIO:
         return self.whole.open(self._find(index)[0])
 
-    def sample(self, index: int) -> str | BinaryIO | Region:
+    def sample(self, index: int) -> str | BinaryIO | Region | ChannelFiles:
         number, box = self._find(index)
-        file = self.whole.open(number)
-        return Region(file, box) if box else file
+        file = self.whole.sample(number)
+        if box is None or isinstance(file, Region):
+            return file
+        return file.region(box) if isinstance(file, ChannelFiles) else Region(file, box)
 
     def fingerprint(self) -> str:
         """A SHA-256 of the images' own, of their sizes and of the tiles' side."""
@@ -160,11 +164,16 @@ def _header(source: ImageSource, channels: int, seconds: float, index: int) -> t
     )
     try:
         with waiting.wait(seconds, lambda: late), reasons():
-            file = source.open(index)
-            if channels == COLOURS:
-                size = size_of(file)
-            else:
-                size = stored_size(file, channels) or size_of(file, upright=False)
-            return *size, int(reads_regions(file))
+            found = source.sample(index)
+            if not isinstance(found, ChannelFiles):
+                return _facts(source.open(index), channels, channels == COLOURS)
+            facts = {_facts(cast(File, file), 1, upright=False) for file in found.files}
+            sizes = {(width, height) for width, height, _ in facts}
+            return (*sizes.pop(), min(each[2] for each in facts)) if len(sizes) == 1 else (0, 0, 0)
     except UnreadableImage:  # said where the image is used
         return 0, 0, 0
+
+
+def _facts(file: File, channels: int, upright: bool) -> tuple[int, int, int]:
+    size = None if upright else stored_size(file, channels)
+    return *(size or size_of(file, upright)), int(reads_regions(file))
