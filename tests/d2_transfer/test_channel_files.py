@@ -137,7 +137,7 @@ def test_objects_in_two_files_of_an_image_are_a_fault_unless_they_are_the_same(t
     words = {"output_dir": tmp_path, "channel_files": FLAG[1], **given}
     assert own_data.of(PROTOCOLS["custom_det"], words).images == 6
     second.write_text("0 0.5 0.5 0.2 0.2\n")
-    with pytest.raises(InputError, match="2_edge.tif: other objects than in 2_nir.tif"):
+    with pytest.raises(InputError, match="2_nir.tif: other objects than in 2_edge.tif"):
         own_data.of(PROTOCOLS["custom_det"], words)
 
 
