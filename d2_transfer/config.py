@@ -46,6 +46,9 @@ def add_options(cfg) -> None:
 
     # Sums over the user's own annotation files (custom_det, custom_mask), so that records differ.
     cfg.DATASETS.CUSTOM = ""
+    # Of known data sets the training images that keep their labels, as --labels and --data-seed
+    # say: "10%" or a number; empty: all.
+    cfg.DATASETS.LABELS, cfg.DATASETS.LABELS_SEED = "", 0
 
     # Seconds that a batch may take before the trial stops; 0: no limit.
     cfg.DATALOADER.TIMEOUT = 120

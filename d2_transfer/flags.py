@@ -43,10 +43,16 @@ class Flag:
         return options.option(self.default, *rules, kinds=(self.kind or str,))
 
 
-def _own(name: str, metavar: str, text: str, kind: type | None = None, rule: str = "") -> Flag:
-    return Flag(
-        name, text, metavar, kind, rule=rule, own=True, path=metavar in ("FILE", "DIR", "PATH")
-    )
+def _own(
+    name: str,
+    metavar: str,
+    text: str,
+    kind: type | None = None,
+    rule: str = "",
+    config: bool = False,
+) -> Flag:
+    path = metavar in ("FILE", "DIR", "PATH")
+    return Flag(name, text, metavar, kind, rule=rule, own=True, path=path, config=config)
 
 
 def _of_split(name: str) -> tuple[Flag, ...]:
@@ -109,8 +115,8 @@ ALL = (
     _own("val", "PATH", "the same for validation; else that of PATH, else a part of it"),
     _own("val_share", "PERCENT", "that part (20)", int, ">= 1, <= 90"),
     _own("groups", "FILE", "images that stay together, NAME,GROUP a line; else by their names"),
-    _own("labels", "AMOUNT", "train with so many of the images alone: 300, or 10%%"),
-    _own("data_seed", "SEED", "of that part, and of --labels (0)", int, ">= 0"),
+    _own("labels", "AMOUNT", "train with so many of the images alone: 300, or 10%%", config=True),
+    _own("data_seed", "SEED", "of that part, and of --labels (0)", int, ">= 0", config=True),
     _own(
         "channel_files",
         "WORDS",

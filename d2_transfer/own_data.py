@@ -7,7 +7,7 @@ from typing import Any
 from densessl.core.errors import InputError
 
 from . import flags
-from .protocols import CLASSIFICATION, DENSE, PROTOCOLS, Protocol
+from .protocols import CLASSIFICATION, DENSE, DETECTION, PROTOCOLS, Protocol
 
 _ORDER = tuple(  # of the flags, as the protocols name them
     dict.fromkeys(
@@ -21,7 +21,7 @@ def given(protocol: Protocol, flags_given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the flags, by name; InputError for one that is missing, or that is not for it."""
     found = {name: value for name in _ORDER if (value := flags_given.get(name)) is not None}
     instead = not found.keys().isdisjoint(protocol.instead)
-    needs, takes = protocol.needs, protocol.takes
+    needs, takes = protocol.needs, protocol.takes or _of_known_data(protocol)
     if instead:
         needs, takes = protocol.instead[:1], protocol.instead[1:]
     for name in needs:
@@ -40,6 +40,12 @@ def given(protocol: Protocol, flags_given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _of_known_data(protocol: Protocol) -> tuple[str, ...]:
+    """What is taken where Detectron2 trains on known data sets: it becomes part of the config."""
+    own = protocol.needs or protocol.instead or protocol.family != DETECTION
+    return () if own else ("labels", "data_seed")
+
+
 def of(protocol: Protocol, flags_given: Mapping[str, Any]):
     """The data that they name, read and checked whole: a :class:`datasets.custom.Custom`, a
     :class:`dense_probes.own.OwnData` or a :class:`classification.own.OwnImages`; None for other
@@ -49,7 +55,7 @@ def of(protocol: Protocol, flags_given: Mapping[str, Any]):
     or label images.
     """
     found = given(protocol, flags_given)
-    if not found:
+    if not found or _of_known_data(protocol):
         return None
     if protocol.family == CLASSIFICATION:
         from . import classification

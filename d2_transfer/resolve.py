@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fvcore.common.config import CfgNode
 
+from densessl.annotations.split import amount
 from densessl.core import options
 from densessl.core.errors import InputError, unknown
 from densessl.core.external import MARK
@@ -69,6 +70,8 @@ def resolve(
     keep_batch: bool = False,
     plain: bool = False,
     imports: str | None = None,
+    labels: str | None = None,
+    data_seed: int | None = None,
 ):
     """The protocol's complete config, frozen.
 
@@ -76,13 +79,19 @@ def resolve(
     fewer, the images a step and the learning rate shrink and the schedule stretches in proportion
     (its own rule), unless ``keep_batch`` leaves them; elsewhere their number changes only how the
     images are shared. ``cuda`` False: for the CPU. ``custom``: the user's data, for the protocols
-    of that name. ``imports``: a file of the user's, which is run. ``overrides``: KEY VALUE …,
+    of that name. ``imports``: a file of the user's, which is run. ``labels``, ``data_seed``: which
+    images of known data sets keep their labels. ``overrides``: KEY VALUE …,
     applied last, and they win. ``plain``: to be read, not to be trained with; it needs neither
     torch nor Detectron2 imported (seconds), and its class is fvcore's. Raises InputError for
     unknown names and keys (naming the nearest) and values that do not fit.
     """
     found, variant = find(protocol, variant)
     if found.file(variant).suffix == lazy_config.SUFFIX:
+        if labels:
+            raise InputError(
+                f"--labels is '{labels}'; a LazyConfig makes its data sets itself: allowed with "
+                "YAML configs alone"
+            )
         return _lazy(found.file(variant), gpus, mini, overrides, cuda, imports)
     layers = config_files.read(found.file(variant))
     with config_files.placed(_places(found, layers, mini, overrides)):
@@ -96,6 +105,8 @@ def resolve(
             config_files.merge(cfg, layers)
             cfg.IMPORT = imported
             override(cfg, found.words)
+            if not (found.needs or found.instead):  # of the user's own they are drawn with these
+                cfg.DATASETS.LABELS, cfg.DATASETS.LABELS_SEED = labels or "", data_seed or 0
             return _of_detectron2(cfg, gpus, mini, overrides, cuda, custom, keep_batch)
         if imports:
             raise InputError(
@@ -342,6 +353,8 @@ def _check_sampler(cfg) -> None:
 
 def _check(cfg, gpus: int, cuda: bool) -> None:
     solver = cfg.SOLVER
+    if cfg.DATASETS.LABELS:
+        amount(cfg.DATASETS.LABELS)  # InputError
     if solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % gpus:
         raise InputError(
             f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}, which {gpus} GPUs cannot share "

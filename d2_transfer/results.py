@@ -50,6 +50,8 @@ ADDED = {
     "INPUT.MAX_PIXELS": MAX_PIXELS,
     "INPUT.CHANNELS": 0,
     "INPUT.CHANNEL_FILES": "",
+    "DATASETS.LABELS": "",
+    "DATASETS.LABELS_SEED": 0,
     "DATASETS.TRAIN_LIST": "",
     "DATASETS.TEST_LIST": "",
     "MODEL.BACKBONE.TIMM": "",
@@ -93,7 +95,10 @@ class Record:
     miniatures of the same configuration. ``evaluated`` has ``path`` and ``sha256`` of the trained
     model where ``--eval-only`` measured it; it is empty, and not written, for a trial. ``range``
     has the two values that became black and white in images that are not of 8 bits; it is empty,
-    and not written, where there were none. ``folder`` is the trial's folder; it is not written.
+    and not written, where there were none. ``labels`` has, where not all training images kept their
+    labels, the ``amount`` that did (``10%``, or a number), the ``percent`` of all where it is
+    known, and the ``seed`` that drew them.
+    ``folder`` is the trial's folder; it is not written.
     """
 
     method: str
@@ -111,6 +116,7 @@ class Record:
     schema: int = SCHEMA
     evaluated: dict[str, str] = field(default_factory=dict)
     range: list[float] = field(default_factory=list)
+    labels: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False, repr=False)
 
 
@@ -296,8 +302,9 @@ _KINDS = {
     "mini": bool,
     "evaluated": dict,
     "range": list,
+    "labels": dict,
 }
-_NOT_IN_ALL = ("evaluated", "range")  # of every trial, and in records of before
+_NOT_IN_ALL = ("evaluated", "range", "labels")  # of every trial, and in records of before
 assert set(_KINDS) == {each.name for each in fields(Record)} - {"folder"}
 
 

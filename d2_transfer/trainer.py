@@ -13,6 +13,7 @@ from . import (  # noqa: F401  (modeling registers its heads)
 )
 from .checkpoints import AtomicCheckpointer
 from .config import REPEATING
+from .datasets import labelled
 from .datasets.detection_mapper import DetectionMapper
 from .datasets.layouts import are_semantic
 from .datasets.semantic_mapper import SemanticMapper
@@ -98,13 +99,17 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
         return solver.build_lr_scheduler(cfg, optimizer)
 
     def build_train_loader(self, cfg):
+        sets = cfg.DATASETS
         if self._dicts is None:
             keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
             self._dicts = get_detection_dataset_dicts(
-                cfg.DATASETS.TRAIN,
+                sets.TRAIN,
                 filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
                 min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
             )
+            if sets.LABELS:
+                main = comm.is_main_process()
+                self._dicts = labelled.kept(self._dicts, sets.LABELS, sets.LABELS_SEED, main)
         loading = cfg.DATALOADER
         repeats = loading.SAMPLER_TRAIN == REPEATING
         order = GroupedOrder(

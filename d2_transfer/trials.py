@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from densessl.annotations import split
 from densessl.core import files, limits, log
 from densessl.core.errors import DenseSSLError, EnvironmentLacks, InputError, Stalled, StoppedEarly
 from densessl.core.lock import in_use, locked
@@ -15,7 +16,7 @@ from densessl.core.metrics import Metrics
 from densessl.core.progress import duration
 
 from . import compat, config_files, datasets, image_range, results, user_code
-from .datasets import custom
+from .datasets import custom, parted
 from .datasets.custom import Custom
 from .launch import Rendezvous
 from .limits import check_machine, smaller
@@ -258,8 +259,20 @@ def record_of(run: Run, cfg, metrics: dict[str, float], started: str, **of) -> r
         finished=results.now(),
         mini=run.mini,
         range=image_range.recorded(cfg),
+        labels=_labels_kept(run, cfg),
         **of,
     )
+
+
+def _labels_kept(run: Run, cfg) -> dict[str, Any]:
+    """As :class:`results.Record` has them."""
+    if own := getattr(run.data, "facts", None):
+        return parted.labels(own)
+    if not (amount := cfg.DATASETS.get("LABELS", "")):
+        return {}
+    percent = split.percent(amount)
+    known = {} if percent is None else {"percent": percent}
+    return {"amount": amount, **known, "seed": cfg.DATASETS.LABELS_SEED}
 
 
 def versions() -> dict[str, str]:

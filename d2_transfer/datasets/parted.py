@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from densessl.core.errors import InputError
 from densessl.core.names import one_line
 from densessl.decoding import parse_channel_files
 
+KEPT = re.compile(r"(.+): (\d+) of (\d+) images by seed (\d+)")  # facts["labels"]
 SHARE = 20  # per cent of the images that validate where nothing says which
 
 
@@ -86,6 +88,15 @@ def _require_sound(*sets: Dataset) -> None:
         raise InputError(listed("the annotations cannot be used as they are:", both))
     for data in sets:
         data.require_sound()
+
+
+def labels(facts: dict[str, Any]) -> dict[str, Any]:
+    """Of ``facts`` what a record says of the images that kept their labels; empty of all."""
+    found = KEPT.fullmatch(facts.get("labels", ""))
+    if not found:
+        return {}
+    amount, count, every, seed = found.groups()
+    return {"amount": amount, "percent": 100 * int(count) / int(every), "seed": int(seed)}
 
 
 def drawn(facts: dict[str, Any]) -> str:

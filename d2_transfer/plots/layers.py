@@ -8,11 +8,9 @@ from densessl.core.errors import InputError, unknown
 
 from ..compare.selection import of_one_kind
 from ..results import Record, config_of
-from ..tables.experiments import number, which
-from ..tables.matching import config_names
 from ..tables.pretrainings import by_recipe
 from .model import Line, Plot, PlotPanel, line_of
-from .trials import Choice, check, labels, notes, points_of
+from .trials import Choice, check, labels, names_of, notes, points_of
 
 logger = logging.getLogger("densessl")
 
@@ -54,7 +52,9 @@ def layers(records: Sequence[Record], choice: Choice, k: int | None = None) -> P
     models = by_recipe(found)
     lines = [
         _line(label, trials, metric, stages, k, choice.spread)
-        for label, trials in zip(labels([_names(trials) for trials in models]), models, strict=True)
+        for label, trials in zip(
+            labels([names_of(trials) for trials in models]), models, strict=True
+        )
     ]
     name = metric.rpartition("/")[2].replace("top", "top-")
     mini = " (miniature)" if found[0].mini else ""
@@ -115,13 +115,3 @@ def _line(
         if at == k
     }
     return line_of(label, points, spread)
-
-
-def _names(trials: Sequence[Record]) -> tuple[str, ...]:
-    """What to call a model, from short to complete."""
-    record = trials[0]
-    config = next(iter(config_names(record.pretrain)), record.method)
-    epochs = number(record.pretrain.get("epochs"))
-    facts = [config, str(record.pretrain.get("dataset") or ""), epochs and f"{epochs} epochs"]
-    complete = ", ".join(filter(None, facts))
-    return record.method, config, complete, f"{complete} [{which(trials)}]"

@@ -9,7 +9,7 @@ from densessl.core.options import argument
 from densessl.core.parser import Parser
 
 from ..results import found_in
-from . import curves, layers, runs, sweeps
+from . import curves, label_efficiency, layers, runs, sweeps
 from .drawing import draw
 from .model import SPREADS, Plot
 from .style import check_format
@@ -22,6 +22,7 @@ KINDS = {
     "threshold": "AP by the threshold of the salient set, from trial records (SetSim, Figure 3)",
     "layers": "k-NN accuracy by stage of the backbone, from trial records (SCFS, Figure 4)",
     "crops": "k-NN accuracy by number of local crops, from trial records (SCFS, Figure 5)",
+    "labels": "a metric by the share of the images that kept their labels, from trial records",
 }
 
 
@@ -77,11 +78,14 @@ def _figure(kind: str, args: argparse.Namespace) -> Plot:
         if not args.dirs and getattr(args, option):
             raise InputError(f"--{option} is for records; name the folders that hold them")
     records = found_in(args.dirs) if args.dirs else []
-    if kind == "threshold":
-        return sweeps.threshold(records, choice)
-    return (
-        sweeps.crops(records, choice) if kind == "crops" else layers.layers(records, choice, args.k)
-    )
+    if kind == "layers":
+        return layers.layers(records, choice, args.k)
+    drawn = {
+        "threshold": sweeps.threshold,
+        "crops": sweeps.crops,
+        "labels": label_efficiency.by_labels,
+    }
+    return drawn[kind](records, choice)
 
 
 def _parser(kind: str) -> Parser:

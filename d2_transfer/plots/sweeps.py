@@ -12,9 +12,9 @@ from ..results import Record
 from ..tables import layouts, matching
 from ..tables.experiments import number, short_hash
 from ..tables.pretrainings import by_recipe
-from .model import Line, Plot, PlotPanel, line_of
+from .model import Line, Plot, PlotPanel
 from .options import CROPS, THRESHOLD, SweptOption
-from .trials import Choice, check, labels, notes, points_of, y_label
+from .trials import Choice, check, labels, line_through, notes, points_of, y_label
 
 logger = logging.getLogger("densessl")
 
@@ -91,7 +91,7 @@ def sweep(
     series = [each for each in series if len(each.models) > 1 or most == 1]
     series = _defined(series, metric)
     lines = [
-        _line(label, each, metric, choice.spread)
+        line_through(label, each.models, metric, choice.spread)
         for label, each in zip(labels([each.names for each in series]), series, strict=True)
     ]
     panel = PlotPanel(AXES[option], y_label(metric, found[0]), lines)
@@ -135,13 +135,6 @@ def _defined(series: Sequence[Series], metric: str) -> list[Series]:
     if not found:
         raise InputError(f"{metric} is undefined in every trial; name another with --metric")
     return found
-
-
-def _line(label: str, series: Series, metric: str, spread: str) -> Line:
-    points = {x: points_of(trials, metric) for x, trials in series.models.items()}
-    line = line_of(label, {x: values or [math.nan] for x, values in points.items()}, spread)
-    line.counts = [len(points[x]) for x in line.x]
-    return line
 
 
 def _differences() -> tuple[float, dict[float, float]]:

@@ -1,14 +1,22 @@
 """What the papers' figures have in common: whose trials are drawn, their names, what is said."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from ..results import Record
-from ..tables.experiments import difference, require_different_seeds, require_one_experiment
+from ..tables.experiments import (
+    difference,
+    number,
+    require_different_seeds,
+    require_one_experiment,
+    which,
+)
+from ..tables.matching import config_names
 from ..tables.pretrainings import control_of, pretrainings, values_of
-from .model import SPREADS, Line
+from .model import SPREADS, Line, line_of
 
 logger = logging.getLogger("densessl")
 
@@ -33,6 +41,26 @@ def points_of(trials: Sequence[Record], metric: str) -> list[float]:
     """The values that a point is the mean of: its trials', or several pretrainings' means."""
     values = values_of(trials, metric)
     return [fmean(each) for each in values] if len(values) > 1 else next(iter(values), [])
+
+
+def line_through(
+    label: str, models: Mapping[float, Sequence[Record]], metric: str, spread: str
+) -> Line:
+    """The line through the means of each x; where a metric is undefined in every trial, a gap."""
+    points = {x: points_of(trials, metric) for x, trials in models.items()}
+    line = line_of(label, {x: values or [math.nan] for x, values in points.items()}, spread)
+    line.counts = [len(points[x]) for x in line.x]
+    return line
+
+
+def names_of(trials: Sequence[Record]) -> tuple[str, ...]:
+    """What to call a model, from short to complete."""
+    record = trials[0]
+    config = next(iter(config_names(record.pretrain)), record.method)
+    epochs = number(record.pretrain.get("epochs"))
+    facts = [config, str(record.pretrain.get("dataset") or ""), epochs and f"{epochs} epochs"]
+    complete = ", ".join(filter(None, facts))
+    return record.method, config, complete, f"{complete} [{which(trials)}]"
 
 
 def labels(names: Sequence[tuple[str, ...]]) -> list[str]:

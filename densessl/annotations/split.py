@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from densessl.core import form
 from densessl.core.errors import InputError
 from densessl.core.names import one_line
 
@@ -124,19 +125,26 @@ def split(
     return replace(data, pictures=train), replace(data, pictures=val), summary
 
 
-def amount(text: str, images: int) -> int:
-    """How many of ``images`` are ``1%``, or ``300``; InputError that names ``--labels``."""
+def amount(text: str, images: int | None = None) -> int:
+    """How many of ``images`` are ``1%``, or ``300``; InputError that names ``--labels``. Without
+    ``images`` the form alone is checked."""
     found = AMOUNT.fullmatch(text.strip())
-    count = 0
+    count, most = 0, form.LARGEST if images is None else images
     if found:
         share, number = found.groups()
-        count = max(round(images * float(share) / 100), 1) if share else int(number)
-    if not found or not 1 <= count <= images or (found[1] and float(found[1]) == 0):
+        count = max(round(most * float(share) / 100), 1) if share else int(number)
+    if not found or not 1 <= count <= most or (found[1] and float(found[1]) == 0):
+        to = f"from 1 to {images}" if images else "above 0"
         raise InputError(
-            f"--labels is '{text}'; allowed: a share above 0 % as 10%, or a number of images from "
-            f"1 to {images}"
+            f"--labels is '{text}'; allowed: a share above 0 % as 10%, or a number of images {to}"
         )
     return count
+
+
+def percent(text: str) -> float | None:
+    """10.0 of ``10%``; None of a number of images."""
+    found = AMOUNT.fullmatch(text.strip())
+    return float(found[1]) if found and found[1] else None
 
 
 def labelled(data: Dataset, text: str, seed: int) -> Dataset:
