@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from densessl.core.files import write_atomic
 from densessl.decoding import UnreadableImage, decode
+from densessl.decoding.channels import decode_channels, stored_channels
 
 from .model import AnnotatedImage, Dataset, Object
 from .shapes import mask_of
@@ -46,9 +47,22 @@ def sheet(data: Dataset, file: Path) -> int:
     return len(tiles)
 
 
+def _pixels(path: Path) -> Image.Image:
+    """RGB; of an image of other channels the first three as red, green and blue (or the first, as
+    grey), by the range of its own values. UnreadableImage."""
+    try:
+        return decode(path).image
+    except UnreadableImage:
+        count = stored_channels(path)
+        if not count:
+            raise
+    values = decode_channels(path, count).values
+    return Image.fromarray(values[:, :, :3] if count > 2 else values[:, :, 0]).convert("RGB")
+
+
 def _tile(picture: AnnotatedImage, data: Dataset) -> Image.Image | None:
     try:
-        image = decode(picture.path).image
+        image = _pixels(picture.path)
     except UnreadableImage as error:
         logging.getLogger("densessl").warning("%s is not drawn: %s", picture.path, error)
         return None

@@ -154,6 +154,21 @@ def _stored_size(stream: BinaryIO, channels: int) -> tuple[int, int] | None:
     return (shape[1], shape[0]) if len(shape) == 2 else None
 
 
+def stored_channels(file: str | os.PathLike) -> int:
+    """How many channels a TIFF has in each pixel, or an NPY in its last or first edge, whichever is
+    the shorter; 0 of others and of damaged ones."""
+    try:
+        with open(file, "rb") as stream:
+            head = stream.read(6)
+            stream.seek(0)
+            if head[:4] in tiff_parts.ORDERS:
+                return next(tiff_parts.pages(stream)).number(SAMPLES, 1)
+            shape = np.load(file, "r", allow_pickle=False).shape if head == ARRAY else ()
+    except Exception:  # whatever a damaged header makes numpy raise
+        return 0
+    return 1 if len(shape) == 2 else min(shape[0], shape[-1]) if len(shape) == 3 else 0
+
+
 def find_range(files: Sequence[File | Region | ChannelFiles], channels: int) -> FoundRange | None:
     """As :func:`densessl.decoding.find_range`, of images of so many channels."""
 

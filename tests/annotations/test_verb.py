@@ -10,6 +10,7 @@ from PIL import Image
 
 import densessl
 from densessl import annotations
+from tests.decoding.images import tiff_of_channels
 
 FORMATS = Path(__file__).parent / "formats"
 
@@ -37,6 +38,18 @@ def test_inspect_counts_and_draws(scenes, capsys):
     scale = 320 / 96
     x, y = round(first.box[0] * scale) + 6, round(first.box[3] * scale) + 6 - 1
     assert (sheet[y, x + 20] == annotations.drawing.COLOURS[first.category]).all()
+
+
+@pytest.mark.parametrize("channels, colours", [(2, (1, 1, 1)), (4, (1, 0, 0)), (5, (1, 0, 0))])
+def test_inspect_draws_images_of_other_channels(channels, colours, scenes):
+    for picture in (scenes / "images").iterdir():
+        values = np.zeros((96, 96, channels), np.uint16)
+        values[:, :, 0] = np.arange(96) * 10
+        tiff_of_channels(picture.with_suffix(".tif"), values)
+        picture.unlink()
+    assert densessl.main(["data", "inspect", str(scenes)]) == 0
+    right = np.asarray(Image.open("contact_sheet.png"))[6:326, 316:326].reshape(-1, 3)
+    np.testing.assert_array_equal(np.median(right, axis=0) > 200, np.array(colours) == 1)
 
 
 def test_inspect_names_every_fault_and_ends_with_2(scenes, capsys):
