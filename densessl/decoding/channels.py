@@ -163,7 +163,9 @@ def stored_channels(file: str | os.PathLike) -> int:
             stream.seek(0)
             if head[:4] in tiff_parts.ORDERS:
                 return next(tiff_parts.pages(stream)).number(SAMPLES, 1)
-            shape = np.load(file, "r", allow_pickle=False).shape if head == ARRAY else ()
+            shape: tuple[int, ...] = ()
+            if head == ARRAY:
+                shape = np.load(file, "r", allow_pickle=False).shape
     except Exception:  # whatever a damaged header makes numpy raise
         return 0
     return 1 if len(shape) == 2 else min(shape[0], shape[-1]) if len(shape) == 3 else 0
