@@ -203,6 +203,13 @@ _ALL = (
         60.0,
     ),
     _protocol(
+        "coco_vitdet_b_100ep",
+        f"COCO {MASK_RCNN}, ViTDet, ViT-B, 100 epochs",
+        BOX + MASK,
+        COCO,
+        111.0,
+    ),
+    _protocol(
         "lvis_mask_fpn_2x",
         f"LVIS v0.5 {MASK_RCNN} R50-FPN, 180k iterations",
         LVIS_METRICS,

@@ -89,7 +89,7 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
     def build_optimizer(cls, cfg, model):
         if cfg.LAZY.CONFIG:
             return lazy_config.optimizer(cfg, model)
-        return super().build_optimizer(cfg, model)
+        return solver.build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
