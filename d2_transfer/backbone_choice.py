@@ -19,6 +19,7 @@ VIT = f"{timm_networks.PREFIX}vit_base_patch16_224"  # what a random start of Vi
 PYRAMIDS = {  # on a ResNet: the one on a network of timm's
     "build_resnet_fpn_backbone": "build_timm_fpn_backbone",
     "build_resnet_fpn_p5_backbone": "build_timm_fpn_p5_backbone",
+    "build_retinanet_resnet_fpn_backbone": "build_timm_retinanet_fpn_backbone",
 }
 
 

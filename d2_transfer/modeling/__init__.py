@@ -10,6 +10,7 @@ from .timm_backbone import (
     TimmBackbone,
     build_timm_fpn_backbone,
     build_timm_fpn_p5_backbone,
+    build_timm_retinanet_fpn_backbone,
     build_vitdet_backbone,
 )
 from .vitdet_heads import ViTDetBoxHead, ViTDetMaskHead
@@ -28,5 +29,6 @@ __all__ = [
     "build_resnet_fpn_p5_backbone",
     "build_timm_fpn_backbone",
     "build_timm_fpn_p5_backbone",
+    "build_timm_retinanet_fpn_backbone",
     "build_vitdet_backbone",
 ]

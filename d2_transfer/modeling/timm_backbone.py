@@ -151,14 +151,25 @@ def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     key, that of the weights file, MODEL.WEIGHTS. Reads MODEL.RESNETS.NORM, MODEL.BACKBONE.FREEZE_AT
     and MODEL.FPN (of a plain network IN_FEATURES, the strides by their names, and OUT_CHANNELS).
     """
-    return _pyramid(cfg, input_shape, LastLevelMaxPool())
+    return _pyramid(cfg, TimmBackbone(cfg, input_shape), LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_fpn_p5_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     """As :func:`build_timm_fpn_backbone`, with p6 and p7 by convolutions from p5."""
     channels = cfg.MODEL.FPN.OUT_CHANNELS
-    return _pyramid(cfg, input_shape, LastLevelP6P7(channels, channels, "p5"))
+    return _pyramid(cfg, TimmBackbone(cfg, input_shape), LastLevelP6P7(channels, channels, "p5"))
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_retinanet_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """As :func:`build_timm_fpn_backbone`, with p6 and p7 by convolutions from res5, as RetinaNet
+    has them; from p5 on a plain network, which has no level of stride 32."""
+    bottom_up, channels = TimmBackbone(cfg, input_shape), cfg.MODEL.FPN.OUT_CHANNELS
+    if bottom_up.timm_network.plain:
+        return _pyramid(cfg, bottom_up, LastLevelP6P7(channels, channels, "p5"))
+    coarsest = bottom_up.output_shape()["res5"].channels
+    return _pyramid(cfg, bottom_up, LastLevelP6P7(coarsest, channels, "res5"))
 
 
 @BACKBONE_REGISTRY.register()
@@ -174,8 +185,7 @@ def build_vitdet_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     return SimpleFeaturePyramid(bottom_up, cfg.MODEL.FPN.OUT_CHANNELS, square=cfg.INPUT.LSJ.SIZE)
 
 
-def _pyramid(cfg, input_shape: ShapeSpec, top_block: LastLevelMaxPool | LastLevelP6P7) -> Backbone:
-    bottom_up = TimmBackbone(cfg, input_shape)
+def _pyramid(cfg, bottom_up: TimmBackbone, top_block: LastLevelMaxPool | LastLevelP6P7) -> Backbone:
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     if bottom_up.timm_network.plain:
         levels = cfg.MODEL.FPN.IN_FEATURES or LEVELS.values()
