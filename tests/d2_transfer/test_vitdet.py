@@ -9,13 +9,14 @@ import torch
 
 import densessl
 from densessl.core.errors import InputError, StoppedEarly
-from densessl.d2_transfer import compat, main
+from densessl.d2_transfer import compat, limits, main
 from densessl.d2_transfer.backbone_choice import follow
 from densessl.d2_transfer.resolve import check_words, resolve
 from densessl.weight_files import timm_networks
 
 compat.setup()  # before any test imports Detectron2
-from detectron2.structures import BoxMode  # noqa: E402
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances  # noqa: E402
+from detectron2.utils.events import EventStorage  # noqa: E402
 
 from densessl.d2_transfer.datasets.detection_mapper import DetectionMapper  # noqa: E402
 from densessl.d2_transfer.solver import build_optimizer  # noqa: E402
@@ -213,6 +214,31 @@ def test_images_are_padded_to_the_square_that_they_are_trained_on():
         found = model(images)
     assert seen == [(2, 3, 128, 128)]
     assert [each["instances"].image_size for each in found] == [(128, 64), (40, 96)]
+
+
+def test_what_takes_less_memory_is_a_config_that_fits():
+    cfg = resolve(NAME, gpus=1, cuda=False)
+    hint = next(each for each in limits.smaller(cfg, 1) if each.startswith("INPUT."))
+    words = hint.removesuffix(" (smaller images)").split()
+    assert words[:2] == ["INPUT.LSJ.SIZE", "768"]
+    small = resolve(NAME, gpus=1, cuda=False, overrides=words)
+    assert small.INPUT.MAX_SIZE_TEST == small.INPUT.LSJ.SIZE == 768
+
+
+def test_every_parameter_learns():
+    """What gets no gradient would stop training on several GPUs."""
+    cfg = config()
+    model = Trainer.build_model(cfg)
+    found = Instances((128, 128), gt_boxes=Boxes(torch.tensor([[10.0, 20, 60, 90]])))
+    found.gt_classes, mask = torch.tensor([7]), torch.zeros(1, 128, 128, dtype=torch.bool)
+    mask[0, 20:90, 10:60] = True
+    found.gt_masks = BitMasks(mask)
+    with EventStorage():
+        sum(
+            model([{"image": torch.rand(3, 128, 128) * 255, "instances": found}]).values()
+        ).backward()
+    unused = [key for key, each in model.named_parameters() if each.grad is None]
+    assert unused == []
 
 
 def test_the_heads_norm_every_position_by_itself():
