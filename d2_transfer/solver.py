@@ -70,7 +70,7 @@ def build_optimizer(cfg, model):
 
     With AdamW position embeddings (``pos_embed``) are not decayed, and SOLVER.LAYER_DECAY lowers a
     ViT's rates block by block: that of layer k (0: before the blocks) is the rate times
-    decay ** (blocks + 1 - k). Source: Li et al. 2022 (2203.16527), appendix A.2, and Detectron2,
+    decay ** (blocks + 1 - k). Source: Li et al. 2022 (2203.16527), appendix, and Detectron2,
     projects/ViTDet. SOLVER.CLIP_GRADIENTS.CLIP_TYPE may be ``full_model``: the norm is that of all
     gradients together. Raises InputError for a layer decay without a ViT.
     """

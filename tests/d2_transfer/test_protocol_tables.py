@@ -275,7 +275,7 @@ COCO_FCOS_1X = {
     "MODEL.FPN.OUT_CHANNELS": 256,
     "TEST.DETECTIONS_PER_IMAGE": 100,
 }
-# Li et al. 2022, appendix A.2; Detectron2, projects/ViTDet, COCO/mask_rcnn_vitdet_b_100ep.py, with
+# Li et al. 2022, appendix; Detectron2, projects/ViTDet, COCO/mask_rcnn_vitdet_b_100ep.py, with
 # common/models/mask_rcnn_vitdet.py and common/coco_loader_lsj.py.
 COCO_VITDET_B_100EP = {
     key: value
