@@ -13,10 +13,13 @@ from densessl.core.errors import InputError
 from densessl.weight_files import timm_networks
 
 from . import convert
+from .config import VITDET
 
+VIT = f"{timm_networks.PREFIX}vit_base_patch16_224"  # what a random start of ViTDet is
 PYRAMIDS = {  # on a ResNet: the one on a network of timm's
     "build_resnet_fpn_backbone": "build_timm_fpn_backbone",
     "build_resnet_fpn_p5_backbone": "build_timm_fpn_p5_backbone",
+    "build_retinanet_resnet_fpn_backbone": "build_timm_retinanet_fpn_backbone",
 }
 
 
@@ -32,11 +35,19 @@ def follow(cfg, network: str = ""):
     named = named and f"{timm_networks.PREFIX}{named.removeprefix(timm_networks.PREFIX)}"
     if named and network and named != network:
         raise InputError(f"MODEL.BACKBONE.TIMM is {named}, but the weights are of {network}")
-    if not (named or of_weights):
+    chosen = named or of_weights
+    if cfg.MODEL.BACKBONE.NAME == VITDET:
+        chosen = named or network or VIT
+        if not timm_networks.is_timm(chosen) or not timm_networks.described(chosen).plain:
+            raise InputError(
+                f"MODEL.BACKBONE.NAME is {VITDET}, which is made of a ViT; {chosen} is none. "
+                "Allowed: weights of a ViT, or for these coco_mask_fpn_1x"
+            )
+    if not chosen:
         return cfg
     made = cfg.clone()
     made.defrost()
-    _put(made, named or of_weights)
+    _put(made, chosen)
     if cfg.is_frozen():
         made.freeze()
     return made
@@ -68,7 +79,7 @@ def _put(cfg, network: str) -> None:
     from . import modeling  # noqa: F401  (registers the backbone)
 
     name = cfg.MODEL.BACKBONE.NAME
-    if name not in (*PYRAMIDS, *PYRAMIDS.values()):
+    if name not in (*PYRAMIDS, *PYRAMIDS.values(), VITDET):
         raise InputError(
             f"MODEL.BACKBONE.NAME is {name}, in whose place {network} cannot be: C4 heads and "
             "dilated networks are made of a ResNet's own stages. Allowed: a protocol or config "

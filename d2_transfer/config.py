@@ -26,6 +26,10 @@ FCOS = {  # of modeling/fcos.py: called as RetinaNet's, where those have them
     "NMS_THRESH_TEST": 0.6,
 }
 
+# The backbone of ViTDet: a plain network's map, images padded to a square (timm_backbone.py).
+VITDET = "build_vitdet_backbone"
+OPTIMIZERS = (SGD, ADAMW) = ("sgd", "adamw")
+
 # DATALOADER.SAMPLER_TRAIN: each image once, or those of rare categories more often.
 ONCE, REPEATING = SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 
@@ -100,3 +104,17 @@ def add_options(cfg) -> None:
     cfg.TEST.SLIDING_WINDOW = Node({"ENABLED": False})
     cfg.TEST.SLIDING_WINDOW.SIZE = 769
     cfg.TEST.SLIDING_WINDOW.STRIDE = 513
+
+
+def add_vitdet_options(cfg) -> None:
+    """Add what ViTDet needs: only a config that names one of these keys has them."""
+    # Large-scale jitter in place of INPUT.MIN_SIZE_TRAIN: the image is resized to fit into a square
+    # of SIZE pixels times a ratio drawn evenly from SCALE, then cropped to SIZE; 0: none.
+    cfg.INPUT.LSJ = type(cfg)({"SIZE": 0, "SCALE": (0.1, 2.0)})
+    cfg.MODEL.BACKBONE.DROP_PATH = 0.0  # stochastic depth of a network of timm's, at its last block
+
+    solver = cfg.SOLVER
+    solver.OPTIMIZER = SGD
+    solver.BETAS = (0.9, 0.999)  # of AdamW
+    # With AdamW the rate of a ViT's block is this times that of the next one; 1: all have BASE_LR.
+    solver.LAYER_DECAY = 1.0

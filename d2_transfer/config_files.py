@@ -198,7 +198,7 @@ def unknown_key(
     project = projects.of(key) if detectron2 else ""
     if project in projects.among(allowed):
         project = ""
-    if project in projects.MODULES:
+    if project in projects.KNOWN:
         return InputError(
             f"config key '{key}' is of Detectron2's project {project}; allowed: with a protocol "
             "that is made of it ('densessl transfer --list'), or a config file of yours"

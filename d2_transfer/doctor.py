@@ -283,9 +283,9 @@ def _reading() -> list[Finding]:
             last = (done.stderr.strip() or "no message").splitlines()[-1]
             return [Finding("readers", OPTIONAL, f"not tried, as nothing could be drawn: {last}")]
         datasets.register(drawn)
-        read = {
+        read = {  # by the first protocol that is on it
             name: protocol.name
-            for protocol in PROTOCOLS.values()
+            for protocol in reversed(PROTOCOLS.values())
             if protocol.family == DETECTION and not protocol.needs
             for name in protocol.datasets
         }

@@ -39,6 +39,9 @@ def smaller(cfg, processes: int, evaluates: bool = False) -> list[str]:
         follows = "(the rate follows)" if "TASK" in cfg else f"SOLVER.BASE_LR {rate:g}"
         fixes.append(f"SOLVER.IMS_PER_BATCH {batch} {follows}")
     if "TASK" not in cfg:
+        if (jitter := given.get("LSJ")) and (side := jitter.SIZE * 3 // 128 * 32):
+            keys = ("INPUT.LSJ.SIZE", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
+            return [*fixes, f"{' '.join(f'{key} {side}' for key in keys)} (smaller images)"]
         crops = are_semantic(cfg.DATASETS.TRAIN) and given.CROP.ENABLED
         size = [n * 3 // 4 for n in given.CROP.SIZE] if crops else given.MAX_SIZE_TRAIN * 3 // 4
         key = "INPUT.CROP.SIZE" if crops else "INPUT.MAX_SIZE_TRAIN"
@@ -62,4 +65,6 @@ def _bytes_of_image(cfg, evaluates: bool) -> float:
         height, width = given.CROP.SIZE if given.CROP.ENABLED else given.SCALE
         return (3 + 8) * height * width
     sides = [given.MIN_SIZE_TEST] if evaluates else given.MIN_SIZE_TRAIN
+    if not evaluates and "LSJ" in given and given.LSJ.SIZE:
+        return 3 * given.LSJ.SIZE**2
     return 3 * max(sides) ** 2 * ASPECT

@@ -7,13 +7,18 @@ from densessl.configs import FOLDER
 from densessl.core import options
 
 from . import projects
-from .config import DETECTORS
+from .config import DETECTORS, VITDET
 from .datasets.layouts import are_semantic
 
 
-def file(semantic: bool, named: Collection[str]) -> Path:
-    """The miniature of a kind of protocols, with the options of the ``named`` projects."""
-    if semantic:
+def file(semantic: bool, named: Collection[str], backbone: str) -> Path:
+    """The miniature of a kind of protocols, with the options of the ``named`` projects.
+
+    ``backbone``: MODEL.BACKBONE.NAME.
+    """
+    if backbone == VITDET:
+        name = "mini_vitdet.yaml"
+    elif semantic:
         name = "mini_deeplab.yaml" if "DeepLab" in named else "mini_semseg.yaml"
     else:
         name = "mini_pointrend.yaml" if "PointRend" in named else "mini.yaml"
@@ -28,7 +33,8 @@ def shrink(cfg, full) -> Callable[[set[str]], None]:
     MAX_ITER, each as in ``full``, the protocol's own config.
     """
     semantic = are_semantic(cfg.DATASETS.TRAIN)
-    cfg.merge_from_file(str(file(semantic, projects.among(options.flat(cfg)))))
+    named = projects.among(options.flat(cfg))
+    cfg.merge_from_file(str(file(semantic, named, cfg.MODEL.BACKBONE.NAME)))
 
     if head := DETECTORS.get(cfg.MODEL.META_ARCHITECTURE):  # few steps: no class is certain
         cfg.MODEL[head].SCORE_THRESH_TEST = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST

@@ -4,7 +4,7 @@ from densessl.core import options
 from densessl.core.errors import InputError
 
 from . import compat, modeling, projects  # noqa: F401  (modeling registers its heads)
-from .config import add_options
+from .config import VITDET, add_options
 from .datasets.custom import NAMES as CUSTOM
 from .datasets.layouts import are_semantic
 from .results import OF_MAIN_ALONE
@@ -32,8 +32,9 @@ def official_text(cfg) -> str:
     with_projects, ours = get_cfg(), get_cfg()
     add_options(ours)
     for name in named:
-        projects.load(name, with_projects)
         projects.load(name, ours)
+        if name in projects.MODULES:
+            projects.load(name, with_projects)
     plain = options.flat(with_projects)
     defaults = options.flat(ours)
     surplus = flat.keys() - (plain.keys() - OF_MAIN_ALONE.keys())
@@ -46,12 +47,18 @@ def official_text(cfg) -> str:
         lost = sorted({*lost, "INPUT.SCALE", "INPUT.RATIO_RANGE"})
     if cfg.MODEL.META_ARCHITECTURE == "FCOS":  # its options are ours, whatever their values
         lost = sorted({*lost, "MODEL.META_ARCHITECTURE"})
+    if cfg.MODEL.BACKBONE.NAME == VITDET:
+        lost = sorted({*lost, "MODEL.BACKBONE.NAME"})
     if lost:
         raise InputError(
             "--official: plain Detectron2 has nothing for "
             f"{', '.join(f'{key} {flat[key]!r}' for key in lost)}"
         )
-    remarks = [f"get_cfg() lacks options of {name}: {projects.call(name)} first" for name in named]
+    remarks = [
+        f"get_cfg() lacks options of {name}: {projects.call(name)} first"
+        for name in named
+        if name in projects.MODULES
+    ]
     remarks += [
         f"{key}: '{flat[key]}' is not in Detectron2; what loads this must register it"
         for key, registry in REGISTRIES.items()

@@ -1,7 +1,8 @@
-"""Detectron2's projects: whose options are whose, and the two that protocols can be made of.
+"""Detectron2's projects: whose options are whose, and the three that protocols can be made of.
 
-PointRend and DeepLab are part of Detectron2's package, without their options in its defaults. A
-config has those of a project if it names one of them; no other config is any different.
+PointRend and DeepLab are part of Detectron2's package, without their options in its defaults. What
+ViTDet needs are options of ours, since that project has LazyConfigs alone. A config has those of a
+project if it names one of them; no other config is any different.
 """
 
 import importlib
@@ -14,6 +15,9 @@ from typing import Any
 
 from densessl.core import errors, install
 
+from .config import add_vitdet_options
+
+VITDET = "ViTDet"
 OPTIONS = {  # how those begin that each project in Detectron2's repository adds
     "PointRend": (
         "MODEL.POINT_HEAD.",
@@ -35,6 +39,13 @@ OPTIONS = {  # how those begin that each project in Detectron2's repository adds
         "MODEL.RESNETS.STEM_TYPE",
         "SOLVER.POLY_LR_",
     ),
+    VITDET: (
+        "INPUT.LSJ.",
+        "MODEL.BACKBONE.DROP_PATH",
+        "SOLVER.BETAS",
+        "SOLVER.LAYER_DECAY",
+        "SOLVER.OPTIMIZER",
+    ),
     "Panoptic-DeepLab": ("MODEL.PANOPTIC_DEEPLAB.", "MODEL.INS_EMBED_HEAD."),
     "DensePose": ("MODEL.DENSEPOSE_ON", "MODEL.ROI_DENSEPOSE_HEAD."),
     "TensorMask": ("MODEL.TENSOR_MASK.",),
@@ -44,6 +55,7 @@ MODULES = {  # of those that are in the package: the module, and what adds the o
     "PointRend": ("point_rend", "add_pointrend_config"),
     "DeepLab": ("deeplab", "add_deeplab_config"),
 }
+KNOWN = (*MODULES, VITDET)  # of which a config may have options
 
 
 def of(key: str) -> str:
@@ -52,9 +64,15 @@ def of(key: str) -> str:
 
 
 def among(keys: Collection[str]) -> tuple[str, ...]:
-    """The projects of MODULES that have one of these (dotted) options."""
+    """Those of KNOWN that have one of these (dotted) options."""
     found = {of(key) for key in keys}
-    return tuple(name for name in MODULES if name in found)
+    return tuple(name for name in KNOWN if name in found)
+
+
+def with_named(of_files: Collection[str], keys: Collection[str]) -> tuple[str, ...]:
+    """Those that a config's files name, and ViTDet where a key of the command line does: its
+    options are for every detector."""
+    return (*of_files, VITDET) if VITDET in among(keys) and VITDET not in of_files else (*of_files,)
 
 
 def call(name: str) -> str:
@@ -68,6 +86,8 @@ def load(name: str, cfg) -> None:
 
     Raises EnvironmentLacks where the installed Detectron2 does not have it.
     """
+    if name == VITDET:
+        return add_vitdet_options(cfg)
     module, function = MODULES[name]
     # PointRend imports OpenCV for a colour augmentation that nothing here uses.
     lacks_opencv = "cv2" not in sys.modules and importlib.util.find_spec("cv2") is None
@@ -91,6 +111,8 @@ def add_options(name: str, cfg, package: Path) -> None:
 
     ``package``: its folder, beside which an installation from a checkout has the projects.
     """
+    if name == VITDET:
+        return add_vitdet_options(cfg)
     module, function = MODULES[name]
     places = [package / "projects" / module, package.parent / "projects" / name / module]
     file = next((each / "config.py" for each in places if (each / "config.py").is_file()), None)

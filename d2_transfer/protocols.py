@@ -87,6 +87,7 @@ COCO = ("coco_2017_train", "coco_2017_val")
 COCO_KEYPOINTS = ("keypoints_coco_2017_train", "keypoints_coco_2017_val")
 LVIS = ("lvis_v0.5_train", "lvis_v0.5_val")
 LVIS_V1 = ("lvis_v1_train", "lvis_v1_val")
+PANOPTIC_METRICS = QUALITY + BOX[:1] + MASK[:1]
 PANOPTIC = ("coco_2017_train_panoptic_separated", "coco_2017_val_panoptic_separated")
 CITYSCAPES = ("cityscapes_fine_instance_seg_train", "cityscapes_fine_instance_seg_val")
 IMAGENET = ("imagenet/train", "imagenet/val")
@@ -190,7 +191,7 @@ _ALL = (
     *_coco(
         "panoptic_fpn",
         "panoptic segmentation, Panoptic FPN R50-FPN",
-        QUALITY + BOX[:1] + MASK[:1],
+        PANOPTIC_METRICS,
         PANOPTIC,
         46.0,
         schedules=("1x", "3x"),
@@ -201,6 +202,13 @@ _ALL = (
         BOX + MASK,
         COCO,
         60.0,
+    ),
+    _protocol(
+        "coco_vitdet_b_100ep",
+        f"COCO {MASK_RCNN}, ViTDet, ViT-B, 100 epochs",
+        BOX + MASK,
+        COCO,
+        111.0,
     ),
     _protocol(
         "lvis_mask_fpn_2x",
@@ -409,7 +417,7 @@ def _check_name(name: str, where: str) -> None:
 def _of_config(named: str) -> Protocol:
     """A protocol of a user's config for Detectron2, called as its file."""
     from . import compat, config_files
-    from .datasets.layouts import are_semantic
+    from .datasets.layouts import are_panoptic, are_semantic
 
     file = Path(named).expanduser().absolute()
     where = f"--protocol {named}"
@@ -430,6 +438,8 @@ def _of_config(named: str) -> Protocol:
         metrics = MASK[:2]
     if any(name in (*LVIS, *LVIS_V1) for name in cfg.DATASETS.TEST):
         metrics = LVIS_METRICS if cfg.MODEL.MASK_ON else LVIS_BOX
+    if are_panoptic(cfg.DATASETS.TEST):
+        metrics = PANOPTIC_METRICS
     title = f"a config of one's own, {file.name}"
     return Protocol(file.stem, title, {"": str(file)}, metrics, datasets, LARGEST)
 
@@ -437,7 +447,7 @@ def _of_config(named: str) -> Protocol:
 def _of_lazy_config(named: str) -> Protocol:
     """A protocol of a user's LazyConfig, called as its file, which is run."""
     from . import lazy_config
-    from .datasets.layouts import are_semantic
+    from .datasets.layouts import are_panoptic, are_semantic
 
     file = Path(named).expanduser().absolute()
     _check_name(file.stem, f"--protocol {named}")
@@ -448,6 +458,8 @@ def _of_lazy_config(named: str) -> Protocol:
         raise InputError(f"--protocol {named} is on label images; allowed: data sets with objects")
     masks, keypoints = (lazy_config.has(held, f"{head}_head") for head in ("mask", "keypoint"))
     metrics = BOX + MASK * masks + KEYPOINT * keypoints
+    if are_panoptic(datasets):
+        metrics = PANOPTIC_METRICS
     title = f"a LazyConfig of one's own, {file.name}"
     return Protocol(file.stem, title, {"": str(file)}, metrics, datasets, LARGEST)
 

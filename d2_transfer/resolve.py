@@ -23,10 +23,11 @@ from . import (
     image_range,
     lazy_config,
     miniature,
+    projects,
     user_code,
     windows,
 )
-from .config import ONCE, REPEATING, SAMPLERS
+from .config import ADAMW, ONCE, OPTIMIZERS, REPEATING, SAMPLERS, SGD, VITDET
 from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
@@ -100,7 +101,8 @@ def resolve(
                 compat.require_installed()
             _refuse_code(layers)
             imported = user_code.run(imports) if imports else ""
-            named = layers.projects
+            keys = options.pairs([*found.words, *overrides])[::2]
+            named = projects.with_named(layers.projects, keys)
             cfg = compat.default_options(named) if plain else compat.get_cfg(named)
             config_files.merge(cfg, layers)
             cfg.IMPORT = imported
@@ -136,7 +138,8 @@ def _places(
     known = layers.places | dict.fromkeys(found.options, f"the options of {found.name}")
     if mini:
         semantic = are_semantic(found.datasets)
-        small = miniature.file(semantic, layers.projects)
+        backbone = str(options.flat(layers.values).get("MODEL.BACKBONE.NAME"))
+        small = miniature.file(semantic, layers.projects, backbone)
         if found.family != DETECTION:
             small = _config_room(found).MINI
         known |= config_files.read(small).places
@@ -243,7 +246,9 @@ def check_words(protocol: str, overrides: Sequence[str], gpus: int | None = None
     elif compat.is_installed("detectron2"):
         if not how.get("imports"):
             user_code.check_names(found.datasets, None)
-        override(compat.default_options(config_files.read(file).projects), overrides)
+        keys = options.pairs(overrides)[::2]
+        named = projects.with_named(config_files.read(file).projects, keys)
+        override(compat.default_options(named), overrides)
 
 
 def scale(cfg, gpus: int, keep_batch: bool = False):
@@ -351,6 +356,57 @@ def _check_sampler(cfg) -> None:
         )
 
 
+def _check_vitdet(cfg) -> None:
+    """The options that ``add_vitdet_options`` adds."""
+    solver, jitter, drop_path = cfg.SOLVER, cfg.INPUT.LSJ, cfg.MODEL.BACKBONE.DROP_PATH
+    if solver.OPTIMIZER not in OPTIMIZERS:
+        raise unknown("optimizer", solver.OPTIMIZER, OPTIMIZERS, "SOLVER.OPTIMIZER")
+    if len(solver.BETAS) != 2 or not all(_is_number(x) and 0 <= x < 1 for x in solver.BETAS):
+        raise InputError(
+            f"SOLVER.BETAS is {tuple(solver.BETAS)}; allowed: two numbers from 0 to below 1"
+        )
+    if not 0 < solver.LAYER_DECAY <= 1:
+        raise InputError(
+            f"SOLVER.LAYER_DECAY is {solver.LAYER_DECAY}; allowed: more than 0, up to 1"
+        )
+    if solver.LAYER_DECAY != 1 and solver.OPTIMIZER == SGD:
+        raise InputError(
+            f"SOLVER.LAYER_DECAY is {solver.LAYER_DECAY} with SOLVER.OPTIMIZER '{SGD}'; allowed: "
+            f"1.0, or SOLVER.OPTIMIZER '{ADAMW}'"
+        )
+    if not 0 <= drop_path < 1:
+        raise InputError(f"MODEL.BACKBONE.DROP_PATH is {drop_path}; allowed: from 0 to below 1")
+    low_high = tuple(jitter.SCALE)
+    if (
+        len(low_high) != 2
+        or not all(map(_is_number, low_high))
+        or not 0 < low_high[0] <= low_high[1]
+    ):
+        raise InputError(
+            f"INPUT.LSJ.SCALE is {low_high}; allowed: two numbers above 0, the smaller one first"
+        )
+    padded = cfg.MODEL.BACKBONE.NAME == VITDET
+    if jitter.SIZE < 0 or (padded and (jitter.SIZE < 32 or jitter.SIZE % 32)):
+        words = (
+            "a multiple of 32, to whose square images are padded" if padded else "0 (none) or more"
+        )
+        raise InputError(f"INPUT.LSJ.SIZE is {jitter.SIZE}; allowed: {words}")
+    if padded and cfg.INPUT.MAX_SIZE_TEST > jitter.SIZE:
+        raise InputError(
+            f"INPUT.MAX_SIZE_TEST is {cfg.INPUT.MAX_SIZE_TEST}; allowed: up to INPUT.LSJ.SIZE, "
+            f"{jitter.SIZE}, as images are padded to its square"
+        )
+    if jitter.SIZE and cfg.INPUT.CROP.ENABLED:
+        raise InputError(
+            f"INPUT.CROP.ENABLED is True with INPUT.LSJ.SIZE {jitter.SIZE}, which crops; allowed: "
+            "one of the two"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check(cfg, gpus: int, cuda: bool) -> None:
     solver = cfg.SOLVER
     if cfg.DATASETS.LABELS:
@@ -381,6 +437,8 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
             f"TEST.PRECISE_BN.NUM_ITER is {cfg.TEST.PRECISE_BN.NUM_ITER}; allowed: 1 or more"
         )
     _check_sampler(cfg)
+    if "OPTIMIZER" in solver:
+        _check_vitdet(cfg)
     sigmas, points = cfg.TEST.KEYPOINT_OKS_SIGMAS, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     if cfg.MODEL.KEYPOINT_ON and sigmas and len(sigmas) != points:
         raise InputError(

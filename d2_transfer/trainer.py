@@ -79,6 +79,13 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
         super().train()
         return self._last_eval_results or {}
 
+    def run_step(self) -> None:
+        """Detectron2's step. On the CPU, TorchScript (RetinaNet's focal loss is such a function)
+        does not compile anew what it has run before: the fused kernels round otherwise, and so a
+        process that resumes would differ from the one that was not stopped."""
+        with torch.jit.optimized_execution(self.cfg.MODEL.DEVICE != "cpu"):
+            super().run_step()
+
     @classmethod
     def build_model(cls, cfg):
         model = lazy_config.model(cfg) if cfg.LAZY.CONFIG else super().build_model(cfg)
@@ -90,7 +97,7 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
     def build_optimizer(cls, cfg, model):
         if cfg.LAZY.CONFIG:
             return lazy_config.optimizer(cfg, model)
-        return super().build_optimizer(cfg, model)
+        return solver.build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):

@@ -31,6 +31,14 @@ class PlanesInput(T.AugInput):
         self.image = np.stack([tfm.apply_image(plane) for plane in planes], axis=2)
 
 
+class CropWithoutPadding(T.FixedSizeCrop):
+    """Detectron2's random crop to at most a size; 0.5 would also fill a smaller image up, with a
+    colour that the model takes for pixels of the image."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        return super().get_transform(image).transforms[0]
+
+
 class DetectionMapper(DatasetMapper):
     """Detectron2's mapper (boxes, masks, keypoints, stuff) with images from the one decoder.
 
@@ -45,6 +53,27 @@ class DetectionMapper(DatasetMapper):
         super().__init__(cfg, is_train)
         self.read = Reading.of(cfg)
         self.by_windows = cfg.TEST.SLIDING_WINDOW.ENABLED and not is_train
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True) -> dict:
+        """Detectron2's, or with large-scale jitter (INPUT.LSJ) in training, as Detectron2's own
+        config of it has it: flip, resize, crop."""
+        side = cfg.INPUT.LSJ.SIZE if "LSJ" in cfg.INPUT else 0
+        if not (side and is_train):
+            return super().from_config(cfg, is_train)
+        (low, high), flip = cfg.INPUT.LSJ.SCALE, cfg.INPUT.RANDOM_FLIP
+        augmentations: list[T.Augmentation] = [
+            T.ResizeScale(low, high, side, side),
+            CropWithoutPadding((side, side)),
+        ]
+        if flip != "none":
+            across, down = flip == "horizontal", flip == "vertical"
+            augmentations.insert(0, T.RandomFlip(horizontal=across, vertical=down))
+        return super().from_config(cfg, False) | {
+            "is_train": True,
+            "augmentations": augmentations,
+            "recompute_boxes": cfg.MODEL.MASK_ON,
+        }
 
     def __call__(self, dataset_dict: dict) -> dict:
         entry = copy.deepcopy(dataset_dict)
@@ -94,10 +123,17 @@ class DetectionMapper(DatasetMapper):
             for each in annotations
             if each.get("iscrowd", 0) == 0
         ]
+        # A crop may leave nothing of an object, of which Detectron2 makes no mask.
+        objects = [each for each in objects if not _is_gone(each)]
         instances = utils.annotations_to_instances(objects, size, self.instance_mask_format)
-        if self.recompute_boxes:  # a crop may leave less of an object than of its box
+        if self.recompute_boxes and objects:  # a crop may leave less of an object than of its box
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return utils.filter_empty_instances(instances)
+
+
+def _is_gone(annotation: dict) -> bool:
+    polygons = annotation.get("segmentation")
+    return isinstance(polygons, list) and not polygons
 
 
 def _stuff(file: str) -> np.ndarray:

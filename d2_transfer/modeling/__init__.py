@@ -10,7 +10,10 @@ from .timm_backbone import (
     TimmBackbone,
     build_timm_fpn_backbone,
     build_timm_fpn_p5_backbone,
+    build_timm_retinanet_fpn_backbone,
+    build_vitdet_backbone,
 )
+from .vitdet_heads import ViTDetBoxHead, ViTDetMaskHead
 
 __all__ = [
     "DeepLabSegmentor",
@@ -20,8 +23,12 @@ __all__ = [
     "Res5ROIHeadsExtraNorm",
     "SimpleFeaturePyramid",
     "TimmBackbone",
+    "ViTDetBoxHead",
+    "ViTDetMaskHead",
     "build_resnet_d8_backbone",
     "build_resnet_fpn_p5_backbone",
     "build_timm_fpn_backbone",
     "build_timm_fpn_p5_backbone",
+    "build_timm_retinanet_fpn_backbone",
+    "build_vitdet_backbone",
 ]

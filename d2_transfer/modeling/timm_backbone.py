@@ -1,12 +1,13 @@
 """timm's networks in Detectron2: as a backbone, and a pyramid on it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 from densessl.core.errors import InputError
 from densessl.weight_files import timm_networks
 
 from .. import compat
+from ..config import VITDET
 from ..convert.weights import images_that_differ, read_weights
 
 compat.setup()
@@ -40,12 +41,14 @@ class TimmBackbone(Backbone):
         freeze_at: int = 0,
         out_features: Sequence[str] | None = None,
         channels: int = 3,
+        drop_path: float = 0.0,
     ):
         """``network``: timm's name, as ``convnext_tiny``.
 
         ``norm``: what takes the place of its batch norm, if it has any. ``freeze_at``: 1 freezes
         what comes before the first level, 2 that level too, and so on, with FrozenBN there.
         ``out_features``: some of the levels; all unless named. ``channels``: of the images.
+        ``drop_path``: the rate of the last block.
         Raises InputError for a name that timm lacks, and for another norm.
         """
         super().__init__()
@@ -56,7 +59,7 @@ class TimmBackbone(Backbone):
             )
         name = network.removeprefix(timm_networks.PREFIX)
         made = timm_networks.build(
-            f"{timm_networks.PREFIX}{name}", where="MODEL.BACKBONE.TIMM", channels=channels
+            f"{timm_networks.PREFIX}{name}", drop_path, "MODEL.BACKBONE.TIMM", channels
         )
         timm_networks.replace_norms(made, partial(get_norm, norm))
         self.timm_network = made
@@ -82,6 +85,7 @@ class TimmBackbone(Backbone):
             "channels": input_shape.channels,
             "norm": cfg.MODEL.RESNETS.NORM,
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
+            "drop_path": cfg.MODEL.BACKBONE.get("DROP_PATH", 0.0),
         }
 
     @property
@@ -99,6 +103,25 @@ class TimmBackbone(Backbone):
             )
             for name in self.level_of
         }
+
+    def layers(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Each parameter and its layer: 0 before the blocks, 1 to n in them, n + 1 behind them.
+
+        Raises InputError for a network that has no row of blocks, as a ViT has.
+        """
+        made = self.timm_network
+        if not made.plain or not hasattr(made, "blocks"):
+            raise InputError(
+                f"SOLVER.LAYER_DECAY is for ViTs, and {type(made).__name__} is none; allowed: 1.0"
+            )
+        layer = 0
+        for name, parameter in made.named_parameters():  # in the order in which they are used
+            first, _, rest = name.partition(".")
+            if first == "blocks":
+                layer = int(rest.partition(".")[0]) + 1
+            elif layer:
+                layer = len(made.blocks) + 1
+            yield parameter, layer
 
     def _freeze(self, freeze_at: int) -> None:
         made, names = self.timm_network, [name for name, _ in self.timm_network.named_parameters()]
@@ -128,18 +151,41 @@ def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     key, that of the weights file, MODEL.WEIGHTS. Reads MODEL.RESNETS.NORM, MODEL.BACKBONE.FREEZE_AT
     and MODEL.FPN (of a plain network IN_FEATURES, the strides by their names, and OUT_CHANNELS).
     """
-    return _pyramid(cfg, input_shape, LastLevelMaxPool())
+    return _pyramid(cfg, TimmBackbone(cfg, input_shape), LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_fpn_p5_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     """As :func:`build_timm_fpn_backbone`, with p6 and p7 by convolutions from p5."""
     channels = cfg.MODEL.FPN.OUT_CHANNELS
-    return _pyramid(cfg, input_shape, LastLevelP6P7(channels, channels, "p5"))
+    return _pyramid(cfg, TimmBackbone(cfg, input_shape), LastLevelP6P7(channels, channels, "p5"))
 
 
-def _pyramid(cfg, input_shape: ShapeSpec, top_block: LastLevelMaxPool | LastLevelP6P7) -> Backbone:
+@BACKBONE_REGISTRY.register()
+def build_timm_retinanet_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """As :func:`build_timm_fpn_backbone`, with p6 and p7 by convolutions from res5, as RetinaNet
+    has them; from p5 on a plain network, which has no level of stride 32."""
+    bottom_up, channels = TimmBackbone(cfg, input_shape), cfg.MODEL.FPN.OUT_CHANNELS
+    if bottom_up.timm_network.plain:
+        return _pyramid(cfg, bottom_up, LastLevelP6P7(channels, channels, "p5"))
+    coarsest = bottom_up.output_shape()["res5"].channels
+    return _pyramid(cfg, bottom_up, LastLevelP6P7(coarsest, channels, "res5"))
+
+
+@BACKBONE_REGISTRY.register()
+def build_vitdet_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """ViTDet's: the simple feature pyramid on a ViT of timm's, images padded to a square of
+    INPUT.LSJ.SIZE; InputError for another network."""
     bottom_up = TimmBackbone(cfg, input_shape)
+    if not bottom_up.timm_network.plain:
+        raise InputError(
+            f"MODEL.BACKBONE.NAME is {VITDET}, which is made of a ViT; "
+            f"{type(bottom_up.timm_network).__name__} is none"
+        )
+    return SimpleFeaturePyramid(bottom_up, cfg.MODEL.FPN.OUT_CHANNELS, square=cfg.INPUT.LSJ.SIZE)
+
+
+def _pyramid(cfg, bottom_up: TimmBackbone, top_block: LastLevelMaxPool | LastLevelP6P7) -> Backbone:
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     if bottom_up.timm_network.plain:
         levels = cfg.MODEL.FPN.IN_FEATURES or LEVELS.values()
@@ -169,10 +215,12 @@ class SimpleFeaturePyramid(Backbone):
         out_channels: int,
         levels: Collection[str] = tuple(LEVELS.values()),
         top_block: LastLevelMaxPool | LastLevelP6P7 | None = None,
+        square: int = 0,
     ):
-        """``levels``: which of them, by the name that a ResNet's of the stride has."""
+        """``levels``: which of them, by the name that a ResNet's of the stride has. ``square``: of
+        so many pixels (a multiple of 32), to which Detectron2 pads the images; 0: as they are."""
         super().__init__()
-        self.bottom_up = bottom_up
+        self.bottom_up, self.square = bottom_up, square
         self.top_block: LastLevelMaxPool | LastLevelP6P7 = top_block or LastLevelMaxPool()
         (stride,), (channels,) = (
             each.values()
@@ -194,7 +242,7 @@ class SimpleFeaturePyramid(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        return max(LEVELS)
+        return self.square or max(LEVELS)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         (last,) = self.bottom_up(images).values()
@@ -218,12 +266,17 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def layer_norm(channels: int) -> ChannelNorm:
+    """The norm of the pyramid and of ViTDet's heads."""
+    return ChannelNorm(channels, eps=1e-6)
+
+
 def _stage(channels: int, out_channels: int, stride: int, target: int) -> nn.Sequential:
     """From a map of ``stride`` to ``out_channels`` at the stride ``target``."""
     layers: list[nn.Module] = []
     while stride > target:
         if layers:
-            layers += [ChannelNorm(channels, eps=1e-6), nn.GELU()]
+            layers += [layer_norm(channels), nn.GELU()]
         layers.append(nn.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2))
         channels, stride = channels // 2, stride // 2
     if stride < target:
@@ -231,7 +284,7 @@ def _stage(channels: int, out_channels: int, stride: int, target: int) -> nn.Seq
     for side, inputs in ((1, channels), (3, out_channels)):
         layers += [
             nn.Conv2d(inputs, out_channels, side, padding=side // 2, bias=False),
-            ChannelNorm(out_channels, eps=1e-6),
+            layer_norm(out_channels),
         ]
     return nn.Sequential(*layers)
 

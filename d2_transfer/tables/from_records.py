@@ -23,9 +23,14 @@ from .model import Column, Row, Table, compare_with_baseline, mark_best
 from .pretrainings import by_recipe, control_of, seeds_of
 
 # What papers print, in their order; a record may hold more (AP of small objects, of one class, …).
-GROUPS = {"bbox": "Object Det.", "segm": "Instance Seg.", "keypoints": "Keypoint"}
+GROUPS = {
+    "panoptic_seg": "Panoptic Seg.",
+    "bbox": "Object Det.",
+    "segm": "Instance Seg.",
+    "keypoints": "Keypoint",
+}
 TASKS = (*GROUPS, "sem_seg", "knn", "linear", "cls")
-PRINTED = ("AP", "AP50", "AP75", "mIoU", "top1", "top5")
+PRINTED = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st", "AP", "AP50", "AP75", "mIoU", "top1", "top5")
 BASELINES_FIRST = ("random", "random_bn", "supervised")
 SHOWN = {"random_bn": "random, data's batch norm"}  # names of methods that are no words
 MINIATURE = "A miniature: not comparable with published numbers."

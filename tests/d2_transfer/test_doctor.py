@@ -179,7 +179,7 @@ def test_every_data_set_tells_which_protocols_read_it():
     readers = {name: doctor._readers(facts[1]) for name, facts in doctor.DATA_SETS.items()}
     assert readers["COCO"] == (
         "coco_mask_c4_*, coco_mask_fpn_*, coco_retinanet_*, coco_fcos_*, coco_cascade_mask_fpn_*, "
-        "coco_panoptic_fpn_*, coco_pointrend_*"
+        "coco_panoptic_fpn_*, coco_pointrend_*, coco_vitdet_b_100ep"
     )
     assert readers["Cityscapes"] == "cityscapes_inst, cityscapes_semseg, dense probes"
     assert all(readers.values())

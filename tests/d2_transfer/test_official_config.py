@@ -1,5 +1,7 @@
 """``--print-config --official``: configs that plain Detectron2 loads."""
 
+import re
+
 import pytest
 import yaml
 
@@ -11,6 +13,7 @@ from densessl.d2_transfer.results import OF_MAIN_ALONE, flat
 
 compat.setup()  # before any test imports Detectron2
 
+OURS = re.compile("fcos|vitdet")
 OF_DETECTRON2 = [
     (name, variant)
     for name, protocol in PROTOCOLS.items()
@@ -43,12 +46,14 @@ def printed(capsys, *words: str) -> str:
 @pytest.mark.parametrize("protocol, variant", OF_DETECTRON2)
 def test_plain_detectron2_loads_it_or_it_is_said_what_it_lacks(protocol, variant, capsys, tmp_path):
     words = ["--protocol", protocol, *(["--variant", variant] if variant else [])]
-    if protocol.endswith("semseg") or variant == "res5_frozen" or "fcos" in protocol:
+    if protocol.endswith("semseg") or variant == "res5_frozen" or OURS.search(protocol):
         with pytest.raises(InputError, match="--official: plain Detectron2 has nothing for ") as no:
             main.main([*words, "--print-config", "--official"])
         key = "FREEZE_RES5 True" if variant == "res5_frozen" else "INPUT.SCALE ("
         if "fcos" in protocol:
             key = "plain Detectron2 has nothing for MODEL.META_ARCHITECTURE 'FCOS'"
+        if "vitdet" in protocol:
+            key = "SOLVER.LAYER_DECAY 0.7, SOLVER.OPTIMIZER 'adamw'"
         assert key in str(no.value)
         return
     text = printed(capsys, *words)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 import densessl
+from densessl.configs import FOLDER
 from densessl.core.errors import InputError
 from densessl.d2_transfer import compat, protocols, results
 from densessl.d2_transfer.resolve import check_words, describe, resolve
@@ -67,6 +68,30 @@ def test_it_is_a_protocol_called_as_its_file(folder):
     assert "steps at 600, 800" in describe(cfg, 1) and "no step" in describe(steady, 1)
     assert resolve("mine.yaml", overrides=["SOLVER.MAX_ITER", "850"]).SOLVER.MAX_ITER == 850
     assert protocols.anywhere("mine.yaml") == str(folder / "mine.yaml")
+
+
+def test_on_panoptic_data_sets_it_has_panoptic_quality(folder, scenes, capsys):
+    (folder / "panoptic.yaml").write_text(
+        f'_BASE_: "{FOLDER / "transfer" / "coco_panoptic_fpn_1x.yaml"}"\n'
+        "MODEL: {RESNETS: {DEPTH: 18, RES2_OUT_CHANNELS: 64}}\n"
+    )
+    found, _ = protocols.find("panoptic.yaml")
+    assert found.metrics == protocols.PROTOCOLS["coco_panoptic_fpn_1x"].metrics
+    assert found.metrics[0] == "panoptic_seg/PQ"
+    words = ["transfer", "random", "--protocol", "panoptic.yaml", "--mini", "-o", "out", *SMALL]
+    assert densessl.main([*words, "--trials", "1", "--data", str(scenes)]) == 0
+    shown = capsys.readouterr().out
+    assert all(metric in shown for metric in found.metrics), shown
+    (record,) = results.collect(["out"])
+    assert set(found.metrics) <= record.metrics.keys()
+    assert densessl.main(["table", "out"]) == 0
+    head = capsys.readouterr().out.splitlines()[2]
+    columns = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")
+    assert head.startswith(
+        "| method | n | "
+        + "".join(f"Panoptic Seg. {each} | " for each in columns)
+        + "Object Det. AP"
+    )
 
 
 def test_its_trials_are_recorded_compared_and_tabled(folder, scenes, our_checkpoint, capsys):

@@ -1,4 +1,5 @@
-"""Protocols of Detectron2's projects PointRend and DeepLab, built in and as one's own config."""
+"""Protocols of Detectron2's projects, built in and as one's own config: PointRend and DeepLab, and
+whose options ViTDet's are (test_vitdet.py has the rest of it)."""
 
 import sys
 from itertools import chain
@@ -21,6 +22,7 @@ from densessl.d2_transfer import modeling  # noqa: E402, F401  (registers DeepLa
 
 POINTREND, DEEPLAB = ("coco_pointrend_1x", ""), ("cityscapes_semseg", "deeplab_v3plus")
 OF = {POINTREND: ("PointRend",), DEEPLAB: ("DeepLab",)}
+WITH_OPTIONS = OF | {("coco_vitdet_b_100ep", ""): (projects.VITDET,)}
 NARROW = {  # a ResNet-50, which DeepLab's backbone is at least, of some thousand parameters
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
@@ -60,14 +62,14 @@ def words(changes: dict) -> list[str]:
 def test_a_config_has_the_options_of_no_other_project(name, variant):
     """What a protocol's fingerprint is of does not grow with the projects that others use."""
     found = set(options.flat(resolve(name, variant, plain=True)))
-    named = OF.get((name, variant), ())
+    named = WITH_OPTIONS.get((name, variant), ())
     assert projects.among(found) == named
     assert found == set(options.flat(compat.default_options(named)))
     if not named:
         assert found == set(options.flat(compat.default_options()))
 
 
-@pytest.mark.parametrize("name", projects.MODULES)
+@pytest.mark.parametrize("name", projects.KNOWN)
 def test_options_that_are_read_are_those_that_an_import_adds(name):
     before = sys.modules.get("cv2")
     assert compat.default_options([name]).dump() == compat.get_cfg([name]).dump()

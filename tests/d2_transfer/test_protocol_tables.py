@@ -275,6 +275,51 @@ COCO_FCOS_1X = {
     "MODEL.FPN.OUT_CHANNELS": 256,
     "TEST.DETECTIONS_PER_IMAGE": 100,
 }
+# Li et al. 2022, appendix; Detectron2, projects/ViTDet, COCO/mask_rcnn_vitdet_b_100ep.py, with
+# common/models/mask_rcnn_vitdet.py and common/coco_loader_lsj.py.
+COCO_VITDET_B_100EP = {
+    key: value
+    for key, value in COCO_MASK_FPN_1X.items()
+    if not key.startswith(("MODEL.RESNETS", "MODEL.FPN", "INPUT.MIN", "TEST.PRECISE_BN"))
+} | {
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.BACKBONE.NAME": "build_vitdet_backbone",
+    "MODEL.BACKBONE.DROP_PATH": 0.1,
+    "MODEL.FPN.OUT_CHANNELS": 256,
+    "MODEL.RPN.CONV_DIMS": [-1, -1],
+    "MODEL.ROI_BOX_HEAD.NAME": "ViTDetBoxHead",
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 256,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 1024,
+    "MODEL.ROI_BOX_HEAD.NORM": "LN",
+    "MODEL.ROI_MASK_HEAD.NAME": "ViTDetMaskHead",
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 256,
+    "MODEL.ROI_MASK_HEAD.NORM": "LN",
+    "INPUT.LSJ.SIZE": 1024,
+    "INPUT.LSJ.SCALE": [0.1, 2.0],
+    "INPUT.RANDOM_FLIP": "horizontal",
+    "INPUT.MASK_FORMAT": "bitmask",
+    "INPUT.MIN_SIZE_TEST": 1024,
+    "INPUT.MAX_SIZE_TEST": 1024,
+    "SOLVER.OPTIMIZER": "adamw",
+    "SOLVER.IMS_PER_BATCH": 64,
+    "SOLVER.BASE_LR": 0.0001,
+    "SOLVER.BETAS": [0.9, 0.999],
+    "SOLVER.LAYER_DECAY": 0.7,
+    "SOLVER.WEIGHT_DECAY": 0.1,
+    "SOLVER.WEIGHT_DECAY_NORM": 0.0,
+    "SOLVER.STEPS": [163889, 177546],
+    "SOLVER.GAMMA": 0.1,
+    "SOLVER.MAX_ITER": 184375,
+    "SOLVER.WARMUP_ITERS": 250,
+    "SOLVER.WARMUP_FACTOR": 0.001,
+    "SOLVER.WARMUP_METHOD": "linear",
+    "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+    "SOLVER.AMP.ENABLED": True,
+    "TEST.PRECISE_BN.ENABLED": False,
+    "TEST.DETECTIONS_PER_IMAGE": 100,
+}
 TABLES = {
     ("voc_det_c4", ""): VOC_DET_C4,
     ("voc_det_c4_frozen", "res5_trainable"): VOC_DET_C4 | {"MODEL.BACKBONE.FREEZE_AT": 4},
@@ -297,6 +342,7 @@ TABLES = {
     ("coco_fcos_1x", ""): COCO_FCOS_1X,
     ("coco_panoptic_fpn_1x", ""): COCO_MASK_FPN_1X | PANOPTIC,
     ("coco_panoptic_fpn_3x", ""): COCO_MASK_FPN_1X | PANOPTIC | THREE,
+    ("coco_vitdet_b_100ep", ""): COCO_VITDET_B_100EP,
     ("lvis_mask_fpn_2x", ""): COCO_MASK_FPN_1X | TWO | LVIS,
     ("lvis_v1_mask_fpn_2x", ""): COCO_MASK_FPN_1X | TWO | LVIS | LVIS_V1,
     ("cityscapes_inst", ""): CITYSCAPES_INST,

@@ -1,0 +1,39 @@
+"""A stopped trial of each kind of detector is, once resumed, bit for bit the undisturbed one.
+
+test_trials.py has Mask R-CNN with other numbers of workers, test_projects.py, test_vitdet.py and
+test_own_lazy_config.py have theirs.
+"""
+
+from itertools import chain
+
+import pytest
+import torch
+
+from densessl.core.errors import StoppedEarly
+from densessl.d2_transfer import main, results
+
+SMALL = {
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "SOLVER.MAX_ITER": 4,
+    "SOLVER.IMS_PER_BATCH": 2,
+    "TEST.PRECISE_BN.NUM_ITER": 1,
+}
+
+
+@pytest.mark.parametrize("protocol", ["coco_panoptic_fpn_1x", "coco_retinanet_1x", "coco_fcos_1x"])
+def test_a_stopped_trial_resumes_bit_for_bit(protocol, scenes, tmp_path, stops_at):
+    def go(out):
+        flags = ["--mini", "--trials", "1", "--data", str(scenes), "-o", str(tmp_path / out)]
+        overrides = [str(word) for word in chain(*SMALL.items())]
+        assert main.main(["random", "--protocol", protocol, *flags, *overrides]) == 0
+        folder = tmp_path / out / "trial_1"
+        model = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        return model, results.load(folder).metrics
+
+    whole, metrics = go("whole")
+    with stops_at(1), pytest.raises(StoppedEarly, match="stopped at step 2 of 4"):
+        go("parts")
+    parts, same = go("parts")
+    assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
+    assert same == pytest.approx(metrics, nan_ok=True, rel=0, abs=0)
