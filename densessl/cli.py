@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import densessl
 
-from .core import command, files, names, stops
+from .core import command, files, install, names, stops
 from .core.errors import DenseSSLError, EnvironmentLacks, InputError, nearest
 
 VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of help)
@@ -71,6 +71,12 @@ def main(argv: list[str] | None = None) -> int:
     except DenseSSLError as error:
         print(f"densessl {argv[0]}: {names.visible(error)}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:  # wherever it is imported: `pip install densessl` lacks it
+        lacks = install.lacking(error)
+        if lacks is None:
+            raise
+        print(f"densessl {argv[0]}: {lacks}", file=sys.stderr)
+        return lacks.exit_code
     except OSError as error:
         if error.errno in files.DISK_FULL:
             file = f"{names.brief(error.filename)}: " if error.filename else ""

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat
 from densessl.d2_transfer.convert import (
     ProofFailed,
     convert,
@@ -47,6 +48,17 @@ def assert_same(state: dict, wanted: dict):
 def test_the_ending_decides(checkpoint, resnet, tmp_path, out, target):
     report = convert(checkpoint, tmp_path / out)
     assert report.target == target and report.method == "setsim"
+    assert [stage.name for stage in report.stages] == ["input", *STAGES]
+    assert_same(recognise(read_checkpoint(tmp_path / out)).backbone, resnet)
+
+
+@pytest.mark.parametrize("out", ["w.pth", "w.safetensors"])
+def test_torchvisions_names_are_proved_without_detectron2(
+    checkpoint, resnet, tmp_path, monkeypatch, out
+):
+    monkeypatch.setattr(compat, "is_installed", lambda name: name != "detectron2")
+    monkeypatch.delattr(compat, "setup")
+    report = convert(checkpoint, tmp_path / out)
     assert [stage.name for stage in report.stages] == ["input", *STAGES]
     assert_same(recognise(read_checkpoint(tmp_path / out)).backbone, resnet)
 
