@@ -104,6 +104,7 @@ def convert(
         images=images.words(found.images),
         images_by=found.images.by,
         stride_in_1x1=found.stride_in_1x1,
+        detector_options=weights.options_beside_resnet50(facts),
         notes=found.notes,
     )
 
