@@ -9,7 +9,7 @@ from pathlib import Path
 from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, InputError
 
-from . import config_files, flags, own_data, protocols
+from . import compat, config_files, flags, own_data, protocols
 from .launch import Machines
 from .protocols import Protocol
 from .resolve import describe_scaling, places, resolve
@@ -35,10 +35,11 @@ class TransferJob:
 def transfer(args) -> int:
     """Run the protocol that ``args`` (of ``main.parser``) name; the exit code.
 
-    Raises InputError for what is wrong with them, before any work, and DenseSSLError when a trial
-    has failed.
+    Raises InputError for what is wrong with them, EnvironmentLacks without Detectron2, both before
+    any work, and DenseSSLError when a trial has failed.
     """
     protocol, variant = protocols.find(args.protocol, args.variant)
+    compat.require_installed()  # the trials of every protocol need it: said before any work
     machines = Machines.parse(args.num_machines, args.machine_rank, args.dist_url)
     job = TransferJob(protocol, variant, machines, *_devices(args.gpus))
     known = places(args.protocol, args.variant, args.mini, args.overrides)

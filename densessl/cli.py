@@ -9,12 +9,15 @@ from contextlib import nullcontext
 
 import densessl
 
-from .core import command, files, names, stops
+from .core import command, files, install, names, stops
 from .core.errors import DenseSSLError, EnvironmentLacks, InputError, nearest
 
 VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of help)
     "pretrain": ("pretrain.main", "train a backbone without labels; resumes by itself"),
-    "convert": ("d2_transfer.convert.main", "a checkpoint to weights, proved by running both"),
+    "convert": (
+        "d2_transfer.convert.main",
+        "a checkpoint to weights, proved by running both networks",
+    ),
     "inspect": ("d2_transfer.convert.inspection", "what a checkpoint is, and what it converts to"),
     "transfer": ("d2_transfer.main", "fine-tune under a paper's protocol, k trials, averaged"),
     "prepare": ("d2_transfer.datasets.prepare.main", "write the labels that a data set lacks"),
@@ -23,7 +26,7 @@ VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of hel
     "compare": ("d2_transfer.compare.main", "is B better than A, as far as their trials tell"),
     "plot": ("d2_transfer.plots.main", "training curves, and the papers' figures from records"),
     "report": ("d2_transfer.report.main", "one page of all that lies in a folder"),
-    "audit": ("pretrain.audit", "what is in a folder of images: unreadable, small, double ones"),
+    "audit": ("pretrain.audit", "what is in a folder of images: unreadable, small, duplicate ones"),
     "advise": ("pretrain.advise", "what to pretrain with on your images, why, and what it costs"),
     "show": ("pretrain.show", "pictures: views, attention, sets, matches"),
     "scenes": ("pretrain.scenes.main", "write the procedural data set in the real layouts"),
@@ -32,7 +35,7 @@ VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of hel
     "study": ("slurm.study.main", "is pretraining worth it on your images, by how much, how sure"),
     "status": ("slurm.status", "what became of the jobs of a folder"),
     "cancel": ("slurm.cancel", "take a folder's jobs out of the queue"),
-    "demo": ("slurm.demo", "the whole way in miniature, on a laptop CPU"),
+    "demo": ("slurm.demo", "the whole pipeline in miniature, on a laptop CPU"),
     "doctor": ("d2_transfer.doctor", "what is installed, what is missing, how to fix it"),
 }
 # fmt: off
@@ -71,6 +74,12 @@ def main(argv: list[str] | None = None) -> int:
     except DenseSSLError as error:
         print(f"densessl {argv[0]}: {names.visible(error)}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:  # wherever it is imported: `pip install densessl` lacks it
+        lacks = install.lacking(error)
+        if lacks is None:
+            raise
+        print(f"densessl {argv[0]}: {lacks}", file=sys.stderr)
+        return lacks.exit_code
     except OSError as error:
         if error.errno in files.DISK_FULL:
             file = f"{names.brief(error.filename)}: " if error.filename else ""

@@ -98,7 +98,7 @@ def _network(advice: Advice, machine: Machine) -> None:
             "what the protocols of detection and segmentation take"
             if name == "resnet50"
             else f"as {advice.name} has it",
-            "docs/protocols.md" if name == "resnet50" else advice.name,
+            "page 'Protocols' of the documentation" if name == "resnet50" else advice.name,
         )
         return
     resnet = name.startswith("resnet")

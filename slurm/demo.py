@@ -1,4 +1,4 @@
-"""``densessl demo``: the whole way in miniature, from images to the table, on a laptop's CPU.
+"""``densessl demo``: the whole pipeline in miniature, from images to the table, on a laptop's CPU.
 
 Its jobs are those of ``configs/papers/demo.yaml``.
 """
@@ -22,7 +22,7 @@ from .spec import Call
 NEEDS = 2e9  # bytes: checkpoints, weights, features and a detector are 1 GB, and some for moving
 
 INTRODUCTION = """\
-The whole way in miniature: 900 drawn scenes, three pretrainings of a ResNet-18 with SimCLR, a
+The whole pipeline in miniature: 900 drawn scenes, three pretrainings of a ResNet-18 with SimCLR, a
 linear probe of the frozen network's positions beside two random starts, proved conversion, a
 Detectron2 fine-tuning, the table, a report. Seven to ten minutes on two cores.
 
@@ -41,7 +41,7 @@ The full run is the same with ImageNet, PASCAL VOC and eight GPUs:
 
 
 def main(argv: list[str]) -> int:
-    """Run the whole way in miniature; interrupted and run again, it resumes."""
+    """Run the whole pipeline in miniature; interrupted and run again, it resumes."""
     parser = Parser(prog="densessl demo", description=main.__doc__)
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="for everything")
     parser.add_argument(

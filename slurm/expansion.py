@@ -69,7 +69,7 @@ def missing_data(missing: Sequence[str]) -> str:
         "data sets are missing:\n  "
         + "\n  ".join(missing)
         + "\nName the folder that holds all with --data DIR, or one with --data NAME=DIR "
-        "(docs/data.md says what lies in each); --mini needs none"
+        "(page 'Data' of the documentation says what lies in each); --mini needs none"
     )
 
 

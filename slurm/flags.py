@@ -35,7 +35,9 @@ NAMES = {"cpus_per_gpu": "cpus", "mem_gb": "mem"}  # of flags that are not calle
 def add(parser: ArgumentParser, gpus: int = 8) -> None:
     """Add the flags to a verb's parser; ``gpus`` is the default of ``--gpus``."""
     group = parser.add_argument_group(
-        "cluster", "What slurm.yaml says (docs/cluster.md) holds where no flag is given."
+        "cluster",
+        "Without a flag slurm.yaml's value is taken (page 'On a SLURM cluster' of the "
+        "documentation).",
     )
     for name, rule, default, text in (
         ("--nodes", ">= 1", 1, "machines of a job"),

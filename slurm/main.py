@@ -28,7 +28,8 @@ The same work as SLURM jobs: each saves before its time limit and is queued agai
   pipeline FILE -o DIR                          a graph of jobs (as densessl reproduce)
   retry DIR                                     what failed, was stopped or was never submitted
 
-'densessl submit VERB --help' says more of each; docs/cluster.md tells the whole way.
+'densessl submit VERB --help' says more of each; the documentation's page 'On a SLURM cluster' tells
+the whole way.
 """
 
 

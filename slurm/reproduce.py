@@ -23,7 +23,8 @@ DESCRIPTION = """\
 Run every job behind a published table: the pretrainings, their proved conversions, the trials, and
 the table with the published numbers beside ours. Run again, what is finished is not run again,
 and what it says first is what the rest costs. Tables that share a folder share what they have in
-common. TABLE is one of --list, or a pipeline file of your own (docs/reproduce.md).
+common. TABLE is one of --list, or a pipeline file of your own (page 'Reproducing a table' of the
+documentation).
 
 The jobs go to SLURM, or run here with --local; --dry-run only shows them.
 """

@@ -13,6 +13,7 @@ from densessl.weight_files import images, keys, reading, safetensors, timm_netwo
 from densessl.weight_files.channels import COLOURS, for_channels, repeated
 from densessl.weight_files.recognise import Source, first_layer, from_file
 
+from .. import compat
 from . import weights
 from .prove import Stage, prove
 from .prove_timm import prove_network, prove_timm, prove_vit
@@ -103,6 +104,7 @@ def convert(
         images=images.words(found.images),
         images_by=found.images.by,
         stride_in_1x1=found.stride_in_1x1,
+        detector_options=weights.options_beside_resnet50(facts),
         notes=found.notes,
     )
 
@@ -259,7 +261,7 @@ def _prove_file(path: str, found: Source, target: str) -> list[Stage]:
     if found.is_vit:
         library = "torchvision" if target == "torchvision" else "timm"
         return prove_vit(found.backbone, normalization, dict(held), held.densessl, library)
-    if target == "timm":
+    if target == "timm" or not compat.is_installed("detectron2"):  # another's ResNet of these names
         return prove_timm(found.backbone, normalization, dict(held), held.densessl, stride)
     names = keys.detectron2_names(found.depth)
     renamed = {names.get(name, name): tensor for name, tensor in held.items()}

@@ -44,6 +44,7 @@ class Report:
     images: str = ""  # their normalisation
     images_by: str = ""  # who says so; empty: nobody, it is assumed
     stride_in_1x1: bool = False
+    detector_options: dict[str, Any] = field(default_factory=dict)  # that a protocol must be given
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -93,11 +94,13 @@ class Report:
             # Res5 of Detectron2's C4 head is always three bottleneck blocks.
             protocol = "voc_det_c4" if (self.depth or 0) >= 50 else "coco_mask_fpn_1x"
             if self.channels != COLOURS:
-                words = (str(self.out), "--protocol", "custom_det", "--train", "ANNOTATIONS")
-                return shlex.join(["densessl", "transfer", *words, "-o", "OUT"])
-            folder = Path(self.out).with_suffix("")
-            words = (str(self.out), "--protocol", protocol, "-o", f"{folder}_{protocol}")
-            return shlex.join(["densessl", "transfer", *words])
+                protocol, words = "custom_det", ["--train", "ANNOTATIONS", "-o", "OUT"]
+            else:
+                words = ["-o", f"{Path(self.out).with_suffix('')}_{protocol}"]
+            words += [str(word) for pair in self.detector_options.items() for word in pair]
+            return shlex.join(
+                ["densessl", "transfer", str(self.out), "--protocol", protocol, *words]
+            )
         if self.target == HUB:
             return f'timm.create_model("local-dir:{self.out}", pretrained=True, num_classes=0)'
         if timm_networks.is_timm(self.network):

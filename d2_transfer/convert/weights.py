@@ -141,6 +141,14 @@ def resnet_options(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def options_beside_resnet50(facts: dict[str, Any]) -> dict[str, Any]:
+    """What must be said of a written file's ResNet to a protocol, which has a ResNet-50."""
+    if facts.get("depth") is None:
+        return {}
+    usual = resnet_options({"depth": 50, "stride_in_1x1": False})
+    return {key: needed for key, value, needed in _of_resnet(usual, facts) if value != needed}
+
+
 def _same(value: Any, needed: Any) -> bool:
     if isinstance(needed, list):
         near = [abs(a - b) < 1e-3 for a, b in zip(value, needed, strict=False)]

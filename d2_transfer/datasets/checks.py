@@ -62,7 +62,7 @@ def check(
 def _message(root: Path, named_by: str, names: list[str], problems: list[str]) -> str:
     lines = [f"data sets are missing or not right in {root} (from {named_by}):"]
     lines += [f"  {problem}" for problem in problems]
-    lines += ["expected below that folder, as for Detectron2 (see docs/data.md):"]
+    lines += ["expected below that folder, as for Detectron2 (page 'Data' of the documentation):"]
     lines += [f"  {name}: {LAYOUTS[name].expected}" for name in names]
     lines += [advice([name for name in names if not LAYOUTS[name].drawn])]
     return "\n".join(lines)

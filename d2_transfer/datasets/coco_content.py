@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from densessl.annotations.model import LEAST_NUMBERS, Id
 from densessl.core.errors import InputError
 from densessl.core.files import read_json
@@ -131,6 +129,8 @@ def _mask(mask: list | dict, size: tuple[int, int]) -> list | dict:
     if isinstance(mask, list):
         return polygons(mask)
     if isinstance(mask["counts"], list):
+        from pycocotools import mask as coco_mask  # only here: a config is made without it
+
         return coco_mask.frPyObjects({"size": list(size), "counts": mask["counts"]}, *size)
     return {"size": list(size), "counts": mask["counts"]}
 
@@ -194,6 +194,8 @@ def _evaluated(annotation: dict, image: dict) -> dict:
 def _area(annotation: dict, size: tuple[int, int]) -> float:
     """In pixels: of the mask where there is one, else of the box."""
     if mask := annotation.get("segmentation"):
+        from pycocotools import mask as coco_mask
+
         if isinstance(mask, list):
             mask = coco_mask.merge(coco_mask.frPyObjects(mask, *size))
         return float(coco_mask.area(mask))

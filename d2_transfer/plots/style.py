@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from densessl.core import install
 from densessl.core.errors import EnvironmentLacks, InputError, nearest
 from densessl.core.files import write_atomic
 
@@ -68,7 +69,7 @@ def look() -> Iterator[None]:
         from matplotlib import style
     except ImportError as error:
         raise EnvironmentLacks(
-            f"matplotlib does not load ({error}); fix it with: pip install 'matplotlib>=3.7'"
+            f"matplotlib does not load ({error}); fix it with: {install.command('transfer')}"
         ) from None
     with style.context(["default", LOOK]):
         yield

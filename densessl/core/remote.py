@@ -43,7 +43,7 @@ for package in PACKAGES.values():  # they tell of each attempt, with a traceback
 
 
 class Unreachable(EnvironmentLacks):
-    """A server, its data or the package for it cannot be had."""
+    """A server or its data cannot be had."""
 
 
 def is_remote(text: str) -> bool:
@@ -79,7 +79,8 @@ def required(where: str) -> Iterator[None]:
 class Address:
     """A file or folder beyond the disk, with the part of ``pathlib.Path`` that is needed here.
 
-    Its methods raise Unreachable where the server does not answer, refuses, or needs a package.
+    Its methods raise Unreachable where the server does not answer or refuses, EnvironmentLacks
+    where its package is not installed.
     """
 
     url: str
@@ -222,7 +223,8 @@ def _stamp(info: dict[str, Any]) -> int:
 def _asked(url: str, question: Callable[[Any, str], Answer]) -> Answer:
     """The answer of the server of ``url``; what may pass is tried again.
 
-    Raises FileNotFoundError where it has no such file, Unreachable where it gives no answer.
+    Raises FileNotFoundError where it has no such file, Unreachable where it gives no answer,
+    EnvironmentLacks without the package for it.
     """
     kind = url.partition("://")[0]
     for attempt in range(ATTEMPTS):
@@ -232,9 +234,9 @@ def _asked(url: str, question: Callable[[Any, str], Answer]) -> Answer:
             fs = filesystem(kind)  # of this process: connections do not outlive a fork
             return question(fs, fs._strip_protocol(url))
         except ImportError as error:
-            raise Unreachable(
+            raise EnvironmentLacks(
                 f"{url} is read by the package {PACKAGES[kind]}, which cannot be imported "
-                f"({_said(error)}): pip install 'densessl[remote]'"
+                f"({_said(error)}); fix it with: pip install 'densessl[remote]'"
             ) from None
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from None

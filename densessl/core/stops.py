@@ -103,4 +103,9 @@ def unfinished(what: str) -> Iterator[None]:
         with handled(signal.default_int_handler, BESIDE_CTRL_C):
             yield
     except KeyboardInterrupt:
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # it ends all processes once one has failed
+            raise StoppedEarly(
+                "stopped by torchrun; if another process failed, its message says why, else "
+                f"{what} is unfinished, and the same command resumes"
+            ) from None
         raise StoppedEarly(f"stopped; {what} is unfinished, the same command resumes") from None

@@ -17,7 +17,7 @@ TIMES = {"": 1.5, "positions_": 1.07}
 LEVEL = 1e-4  # chance of so few hits in a run whose accuracy is TIMES that of a guess
 ADVICE = (
     "Lower SOLVER.BASE_LR (it is scaled by SOLVER.BATCH_SIZE / SOLVER.REFERENCE_BATCH), or warm up "
-    "(SOLVER.WARMUP_EPOCHS); docs/methods.md, What the log shows"
+    "(SOLVER.WARMUP_EPOCHS); page 'Methods' of the documentation, What the log shows"
 )
 WORDS = {"": "the images of a step", "positions_": "the positions of a step"}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from densessl.core import log
+from densessl.core import install, log
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
 from densessl.core.options import argument
 from densessl.core.parser import Parser
@@ -155,7 +155,7 @@ def _require_matplotlib() -> None:
             raise
         raise EnvironmentLacks(
             "matplotlib is not installed, and pictures need it; fix it with: "
-            "pip install 'matplotlib>=3.7'"
+            f"{install.command('transfer')}"
         ) from None
 
 

@@ -143,7 +143,7 @@ class VideoSource(ImageSource):
 def with_frames(whole: ImageSource, data: CfgNode) -> ImageSource:
     """The images of ``whole`` and, at ``DATA.FRAME_RATE``, the frames of its videos.
 
-    Raises InputError where there are videos, and PyAV is not installed.
+    Raises EnvironmentLacks where there are videos, and PyAV is not installed.
     """
     videos = [number for number in range(len(whole)) if is_video(whole.name(number))]
     if not videos:
@@ -181,13 +181,13 @@ def with_frames(whole: ImageSource, data: CfgNode) -> ImageSource:
 
 
 def require_pyav() -> None:
-    """InputError where the package that reads videos cannot be imported."""
+    """EnvironmentLacks where the package that reads videos cannot be imported."""
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"DATA.FRAME_RATE: videos are read by PyAV, which cannot be imported ({error}): "
-            "pip install 'densessl[video]'; DATA.FRAME_RATE 0 leaves videos out"
+        raise EnvironmentLacks(
+            f"DATA.FRAME_RATE: videos are read by PyAV, which cannot be imported ({error}); fix it "
+            "with: pip install 'densessl[video]', or leave videos out by DATA.FRAME_RATE 0"
         ) from None
 
 

@@ -78,3 +78,9 @@ def test_what_is_unfinished_stops_early_and_the_handlers_come_back(name):
     with pytest.raises(StoppedEarly, match="the set is unfinished"), unfinished("the set"):
         os.kill(os.getpid(), getattr(signal, name))
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_torchrun_ends_points_to_the_process_that_failed(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(StoppedEarly, match="by torchrun; if another .* failed"), unfinished("it"):
+        os.kill(os.getpid(), signal.SIGTERM)

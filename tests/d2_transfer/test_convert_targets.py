@@ -1,11 +1,14 @@
 """Where a ResNet goes besides Detectron2: torchvision, timm, safetensors; what OUT decides."""
 
+import shlex
+
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 
 from densessl.core.errors import InputError
+from densessl.d2_transfer import compat
 from densessl.d2_transfer.convert import (
     ProofFailed,
     convert,
@@ -15,6 +18,8 @@ from densessl.d2_transfer.convert import (
     read_weights,
 )
 from densessl.d2_transfer.convert.prove import STAGES
+from densessl.d2_transfer.convert.weights import check_detector_config
+from densessl.d2_transfer.resolve import resolve
 from densessl.weight_files.recognise import recognise
 
 NORMALIZATION = {"mean": [0.5] * 3, "std": [0.25] * 3, "channel_order": "RGB"}
@@ -49,6 +54,29 @@ def test_the_ending_decides(checkpoint, resnet, tmp_path, out, target):
     assert report.target == target and report.method == "setsim"
     assert [stage.name for stage in report.stages] == ["input", *STAGES]
     assert_same(recognise(read_checkpoint(tmp_path / out)).backbone, resnet)
+
+
+@pytest.mark.parametrize("out", ["w.pth", "w.safetensors"])
+def test_torchvisions_names_are_proved_without_detectron2(
+    checkpoint, resnet, tmp_path, monkeypatch, out
+):
+    monkeypatch.setattr(compat, "is_installed", lambda name: name != "detectron2")
+    monkeypatch.delattr(compat, "setup")
+    report = convert(checkpoint, tmp_path / out)
+    assert [stage.name for stage in report.stages] == ["input", *STAGES]
+    assert_same(recognise(read_checkpoint(tmp_path / out)).backbone, resnet)
+
+
+@pytest.mark.parametrize("depth", [18, 101])
+def test_the_command_that_comes_next_suits_the_weights(random_resnet, tmp_path, depth):
+    torch.save(random_resnet(depth), tmp_path / "official.pth")
+    report = convert(tmp_path / "official.pth", tmp_path / "w.pkl")
+    words = shlex.split(report.next_command)
+    assert words[:2] == ["densessl", "transfer"] and words[2] == str(tmp_path / "w.pkl")
+    protocol = words[words.index("--protocol") + 1]
+    cfg = resolve(protocol, overrides=words[words.index("-o") + 2 :])
+    check_detector_config(read_weights(tmp_path / "w.pkl"), cfg)
+    assert depth == cfg.MODEL.RESNETS.DEPTH
 
 
 def test_foreign_weights_get_the_facts_that_are_given(random_resnet, tmp_path):

@@ -287,7 +287,7 @@ def test_every_problem_of_every_data_set_comes_in_one_message(copy):
         datasets.check(["coco_2017_val", ADE_TRAIN, VOC_VAL], copy)
     message = str(caught.value)
     assert "coco_2017_val: " in message and f"{ADE_TRAIN}: " in message
-    assert "docs/data.md" in message and "densessl scenes DIR" in message
+    assert "page 'Data' of the documentation" in message and "densessl scenes DIR" in message
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 20210])

@@ -139,6 +139,7 @@ def test_without_matplotlib_it_says_what_mends_it(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(EnvironmentLacks, match="pip install"):
+    monkeypatch.setattr("densessl.core.install.CHECKOUT", False)
+    with pytest.raises(EnvironmentLacks, match=r"pip install 'densessl\[transfer\]'"):
         draw(curves("moco"), tmp_path / "plot.png")
     assert list(tmp_path.iterdir()) == []

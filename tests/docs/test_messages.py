@@ -8,7 +8,8 @@ from pathlib import Path
 import densessl
 
 ROOT = Path(densessl.__file__).parents[1]
-PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+PAGE_FILE = ROOT / "docs" / "troubleshooting.md"
+PAGE = PAGE_FILE.read_text("utf-8")
 ROOMS = ("densessl", "pretrain", "d2_transfer", "slurm", "configs")
 BASE = "DenseSSLError"
 FORM = 11  # characters: "there is no" is a form that many messages have
@@ -81,6 +82,16 @@ def test_every_quoted_message_is_one_of_ours():
     ours, quotes = "\n".join(map(words, sources().values())), quoted()
     lacking = [piece for pieces in quotes for piece in pieces if piece not in ours]
     assert len(quotes) > 400 and lacking == []
+
+
+def test_a_message_names_a_page_by_its_title():
+    """A wheel has no folder docs/."""
+    titles = {path.read_text("utf-8").splitlines()[0][2:] for path in PAGE_FILE.parent.glob("*.md")}
+    said = [" ".join(text.split()) for _, _, text in errors()]
+    said += map(words, sources().values())
+    named = {each for text in said for each in re.findall(r"page '([^']+)'", text)}
+    assert len(named) > 3 and named <= titles
+    assert [text for _, _, text in errors() if re.search(r"docs/|\.md\b", text)] == []
 
 
 def test_every_error_class_stands_beside_its_exit_code():

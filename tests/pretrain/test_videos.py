@@ -161,7 +161,7 @@ def test_a_missing_package_is_named_with_the_extra(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, *words], capture_output=True, text=True, env={**os.environ}
     )
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.returncode == 3 and "Traceback" not in done.stderr
     assert "--frame-rate: videos are read by PyAV" in done.stderr
     assert "pip install 'densessl[video]'" in done.stderr
 

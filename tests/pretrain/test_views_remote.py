@@ -255,8 +255,8 @@ def test_a_missing_package_is_named_before_any_work(monkeypatch, tmp_path, capfd
     monkeypatch.setitem(sys.modules, "s3fs", None)
     out = tmp_path / "run"
     words = ["pretrain", "--config", "moco_v2", "DATA.PATH", "s3://bucket/train", "OUTPUT_DIR"]
-    assert main([*words, str(out)]) == 2
-    assert main(["audit", "s3://bucket/train"]) == 2
+    assert main([*words, str(out)]) == 3
+    assert main(["audit", "s3://bucket/train"]) == 3
     said = capfd.readouterr().err
     assert said.count("s3://bucket/train is read by the package s3fs, which cannot be") == 2
     assert said.count("pip install 'densessl[remote]'") == 2
