@@ -39,6 +39,8 @@ LIBRARIES = {  # import name: distribution, of what the main job imports besides
     "matplotlib": "matplotlib",
     "tensorboard": "tensorboard",
 }
+EXTRA = "extra 'transfer'"  # the part of the libraries that pretraining does without
+FINE_TUNING = {EXTRA, "Detectron2", "pycocotools", "reading"}  # and these
 SLURM = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 OLDEST_PYTHON = (3, 10)
 FREE_GB = 2.0  # below this not even the demo's checkpoints fit
@@ -154,7 +156,10 @@ def main(argv: list[str]) -> int:
     _show(findings)
     missing = [finding.part for finding in findings if finding.state == MISSING]
     if missing:
-        print(f"\npretrain, convert, transfer cannot run: {', '.join(missing)}", file=sys.stderr)
+        verbs = "pretrain, convert, transfer cannot run"
+        if {*missing} <= FINE_TUNING:
+            verbs = "pretrain can run; transfer, and convert for Detectron2, cannot"
+        print(f"\n{verbs}: {', '.join(missing)}", file=sys.stderr)
         return 3
     return 0
 
@@ -202,16 +207,11 @@ def _torchvision() -> list[Finding]:
 
 
 def _libraries() -> list[Finding]:
-    lacking = [LIBRARIES[name] for name in LIBRARIES if _import_error(name)]
+    lacking = [name for name in LIBRARIES if _import_error(name)]
     if lacking:
-        return [
-            Finding(
-                "libraries",
-                MISSING,
-                f"not there: {', '.join(lacking)}",
-                install.command("transfer"),
-            )
-        ]
+        part = EXTRA if {*lacking} <= install.EXTRAS.keys() else "libraries"
+        seen = f"not there: {', '.join(LIBRARIES[name] for name in lacking)}"
+        return [Finding(part, MISSING, seen, install.command("transfer"))]
     return [Finding("libraries", OK, ", ".join(f"{d} {_version(d)}" for d in LIBRARIES.values()))]
 
 
@@ -268,7 +268,12 @@ def _package(part: str, module: str, name: str, extra: str, state: str = OPTIONA
 
 def _reading() -> list[Finding]:
     """An image of each data set for Detectron2, drawn in miniature, as a trial reads it."""
-    from . import compat, datasets, resolve, trainer
+    from . import compat
+
+    if not compat.is_installed("detectron2"):
+        return []  # that is a finding already
+
+    from . import datasets, resolve, trainer
 
     compat.setup()
     from detectron2.data import DatasetCatalog

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import densessl
+from densessl.core import install
 from densessl.d2_transfer import doctor
 
 WITHOUT = """
@@ -83,6 +84,16 @@ def test_without_detectron2_and_torchvision_it_says_so_and_exits_3():
     assert states["torch"] == "ok"
     assert "make setup" in done.stdout and "make detectron2-main" in done.stdout
     assert "torchvision, Detectron2" in done.stderr
+
+
+def test_without_the_extra_it_says_that_pretraining_runs():
+    names = [name for name, extra in install.EXTRAS.items() if extra == "transfer"]
+    done = doctor_without(*names, "detectron2")
+    assert done.returncode == 3, done.stderr
+    states = lines_of(done.stdout)
+    assert states["extra 'transfer'"] == states["Detectron2"] == states["pycocotools"] == "missing"
+    assert "libraries" not in states
+    assert done.stderr.strip().startswith("pretrain can run; transfer")
 
 
 def test_without_anything_it_still_runs():
