@@ -10,6 +10,7 @@ from densessl.core import files, log
 from densessl.core.errors import DenseSSLError, InputError
 
 from . import compat, config_files, flags, own_data, protocols
+from .config import ADAMW
 from .launch import Machines
 from .protocols import Protocol
 from .resolve import describe_scaling, places, resolve
@@ -61,7 +62,7 @@ def _transfer(args, job: TransferJob) -> int:
     data = room.check_data(cfg, own or args.data, args.mini, evaluates)
     from . import channels, evaluate_only, image_range
 
-    logger = _begin(args, job)
+    logger = _begin(args, job, cfg)
     run = _run(args, job, cfg, data, evaluate_only.trained if evaluates else room.prepare)
     _say(logger, args, job, run.weights.method)
     cfg = channels.settle(cfg, run.weights.images)
@@ -97,7 +98,7 @@ def _scaling(args, job: TransferJob, own) -> str:
     return describe_scaling(source, ours, job.processes, args.overrides[::2])
 
 
-def _begin(args, job: TransferJob):
+def _begin(args, job: TransferJob, cfg):
     """Begin the log; InputError where the output folder cannot be made, or the disk is full."""
     folder = Path(args.output_dir).absolute()
     try:
@@ -105,7 +106,7 @@ def _begin(args, job: TransferJob):
     except OSError as error:
         raise InputError(f"-o {args.output_dir} cannot be written to: {error.strerror}") from None
     if not args.eval_only:
-        _check_disk(folder, job.protocol, 1 if args.trial else args.trials)
+        _check_disk(folder, cfg, job.protocol, 1 if args.trial else args.trials)
     return log.setup(rank=job.machines.rank)
 
 
@@ -178,12 +179,14 @@ def _devices(wanted: int | None) -> tuple[bool, int]:
     return count > 0, wanted or max(count, 1)
 
 
-def _check_disk(folder: Path, protocol, trials: int) -> None:
-    """Trained trials have their model; the one that runs has two checkpoints at a time."""
+def _check_disk(folder: Path, cfg, protocol, trials: int) -> None:
+    """Trained trials have their model; the one that runs has two checkpoints at a time, each with
+    the model and the optimizer's one or two moments."""
     model = protocol.parameters * 4e6  # bytes
+    moments = 2 if cfg.get("SOLVER", {}).get("OPTIMIZER") == ADAMW else 1
     if trials > 1:
         trials -= len(list(folder.glob(f"trial_*/{FINAL}")))
-    needed = max(trials, 0) * model + 4 * model + 200e6
+    needed = max(trials, 0) * model + 2 * (1 + moments) * model + 200e6
     free = shutil.disk_usage(files.standing(folder)).free
     if free < needed:
         raise InputError(

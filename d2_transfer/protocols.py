@@ -258,7 +258,7 @@ _ALL = (
     ),
     _protocol(
         "custom_det",
-        "your own boxes, Faster R-CNN R50-FPN (see docs/data.md)",
+        "your own boxes, Faster R-CNN R50-FPN",
         BOX,
         OWN,
         44.0,
@@ -267,7 +267,7 @@ _ALL = (
     ),
     _protocol(
         "custom_mask",
-        "your own masks, Mask R-CNN R50-FPN (see docs/data.md)",
+        "your own masks, Mask R-CNN R50-FPN",
         BOX + MASK,
         OWN,
         47.0,
@@ -276,7 +276,7 @@ _ALL = (
     ),
     _protocol(
         "custom_keypoint",
-        "your own keypoints, Keypoint R-CNN R50-FPN (see docs/data.md)",
+        "your own keypoints, Keypoint R-CNN R50-FPN",
         KEYPOINT + BOX,
         OWN,
         60.0,
@@ -304,7 +304,7 @@ _ALL = (
     ),
     _classification(
         "custom_cls",
-        "your own labelled images, fine-tuning, rate chosen on a part (see docs/data.md)",
+        "your own labelled images, fine-tuning, rate chosen on a part",
         ACCURACY,
         OWN,
         VIT_B,
@@ -336,7 +336,7 @@ _ALL = (
     ),
     _probe(
         "custom_semseg",
-        "your own images and label images, the same three probes (see docs/data.md)",
+        "your own images and label images, the same three probes",
         OWN,
         OWN_PROBES,
         needs=MASK_FILES,
