@@ -23,6 +23,10 @@ SHARED = {  # names that Detectron2 has mean here what they mean there
     "DATALOADER.NUM_WORKERS": (8, ">= 0"),  # of each process; any number gives the same numbers
     # seconds that a batch may take before the trial stops; 0: no limit
     "DATALOADER.TIMEOUT": (120, ">= 0"),
+    # of known data sets: the training images that keep their labels, as --labels says, and by
+    # which --data-seed; empty: all
+    "DATASETS.LABELS": "",
+    "DATASETS.LABELS_SEED": (0, ">= 0"),
     # not 8 bits: LOW,HIGH become black, white; auto: a sample; "": the weights'
     "INPUT.RANGE": "",
     # of an image; a larger one is read at reduced scale; 0: no limit

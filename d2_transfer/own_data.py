@@ -7,7 +7,7 @@ from typing import Any
 from densessl.core.errors import InputError
 
 from . import flags
-from .protocols import CLASSIFICATION, DENSE, DETECTION, PROTOCOLS, Protocol
+from .protocols import CLASSIFICATION, DENSE, PROTOCOLS, Protocol
 
 _ORDER = tuple(  # of the flags, as the protocols name them
     dict.fromkeys(
@@ -37,13 +37,16 @@ def given(protocol: Protocol, flags_given: Mapping[str, Any]) -> dict[str, Any]:
             if instead and name in (*protocol.needs, *protocol.takes):
                 why = f"{flags.shown(needs[0])} names the data already"
             raise InputError(f"{flags.shown(name)} is '{value}', but {why}")
+    if "data_seed" in found and "labels" not in found and _of_known_data(protocol):
+        raise InputError(
+            f"--data-seed is {found['data_seed']}, but without --labels nothing is drawn"
+        )
     return found
 
 
 def _of_known_data(protocol: Protocol) -> tuple[str, ...]:
-    """What is taken where Detectron2 trains on known data sets: it becomes part of the config."""
-    own = protocol.needs or protocol.instead or protocol.family != DETECTION
-    return () if own else ("labels", "data_seed")
+    """What is taken with known data sets: it becomes part of the config."""
+    return () if protocol.needs or protocol.instead else ("labels", "data_seed")
 
 
 def of(protocol: Protocol, flags_given: Mapping[str, Any]):

@@ -115,8 +115,7 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
                 min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
             )
             if sets.LABELS:
-                main = comm.is_main_process()
-                self._dicts = labelled.kept(self._dicts, sets.LABELS, sets.LABELS_SEED, main)
+                self._dicts = labelled.kept(self._dicts, cfg, comm.is_main_process())
         loading = cfg.DATALOADER
         repeats = loading.SAMPLER_TRAIN == REPEATING
         order = GroupedOrder(

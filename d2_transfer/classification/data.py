@@ -13,6 +13,7 @@ from densessl.decoding import parse
 
 from .. import channels
 from ..datasets.checks import advice, root_folder
+from ..datasets.labelled import drawn
 from .config import combinations
 from .folders import SEEDED, labelled, read_folders, remark_on_list
 from .images import Images, draw_of_each_class
@@ -99,9 +100,22 @@ def _read(cfg: CfgNode, root: Path | OwnImages) -> tuple[Images, Images]:
     return read_small(sets.NAME, root)
 
 
-def training_images(cfg: CfgNode, train: Images, root: Path | OwnImages) -> Images:
-    """Those of the training images whose labels the protocol may use (DATASETS.LIST)."""
+def training_images(
+    cfg: CfgNode, train: Images, root: Path | OwnImages, says: bool = False
+) -> Images:
+    """Those of the training images whose labels the protocol may use (DATASETS.LIST, LABELS).
+
+    ``says``: whether this process logs how many.
+    """
     sets = cfg.DATASETS
+    if sets.LABELS:
+        if sets.LIST:
+            raise InputError(
+                f"--labels is '{sets.LABELS}', but DATASETS.LIST '{sets.LIST}' says already which "
+                "images have labels; allowed: one of the two"
+            )
+        labels = train.labels.tolist()
+        return train.subset(drawn(cfg, len(train), lambda number: {labels[number]}, says))
     if not sets.LIST:
         return train
     if isinstance(root, OwnImages):

@@ -43,7 +43,7 @@ def run_trial(run: Run, trial: int) -> None:
     started = results.now()
     with stoppable(), written_once(rank()):
         train, test = read(cfg, _place_of(run))
-        train = training_images(cfg, train, _place_of(run))
+        train = training_images(cfg, train, _place_of(run), says=rank() == 0)
         tell_images(train, test)
         if cfg.TASK == "knn":
             cache = features_of(run, cfg.KNN.CACHE)

@@ -5,7 +5,7 @@ Nested by the seed and with the classes in their proportions, as the user's own 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +20,28 @@ from densessl.probes.label_images import VOID, BadLabels
 logger = logging.getLogger("densessl")
 
 
-def kept(dicts: Sequence[dict], amount: str, seed: int, says: bool) -> list[dict]:
-    """Those of Detectron2's ``dicts`` that ``amount``, as ``10%`` or ``300``, leaves, in their
-    order; InputError for another amount. ``says``: whether this process logs it."""
-    count = split.amount(amount, len(dicts))
-    bar = track(dicts, "labels of the training images", late=True) if says else dicts
-    found = [dicts[number] for number in sorted(draw([*map(_classes, bar)], count, seed))]
+def drawn(cfg, images: int, classes_of: Callable[[int], Collection[int]], says: bool) -> list[int]:
+    """The numbers, rising, of those of so many ``images`` that DATASETS.LABELS leaves, by
+    DATASETS.LABELS_SEED; InputError for an amount that cannot be.
+
+    ``classes_of``: those of the image of a number. ``says``: whether this process logs it.
+    """
+    amount, seed = cfg.DATASETS.LABELS, cfg.DATASETS.LABELS_SEED
+    count = split.amount(amount, images)
+    numbers = range(images)
+    bar = track(numbers, "labels of the training images", late=True) if says else numbers
+    found = sorted(draw([classes_of(number) for number in bar], count, seed))
     if says:
         logger.info(
-            "trains on %d of %d images (--labels %s, --data-seed %d)",
-            len(found),
-            len(dicts),
-            amount,
-            seed,
+            "trains on %d of %d images (--labels %s, --data-seed %d)", count, images, amount, seed
         )
     return found
+
+
+def kept(dicts: Sequence[dict], cfg, says: bool) -> list[dict]:
+    """The same of Detectron2's ``dicts``: those that are left."""
+    numbers = drawn(cfg, len(dicts), lambda number: _classes(dicts[number]), says)
+    return [dicts[number] for number in numbers]
 
 
 def _classes(entry: dict) -> set[int]:
@@ -42,8 +49,8 @@ def _classes(entry: dict) -> set[int]:
     if "annotations" in entry:
         objects = entry["annotations"]
         return {each["category_id"] for each in objects if not each.get("iscrowd")}
-    file = entry["sem_seg_file_name"]
     try:
-        return set(np.unique(label_images.read(Path(file))).tolist()) - {VOID}
+        values = label_images.read(Path(entry["sem_seg_file_name"]))
     except BadLabels as error:
         raise InputError(str(error)) from None
+    return {*np.unique(values).tolist()} - {VOID}

@@ -20,6 +20,7 @@ from densessl.probes import label_images, pairs
 
 from .. import channels, datasets
 from ..classification.images import SAMPLED, packed
+from ..datasets.labelled import drawn
 from ..datasets.semantic import SemanticLayout
 from .lists import of_list
 from .own import OwnData
@@ -156,6 +157,17 @@ def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
         for split in splits
     )
     return train, test
+
+
+def labelled(cfg: CfgNode, train: Split, says: bool) -> Split:
+    """Those of the training images that keep their labels (DATASETS.LABELS). ``says``: whether this
+    process logs it."""
+
+    def classes(number: int) -> set[int]:
+        return {*train.labels_of(number).unique().tolist()} - {label_images.VOID}
+
+    numbers = drawn(cfg, len(train), classes, says)
+    return replace(train, images=train.images[numbers], labels=train.labels[numbers])
 
 
 def _layout(name: str) -> SemanticLayout:

@@ -17,7 +17,7 @@ from ..run import Run
 from ..stops import evaluation, stop_after, stoppable
 from ..weights import Weights
 from .config import C
-from .data import read
+from .data import labelled, read
 from .own import OwnData
 from .probing import measure
 
@@ -52,6 +52,8 @@ def run_trial(run: Run, trial: int) -> None:
     with stoppable(), written_once(rank()):
         assert isinstance(run.data, Path | OwnData)
         train, test = read(cfg, run.data)
+        if cfg.DATASETS.LABELS:
+            train = labelled(cfg, train, says=rank() == 0)
         tell_images(train, test)
         cache = features_of(run, cfg.FEATURES.CACHE)
         kept = run.trial_folder(trial)

@@ -18,7 +18,7 @@ ROBOFLOW = re.compile(r"(_(?:jpe?g|png|bmp|webp|tiff?))?\.rf\.\w+$")  # of a cop
 PARTS = re.compile(r"[_\-. ]+")
 COUNTED = re.compile(r"[a-z]{0,5}\d+|frame|tile|img|image|row|col", re.IGNORECASE)
 PARTED = 8  # numbers at the end of a name
-AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*%|(\d+)")
+AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*%|(\d+)(?: images)?")
 
 
 def prefix(path: Path, most: int = PARTED) -> str:

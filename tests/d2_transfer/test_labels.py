@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from fvcore.common.config import CfgNode
 from PIL import Image
 
 from densessl.core.errors import InputError
@@ -28,24 +29,29 @@ def images(count: int = 200) -> list[dict]:
     return found
 
 
+def kept(dicts, amount: str, seed: int = 0, says: bool = False) -> list[dict]:
+    cfg = CfgNode({"DATASETS": {"LABELS": amount, "LABELS_SEED": seed}})
+    return labelled.kept(dicts, cfg, says)
+
+
 def names(dicts) -> list[str]:
     return [each["file_name"] for each in dicts]
 
 
 def test_they_are_nested_stratified_and_follow_from_the_seed(caplog):
     every = images()
-    ten = labelled.kept(every, "10%", 0, says=False)
+    ten = kept(every, "10%")
     assert len(ten) == 20 and names(ten) == [n for n in names(every) if n in set(names(ten))]
-    assert {*names(labelled.kept(every, "2%", 0, False))} < {*names(ten)}
-    assert names(labelled.kept(every, "20", 0, False)) == names(ten)
-    assert names(labelled.kept(every, "10%", 1, False)) != names(ten)
+    assert {*names(kept(every, "2%"))} < {*names(ten)}
+    assert names(kept(every, "20")) == names(ten)
+    assert names(kept(every, "10%", 1)) != names(ten)
     counts = Counter(each["annotations"][0]["category_id"] for each in ten)
     assert counts[0] == 10 and {*counts} == {0, 1, 2, 3}
     with caplog.at_level("INFO", "densessl"):
-        labelled.kept(every, "10%", 0, says=True)
+        kept(every, "10%", says=True)
     assert "trains on 20 of 200 images (--labels 10%, --data-seed 0)" in caplog.text
     with pytest.raises(InputError, match="--labels is '300'; allowed: .* from 1 to 200"):
-        labelled.kept(every, "300", 0, False)
+        kept(every, "300")
 
 
 def test_label_images_are_read_for_their_classes(tmp_path):
@@ -57,18 +63,21 @@ def test_label_images_are_read_for_their_classes(tmp_path):
         Image.fromarray(values).save(file)
         dicts.append({"file_name": f"{number}.jpg", "sem_seg_file_name": str(file)})
     for seed in range(3):  # the rarest class comes first
-        assert "13.jpg" in names(labelled.kept(dicts, "2", seed, False))
+        assert "13.jpg" in names(kept(dicts, "2", seed))
     Image.new("RGB", (4, 4)).save(tmp_path / "3.png")
     with pytest.raises(InputError, match="3.png is a picture in colour"):
-        labelled.kept(dicts, "2", 0, False)
+        kept(dicts, "2")
 
 
-@pytest.mark.parametrize("protocol", ["voc_det_c4", "coco_mask_fpn_1x", "cityscapes_semseg"])
+@pytest.mark.parametrize(
+    "protocol",
+    ["voc_det_c4", "coco_mask_fpn_1x", "cityscapes_semseg", "linear", "linear_semseg", "knn"],
+)
 def test_they_are_part_of_the_config(protocol):
     every = resolve(protocol, cuda=False, gpus=1)
     ten = resolve(protocol, cuda=False, gpus=1, labels="10%", data_seed=2)
     assert (ten.DATASETS.LABELS, ten.DATASETS.LABELS_SEED) == ("10%", 2)
-    assert ten.SOLVER == every.SOLVER
+    assert ten.get("SOLVER") == every.get("SOLVER")
     hashes = [results.config_fingerprint(results.as_dict(each)) for each in (every, ten)]
     assert hashes[0] != hashes[1]
 
@@ -78,7 +87,11 @@ def test_they_are_part_of_the_config(protocol):
     [
         (["--protocol", "voc_det_c4", "--labels", "many"], "--labels is 'many'; allowed: a share"),
         (["--protocol", "voc_det_c4", "--labels", "0%"], "--labels is '0%'; allowed: a share"),
-        (["--protocol", "knn", "--labels", "10%"], "--labels is '10%', but knn reads its own"),
+        (["--protocol", "knn", "--labels", "x"], "--labels is 'x'; allowed: a share"),
+        (
+            ["--protocol", "voc_det_c4", "--data-seed", "3"],
+            "--data-seed is 3, but without --labels",
+        ),
         (["--protocol", "voc_det_c4", "--groups", "g"], "--groups is 'g', but voc_det_c4 reads"),
     ],
 )
@@ -100,3 +113,29 @@ def test_a_trial_trains_on_them_alone_and_its_record_says_so(few_scenes, tmp_pat
     assert main.main(words) == 0  # it is finished
     with pytest.raises(InputError, match="DATASETS.LABELS '25%' there, '50%' here"):
         main.main(["50%" if word == "25%" else word for word in words])
+
+
+@pytest.mark.parametrize(
+    "protocol, size",
+    [
+        ("knn", ["INPUT.SIZE", "32", "INPUT.RESIZE", "32"]),
+        ("linear_semseg", ["INPUT.SIZE", "(64, 64)", "LINEAR.STEPS", "3"]),
+    ],
+)
+def test_frozen_networks_are_measured_with_them(protocol, size, scenes, tmp_path):
+    words = ["random", "--protocol", protocol, "--mini", "--trials", "1", "--data", str(scenes)]
+    words += ["MODEL.BACKBONE", "resnet18", *size]
+    for amount, expected in (
+        ("50%", {"amount": "50%", "percent": 50, "seed": 0}),
+        ("3", {"amount": "3 images", "seed": 0}),
+    ):
+        out = tmp_path / amount
+        assert main.main([*words, "--labels", amount, "-o", str(out)]) == 0
+        assert results.load(out / "trial_1").labels == expected
+    assert "trains on 3 of " in (tmp_path / "3" / "log.txt").read_text()
+
+
+def test_a_list_of_labelled_images_goes_without_them(scenes, tmp_path):
+    words = ["random", "--protocol", "semisup_10pct", "--mini", "--trials", "1", "--labels", "10%"]
+    with pytest.raises(InputError, match="DATASETS.LIST .* says already which"):
+        main.main([*words, "--data", str(scenes), "-o", str(tmp_path / "out")])
