@@ -13,16 +13,16 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
 # Where no number comes out of a kernel of PyTorch, or the same ones in a file that is not named here. What is not
 # named, a new file too, is tested on other processors.
 NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations api benchmarks decoding docs \
-  $(patsubst %,pretrain/test_%*,advise audit backbones_timm channels con dist docs gpu image_range methods_runs \
-  new_method presets scenes show.py show_c show_d starting_weights tiles) \
+  $(patsubst %,pretrain/test_%*,advise audit backbones_timm channel con dist docs gpu image_range methods_runs \
+  new_method presets scenes show.py show_c show_d starting_weights tiles videos) \
   $(patsubst %,pretrain/test_views_%*,bad_input remote sources) \
   $(patsubst %,pretrain/test_engine_%*,changes checkpoint command facts full_disk loading lock logs names order \
   placement schedules stops trackers unreadable waiting) \
   $(patsubst %,d2_transfer/test_classification_%*,config data loading trials) \
   $(patsubst %,d2_transfer/test_convert_%*,frameworks hub images layouts names reading targets unpickling variants vit) \
   $(patsubst %,d2_transfer/test_evaluation_%*,build cityscapes coco pascal_voc processes) \
-  $(patsubst %,d2_transfer/test_%*,channels coco_stuff compare compat custom datasets dense_probes_own doctor flags inspect \
-  launch limits model official own pictures plots prepare pretrainings protocol report results sampling \
+  $(patsubst %,d2_transfer/test_%*,channel coco_stuff compare compat custom datasets dense_probes_own doctor flags inspect \
+  labels launch limits model official own pictures plots prepare pretrainings protocol reading report results resume sampling \
   semantic_configs study tables timm trials))
 
 # Numbers that are compared with another implementation's, or with float64.
