@@ -28,10 +28,9 @@ def of(cfg) -> int:
     return cfg.INPUT.CHANNELS or COLOURS
 
 
-def reading(cfg) -> dict[str, Any]:
-    """How a settled config's images are read: ``channels``, and the ``words`` of their files."""
-    words = parse_channel_files(cfg.INPUT.CHANNEL_FILES, "INPUT.CHANNEL_FILES")
-    return {"channels": of(cfg), "words": words}
+def words_of(cfg) -> tuple[str, ...]:
+    """What the names of an image's files differ in; empty where an image is one file."""
+    return parse_channel_files(cfg.INPUT.CHANNEL_FILES, "INPUT.CHANNEL_FILES")
 
 
 def in_files(cfg, own: "Custom | OwnData | OwnImages") -> None:
@@ -62,7 +61,7 @@ def settle(cfg, weights: Mapping[str, Any]):
         raise InputError(
             f"{OPTION} is {channels}, but the weights take images of {of_weights} channels"
         )
-    files = len(reading(cfg)["words"]) or channels
+    files = len(words_of(cfg)) or channels
     if files != channels:
         raise InputError(
             f"--channel-files has {files} words ({cfg.INPUT.CHANNEL_FILES}), and the images are of "
@@ -115,7 +114,7 @@ def require_readable(
 ) -> None:
     """InputError, with the reason, where the first of the user's own images cannot be read;
     ``pretrain``: what the weights say of their pretraining."""
-    channels, words = reading(cfg).values()
+    channels, words = of(cfg), words_of(cfg)
     for path in _first_of(data):
         file = image_of(path, words)
         try:

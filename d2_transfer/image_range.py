@@ -47,7 +47,7 @@ def settle(cfg, of_weights: Range | None, files: Callable[[], Sequence[Path]], s
     found = None
     if bounds is None:
         names = list(files())
-        count, words = channels.reading(cfg).values()
+        count, words = channels.of(cfg), channels.words_of(cfg)
         chosen = [
             image_of(names[index], words)
             for index in sample(len(names), lambda n: os.fspath(names[n]))

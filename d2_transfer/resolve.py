@@ -1,8 +1,8 @@
 """A protocol's complete config: its file, the machine, the user's own options."""
 
 import importlib
-from collections.abc import Callable, Collection, Sequence
-from functools import partial, reduce
+from collections.abc import Collection, Sequence
+from functools import reduce
 from operator import getitem
 from pathlib import Path
 from types import ModuleType
@@ -94,6 +94,7 @@ def resolve(
                 "YAML configs alone"
             )
         return _lazy(found.file(variant), gpus, mini, overrides, cuda, imports)
+    overrides = [*_labels_kept(found, labels, data_seed), *overrides]
     layers = config_files.read(found.file(variant))
     with config_files.placed(_places(found, layers, mini, overrides)):
         if found.family == DETECTION:
@@ -107,7 +108,6 @@ def resolve(
             config_files.merge(cfg, layers)
             cfg.IMPORT = imported
             override(cfg, found.words)
-            _keep_labels(cfg, found, labels, data_seed)
             return _of_detectron2(cfg, gpus, mini, overrides, cuda, custom, keep_batch)
         if imports:
             raise InputError(
@@ -118,8 +118,7 @@ def resolve(
                 f"--keep-batch is for detection and segmentation; {protocol} has the same images a "
                 "step on any number of GPUs: leave it out"
             )
-        kept = partial(_keep_labels, found=found, labels=labels, data_seed=data_seed)
-        return _plain(found, layers, gpus or 1, mini, overrides, cuda, custom, kept)
+        return _plain(found, layers, gpus or 1, mini, overrides, cuda, custom)
 
 
 def places(
@@ -207,22 +206,16 @@ def _of_detectron2(
     return cfg
 
 
-def _keep_labels(cfg, found: Protocol, labels: str | None, data_seed: int | None) -> None:
-    """Set what ``--labels`` says of known data sets; a user's own are drawn where they are read."""
-    if labels and not (found.needs or found.instead):
-        words = f"{labels} images" if labels.isdigit() else labels  # YAML's text of a number is one
-        cfg.DATASETS.LABELS, cfg.DATASETS.LABELS_SEED = words, data_seed or 0
+def _labels_kept(found: Protocol, labels: str | None, data_seed: int | None) -> list[str]:
+    """``--labels`` of known data sets as options; a user's own are drawn where they are read."""
+    if not labels or found.needs or found.instead:
+        return []
+    words = f"{labels} images" if labels.isdigit() else labels  # YAML's text of a number is one
+    return ["DATASETS.LABELS", words, "DATASETS.LABELS_SEED", str(data_seed or 0)]
 
 
 def _plain(
-    found: Protocol,
-    layers: Layers,
-    gpus: int,
-    mini: bool,
-    overrides,
-    cuda: bool,
-    custom,
-    keep_labels: Callable[[CfgNode], None],
+    found: Protocol, layers: Layers, gpus: int, mini: bool, overrides, cuda: bool, custom
 ) -> CfgNode:
     """As :func:`resolve`, of a protocol without Detectron2, whose family has a ``config``."""
     room = _config_room(found)
@@ -233,7 +226,6 @@ def _plain(
         key = "FOLDER" if found.family == CLASSIFICATION else "CUSTOM"
         cfg.DATASETS[key] = " ".join(custom.sha256)
         channels.in_files(cfg, custom)
-    keep_labels(cfg)
     if not cuda:
         cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cpu", False
         if "NORM" in cfg.MODEL:

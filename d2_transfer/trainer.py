@@ -81,7 +81,7 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
 
     def run_step(self) -> None:
         """Detectron2's step. On the CPU, TorchScript (RetinaNet's focal loss is such a function)
-        does not compile anew what it has run before: the fused kernels round otherwise, and so a
+        does not compile again what it has run before: the fused kernels round otherwise, and so a
         process that resumes would differ from the one that was not stopped."""
         with torch.jit.optimized_execution(self.cfg.MODEL.DEVICE != "cpu"):
             super().run_step()

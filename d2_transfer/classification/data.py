@@ -81,7 +81,13 @@ def read(cfg: CfgNode, root: Path | OwnImages) -> tuple[Images, Images]:
     """All training and all test images of ``cfg.DATASETS``, decoded as INPUT says; InputError."""
     bounds = parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None
     train, test = (
-        replace(images, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS, **channels.reading(cfg))
+        replace(
+            images,
+            bounds=bounds,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
+            channels=channels.of(cfg),
+            words=channels.words_of(cfg),
+        )
         for images in _read(cfg, root)
     )
     return train, test

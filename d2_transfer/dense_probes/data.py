@@ -153,7 +153,13 @@ def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
             _of_layout(sets.TEST, data, sets.TEST_LIST, "DATASETS.TEST_LIST"),
         ]
     train, test = (
-        replace(split, bounds=bounds, max_pixels=cfg.INPUT.MAX_PIXELS, **channels.reading(cfg))
+        replace(
+            split,
+            bounds=bounds,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
+            channels=channels.of(cfg),
+            words=channels.words_of(cfg),
+        )
         for split in splits
     )
     return train, test

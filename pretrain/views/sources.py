@@ -32,7 +32,6 @@ from densessl.decoding.channel_files import ChannelFiles
 
 from ..config import Place, data_paths, split_paths
 
-CHANNEL_FILES = "DATA.CHANNEL_FILES"
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 WITH_VIDEOS = ("folder", "list")
 NAMED = 5  # missing folders that a message names
@@ -197,7 +196,8 @@ def build_source(cfg: CfgNode) -> ImageSource:
     if data.get("CHANNEL_FILES"):
         from .channel_files import with_channel_files  # which builds on this file
 
-        source = with_channel_files(source, parse_channel_files(data.CHANNEL_FILES, CHANNEL_FILES))
+        words = parse_channel_files(data.CHANNEL_FILES, "DATA.CHANNEL_FILES")
+        source = with_channel_files(source, words)
     if not data.get("TILE"):
         return source
     from .tiles import tiled  # which builds on this file

@@ -166,7 +166,7 @@ def _header(source: ImageSource, channels: int, seconds: float, index: int) -> t
         with waiting.wait(seconds, lambda: late), reasons():
             found = source.sample(index)
             if not isinstance(found, ChannelFiles):
-                return _facts(source.open(index), channels, channels == COLOURS)
+                return _facts(cast(File, found), channels, channels == COLOURS)
             facts = {_facts(cast(File, file), 1, upright=False) for file in found.files}
             sizes = {(width, height) for width, height, _ in facts}
             return (*sizes.pop(), min(each[2] for each in facts)) if len(sizes) == 1 else (0, 0, 0)

@@ -40,21 +40,20 @@ def random_state(name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(our_checkpoint, tmp_path_factory):
     """``checkpoint(name)``: a file as ``densessl pretrain`` leaves it."""
     made = {}
 
     def file(name: str):
         if name not in made:
-            made[name] = tmp_path_factory.mktemp(name) / "backbone_final.pth"
-            held = {
-                "backbone": random_state(name),
-                "config": f"BACKBONE:\n  GROUP_SIZE: 32\n  NAME: timm/{name}\n  NORM: split\n",
-                "method": "densecl",
-                "normalization": RGB,
-                "pretrain": {"dataset": "scenes", "images": 8, "epochs": 1},
-            }
-            torch.save(held, made[name])
+            made[name] = our_checkpoint(
+                tmp_path_factory.mktemp(name) / "backbone_final.pth",
+                backbone=random_state(name),
+                config=f"BACKBONE:\n  GROUP_SIZE: 32\n  NAME: timm/{name}\n  NORM: split\n",
+                method="densecl",
+                normalization=RGB,
+                pretrain={"dataset": "scenes", "images": 8, "epochs": 1},
+            )
         return made[name]
 
     return file

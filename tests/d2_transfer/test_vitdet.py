@@ -35,30 +35,6 @@ def config(*overrides: str, protocol: str = NAME, network: str = f"timm/{VIT}"):
     return follow(cfg, network)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """``checkpoint(network)``: a file as ``densessl pretrain`` leaves it, after no step."""
-
-    def file(network: str):
-        torch.manual_seed(4)
-        path = tmp_path_factory.mktemp("weights") / "backbone_final.pth"
-        held = {
-            "backbone": timm_networks.build(f"timm/{network}").state_dict(),
-            "config": f"BACKBONE:\n  NAME: timm/{network}\n",
-            "method": "moco",
-            "normalization": {
-                "mean": [0.485, 0.456, 0.406],
-                "std": [0.229, 0.224, 0.225],
-                "channel_order": "RGB",
-            },
-            "pretrain": {"dataset": "scenes", "images": 8, "epochs": 1},
-        }
-        torch.save(held, path)
-        return path
-
-    return file
-
-
 # The optimizer ----------------------------------------------------------------------------------
 
 
@@ -337,7 +313,14 @@ def test_a_stopped_trial_resumes_bit_for_bit(scenes, tmp_path, stops_at):
 
 
 @pytest.mark.slow
-def test_it_learns(checkpoint, four_scenes, learns, tmp_path):
+def test_it_learns(our_checkpoint, four_scenes, learns, tmp_path):
     overrides = ["DATASETS.TEST", "('coco_2017_train',)", "SOLVER.MAX_ITER", "100"]
     overrides += ["INPUT.LSJ.SCALE", "(1.0, 1.0)"]  # the same four pictures in every step
-    learns(NAME, "", checkpoint(VIT), four_scenes, tmp_path, overrides, "bbox/AP50", 5)
+    torch.manual_seed(4)
+    weights = our_checkpoint(
+        tmp_path / "backbone_final.pth",
+        backbone=timm_networks.build(f"timm/{VIT}").state_dict(),
+        config=f"BACKBONE:\n  NAME: timm/{VIT}\n",
+        method="moco",
+    )
+    learns(NAME, "", weights, four_scenes, tmp_path, overrides, "bbox/AP50", 5)
