@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import densessl
 
 from .core import command, files, install, names, stops
-from .core.errors import DenseSSLError, EnvironmentLacks, InputError, nearest
+from .core.errors import DenseSSLError, EnvironmentLacks, InputError, nearest, report
 
 VERBS = {  # verb: (module of densessl whose main(argv) does it, one line of help)
     "pretrain": ("pretrain.main", "train a backbone without labels; resumes by itself"),
@@ -72,29 +72,28 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except DenseSSLError as error:
-        print(f"densessl {argv[0]}: {names.visible(error)}", file=sys.stderr)
+        report(f"densessl {argv[0]}: {names.visible(error)}", error.exit_code)
         return error.exit_code
     except ModuleNotFoundError as error:  # wherever it is imported: `pip install densessl` lacks it
         lacks = install.lacking(error)
         if lacks is None:
             raise
-        print(f"densessl {argv[0]}: {lacks}", file=sys.stderr)
+        report(f"densessl {argv[0]}: {lacks}", lacks.exit_code)
         return lacks.exit_code
     except OSError as error:
         if error.errno in files.DISK_FULL:
             file = f"{names.brief(error.filename)}: " if error.filename else ""
-            print(
+            report(
                 f"densessl {argv[0]}: {file}{error.strerror}; what was written is whole: make "
                 "room and run the same command again",
-                file=sys.stderr,
+                EnvironmentLacks.exit_code,
             )
             return EnvironmentLacks.exit_code
         if error.errno not in OF_PATHS or error.filename is None:
             raise
         path = names.brief(error.filename)
-        print(
-            f"densessl {argv[0]}: {path}: {(error.strerror or str(error)).lower()}", file=sys.stderr
-        )
+        reason = (error.strerror or str(error)).lower()
+        report(f"densessl {argv[0]}: {path}: {reason}", InputError.exit_code)
         return InputError.exit_code
     except KeyboardInterrupt:
         logging.getLogger("densessl").warning("interrupted")

@@ -5,8 +5,13 @@ traceback.
 """
 
 import difflib
+import json
+import math
+import os
 import sys
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from . import names
 
@@ -53,8 +58,26 @@ def run_module(main: Callable[[list[str]], int], name: str) -> None:
     try:
         sys.exit(main(sys.argv[1:]))
     except DenseSSLError as error:
-        print(f"{name}: {names.visible(error)}", file=sys.stderr)
+        report(f"{name}: {names.visible(error)}", error.exit_code)
         sys.exit(error.exit_code)
+
+
+def report(message: str, exit_code: int) -> None:
+    """Print the one message with which a process of the command line ends.
+
+    torchrun prints a traceback of its own after it, and then what it finds in a file that it named
+    for each process: there the message is repeated, so that it is among the last lines.
+    (The form: torch.distributed.elastic.multiprocessing.errors.)
+    """
+    print(message, file=sys.stderr)
+    if not (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+        return
+    # Of whole seconds the least is what torchrun calls the root cause: not a process that it ended.
+    second = math.ceil if exit_code == StoppedEarly.exit_code else math.floor
+    extra = {"py_callstack": message, "timestamp": str(second(time.time()))}
+    text = json.dumps({"message": {"message": message, "extraInfo": extra}})
+    with suppress(OSError), open(file, "w", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:

@@ -258,6 +258,8 @@ def test_a_killed_rank_of_torchrun_ends_the_others(config, until, tmp_path):
         process.kill()
         process.wait()
     assert "was killed, most often because memory ran out" in ranks.log
+    summary = (tmp_path / "said.txt").read_text().rpartition("ChildFailedError")[2]
+    assert "traceback : densessl pretrain: process " in summary  # below torchrun's own traceback
     assert is_whole(run)
 
 
