@@ -12,14 +12,13 @@ backward pass.
 import argparse
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.scale.recorded import built, without_autocast
 from densessl.pretrain import config
+from densessl.pretrain.engine.memory import Kept, built, tensor_bytes, without_autocast
 
 GPUS = {  # NVIDIA's data sheets, SXM: dense bf16 operations/s, bytes/s, bytes
     "A100 80 GB": (312e12, 2.04e12, 80e9),
@@ -60,22 +59,16 @@ def cost(preset: str, images: int) -> Cost:
     with without_autocast():
         method, optimizer, views = built(cfg, images)
     method.steps = method.steps_per_epoch = 1000
-    kept: dict[int, Tensor] = {}  # by identity of the storage; held, so that none is used again
-
-    def keep(x: Tensor) -> Tensor:
-        kept[x.untyped_storage()._cdata] = x
-        return x
-
+    kept = Kept()
     with without_autocast(), FlopCounterMode(display=False) as operations, _Moved() as moved:
         method.before_step(0)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        with kept.here():
             loss = method(views, 0)["loss"]
         loss.backward()
         optimizer.step()
         method.after_step(0)
     weights = [*method.parameters(), *method.buffers()]
-    own = {each.untyped_storage()._cdata for each in weights}
-    activations = sum(_bytes(x) for key, x in kept.items() if key not in own)
+    activations = kept.bytes(weights)
     states = [value for state in optimizer.state.values() for value in state.values()]
     fixed = sum(map(_bytes, [*weights, *states, *(p.grad for p in method.parameters())]))
     return Cost(operations.get_total_flops(), moved.bytes / 2, fixed + activations / 2)
@@ -95,7 +88,7 @@ def largest(room: float, small: Cost, large: Cost) -> int:
 
 
 def _bytes(x: object) -> int:
-    return x.numel() * x.element_size() if isinstance(x, Tensor) else 0
+    return tensor_bytes(x) if isinstance(x, Tensor) else 0
 
 
 def main() -> None:

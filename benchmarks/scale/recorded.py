@@ -7,24 +7,18 @@ The model lies on the ``meta`` device: shapes, and no numbers. The process group
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from unittest import mock
 
-import torch
 import torch.distributed as dist
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch._C._distributed_c10d import FakeWork, Work
-from torch.optim import Optimizer
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from densessl.pretrain import config
 from densessl.pretrain.backbones import SyncBatchNorm
-from densessl.pretrain.engine.build import build_model
+from densessl.pretrain.engine.memory import built, tensor_bytes, without_autocast
 from densessl.pretrain.methods import Method
-from densessl.pretrain.views import View
-
-META = torch.device("meta")
 
 
 @dataclass
@@ -76,13 +70,15 @@ def record(cfg: CfgNode, processes: int, images: int) -> Step:
             method.after_step(0)
         optimizer.step()
     trained = [p for p in method.parameters() if p.requires_grad]
-    step.gradients = sum(map(_bytes, trained))
+    step.gradients = sum(map(tensor_bytes, trained))
     ignored = set(method.ddp_ignored())
-    step.statistics = sum(_bytes(b) for name, b in method.named_buffers() if name not in ignored)
+    step.statistics = sum(
+        tensor_bytes(b) for name, b in method.named_buffers() if name not in ignored
+    )
     step.checkpoint = {
-        "model": sum(map(_bytes, method.state_dict().values())),
+        "model": sum(map(tensor_bytes, method.state_dict().values())),
         "optimizer": sum(
-            _bytes(value)
+            tensor_bytes(value)
             for state in optimizer.state_dict()["state"].values()
             for value in state.values()
             if isinstance(value, Tensor)
@@ -104,13 +100,13 @@ class _Recorder(TorchDispatchMode):
         name, done = func._schema.name.split("::")[1], Work.boxed(FakeWork())
         if name == "allreduce_":
             # One value a channel: a synchronised batch norm's on the CPU, counted apart.
-            self.step.reduced += sum(_bytes(x) for x in args[0] if x.ndim > 1)
+            self.step.reduced += sum(tensor_bytes(x) for x in args[0] if x.ndim > 1)
             return args[0], done
         if name == "allgather_":
-            self.step.gathered += sum(map(_bytes, args[1]))
+            self.step.gathered += sum(map(tensor_bytes, args[1]))
             return args[0], done
         if name == "alltoall_base_":
-            self.step.exchanged += _bytes(args[1])
+            self.step.exchanged += tensor_bytes(args[1])
             return done
         raise NotImplementedError(f"c10d::{name} has no rule here")
 
@@ -127,23 +123,6 @@ def _count_norms(method: Method, step: Step) -> None:
             module.register_forward_pre_hook(count)
 
 
-def built(cfg: CfgNode, images: int) -> tuple[Method, Optimizer, list[View]]:
-    """Model, optimizer and views of ``images`` images of a config, all on the meta device."""
-    sides = [cfg.VIEWS.SIZE] * 2 + [cfg.VIEWS.LOCAL_SIZE] * cfg.VIEWS.LOCAL_CROPS
-    with META:
-        method, optimizer = build_model(cfg, META)
-        return method, optimizer, [_view(images, side) for side in sides]
-
-
-def _view(images: int, side: int) -> View:
-    image, box = torch.empty(images, 3, side, side), torch.empty(images, 4)
-    return View(image, box, torch.empty(images, dtype=torch.bool), torch.empty(images, 2))
-
-
-def _bytes(x: Tensor) -> int:
-    return x.numel() * x.element_size()
-
-
 @contextlib.contextmanager
 def _group(processes: int) -> Iterator[None]:
     dist.init_process_group("fake", rank=0, world_size=processes, store=FakeStore())
@@ -151,8 +130,3 @@ def _group(processes: int) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def without_autocast():
-    """The meta device has none; where it is used, it is to switch it off."""
-    return mock.patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext())

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from .errors import EnvironmentLacks, InputError
+from .limits import available_memory
 from .units import byte_size
 
 RATIO = 50  # of weights, a good compressor takes off a tenth; zeros, as of a new queue, shrink more
@@ -58,17 +59,3 @@ def check_size(size: int, unfolded: int, in_memory: bool = True) -> None:
             f"it holds {byte_size(unfolded)}, and {byte_size(free)} of memory are free; "
             "close other programs, or convert it on a machine with more memory"
         )
-
-
-def available_memory() -> int | None:
-    """Bytes that this process may still take, as far as the system tells them."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            lines = dict(line.split(":", 1) for line in stream)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None

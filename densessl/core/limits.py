@@ -6,10 +6,12 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import EnvironmentLacks
 
 SHARED = Path("/dev/shm")
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 PREFETCH = 2  # batches that each loader process has ready, as PyTorch's default
 PER_WORKER = 4  # handles of this process for each loader process: pipes and its end
 SPARE = 16  # handles for files, sockets and libraries
@@ -130,19 +132,71 @@ def enough_memory(where: Callable[[], str]) -> Iterator[None]:
 
 def memory() -> tuple[str, int]:
     """The smallest limit of this process's memory in bytes, and what sets it."""
-    found = {"this machine": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
+    found = [(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "this machine")]
     soft = resource.getrlimit(resource.RLIMIT_AS)[0]
     if soft != resource.RLIM_INFINITY:
-        found["ulimit -v"] = soft
+        found.append((soft, "ulimit -v"))
+    for folder, kind in _cgroups():
+        with suppress(OSError, ValueError):  # 'max': none
+            limit = int((folder / kind.limit).read_text())
+            found.append((limit, "its cgroup (of a container, or of SLURM)"))
+    count, what = min(found)
+    return what, count
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take, as far as the system tells them, swap included.
+
+    Of a container or a job of SLURM no more than its limit leaves; files that the system keeps in
+    memory there, and gives up when it must, are not counted as taken.
+    """
+    found = []
+    with suppress(OSError, KeyError, ValueError):
+        lines = _numbers(PROC / "meminfo")
+        found.append((lines["MemAvailable:"] + lines["SwapFree:"]) * 1024)
+    for folder, kind in _cgroups():
+        with suppress(OSError, KeyError, ValueError):
+            limit, used = (int((folder / file).read_text()) for file in (kind.limit, kind.used))
+            dropped = _numbers(folder / "memory.stat")[kind.dropped]
+            found.append(max(limit - used + dropped, 0))
+    if not found:
+        with suppress(OSError, ValueError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(found, default=None)
+
+
+class _Cgroup(NamedTuple):
+    """The files of a version of control groups, and what its memory.stat calls idle files."""
+
+    limit: str
+    used: str
+    dropped: str
+
+
+FIRST = _Cgroup("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+SECOND = _Cgroup("memory.max", "memory.current", "inactive_file")
+
+
+def _cgroups() -> Iterator[tuple[Path, _Cgroup]]:
+    """The folders of the control groups that may limit this process's memory, with their kind.
+
+    A limit holds for the groups below it: SLURM's is that of a job, whose tasks have groups without
+    one. A container may see its own group as the root.
+    """
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, kinds, path = line.split(":", 2)
-            root, file = Path("/sys/fs/cgroup"), "memory.max"
-            if kinds:  # of the first version
-                root, file = root / "memory", "memory.limit_in_bytes"
-            for folder in (root / path.lstrip("/"), root):  # a container sees its own as the root
-                with suppress(OSError, ValueError):  # 'max': none
-                    count = int((folder / file).read_text())
-                    found["its cgroup (of a container, or of SLURM)"] = count
+        for line in (PROC / "self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            root, kind = (CGROUPS / "memory", FIRST) if controllers else (CGROUPS, SECOND)
+            own = root / path.lstrip("/")
+            for folder in (own, *own.parents):
+                yield folder, kind
+                if folder == root:
                     break
-    return min(found.items(), key=lambda each: each[1])
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """A file of the system with a word and a number on each line."""
+    lines = file.read_text(encoding="ascii").splitlines()
+    return {name: int(number) for name, number, *_ in map(str.split, lines)}

@@ -40,6 +40,7 @@ from .facts import data_facts, start_facts
 from .image_range import normalization_of_run, range_of_run, require_contrast
 from .loading import check_machine, late, options_of
 from .logs import Logs
+from .memory import check_memory
 from .nonfinite import Patience
 from .optimizers import load_state
 from .order import BatchOrder, global_batch, step_seed
@@ -146,6 +147,7 @@ class PretrainRun:
         if self.changed and "DATA.RANGE" in self.changes[-1]["options"]:
             saved = None  # which would bring the old range
         self.read_data(saved)
+        check_memory(self.cfg, self.device, begun=bool(found))
         self.build_model(anew=not found)
         if self.main:
             waiting = self.cfg.CHECKPOINT.KEEP + 1 - len(self.checkpoints.found())
