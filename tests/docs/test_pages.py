@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WRAPPED = 100  # columns
+OUTPUT = "text"  # the language of a block with what a program printed
 GENERATED = {"evidence", "scale"}
 
 
@@ -64,10 +66,16 @@ def test_sentences_are_wrapped(page):
     wide = [
         line
         for line in prose(page).splitlines()
-        # rows of a table, pictures and a long command alone on its line are left
-        if len(line) > WRAPPED and not re.match(r"[|!]|\s*`[^`]*`$", line)
+        if len(line) > WRAPPED and line[0] not in "|!"  # rows of a table, pictures
     ]
     assert page.stem in GENERATED or wide == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_code_are_narrow(page):
+    """As they are read on a screen, or on a phone; what a program printed is as it was."""
+    wide = [line for block in blocks(page) for line in block.splitlines() if len(line) > WRAPPED]
+    assert wide == []
 
 
 def navigation() -> list[str]:
@@ -115,12 +123,21 @@ def test_options_have_the_comments_of_their_declarations():
     assert set(pretraining.option_names(pretraining.defaults())) <= rows.keys() | {"METHOD.OPTIONS"}
 
 
+def blocks(page: Path, languages: Sequence[str] | None = None) -> list[str]:
+    """A page's blocks of code (but output), or those in ``languages``; those that are only
+    indented, with it, are in either."""
+    text = page.read_text(encoding="utf-8")
+    found = [
+        block
+        for language, block in FENCE.findall(text)
+        if (language != OUTPUT if languages is None else language in languages)
+    ]
+    return found + re.findall(r"(?:^ {4}.*\n)+", FENCE.sub("", text), re.MULTILINE)
+
+
 def commands(page: Path) -> list[str]:
     """The commands of ``densessl`` in a page's blocks of code, each on one line."""
-    text = page.read_text(encoding="utf-8")
-    blocks = [block for language, block in FENCE.findall(text) if language in ("", "sh", "bash")]
-    blocks += re.findall(r"(?:^ {4}.*\n)+", FENCE.sub("", text), re.MULTILINE)
-    lines = re.sub(r"\\\n\s*", "", "".join(blocks)).splitlines()
+    lines = re.sub(r"\\\n\s*", "", "".join(blocks(page, ("", "sh", "bash")))).splitlines()
     found = []
     for line in lines:
         line = line.replace("$seed", "0")
