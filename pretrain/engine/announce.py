@@ -29,7 +29,7 @@ def announce(
     """Say in a few lines what runs."""
     solver = cfg.SOLVER
     logger.info(
-        "%s with %s on %d %s of %s: %d steps (%g epochs of %d), %d images a step",
+        "%s with %s on %d %s of %s: %d steps (%g epochs of %d%s), %d images a step",
         cfg.METHOD.NAME,
         cfg.BACKBONE.NAME,
         facts["images"],
@@ -38,6 +38,7 @@ def announce(
         method.steps,
         facts["epochs"],
         method.steps_per_epoch,
+        "; by SOLVER.MAX_STEPS, not SOLVER.EPOCHS" if solver.MAX_STEPS else "",
         solver.BATCH_SIZE,
     )
     if source.left_out:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from densessl.pretrain.engine.logs import TIME_FIELDS, Logs, Meter
+from densessl.pretrain.engine.train import train
 
 
 def write(folder, first, last, state=None, period=3):
@@ -77,3 +78,12 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
     events.Reload()
     steps = [event.step for event in events.Scalars("loss")]
     assert steps == sorted(set(steps)) and set(steps) == {3, 6, 9, 11}
+
+
+def test_a_run_says_where_max_steps_stands_in_for_epochs(tiny, tmp_path):
+    for name, steps in (("by_epochs", 0), ("by_steps", 1)):
+        options = ("SOLVER.EPOCHS", 1, "SOLVER.MAX_STEPS", steps, "SOLVER.BATCH_SIZE", 24)
+        train(tiny("simsiam", tmp_path / name, *options))
+        log = (tmp_path / name / "log.txt").read_text()
+        assert "1 steps (1 epochs of 1" in log
+        assert ("; by SOLVER.MAX_STEPS, not SOLVER.EPOCHS)" in log) == (steps == 1)
