@@ -29,6 +29,7 @@ LATER = {  # of these, what is read before, or once a trial has begun
     "SOLVER.IMS_PER_BATCH",
     "SOLVER.REFERENCE_WORLD_SIZE",
 }
+DEEPLAB = "build_resnet_deeplab_backbone"  # has no basic blocks
 NEVER = {  # what other trainers read
     "DATALOADER.REPEAT_SQRT",
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST",
@@ -59,6 +60,13 @@ def check_model(cfg, named: Collection[str] = ()) -> None:
     except InputError:
         raise
     except Exception as error:  # an assertion, a missing key, a shape: whatever the option breaks
+        depth, network = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.BACKBONE.NAME
+        if isinstance(error, KeyError) and error.args == (depth,):
+            allowed = "50, 101, 152" if network == DEEPLAB else "18, 34, 50, 101, 152"
+            raise InputError(
+                f"MODEL.RESNETS.DEPTH is {depth}, which MODEL.BACKBONE.NAME '{network}' does not "
+                f"build; allowed: {allowed}"
+            ) from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"the config makes no model: {type(error).__name__}: {reason}") from None
     if cfg.LAZY.CONFIG:  # its keys are its own, and what stands for it here is read by nothing

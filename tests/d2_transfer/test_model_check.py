@@ -42,6 +42,24 @@ def refused(scenes, protocol, *overrides) -> str:
     return str(caught.value)
 
 
+def test_a_depth_that_a_network_does_not_have_is_named(scenes):
+    said = refused(scenes, "coco_mask_fpn_1x", "MODEL.RESNETS.DEPTH", "20")
+    assert "DEPTH is 20, which MODEL.BACKBONE.NAME" in said and "allowed: 18, 34, 50" in said
+    datasets.register(scenes)
+    deeplab = resolve(
+        "cityscapes_semseg",
+        variant="deeplab_v3plus",
+        gpus=1,
+        mini=True,
+        cuda=False,
+        overrides=SMALL,
+    )
+    from densessl.d2_transfer.model_check import check_model
+
+    with pytest.raises(InputError, match="DEPTH is 18, .*deeplab.* allowed: 50, 101, 152$"):
+        check_model(deeplab)
+
+
 def test_another_model_of_a_semantic_protocol_gets_the_same_crops(scenes):
     from detectron2.data import DatasetCatalog
 
