@@ -10,9 +10,11 @@ backward pass.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,18 +61,34 @@ def cost(preset: str, images: int) -> Cost:
     with without_autocast():
         method, optimizer, views = built(cfg, images)
     method.steps = method.steps_per_epoch = 1000
-    kept = Kept()
-    with without_autocast(), FlopCounterMode(display=False) as operations, _Moved() as moved:
+
+    def forward() -> Tensor:
         method.before_step(0)
+        return method(views, 0)["loss"]
+
+    with without_autocast():
+        return counted(method, optimizer, forward, lambda: method.after_step(0))
+
+
+def counted(
+    model: nn.Module,
+    optimizer: Optimizer,
+    forward: Callable[[], Tensor],
+    after: Callable[[], None] = lambda: None,
+) -> Cost:
+    """A step of ``model`` on the meta device in bf16: ``forward()``, which gives a loss, the
+    backward pass, the optimizer and what comes ``after``."""
+    kept = Kept()
+    with FlopCounterMode(display=False) as operations, _Moved() as moved:
         with kept.here():
-            loss = method(views, 0)["loss"]
+            loss = forward()
         loss.backward()
         optimizer.step()
-        method.after_step(0)
-    weights = [*method.parameters(), *method.buffers()]
+        after()
+    weights = [*model.parameters(), *model.buffers()]
     activations = kept.bytes(weights)
     states = [value for state in optimizer.state.values() for value in state.values()]
-    fixed = sum(map(_bytes, [*weights, *states, *(p.grad for p in method.parameters())]))
+    fixed = sum(map(_bytes, [*weights, *states, *(p.grad for p in model.parameters())]))
     return Cost(operations.get_total_flops(), moved.bytes / 2, fixed + activations / 2)
 
 

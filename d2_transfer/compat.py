@@ -192,9 +192,12 @@ def create_ddp_model(model, **kwargs):
     return _engine_defaults().create_ddp_model(model, **kwargs)
 
 
-def default_trainer() -> type:
-    """Detectron2's DefaultTrainer, able to train in several processes on the CPU."""
-    return _engine_defaults().DefaultTrainer
+def default_trainer(with_amp: type) -> type:
+    """Detectron2's DefaultTrainer, able to train in several processes on the CPU, and with AMP by
+    ``with_amp``, a subclass of Detectron2's AMPTrainer, which wants CUDA."""
+    defaults = _engine_defaults()
+    vars(defaults)["AMPTrainer"] = with_amp  # DefaultTrainer.__init__ calls it by this name
+    return defaults.DefaultTrainer
 
 
 @lru_cache

@@ -30,6 +30,8 @@ FCOS = {  # of modeling/fcos.py: called as RetinaNet's, where those have them
 VITDET = "build_vitdet_backbone"
 OPTIMIZERS = (SGD, ADAMW) = ("sgd", "adamw")
 
+PRECISIONS = (FLOAT16, BFLOAT16) = ("float16", "bfloat16")  # of SOLVER.AMP
+
 # DATALOADER.SAMPLER_TRAIN: each image once, or those of rare categories more often.
 ONCE, REPEATING = SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 
@@ -93,6 +95,10 @@ def add_options(cfg) -> None:
     cfg.INPUT.RATIO_RANGE = (0.5, 2.0)
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     cfg.INPUT.PHOTOMETRIC_DISTORTION = False
+
+    # Of AMP: Detectron2 knows float16 alone, whose loss is scaled; bfloat16 is for GPUs from Ampere
+    # on, and for CPUs.
+    solver.AMP.DTYPE = FLOAT16
 
     # Learning rate (BASE_LR - MIN_LR) * (1 - t / MAX_ITER) ** POLY_POWER + MIN_LR, with
     # LR_SCHEDULER_NAME PolyLR and no warm-up.

@@ -43,7 +43,7 @@ def ready(cfg, run: Run, evaluates: bool):
     if cfg.MODEL.DEVICE == "cpu":
         plain = run.processes == 1
         norm = "BN, whose statistics in one process are SyncBN's" if plain else "naiveSyncBN"
-        logger.info("no CUDA device: on the CPU, with %s, without AMP", norm)
+        logger.info("no CUDA device: on the CPU, with %s", norm)
     register(run)
     cfg = _with_registered(cfg, evaluates)
     cfg = follow(cfg, run.weights.network)

@@ -22,6 +22,7 @@ LATER = {  # of these, what is read before, or once a trial has begun
     "INPUT.CHANNELS",
     "MODEL.FPN.TRANSFER",
     "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE",
+    "SOLVER.AMP.DTYPE",
     "SOLVER.AMP.ENABLED",
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
@@ -148,10 +149,11 @@ def _check_read(cfg, read: set[str], named: Collection[str]) -> None:
     flat, network = options.flat(cfg), cfg.MODEL.META_ARCHITECTURE
     repeats = cfg.DATALOADER.SAMPLER_TRAIN == REPEATING
     never = NEVER if repeats else NEVER | {"DATALOADER.REPEAT_THRESHOLD"}
+    later = LATER if cfg.SOLVER.AMP.ENABLED else LATER - {"SOLVER.AMP.DTYPE"}
     unread = [
         key
         for key in sorted(named)
-        if key in never or (key.startswith(LOOKED_AT) and key not in LATER | read)
+        if key in never or (key.startswith(LOOKED_AT) and key not in later | read)
     ]
     if unread:
         raise InputError(

@@ -9,6 +9,8 @@ from densessl.core.errors import InputError
 from densessl.decoding import MAX_PIXELS
 from densessl.weight_files.keys import NETWORKS
 
+from .config import FLOAT16, PRECISIONS
+
 BACKBONES = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
 # that MODEL.BACKBONE may be, too
 OTHERS = (*(name for name in NETWORKS if name not in BACKBONES), "timm/NAME")
@@ -34,8 +36,21 @@ SHARED = {  # names that Detectron2 has mean here what they mean there
     # of your own images, others than 3 read as stored; 0: as the weights take them
     "INPUT.CHANNELS": (0, ">= 0"),
     "INPUT.CHANNEL_FILES": "",  # each channel in a file of its own, as --channel-files says
-    "SOLVER.AMP.ENABLED": False,  # the backbone in float16
+    "SOLVER.AMP.ENABLED": False,  # the backbone in half precision
+    # float16, whose loss is scaled, or bfloat16: GPUs from Ampere on, and CPUs
+    "SOLVER.AMP.DTYPE": (FLOAT16, PRECISIONS),
 }
+
+
+def amp(cfg) -> str:
+    """Of any protocol's config, as a line on a run says it."""
+    return f"AMP {cfg.SOLVER.AMP.DTYPE}" if cfg.SOLVER.AMP.ENABLED else "AMP off"
+
+
+def amp_off_on_cpu(cfg) -> None:
+    """Leave out what a config has for GPUs: float16, which takes a CPU ten times as long."""
+    if cfg.SOLVER.AMP.DTYPE == FLOAT16:
+        cfg.SOLVER.AMP.ENABLED = False
 
 
 def config_of(declared: Mapping[str, options.Option]) -> CfgNode:
@@ -44,11 +59,9 @@ def config_of(declared: Mapping[str, options.Option]) -> CfgNode:
 
 
 def check(cfg: CfgNode, declared: Mapping[str, options.Option], cuda: bool) -> None:
-    """InputError for a value that cannot be, a device that is not here, and AMP without CUDA."""
+    """InputError for a value that cannot be, and a device that is not here."""
     options.check(cfg, declared)
     device = cfg.MODEL.DEVICE
     if device not in ("cpu", "cuda") or (device == "cuda" and not cuda):
         here = "cpu, cuda" if cuda else "cpu: there is no CUDA device here"
         raise InputError(f"MODEL.DEVICE is '{device}'; allowed: {here}")
-    if device == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        raise InputError("SOLVER.AMP.ENABLED is True, but AMP needs a CUDA device")

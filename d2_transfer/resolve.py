@@ -23,11 +23,12 @@ from . import (
     image_range,
     lazy_config,
     miniature,
+    option_rules,
     projects,
     user_code,
     windows,
 )
-from .config import ADAMW, ONCE, OPTIMIZERS, REPEATING, SAMPLERS, SGD, VITDET
+from .config import ADAMW, ONCE, OPTIMIZERS, PRECISIONS, REPEATING, SAMPLERS, SGD, VITDET
 from .config_files import COMMAND_LINE, Layers, unknown_key
 from .datasets import custom as custom_data
 from .datasets.custom import Custom
@@ -227,7 +228,8 @@ def _plain(
         cfg.DATASETS[key] = " ".join(custom.sha256)
         channels.in_files(cfg, custom)
     if not cuda:
-        cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cpu", False
+        cfg.MODEL.DEVICE = "cpu"
+        option_rules.amp_off_on_cpu(cfg)
         if "NORM" in cfg.MODEL:
             cfg.MODEL.NORM = "BN"  # of each process
     if mini:
@@ -304,7 +306,7 @@ def describe(cfg, gpus: int) -> str:
         f"{many(gpus, 'process')} on {cfg.MODEL.DEVICE}, "
         f"{solver.IMS_PER_BATCH} images a step, {solver.MAX_ITER} iterations, learning rate "
         f"{solver.BASE_LR:g} {curve}, "
-        f"norm {cfg.MODEL.RESNETS.NORM}, AMP {'on' if solver.AMP.ENABLED else 'off'}"
+        f"norm {cfg.MODEL.RESNETS.NORM}, {option_rules.amp(cfg)}"
     )
 
 
@@ -331,7 +333,7 @@ def describe_scaling(source, cfg, gpus: int, named: Collection[str] = ()) -> str
 def _for_cpu(cfg, gpus: int) -> None:
     """torch's SyncBN wants CUDA; with one process plain BN has the very same statistics."""
     cfg.MODEL.DEVICE = "cpu"
-    cfg.SOLVER.AMP.ENABLED = False
+    option_rules.amp_off_on_cpu(cfg)
     for node, key in NORMS:
         if cfg.MODEL[node][key] == "SyncBN":
             cfg.MODEL[node][key] = "BN" if gpus == 1 else "naiveSyncBN"
@@ -445,6 +447,8 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
         raise InputError(
             f"TEST.PRECISE_BN.NUM_ITER is {cfg.TEST.PRECISE_BN.NUM_ITER}; allowed: 1 or more"
         )
+    if solver.AMP.DTYPE not in PRECISIONS:
+        raise unknown("precision", solver.AMP.DTYPE, PRECISIONS, "SOLVER.AMP.DTYPE")
     _check_sampler(cfg)
     if "OPTIMIZER" in solver:
         _check_vitdet(cfg)
@@ -468,8 +472,6 @@ def _check(cfg, gpus: int, cuda: bool) -> None:
         return
     if cfg.MODEL.DEVICE != "cpu":
         raise InputError(f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', but there is no CUDA device here")
-    if solver.AMP.ENABLED:
-        raise InputError("SOLVER.AMP.ENABLED is True, but AMP needs a CUDA device")
     for node, key in NORMS:
         if cfg.MODEL[node][key] == "SyncBN":
             raise InputError(

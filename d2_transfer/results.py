@@ -19,7 +19,7 @@ from densessl.core.files import read_object, walk, write_json
 from densessl.core.text import read_mapping
 from densessl.decoding import MAX_PIXELS
 
-from .config import FCOS
+from .config import FCOS, FLOAT16
 
 SCHEMA = 1
 FILE = "result.json"
@@ -55,6 +55,7 @@ ADDED = {
     "DATASETS.TRAIN_LIST": "",
     "DATASETS.TEST_LIST": "",
     "MODEL.BACKBONE.TIMM": "",
+    "SOLVER.AMP.DTYPE": FLOAT16,
     **{f"MODEL.FCOS.{name}": value for name, value in FCOS.items()},
 }
 # Likewise of the configs with a TASK; detectors always had them.

@@ -29,6 +29,7 @@ from .hooks import (
     StopWhenAsked,
     TrialBar,
 )
+from .mixed_precision import MixedTrainer
 from .modeling.sliding_window import by_windows
 from .sampling import GroupedOrder, repeat_factors, test_loader, training_loader, wide_images
 from .saved import Saved
@@ -48,14 +49,14 @@ from detectron2.utils.events import (  # noqa: E402
 NORMALIZER = "loss_normalizer"
 
 
-class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Detectron2's
+class Trainer(compat.default_trainer(MixedTrainer)):  # type: ignore[misc]  # a class of Detectron2's
     """Detectron2's DefaultTrainer for one trial.
 
     Adds: the batches, their augmentations and all that torch draws are functions of SEED and the
     step, so that a stopped trial resumes bit for bit; checkpoints are atomic and hold the
     optimizer's state in both versions of Detectron2; the weights file is proved to have filled the
-    backbone; after PreciseBN all ranks have rank 0's statistics. ``lines``: the run's
-    metrics.jsonl, ``trial``: its number.
+    backbone; after PreciseBN all ranks have rank 0's statistics; AMP on any device, in either half
+    precision. ``lines``: the run's metrics.jsonl, ``trial``: its number.
     """
 
     def __init__(self, cfg, trial: int = 1, lines: str | os.PathLike | None = None):
@@ -66,6 +67,8 @@ class Trainer(compat.default_trainer()):  # type: ignore[misc]  # a class of Det
         self._first_batch = 0 if done is None else done + 1
         self._dicts: list[dict] | None = None
         super().__init__(cfg)
+        if cfg.SOLVER.AMP.ENABLED:
+            self._trainer.configure(cfg)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the last checkpoint, else load MODEL.WEIGHTS and check that all were used."""

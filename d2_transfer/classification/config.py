@@ -132,7 +132,7 @@ def describe(cfg: CfgNode, processes: int) -> str:
     solver = cfg.SOLVER
     where = f"{many(processes, 'process')} on {cfg.MODEL.DEVICE}"
     image = f"{cfg.INPUT.SIZE} px"
-    amp = f"AMP {'on' if solver.AMP.ENABLED else 'off'}"
+    amp = option_rules.amp(cfg)
     if cfg.TASK == "knn":
         ks = ", ".join(map(str, cfg.KNN.KS))
         stages = ", ".join(cfg.KNN.STAGES)

@@ -6,6 +6,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from .. import mixed_precision
 from .images import Images
 from .loading import evaluation_batches
 from .networks import FeatureNetwork
@@ -38,7 +39,7 @@ class Features(Pieces):
             "backbone": backbone.name,
             "images": images.fingerprint(),
             "input": [cfg.INPUT.SIZE, cfg.INPUT.RESIZE, cfg.INPUT.INTERPOLATION],
-            "amp": cfg.SOLVER.AMP.ENABLED,
+            "amp": mixed_precision.stands_for(cfg),
             "range": cfg.INPUT.RANGE,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
         }
@@ -51,7 +52,7 @@ class Features(Pieces):
     @torch.no_grad()
     def arrays_of(self, numbers: range) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {stage: [] for stage in self.stages}
-        amp = torch.autocast(self.device.type, torch.float16, self.cfg.SOLVER.AMP.ENABLED)
+        amp = mixed_precision.autocast(self.cfg, self.device)
         with evaluation_batches(self.images, numbers, self.cfg) as batches, amp:
             for images, _ in batches:
                 images = images.to(self.device, non_blocking=True)

@@ -15,6 +15,7 @@ from densessl.core.metrics import Metrics
 from densessl.core.order import seed_of
 from densessl.core.progress import Bar
 
+from .. import mixed_precision
 from ..saved import CURE, Saved
 from ..stops import evaluation
 from ..trials import cut_back
@@ -80,7 +81,7 @@ class Fit:
             nesterov=solver.NESTEROV,
             weight_decay=setting.weight_decay,
         )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=model.half_gradients)
+        self.scaler = mixed_precision.loss_scale(cfg, self.device, model.scaled)
         self.step = self.evaluated = self.saved = 0  # steps done; those of the last evaluation, …
         self.best = 0.0  # top 1 of the reported classifier, over all evaluations
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from densessl.core.distributed import world_size
 
-from .. import compat
+from .. import compat, mixed_precision
 from .networks import FeatureNetwork
 from .settings import Setting
 
@@ -25,7 +25,7 @@ class Model(nn.Module):
 
     trained: nn.Module
     classifiers = 1
-    half_gradients = False  # whether they are of float16, and so need a scaled loss
+    scaled = False  # whether its gradients pass what runs with AMP
 
     def distribute(self, device: torch.device) -> None:
         """Average gradients over the processes from now on."""
@@ -59,7 +59,7 @@ class LinearClassifier(Model):
         super().__init__()
         self.backbone = backbone.eval().requires_grad_(False)
         self.features, self.rates = cfg.LINEAR.VIT_FEATURES, tuple(rates)
-        self.amp, self.classifiers = cfg.SOLVER.AMP.ENABLED, len(self.rates)
+        self.cfg, self.classifiers = cfg, len(self.rates)
         first = new_layer(backbone.linear_channels(self.features), classes)
         self.trained: LinearLayers = LinearLayers(first, len(self.rates))
 
@@ -75,7 +75,7 @@ class LinearClassifier(Model):
         ]
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(images.device.type, torch.float16, self.amp):
+        with torch.no_grad(), mixed_precision.autocast(self.cfg, images.device):
             features = self.backbone.for_linear(images, self.features)
         return self._run(features.float())
 
@@ -98,6 +98,8 @@ class LinearLayers(nn.Module):
 class Classifier(Model):
     """The whole network: the backbone and a new linear layer on its features."""
 
+    scaled = True
+
     def __init__(self, backbone: FeatureNetwork, classes: int, setting: Setting, cfg: CfgNode):
         super().__init__()
         network: Any = Network(backbone, classes)
@@ -107,7 +109,7 @@ class Classifier(Model):
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.trained: Any = network
         self.head_factor = setting.head_lr_factor
-        self.amp = self.half_gradients = cfg.SOLVER.AMP.ENABLED
+        self.cfg = cfg
 
     def parameter_groups(self) -> list[dict]:
         return [
@@ -116,7 +118,7 @@ class Classifier(Model):
         ]
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.float16, self.amp):
+        with mixed_precision.autocast(self.cfg, images.device):
             return self._run(images).float()[None]
 
 

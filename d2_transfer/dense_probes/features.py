@@ -10,6 +10,7 @@ from torch import Tensor
 from densessl import probes
 from densessl.core.order import seed_of
 
+from .. import mixed_precision
 from ..classification.loading import batches_of, in_order
 from ..classification.networks import FeatureNetwork
 from ..classification.pieces import Pieces
@@ -77,7 +78,7 @@ class DenseFeatures(Pieces):
             "levels": list(levels.names),
             "images": split.fingerprint(),
             "input": [*cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION],
-            "amp": cfg.SOLVER.AMP.ENABLED,
+            "amp": mixed_precision.stands_for(cfg),
             "range": cfg.INPUT.RANGE,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
             **({"channels": cfg.INPUT.CHANNELS} if cfg.INPUT.CHANNELS else {}),
@@ -105,7 +106,7 @@ class DenseFeatures(Pieces):
         found: dict[str, list[Tensor]] = {name: [] for name in self.names}
         dataset = Samples(self.split, self.cfg, self.levels.grid if self.draw else None)
         batches = in_order(numbers, self.cfg.TEST.IMS_PER_BATCH)
-        amp = torch.autocast(self.device.type, torch.float16, self.cfg.SOLVER.AMP.ENABLED)
+        amp = mixed_precision.autocast(self.cfg, self.device)
         next_number = iter(numbers)
         with batches_of(dataset, batches, self.cfg, self.split.path) as loaded, amp:
             for images, counts in loaded:

@@ -1,14 +1,17 @@
 """COCO's metrics of boxes, masks and keypoints, by faster-coco-eval or by pycocotools."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from densessl.core import files, install, watchdog
+from densessl.core.distributed import from_first_each
 from densessl.core.errors import EnvironmentLacks, InputError
 
 from .. import compat
@@ -30,6 +33,13 @@ METRICS = {
 KEPT = {"bbox": ("bbox",), "segm": ("segmentation",), "keypoints": ("bbox", "keypoints")}
 FIELDS = {"segm": "pred_masks", "keypoints": "pred_keypoints"}  # of a model's instances
 FILE = "coco_instances_results.json"
+# Of an image and a category that COCOeval has in memory at a time: it keeps some of each, whether
+# or not anything is there. COCO's 5,000 images of 80 categories are fewer, LVIS's are 24 million.
+PAIRS = 2_000_000
+MERGED = (
+    "precision",
+    "recall",
+)  # [threshold, recall, category, area, most], recall without the 2nd
 
 
 class CocoEvaluator(DatasetEvaluator):
@@ -41,6 +51,9 @@ class CocoEvaluator(DatasetEvaluator):
     without objects), ``AP-<category>`` beside the means. Unlike there, a model that detects nothing
     has an AP of 0 in each of its tasks, the ids of images, categories and annotations may be any
     numbers and texts, and ``iscrowd`` and ``area`` may be left out.
+
+    A category's numbers depend on no other's. So each process judges some of the categories, and
+    process 0 puts their precisions together: bit for bit what it would find alone.
 
     ``output_dir`` takes the detections as ``coco_instances_results.json``, with the ids of the
     data set. ``oks_sigmas``: one a keypoint; empty means COCO's own 17. ``json_file``: the
@@ -74,17 +87,16 @@ class CocoEvaluator(DatasetEvaluator):
             self._found += instances_to_coco_json(found, entry["image_id"])
 
     def evaluate(self) -> dict | None:
-        gathered = comm.gather((self._found, self._tasks), dst=0)
-        if not comm.is_main_process():
-            return None
+        gathered = comm.gather((self._found, self._tasks), dst=0)  # elsewhere empty
         found = list(chain(*(each for each, _ in gathered)))
         if (ids := self._categories) is not None:
             found = [{**each, "category_id": ids[each["category_id"]]} for each in found]
-        if self._file:
+        if self._file and comm.is_main_process():
             files.write_text(self._file, json.dumps(found))
         truth, found = self._numbered(found)
-        tasks = sorted(set().union(*(each for _, each in gathered)))
-        return {task: self._metrics(task, truth, found) for task in tasks}
+        tasks = comm.all_gather(sorted(set().union(*(each for _, each in gathered))))[0]
+        metrics = {task: self._metrics(task, truth, found) for task in tasks}
+        return metrics if comm.is_main_process() else None
 
     @watchdog.unhurried()
     def _numbered(self, found: list[dict]) -> tuple[object, list[dict]]:
@@ -114,16 +126,47 @@ class CocoEvaluator(DatasetEvaluator):
     @watchdog.unhurried()
     def _metrics(self, task: str, truth, found: list[dict]) -> dict[str, float]:
         judge = self._judged(task, truth, found)
+        if judge is None:
+            return {}
         metrics = means(task, judge)
         # [threshold, recall, category, area, most detections]: of all areas, of most detections
         by_category = judge.eval["precision"][:, :, :, 0, -1]
-        for place, category in enumerate(judge.params.catIds):
+        for place, category in enumerate(sorted(truth.getCatIds())):
             metrics[f"AP-{truth.cats[category]['name']}"] = mean_precision(by_category[:, :, place])
         return metrics
 
     def _judged(self, task: str, truth, found: list[dict], most: int | None = None, **how):
-        """COCOeval, once it has compared and summed up. ``most``: detections of a category that it
-        looks at in an image, where not COCO's own; ``how``: other arguments of it."""
+        """COCOeval, once it has compared and summed up; None but in process 0, whose ``found`` are
+        all detections. ``most``: of a category that it looks at in an image, where not COCO's own;
+        ``how``: other arguments of it."""
+        categories, processes = sorted(truth.getCatIds()), comm.get_world_size()
+        at_once = max(PAIRS // max(len(truth.getImgIds()), 1), 1)
+        of_category: dict[int, list[dict]] = {category: [] for category in categories}
+        for each in found:
+            of_category[each["category_id"]].append(each)
+        counts = {category: len(some) for category, some in of_category.items()}
+        parts = shared(counts, max(math.ceil(len(categories) / at_once), processes), at_once)
+        given = [
+            [(part, [each for one in part for each in of_category[one]]) for part in own]
+            for own in (parts[process::processes] for process in range(processes))
+        ]
+        judge: Any = None
+        evaluated = []
+        for part, some in from_first_each(given):
+            judge = self._compared(task, truth, some, part, most, how)
+            evaluated.append((part, [judge.eval[name] for name in MERGED]))
+        gathered = comm.gather(evaluated, dst=0)
+        if not comm.is_main_process():
+            return None
+        judge.eval |= _merged(list(chain(*gathered)), categories)
+        judge.params.catIds = categories
+        judge.summarize()
+        return judge
+
+    def _compared(
+        self, task: str, truth, found: list[dict], categories: list, most: int | None, how: dict
+    ):
+        """COCOeval of some categories, before it sums up."""
         kept = ("image_id", "category_id", "score", *KEPT[task])
         found = [{key: each[key] for key in kept} for each in found]
         if found:
@@ -131,7 +174,7 @@ class CocoEvaluator(DatasetEvaluator):
         else:  # pycocotools' loadRes wants one at least
             detections = self._dataset({**truth.dataset, "annotations": []})
         judge = self._judge_class(truth, detections, task, **how)
-        judge.params.catIds = sorted(truth.getCatIds())
+        judge.params.catIds = categories
         if most is not None:
             judge.params.maxDets = [most]
         if task == "keypoints":
@@ -140,7 +183,6 @@ class CocoEvaluator(DatasetEvaluator):
             self._check_keypoints(len(judge.params.kpt_oks_sigmas), truth, found)
         judge.evaluate()
         judge.accumulate()
-        judge.summarize()
         return judge
 
     def _check_keypoints(self, sigmas: int, truth, found: list[dict]) -> None:
@@ -168,6 +210,32 @@ def _library(fast: bool) -> tuple[type, type]:
     except ImportError as error:
         raise EnvironmentLacks(f"{error}; fix it with: {install.command('transfer')}") from None
     return COCO, COCOeval
+
+
+def shared(counts: dict[int, int], parts: int, most: int) -> list[list[int]]:
+    """The categories in so many parts (fewer where there are not as many) of at most ``most`` each,
+    of about as many detections: each to the lightest, the heaviest first. The lightest part is the
+    first, for process 0, which has other work."""
+    made: list[list[int]] = [[] for _ in range(max(min(parts, len(counts)), 1))]
+    weights = [0] * len(made)
+    for category in sorted(counts, key=lambda category: -counts[category]):
+        free = (part for part in range(len(made)) if len(made[part]) < most)
+        lightest = min(free, key=lambda part: (weights[part], len(made[part])))
+        made[lightest].append(category)
+        weights[lightest] += counts[category]
+    return [sorted(made[part]) for part in np.argsort(weights, kind="stable")]
+
+
+def _merged(parts: list, categories: list[int]) -> dict[str, np.ndarray]:
+    """COCOeval's arrays of all categories, of those of each part of them."""
+    merged = {}
+    for place, name in enumerate(MERGED):
+        *first, _, areas, counts = parts[0][1][place].shape
+        merged[name] = np.empty((*first, len(categories), areas, counts))
+        for part, arrays in parts:
+            places = np.searchsorted(categories, part)
+            merged[name][..., places, :, :] = arrays[place]
+    return merged
 
 
 def means(task: str, judge) -> dict[str, float]:

@@ -27,13 +27,27 @@ class LvisEvaluator(CocoEvaluator):
 
     @watchdog.unhurried()
     def _metrics(self, task: str, truth, found: list[dict]) -> dict[str, float]:
-        judge = self._judged(task, truth, _best(found), MOST, lvis_style=True)
+        judge = self._judged(task, truth, _known(_best(found), truth), MOST, lvis_style=True)
+        if judge is None:
+            return {}
         categories = [truth.cats[category]["frequency"] for category in judge.params.catIds]
         by_category = judge.eval["precision"][:, :, :, 0, -1]
         return means(task, judge) | {
             name: mean_precision(by_category[:, :, [each == mark for each in categories]])
             for name, mark in RARITY.items()
         }
+
+
+def _known(found: list[dict], truth) -> list[dict]:
+    """Those of a category of which the annotations say whether the image shows it.
+
+    faster-coco-eval leaves out the others, too, but first looks up the size of their images, which
+    it has of images with an object or such a detection alone.
+    """
+    shown = {(each["image_id"], each["category_id"]) for each in truth.anns.values()}
+    for image in truth.imgs.values():
+        shown |= {(image["id"], category) for category in image.get("neg_category_ids", ())}
+    return [each for each in found if (each["image_id"], each["category_id"]) in shown]
 
 
 def _best(found: list[dict]) -> list[dict]:

@@ -7,6 +7,7 @@ Every function also works in a single process without a group, where it does the
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from torch import Tensor
 from .errors import EnvironmentLacks, InputError
 from .peers import Peers
 
+_T = TypeVar("_T")
 _talks = 0  # calls of peers() so far: each has keys of its own
 
 
@@ -196,6 +198,18 @@ def from_first(x: Tensor) -> None:
     """Overwrite ``x`` with that of process 0."""
     if world_size() > 1:
         dist.broadcast(x, 0)
+
+
+def from_first_each(values: Sequence[_T]) -> _T:
+    """Of what process 0 has for each process, anything that pickles, this one's; what the others
+    give is not looked at. It passes between CPUs."""
+    if world_size() == 1:
+        return values[0]
+    group = dist.new_group(backend="gloo")
+    received: list[_T | None] = [None]
+    dist.scatter_object_list(received, list(values) if is_main() else None, src=0, group=group)
+    dist.destroy_process_group(group)
+    return cast(_T, received[0])
 
 
 @torch.no_grad()

@@ -131,7 +131,6 @@ def test_overrides_win_and_whole_numbers_are_numbers():
         (["MODEL.BACKBONE", "resnet5"], r"'resnet5' in MODEL.BACKBONE.*mean 'resnet50'"),
         (["MODEL.DEVICE", "cuda"], r"MODEL.DEVICE is 'cuda'; allowed: cpu: there is no CUDA"),
         (["MODEL.NORM", "SyncBN"], r"MODEL.NORM is 'SyncBN', which needs a CUDA device"),
-        (["SOLVER.AMP.ENABLED", "True"], r"AMP needs a CUDA device"),
     ],
 )
 def test_bad_values_are_refused_with_what_is_allowed(overrides, message):

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from densessl.core.errors import EnvironmentLacks, InputError
 from densessl.d2_transfer import compat
-from densessl.d2_transfer.evaluation import build_evaluator, flat_metrics
+from densessl.d2_transfer.evaluation import build_evaluator, coco, flat_metrics
 from densessl.d2_transfer.evaluation.coco import CocoEvaluator
 
 compat.setup()
@@ -174,6 +174,30 @@ def test_random_detections_have_pycocotools_numbers(data_set, keypoints, seed):
     assert set(expected) == ({"bbox", "keypoints"} if keypoints else {"bbox", "segm"})
     assert all(0 < expected[task]["AP"] < expected[task]["AP50"] < 100 for task in expected)
     assert_same(both(name, found), expected)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("pairs", [1, 20])  # 8 images: each category alone, or two at a time
+def test_categories_judged_apart_have_the_numbers_of_all_together(
+    data_set, fast, pairs, monkeypatch
+):
+    content = annotations(3)
+    name, found = data_set(content), detections(content, 3)
+    together = evaluate(CocoEvaluator(name, fast=fast), found)
+    monkeypatch.setattr(coco, "PAIRS", pairs)
+    apart = evaluate(CocoEvaluator(name, fast=fast), found)
+    assert repr(apart) == repr(together)  # bit for bit, NaN is NaN
+
+
+@pytest.mark.parametrize(
+    "parts, most, weights", [(2, 9, [9, 9]), (3, 9, [4, 5, 9]), (2, 3, [8, 10])]
+)
+def test_parts_of_the_categories_have_about_as_many_detections(parts, most, weights):
+    counts = {1: 9, 2: 1, 3: 4, 4: 2, 5: 2}
+    made = coco.shared(counts, parts, most)
+    assert sorted(category for part in made for category in part) == [1, 2, 3, 4, 5]
+    assert [sum(counts[category] for category in part) for part in made] == weights
+    assert all(part == sorted(part) and len(part) <= most for part in made)
 
 
 @pytest.mark.parametrize("keypoints", [False, True])

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from densessl.core.errors import EnvironmentLacks
 from densessl.d2_transfer import compat
-from densessl.d2_transfer.evaluation import build_evaluator, lvis
+from densessl.d2_transfer.evaluation import build_evaluator, coco, lvis
 
 compat.setup()
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/lvis/federated.json").read_text())
@@ -56,9 +56,10 @@ def same(found: dict, expected: dict) -> bool:
     )
 
 
-@pytest.mark.parametrize("most", [300, 5])
-def test_the_numbers_are_those_of_the_official_package(tmp_path, monkeypatch, most):
+@pytest.mark.parametrize("most, pairs", [(300, coco.PAIRS), (5, coco.PAIRS), (300, 1)])
+def test_the_numbers_are_those_of_the_official_package(tmp_path, monkeypatch, most, pairs):
     monkeypatch.setattr(lvis, "MOST", most)
+    monkeypatch.setattr(coco, "PAIRS", pairs)  # 1: each category alone
     found = evaluate(tmp_path, FOUND)
     for task, expected in GOLDEN["expected"][str(most)].items():
         assert found[task].keys() == expected.keys() and same(found[task], expected)
@@ -92,6 +93,16 @@ def test_only_what_is_known_of_an_image_is_an_error(tmp_path):
         )
     for category in (min(shown - some), min(exhaustive & {1, 2, 3, 4, 5})):
         assert evaluate(tmp_path, [*FOUND, wrong(category)])["bbox"]["AP"] < expected["AP"]
+
+
+def test_detections_of_an_image_of_which_nothing_is_known_change_nothing(tmp_path):
+    """faster-coco-eval alone ends with an IndexError there."""
+    silent = {"id": 4711, "width": 160, "height": 160, "file_name": "x", "neg_category_ids": []}
+    silent["not_exhaustive_category_ids"] = []
+    truth = {**TRUTH, "images": [*TRUTH["images"], silent]}
+    found = evaluate(tmp_path, [*FOUND, {**wrong(1), "image_id": 4711}], truth)
+    for task, expected in GOLDEN["expected"]["300"].items():
+        assert same(found[task], expected)
 
 
 def test_a_model_that_finds_nothing_has_an_ap_of_0(tmp_path):

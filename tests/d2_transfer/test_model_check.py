@@ -106,6 +106,7 @@ def test_a_detectors_windows_need_to_be_enabled(scenes):
         ("coco_mask_fpn_1x", "SOLVER.POLY_POWER", "0.5"),
         ("coco_mask_fpn_1x", "DATALOADER.REPEAT_THRESHOLD", "0.01"),
         ("coco_mask_fpn_1x", "TEST.AUG.ENABLED", "True"),
+        ("coco_mask_fpn_1x", "SOLVER.AMP.DTYPE", "bfloat16"),  # without AMP
     ],
 )
 def test_an_option_that_nothing_reads_is_refused(scenes, protocol, key, value):
@@ -121,6 +122,7 @@ def test_options_that_are_read_pass(scenes):
         *("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
         *("DATALOADER.REPEAT_THRESHOLD", "0.01"),
         *("SOLVER.CHECKPOINT_PERIOD", "7", "TEST.EVAL_PERIOD", "3", "MODEL.CHANNELS_LAST", "True"),
+        *("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"),
     ]
     check(scenes, "coco_mask_fpn_1x", *words)
 

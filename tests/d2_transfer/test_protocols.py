@@ -173,7 +173,7 @@ def test_a_wrong_override_is_one_message(overrides, says):
 
 @pytest.mark.parametrize(
     "overrides",
-    [["MODEL.DEVICE", "cuda"], ["SOLVER.AMP.ENABLED", "True"], ["MODEL.RESNETS.NORM", "SyncBN"]],
+    [["MODEL.DEVICE", "cuda"], ["MODEL.RESNETS.NORM", "SyncBN"]],
 )
 def test_what_needs_cuda_is_refused_without(overrides):
     with pytest.raises(InputError, match="CUDA"):

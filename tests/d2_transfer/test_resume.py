@@ -21,11 +21,18 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("protocol", ["coco_panoptic_fpn_1x", "coco_retinanet_1x", "coco_fcos_1x"])
-def test_a_stopped_trial_resumes_bit_for_bit(protocol, scenes, tmp_path, stops_at):
+@pytest.mark.parametrize(
+    "protocol, amp",
+    [
+        ("coco_panoptic_fpn_1x", ()),
+        ("coco_retinanet_1x", ()),
+        ("coco_fcos_1x", ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")),
+    ],
+)
+def test_a_stopped_trial_resumes_bit_for_bit(protocol, amp, scenes, tmp_path, stops_at):
     def go(out):
         flags = ["--mini", "--trials", "1", "--data", str(scenes), "-o", str(tmp_path / out)]
-        overrides = [str(word) for word in chain(*SMALL.items())]
+        overrides = [str(word) for word in (*chain(*SMALL.items()), *amp)]
         assert main.main(["random", "--protocol", protocol, *flags, *overrides]) == 0
         folder = tmp_path / out / "trial_1"
         model = torch.load(folder / "model_final.pth", weights_only=True)["model"]
