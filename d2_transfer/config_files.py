@@ -19,7 +19,9 @@ from . import compat, projects
 
 BASE = "_BASE_"
 COMMAND_LINE = "the command line"
-KEY = re.compile(r"(?<![\w.'])[A-Z]\w*(?:\.[A-Z]\w*)+(?= )")  # a quoted one is a suggestion
+KEY = re.compile(  # a quoted one is a suggestion
+    r"(?<![\w.'])[A-Z]\w*(?:\.[A-Z]\w*)+(?=[ ;:,]|\.?(?:\s|$))"
+)
 
 
 @dataclass

@@ -33,13 +33,12 @@ METRICS = {
 KEPT = {"bbox": ("bbox",), "segm": ("segmentation",), "keypoints": ("bbox", "keypoints")}
 FIELDS = {"segm": "pred_masks", "keypoints": "pred_keypoints"}  # of a model's instances
 FILE = "coco_instances_results.json"
-# Of an image and a category that COCOeval has in memory at a time: it keeps some of each, whether
-# or not anything is there. COCO's 5,000 images of 80 categories are fewer, LVIS's are 24 million.
+# Of an image and a category that COCOeval has in memory at a time: each takes about a kilobyte,
+# whether or not anything is there. COCO's 5,000 images of 80 categories are fewer, LVIS's are 24
+# million.
 PAIRS = 2_000_000
-MERGED = (
-    "precision",
-    "recall",
-)  # [threshold, recall, category, area, most], recall without the 2nd
+# Of its arrays [threshold, recall, category, area, most], and [threshold, category, area, most].
+MERGED = ("precision", "recall")
 
 
 class CocoEvaluator(DatasetEvaluator):

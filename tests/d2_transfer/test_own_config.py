@@ -183,6 +183,9 @@ def test_bases_lie_in_layers_and_an_error_names_the_file_and_line_of_each_value(
     assert (
         "SOLVER.STEPS is from mine.yaml, line 4; SOLVER.MAX_ITER is from two.yaml, line 3" in said
     )
+    (folder / "amp.yaml").write_text("_BASE_: mine.yaml\nSOLVER:\n  AMP: {DTYPE: bfloat17}\n")
+    with pytest.raises(InputError, match=r"mean 'bfloat16'.*DTYPE is from amp.yaml, line 3"):
+        resolve("amp.yaml")  # where a key is the last word of a sentence
     words = ["transfer", "--protocol", "two.yaml", "--print-config", "SOLVER.STEPS", "(500,)"]
     assert densessl.main(words) == 0
     text = capsys.readouterr().out
