@@ -21,6 +21,7 @@ from densessl.core.products import product
 
 ROWS, BLOCK, TILE = 2048, 512, 2**21  # queries and at least so many entries at once: 8 MiB
 WORTH_THREADS = 2**27  # multiplications
+LEAST, MOST = 1e-20, 1e30  # sums of exponentials: in between, no float32 was lost or overflowed
 KERNELS = ("auto", "attention", "blocks")
 
 
@@ -114,9 +115,35 @@ def _blocks(query, queue, scale, with_mean, block=None):
 def _stream(query, queue, with_mean, block):
     """lse and mean of one part of the queue; the queries are already divided by the temperature.
 
-    The online softmax, with the running maximum and mass apart (a running lse would round to its
-    own last bit once a block), and the running mean moving towards a block's mean by the block's
-    share of the mass so far. Nothing overflows at any size of the logits.
+    Logits of unit vectors lie within 1 / temperature, where exponentials need no maximum. Whether
+    they did is seen from the sums; on CUDA nobody looks, since the host would have to wait.
+    """
+    if query.device.type == "cpu":
+        mass, mean = _sums(query, queue, with_mean, block)
+        within = ((mass > LEAST) & (mass < MOST)).all()  # false for not a number, and for no queue
+        if within and (mean is None or mean.isfinite().all()):
+            return mass.log(), mean.div_(mass[:, None]) if with_mean else None
+    return _online_softmax(query, queue, with_mean, block)
+
+
+def _sums(query, queue, with_mean, block):
+    """sum of exp(s) ``[M]``, and of exp(s) k ``[M, D]``, as they are."""
+    mass = query.new_zeros(len(query))
+    mean = torch.zeros_like(query) if with_mean else None
+    for keys in queue.split(block) if query.numel() and queue.numel() else ():
+        p = product(query, keys).exp_()  # [M, block]
+        mass += p.sum(1)
+        if with_mean:
+            mean += product(p, keys.T)
+    return mass, mean
+
+
+def _online_softmax(query, queue, with_mean, block):
+    """As ``_stream``, at any size of the logits.
+
+    The running maximum and mass are apart (a running lse would round to its own last bit once a
+    block), and the running mean moves towards a block's mean by the block's share of the mass so
+    far. Nothing overflows.
     """
     peak = query.new_full((len(query),), -torch.inf)  # max of s so far, [M]
     mass = torch.zeros_like(peak)  # sum of exp(s - peak) so far, [M]
