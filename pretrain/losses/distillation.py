@@ -26,7 +26,7 @@ from densessl.core.errors import InputError
 
 from ..precision import full_precision
 
-BLOCK = {"cpu": 2**18, "cuda": 2**22}  # logits at once: CPU: they stay in cache; CUDA: 16 MiB
+BLOCK = {"cpu": 2**17, "cuda": 2**22}  # logits at once: CPU: they stay in cache; CUDA: 16 MiB
 HUGE_PAGES = hasattr(mmap, "MADV_HUGEPAGE")  # Linux
 LARGE = 2**25  # bytes: what is larger, glibc takes from the kernel anew each time
 

@@ -1,5 +1,7 @@
 """queue_logsumexp against float64, in every kernel that this machine has."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -79,6 +81,35 @@ def test_large_logits_neither_overflow_nor_lose_the_maximum(device, kernel, scal
     torch.testing.assert_close(
         found[1].double().cpu(), gradient, atol=relative * float(gradient.abs().max()), rtol=0
     )
+
+
+@pytest.mark.parametrize("offset", [-120.0, -60.0, -30.0, 30.0, 60.0, 120.0])
+def test_logits_far_from_zero_keep_their_differences(offset):
+    # exp(s) itself is 0, rounded or too large for float32 at most of them
+    query, queue = unit(20, 64), unit(3000, 64, seed=1)
+    query, queue = F.pad(query, (0, 1), value=1.0), F.pad(queue, (0, 1), value=offset * 0.07)
+    expected = plain(query, queue, 0.07)
+    found = ours(query, queue, 0.07, "blocks")
+    relative = 65 * 2**-24 * abs(offset)  # as above
+    assert_near(found[:1], expected[:1], relative)
+    assert_near(found[1:], expected[1:], relative * float(expected[1].abs().max()))
+
+
+def test_one_row_far_from_zero_leaves_the_others_right():
+    query, queue = unit(20, 64), unit(3000, 64, seed=1)
+    query[3] *= 300
+    found, expected = ours(query, queue, 0.07), plain(query, queue, 0.07)
+    others = torch.arange(20) != 3
+    assert_near([x[others] for x in found], [x[others] for x in expected])
+    assert all(x[3].isfinite().all() for x in found)
+
+
+def test_long_keys_of_short_queries_overflow_nothing():
+    # 1000 terms of exp(1.6) 1e36 are more than float32 holds; their mean is not
+    query, queue = torch.full((4, 16), 1e-37), torch.full((1000, 16), 1e36)
+    value, mean = _blocks(query, queue, 1.0, True)
+    torch.testing.assert_close(value, torch.full((4,), 1.6 + math.log(1000)))
+    torch.testing.assert_close(mean, queue[:4], atol=0, rtol=TOLERANCE)
 
 
 def test_float64_stays_float64():

@@ -11,7 +11,8 @@ from ..products import product
 
 # Of a block of similarities: 31 MiB in float32. From 32 on glibc would fetch new pages each time.
 ROWS, COLUMNS = 1024, 8000
-GROUP = 8  # similarities of which the largest is looked at first
+GROUP = 8  # similarities of which the largest is looked at first,
+MANY = 4000  # where a row has so many; else topk alone is faster
 
 
 def unit(features: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def nearest(
 
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``values.topk(k)`` of rows ``[N, M]`` with the order of ties settled: lower number first."""
-    if values.shape[1] >= 2 * GROUP * k:
+    if values.shape[1] >= max(2 * GROUP * k, MANY):
         # The k-th of the groups' largest is at most the k-th of all, and not many are above it.
         parts = values[:, : values.shape[1] // GROUP * GROUP].unflatten(1, (GROUP, -1))
         edge = parts.amax(1).topk(k, dim=1, sorted=False)[0].amin(1, keepdim=True)
@@ -68,10 +69,18 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     index, order = index.sort(dim=1)
     top, index = _first(top.gather(1, order), index, k)
     if k < values.shape[1]:  # topk takes any of those that are equal to the last
-        edge = ((values >= top[:, -1:]).sum(1) > k).nonzero()[:, 0]
-        if len(edge):
-            top[edge], index[edge] = _first(values[edge], None, k)
+        tied = ((values >= top[:, -1:]).sum(1) > k).nonzero()[:, 0]
+        if len(tied):
+            top[tied], index[tied] = _lowest(values[tied], top[tied, -1:], k)
     return top, index
+
+
+def _lowest(values: Tensor, edge: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest of each row, of those equal to the k-th (``edge [N, 1]``) the first."""
+    falling = torch.arange(values.shape[1], 0, -1, device=values.device)
+    order = (falling * (values == edge)).masked_fill_(~(values <= edge), len(falling) + 1)
+    index = order.topk(k, dim=1, sorted=False)[1].sort(dim=1)[0]
+    return _first(values.gather(1, index), index, k)
 
 
 def _merged(
