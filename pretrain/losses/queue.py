@@ -8,8 +8,8 @@ kernels keep beside it. So the forward pass has the gradient too, no [M, K] tens
 queue may be overwritten as soon as the forward pass is done.
 
 Two ways lead there. "attention": one call of PyTorch's fused attention kernel, the way on CUDA.
-"blocks": the queue in blocks that stay in cache, the way on CPU, where it beats the fused kernel
-(python -m benchmarks.loss_heads --kernels), and wherever no fused kernel fits.
+"blocks": the queue in blocks that stay in cache, the way on CPU (with oneDNN's products it beats
+the fused kernel: python -m benchmarks.loss_heads --kernels), and wherever no fused kernel fits.
 """
 
 from concurrent.futures import ThreadPoolExecutor
