@@ -226,12 +226,29 @@ def validate_loaded(
 ) -> None:
     """:func:`validate` for what :func:`load` made of ``path`` and ``overrides``.
 
-    The options of a config that comes with DenseSSL go together, and need no import of torch
-    (seconds) to be checked.
+    The options of a config that comes with DenseSSL go together, as do those of its twin (with
+    :func:`sizes_kept`), and need no import of torch (seconds) to be checked.
     """
-    ours = str(path) in built_in() and not os.path.isfile(path)
-    known = ours and {*options.pairs(overrides)[::2]} <= WITH_ANY
+    name = str(path).removesuffix(TWIN)
+    known = name in built_in() and not os.path.isfile(path)
+    if known:
+        words = options.pairs(overrides)
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        kept = sizes_kept(name) if name != str(path) else {}
+        known = all(
+            key in WITH_ANY or (key in kept and value == str(kept[key]))
+            for key, value in given.items()
+        )
     (check if known else validate)(cfg, world)
+
+
+def sizes_kept(name: str) -> dict[str, Any]:
+    """The options of a built-in config that its twin must keep for a detector to take its weights,
+    and their values."""
+    full = flat(load(name))
+    kept = [] if full["BACKBONE.NAME"].startswith("vit") else ["BACKBONE.NAME"]
+    kept += ["RESIM.FPN_DIM"] if full["METHOD.NAME"] == "resim" else []
+    return {key: full[key] for key in kept}
 
 
 def as_asked(options: "Mapping[str, Any]", asked: "Mapping[str, Any]") -> dict[str, Any]:

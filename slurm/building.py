@@ -188,7 +188,8 @@ class Builder:
         reads = expand(row.data or self.spec.data)
         nodes, gpus = self.call.nodes, self.call.gpus
         if self.mini:
-            words, reads = [*_sizes(config), *words], STAND_IN
+            words = [*as_words(pretraining.sizes_kept(config)), *words]
+            reads = STAND_IN
             config, key = f"{config}{TWIN}", name or f"{key}{TWIN}"
             nodes, gpus = 1, min(gpus, 1)
         if not self.drawn:
@@ -300,16 +301,6 @@ class Builder:
 
 def _seeds_of(free: FreeJob) -> list[int | None]:
     return [*seeds_of(free.seeds)] or [None]
-
-
-def _sizes(config: str) -> list[str]:
-    """What the twin of a config keeps of it, as ``KEY VALUE``: a detector takes no other sizes."""
-    from densessl.pretrain import config as pretraining
-
-    full = pretraining.flat(pretraining.load(config))
-    kept = [] if full["BACKBONE.NAME"].startswith("vit") else ["BACKBONE.NAME"]
-    kept += ["RESIM.FPN_DIM"] if full["METHOD.NAME"] == "resim" else []
-    return as_words({key: full[key] for key in kept})
 
 
 def _facts(paper: str | None, method: str) -> dict[str, Any]:

@@ -2,18 +2,22 @@
 
 A file takes its final name only when all its bytes are on the disk. Where it is checked, its
 SHA-256 lies beside it before that (``sha256sum -c`` reads the sidecar), so that damage that comes
-later (a truncated copy, a flipped bit) is seen.
+later (a truncated copy, a flipped bit) is seen. A run need not wait for it: :func:`snapshot` is a
+state as it is now, which :class:`Writing` brings to the disk beside the steps that follow.
 """
 
 import hashlib
 import logging
 import os
 import re
+import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from . import files, watchdog
 from .distributed import is_main
@@ -88,6 +92,75 @@ def remove(path: Path) -> None:
     """Delete a checked file, then its sidecar: never one without the other in between."""
     path.unlink(missing_ok=True)
     sidecar(path).unlink(missing_ok=True)
+
+
+def snapshot(state: Any) -> Any:
+    """``state`` as it is now, in the memory of the CPU: no later step changes it.
+
+    Dicts, lists and tuples are copied with what they hold; of tensors that are the same memory one
+    copy is made, and a file holds it once.
+    """
+    copies: dict[tuple, Tensor] = {}
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            which = value.device, value.data_ptr(), value.shape, value.stride(), value.dtype
+            if which not in copies:
+                copies[which] = value.detach().to("cpu", copy=True)
+            return copies[which]
+        if isinstance(value, dict):
+            return {name: copied(each) for name, each in value.items()}
+        return type(value)(map(copied, value)) if isinstance(value, list | tuple) else value
+
+    return copied(state)
+
+
+class Writing:
+    """Writes files in a thread of its own, one piece of work at a time, while a run goes on.
+
+    A block: its end waits until all is on the disk. What fails there is raised by :meth:`check` or
+    :meth:`wait`, or by the end of the block; where that ends by another error, it is logged.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> "Writing":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except Exception as error:
+            if kind is None:
+                raise
+            logger.warning("%s", error)
+
+    def begin(self, work: Callable[[], object]) -> None:
+        """Do ``work`` beside what follows; the one before it is waited for."""
+        self.wait()
+        self._thread = threading.Thread(target=self._do, args=(work,), name="checkpoint")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what has failed so far; nothing is waited for."""
+        if self._thread is None or not self._thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until all is on the disk; raises what has failed."""
+        if self._thread is not None:
+            self._thread.join()
+        self._thread, error, self._error = None, self._error, None
+        if error is not None:
+            raise error
+
+    def _do(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:  # also too little memory: the run is told
+            self._error = error
 
 
 class NumberedCheckpoints:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from densessl.core import distributed, files, gpu_memory, limits, log, waiting, watchdog
-from densessl.core.checkpoint import damage, load, remove, save
+from densessl.core.checkpoint import Writing, damage, load, remove, save, snapshot
 from densessl.core.errors import InputError, Interrupted, StoppedEarly
 from densessl.core.external import loaded
 from densessl.core.form import NUMBER, fault
@@ -103,22 +104,6 @@ def train(
         distributed.teardown()
 
 
-class OnCPU:
-    """Copies states from a GPU, each tensor once: a file holds what two of its dicts share once."""
-
-    def __init__(self) -> None:
-        self._copies: dict[tuple, torch.Tensor] = {}
-
-    def __call__(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: self._copy(value) for name, value in state.items()}
-
-    def _copy(self, value: torch.Tensor) -> torch.Tensor:
-        which = (value.data_ptr(), value.shape, value.stride(), value.dtype)
-        if which not in self._copies:
-            self._copies[which] = value.cpu()
-        return self._copies[which]
-
-
 class PretrainRun:
     """One run of pretraining in ``folder``, new or found there."""
 
@@ -131,6 +116,7 @@ class PretrainRun:
         self.main = distributed.is_main()
         self.final = folder / resume.FINAL
         self.checkpoints = Checkpoints(folder / "checkpoints", cfg.CHECKPOINT.KEEP)
+        self.writing = Writing()  # by the main process
         self.iteration = self.total = 0  # steps done, and all
         self.looked_at = False  # the first batch of this session
         self.built = False
@@ -374,13 +360,12 @@ class PretrainRun:
 
     def state(self) -> dict[str, Any]:
         """Everything that a run resuming from here needs; all processes must call it in step."""
-        weights, backbone = self.method.state_dict(), self.method.backbone_state()
-        fpn, copied = self.method.fpn_state(), OnCPU()
+        fpn = self.method.fpn_state()
         order = "RGB" if self.cfg.DATA.CHANNELS == COLOURS else AS_STORED
         return {
-            "model": copied(weights),
-            "backbone": copied(backbone),
-            **({} if fpn is None else {"fpn": copied(fpn)}),
+            "model": self.method.state_dict(),
+            "backbone": self.method.backbone_state(),
+            **({} if fpn is None else {"fpn": fpn}),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
             "iteration": self.iteration,
@@ -396,18 +381,26 @@ class PretrainRun:
         }
 
     def save(self) -> None:
+        """Begin to write a checkpoint of the steps done, beside those that follow."""
         if self.main:
+            self.writing.wait()
             self.logs.sync()  # first the log: a checkpoint must never be ahead of it
         state = self.state()
         if self.main:
-            self.checkpoints.save(self.iteration, state)
-            if self.iteration == self.total:
-                save(self.final, resume.final_state(state), checked=True)
-                if summary := self.unreadable.summary():
-                    logger.warning("%s", summary)
-                logger.info("done: %s", self.final)
+            self.writing.begin(partial(self.write, snapshot(state)))
         self.saved = self.iteration
-        distributed.barrier()  # nobody leaves, and so ends the others, before all is on the disk
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Bring a state to the disk; of the last step the weights for others, too."""
+        self.checkpoints.save(state["iteration"], state)
+        if state["iteration"] == self.total:
+            save(self.final, resume.final_state(state), checked=True)
+
+    def written(self) -> None:
+        """Wait until all is on the disk: nobody leaves, and so ends the others, before that."""
+        if self.main:
+            self.writing.wait()
+        distributed.barrier()
 
     # ---- the steps ----
 
@@ -434,7 +427,7 @@ class PretrainRun:
             batch_sampler=order,
         )
         progress = Bar("pretrain", self.total, self.iteration) if self.main else nullcontext()
-        with iter(loader) as batches, progress as bar:
+        with self.writing, iter(loader) as batches, progress as bar:
             while self.iteration < self.total:
                 try:
                     batch = next(batches)
@@ -451,12 +444,18 @@ class PretrainRun:
                     bar.advance(note=f"loss {loss:.4f}")
                 if after_step:
                     after_step(self.iteration)
+                self.writing.check()
                 if distributed.world_size() == 1:
                     stop = stops.requested is not None  # also one that has come meanwhile
                 if stop or self.is_due():
                     self.save()
                 if stop and self.iteration < self.total:
                     raise self.stopped()
+            self.written()
+        if self.main:
+            if summary := self.unreadable.summary():
+                logger.warning("%s", summary)
+            logger.info("done: %s", self.final)
 
     def one_step(self, batch: Batch, waited: float, stop: bool) -> tuple[float, bool]:
         """Augment, step, log; returns the loss, and whether any process is asked to ``stop``.
@@ -493,6 +492,8 @@ class PretrainRun:
             "unreadable": len(self.unreadable),
         }
         means = dict(outcome.values) if outcome.applied else {}
+        if self.watch.measures(self.iteration):
+            self.writing.wait()  # its loaders are forked, which no thread should be at work for
         means |= self.watch.step(self.iteration, outcome, self.method)
         last = self.iteration == self.total
         self.logs.step(self.iteration, means, facts | self.watch.facts(), waited, last)
@@ -527,6 +528,7 @@ class PretrainRun:
         """Save what is not saved yet, and say where the run stands."""
         if self.saved != self.iteration:
             self.save()
+        self.written()
         return StoppedEarly(
             f"stopped after step {self.iteration} of {self.total}, all saved in {self.folder}; run "
             "the same command to resume"

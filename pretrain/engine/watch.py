@@ -48,6 +48,10 @@ class RunWatch:
                 values |= each.controls(state, values)
         return values
 
+    def measures(self, iteration: int) -> bool:
+        """Whether an online measure is due, ``iteration`` steps being done."""
+        return any(each.due(iteration, self.total) for each in self.online)
+
     def step(self, iteration: int, outcome: StepOutcome, method: Method) -> dict[str, float]:
         """Look at a step, ``iteration`` steps being done; the online measures that are due."""
         if outcome.applied:

@@ -63,9 +63,10 @@ def test_a_protocols_config_is_printed_without_torch(protocol):
     assert not imported("transfer", *words) & {*LIBRARIES}
 
 
+@pytest.mark.parametrize("words", [(), ("--mini",)])
 @pytest.mark.parametrize("table", ["setsim/table4", "scfs/table2"])
-def test_the_jobs_behind_a_table_are_shown_without_torch(table, tmp_path):
-    assert not imported("reproduce", table, "--dry-run", "-o", tmp_path) & {*LIBRARIES}
+def test_the_jobs_behind_a_table_are_shown_without_torch(table, words, tmp_path):
+    assert not imported("reproduce", table, "--dry-run", "-o", tmp_path, *words) & {*LIBRARIES}
 
 
 def test_a_checkpoint_is_inspected_without_torchvision(tmp_path, tiny):

@@ -258,22 +258,6 @@ def test_a_checkpoint_takes_what_was_asked_of_the_disk(tiny, monkeypatch, optimi
     assert asked[0] <= file.stat().st_size < asked[0] + beside
 
 
-def test_what_two_states_share_is_copied_once():
-    shared = torch.rand(3, 4, device="cpu")
-    moved = []
-
-    class OnGPU(torch.Tensor):  # counts the copies that a GPU's tensor would need
-        def cpu(self):
-            moved.append(self.data_ptr())
-            return self.as_subclass(torch.Tensor).clone()
-
-    one, alike = shared.as_subclass(OnGPU), shared.view(3, 4).as_subclass(OnGPU)
-    copied = training.OnCPU()
-    whole, part = copied({"a": one, "b": one[0]}), copied({"c": alike})
-    assert part["c"] is whole["a"] and len(moved) == 2
-    assert torch.equal(whole["b"], shared[0])
-
-
 @pytest.mark.parametrize("options", [("AMP", "bf16"), ("CHANNELS_LAST", True)])
 def test_options_of_speed_keep_the_weights_in_float32(tiny, options):
     cfg = tiny("moco", None, *options, "SOLVER.MAX_STEPS", 2)
@@ -316,3 +300,26 @@ def test_shuffling_without_effect_is_said(tiny, capsys):
     for norm, said in (("BN", True), ("split", False)):
         train(tiny("moco", None, "BACKBONE.NORM", norm, "SOLVER.MAX_STEPS", 1))
         assert ("(MOCO.SHUFFLE) has no effect" in capsys.readouterr().err) == said
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(tiny, monkeypatch, check_same_run):
+    options = ("CHECKPOINT.STEPS", 2, "SOLVER.MAX_STEPS", 6)
+    cfg, whole = tiny("moco", None, *options), tiny("moco", None, *options)
+    train(whole)
+    fourth, write = threading.Event(), Checkpoints.save
+
+    def slow(self, number, state):
+        assert number != 2 or fourth.wait(60)
+        return write(self, number, state)
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    written = []
+
+    def after_step(step):
+        written.append(len(list(Path(cfg.OUTPUT_DIR).glob("checkpoints/*.pth"))))
+        if step == 4:
+            fourth.set()
+
+    train(cfg, after_step)
+    assert written[:4] == [0] * 4
+    check_same_run(cfg.OUTPUT_DIR, whole.OUTPUT_DIR)

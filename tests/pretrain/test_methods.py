@@ -186,6 +186,13 @@ def test_the_twins_are_valid(preset):  # the presets themselves: test_config.py
     config.validate(twin(preset))
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_twins_are_valid_with_the_sizes_that_a_detector_takes(preset):
+    kept = config.sizes_kept(preset)
+    words = [str(word) for pair in kept.items() for word in pair]
+    config.validate(config.load(f"{preset}_scenes", ["DATA.PATH", "somewhere", *words]))
+
+
 @pytest.mark.parametrize("preset", with_other_steps())
 def test_a_preset_takes_a_step_as_its_twin(preset, teacher):
     """The twin of a config is the same method with a small network, over the scenes' size.
