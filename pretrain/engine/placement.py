@@ -60,7 +60,7 @@ def hasten(cfg: CfgNode, device: torch.device) -> None:
     fused = "" if cfg.SOLVER.OPTIMIZER == "lars" else "fused "
     logger.info(
         "%s, compute capability %d.%d: AMP %s, channels last %s, cuDNN's fastest algorithms by "
-        "trial, TF32 in float32 convolutions alone, %s%s",
+        "trial, TF32 in float32 convolutions alone, %s%s, the next batch sent during a step",
         torch.cuda.get_device_name(device),
         *capability(device),
         cfg.AMP,
@@ -68,6 +68,12 @@ def hasten(cfg: CfgNode, device: torch.device) -> None:
         fused,
         cfg.SOLVER.OPTIMIZER,
     )
+
+
+def fetches_ahead(device: torch.device) -> bool:
+    """Whether the next batch is sent while a step is computed: on a GPU, for which the host waits
+    then. A CPU computes the step itself, and has nothing to send."""
+    return device.type == "cuda"
 
 
 def check_compiler(cfg: CfgNode, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +75,7 @@ class Stepper:
         peak: float | None = None,
         weight_decay: float | None = None,
         asked: Sequence[bool] = (),
+        meanwhile: Callable[[], None] | None = None,
     ) -> StepOutcome:
         """One step at learning rate ``lr``; every process must call this in step.
 
@@ -83,8 +84,9 @@ class Stepper:
         is the mean over the step.
 
         The processes vote once, while the gradients are computed: on the loss, and on whatever else
-        is ``asked``. The host waits once, for the values and the votes together. Gradients need no
-        vote: their mean over the processes is the same in all.
+        is ``asked``. The host waits once, for the values and the votes together; before it waits,
+        ``meanwhile()`` is called. Gradients need no vote: their mean over the processes is the same
+        in all.
 
         Groups with ``fixed_lr`` run at ``peak`` (default: at ``lr`` like the others); those that
         decay at all do by ``weight_decay`` (default: as before).
@@ -99,6 +101,8 @@ class Stepper:
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         outputs["grad_norm"] = gradient_norm(self.parameters)
+        if meanwhile:
+            meanwhile()
         values, (loss_is_bad, *agreed) = _read(outputs, vote.answers())
         if loss_is_bad or not math.isfinite(values["grad_norm"]):
             self._copy(self._kept, self._moving)

@@ -27,13 +27,16 @@ from ..contradictions import too_large_views
 from ..methods.base import starting_weights
 from ..views import (
     Batch,
-    apply_photometric,
+    Sent,
     build_dataset,
     build_source,
     collate,
+    photometric_views,
+    send,
 )
 from ..views.normalization import COLOURS
 from . import changes, resume
+from .ahead import Ahead
 from .announce import announce, remarks
 from .build import build_model
 from .checkpoint import FINAL_FORM, FOREIGN, STEP_FORM, Checkpoints, check, taken
@@ -45,7 +48,7 @@ from .memory import check_memory
 from .nonfinite import Patience
 from .optimizers import load_state
 from .order import BatchOrder, global_batch, step_seed
-from .placement import check_compiler, check_disk, distribute, hasten, settled
+from .placement import check_compiler, check_disk, distribute, fetches_ahead, hasten, settled
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
 from .step import Stepper
 from .unreadable import Unreadable, gathered
@@ -427,10 +430,11 @@ class PretrainRun:
             batch_sampler=order,
         )
         progress = Bar("pretrain", self.total, self.iteration) if self.main else nullcontext()
-        with self.writing, iter(loader) as batches, progress as bar:
+        with self.writing, iter(loader) as loaded, progress as bar:
+            batches = Ahead(loaded, self.send, self.device)
             while self.iteration < self.total:
                 try:
-                    batch = next(batches)
+                    batch, sent = next(batches)
                 except Interrupted:
                     if distributed.world_size() > 1:
                         raise  # the others are in the middle of a step
@@ -438,7 +442,8 @@ class PretrainRun:
                 compiles = self.cfg.COMPILE and not self.looked_at
                 with watchdog.unhurried() if compiles else nullcontext():
                     requested = stops.requested is not None
-                    loss, stop = self.one_step(batch, batches.waited, requested)
+                    meanwhile = batches.fetch if fetches_ahead(self.device) else None
+                    loss, stop = self.one_step(batch, sent, batches.waited, requested, meanwhile)
                 watchdog.beat()
                 if bar:
                     bar.advance(note=f"loss {loss:.4f}")
@@ -457,10 +462,23 @@ class PretrainRun:
                 logger.warning("%s", summary)
             logger.info("done: %s", self.final)
 
-    def one_step(self, batch: Batch, waited: float, stop: bool) -> tuple[float, bool]:
+    def send(self, batch: Batch) -> list[Sent]:
+        """Bring the parts of a batch to the device."""
+        parts = batch.parts(self.cfg.SOLVER.ACCUMULATE)
+        return [send(part, self.device, **self.normalization) for part in parts]
+
+    def one_step(
+        self,
+        batch: Batch,
+        sent: list[Sent],
+        waited: float,
+        stop: bool,
+        meanwhile: Callable[[], None] | None,
+    ) -> tuple[float, bool]:
         """Augment, step, log; returns the loss, and whether any process is asked to ``stop``.
 
-        ``waited``: seconds, for the batch.
+        ``sent``: the parts of the batch; ``waited``: seconds, for it; ``meanwhile`` as the stepper
+        has it.
         """
         step, solver = self.iteration, self.cfg.SOLVER
         if not self.looked_at:
@@ -469,15 +487,12 @@ class PretrainRun:
                 for line in too_large_views(self.cfg, float(batch.size.amin(1).median())):
                     logger.warning("%s", line)
             self.looked_at = True
-        parts = (
-            apply_photometric(part, self.device, **self.normalization)
-            for part in batch.parts(solver.ACCUMULATE)
-        )
+        parts = map(photometric_views, sent)
         lr = learning_rate(solver, step, self.epoch)
         torch.manual_seed(step_seed(self.cfg.SEED, step, distributed.rank()))  # of dropped paths
         decay = weight_decay(solver, step, self.epoch)
         asked = stop, len(batch.unreadable) > 0
-        outcome = self.stepper.run(parts, step, lr, scaled_lr(solver), decay, asked)
+        outcome = self.stepper.run(parts, step, lr, scaled_lr(solver), decay, asked, meanwhile)
         stop, some_unreadable = outcome.agreed
         self.patience.count(step, outcome)
         if some_unreadable:

@@ -3,10 +3,13 @@
 from .dataset import (
     Batch,
     Sample,
+    Sent,
     ViewDataset,
     apply_photometric,
     build_dataset,
     collate,
+    photometric_views,
+    send,
 )
 from .normalization import NORMALIZATION
 from .recipes import RECIPES, Recipe, ViewRecipe, build_recipes, find_recipe
@@ -21,6 +24,7 @@ __all__ = [
     "ImageSource",
     "Recipe",
     "Sample",
+    "Sent",
     "View",
     "ViewDataset",
     "ViewRecipe",
@@ -32,4 +36,6 @@ __all__ = [
     "collate",
     "collate_views",
     "find_recipe",
+    "photometric_views",
+    "send",
 ]

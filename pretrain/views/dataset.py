@@ -230,18 +230,32 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-@torch.no_grad()
-def apply_photometric(
+@dataclass
+class Sent:
+    """A batch on the device, or on its way there, and what the photometric part does to it."""
+
+    images: list[Tensor]  # uint8 [B, V, C, S, S], of each size
+    plans: list[list[colour.PhotometricPlan]]
+    numbers: list[Tensor]  # of each plan
+    box: Tensor  # [V + L, B, 4]
+    flip: Tensor  # [V + L, B], 0 or 1
+    size: Tensor  # [B, 2]
+    normal: Tensor  # [2, C]: mean, std
+
+    def tensors(self) -> list[Tensor]:
+        """All that lies on the device."""
+        return [*self.images, *self.numbers, self.box, self.flip, self.size, self.normal]
+
+
+def send(
     batch: Batch,
     device: torch.device | str,
     mean: Sequence[float] = NORMALIZATION["mean"],
     std: Sequence[float] = NORMALIZATION["std"],
-) -> list[View]:
-    """The photometric part on ``device``, and normalisation: the views that a method takes.
+) -> Sent:
+    """Bring a batch to ``device``, and decide on the CPU what becomes of which of its images.
 
-    The global views come first, then the local ones. Images and boxes are in torch's default
-    precision. On CUDA all views of one size pass each operation together, and everything but the
-    images travels in one copy; nothing is waited for.
+    Everything but the images travels in one copy; nothing is waited for.
     """
     device, dtype = torch.device(device), torch.get_default_dtype()
     boxes, flips = batch.box.transpose(0, 1), batch.flip.transpose(0, 1)  # [V + L, B, …]
@@ -257,18 +271,39 @@ def apply_photometric(
     numbers = [plan.numbers for made in plans for plan in made]
     first = [batch.size, boxes, flips, torch.tensor([mean, std], dtype=torch.float64)]
     size, boxes, flips, normal, *numbers = _sent(first + numbers, device, dtype)
-    center, scale = normal[:, :, None, None]
+    images = [part.to(device, non_blocking=True) for part in groups]  # whole: a slice is not pinned
+    return Sent(images, plans, numbers, boxes, flips, size, normal)
+
+
+@torch.no_grad()
+def photometric_views(sent: Sent) -> list[View]:
+    """The photometric part where the batch was sent, and normalisation: what a method takes.
+
+    The global views come first, then the local ones. Images and boxes are in torch's default
+    precision. On CUDA all views of one size pass each operation together.
+    """
+    dtype, numbers = torch.get_default_dtype(), iter(sent.numbers)
+    center, scale = sent.normal[:, :, None, None]
     images: list[Tensor] = []
-    for part, made in zip(groups, plans, strict=True):
-        raw = part.to(device, non_blocking=True)  # whole: a slice would not be pinned
+    for raw, made in zip(sent.images, sent.plans, strict=True):
         x = raw.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
         for some, plan in zip(_split(x, made), made, strict=True):
-            colour.change_(some.div_(255), plan, numbers.pop(0)).sub_(center).div_(scale)
+            colour.change_(some.div_(255), plan, next(numbers)).sub_(center).div_(scale)
         images += x.unbind()
     return [
-        View(*parts, size)
-        for parts in zip(images, boxes.unbind(), (flips > 0).unbind(), strict=True)
+        View(*parts, sent.size)
+        for parts in zip(images, sent.box.unbind(), (sent.flip > 0).unbind(), strict=True)
     ]
+
+
+def apply_photometric(
+    batch: Batch,
+    device: torch.device | str,
+    mean: Sequence[float] = NORMALIZATION["mean"],
+    std: Sequence[float] = NORMALIZATION["std"],
+) -> list[View]:
+    """:func:`send`, then :func:`photometric_views`: the views of a batch on ``device``."""
+    return photometric_views(send(batch, device, mean, std))
 
 
 def _split(x: Tensor, made: list[colour.PhotometricPlan]) -> Sequence[Tensor]:
