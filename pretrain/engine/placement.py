@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from densessl.core import distributed
+from densessl.core import distributed, limits
 from densessl.core.errors import EnvironmentLacks
 from densessl.core.files import standing
 from densessl.core.options import flat
@@ -47,12 +47,14 @@ def capability(device: torch.device) -> tuple[int, int]:
 
 
 def hasten(cfg: CfgNode, device: torch.device) -> None:
-    """Switch on what makes a GPU faster at numbers that are good enough, and say so.
+    """Switch on what makes a GPU faster at numbers that are good enough, and say so; a CPU keeps
+    memory from step to step.
 
     Correspondences and losses are promised in float32, so matrix products have no TF32; with AMP
     the networks' are of half precision anyway.
     """
     if device.type != "cuda":
+        limits.keep_freed_memory()
         return
     torch.backends.cudnn.benchmark = True  # the views of a run have one or two sizes
     torch.backends.cudnn.allow_tf32 = True

@@ -74,5 +74,5 @@ def crop(
         view = image.crop(box).resize((size, size), kind)
     if flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    values = torch.from_numpy(np.array(view))
-    return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
+    values = np.atleast_3d(np.asarray(view)).transpose(2, 0, 1)
+    return torch.from_numpy(values.copy())  # PyTorch's own copy takes twice the time
