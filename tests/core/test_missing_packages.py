@@ -1,8 +1,9 @@
 """What `pip install densessl` leaves out: named with the command that installs it, exit code 3."""
 
+import re
 import subprocess
 import sys
-from importlib.metadata import requires
+from importlib.metadata import metadata, requires
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ def without_extras(folder: Path, *words: str) -> subprocess.CompletedProcess:
     """The verb, run in ``folder`` where no package of an extra can be imported."""
     command = [sys.executable, "-c", RUN, *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def test_every_extra_that_is_named_is_there():
+    root = Path(__file__).parents[2]
+    files = [root / "Makefile", *root.glob("*.md"), *root.glob("docs/*.md")]
+    text = "\n".join(file.read_text() for file in files)
+    names = re.findall(r"(?:densessl|'\.)\[([a-z,]+)\]", text)
+    assert {"benchmarks", "transfer"} <= {*names}
+    assert {part for name in names for part in name.split(",")} <= {
+        *(metadata("densessl").get_all("Provides-Extra") or [])
+    }
 
 
 def test_the_extras_are_those_of_the_project():
