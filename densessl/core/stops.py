@@ -21,6 +21,8 @@ ALL = (signal.SIGINT, *BESIDE_CTRL_C)
 SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it, and a killed process cannot bring it back
 Handler = Callable[[int, FrameType | None], object]
 
+_unheard = False  # whether unfinished() has raised KeyboardInterrupt, and its block goes on
+
 
 @contextmanager
 def handled(handler: Handler, numbers: Iterable[int]) -> Iterator[None]:
@@ -63,6 +65,8 @@ class Stops:
         self._handled: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> "Stops":
+        if _unheard:
+            raise KeyboardInterrupt
         waiting.forget()
         self._handled = handled(self._handle, self.numbers)
         self._handled.__enter__()
@@ -96,11 +100,22 @@ def announce(number: int) -> None:
         os.write(2, cursor + name + b": stopping, after saving; Ctrl-C (again) to quit at once\n")
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _unheard
+    _unheard = True
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def unfinished(what: str) -> Iterator[None]:
-    """A signal that asks to stop ends this block with StoppedEarly: ``what`` is unfinished."""
+    """A signal that asks to stop ends this block with StoppedEarly: ``what`` is unfinished.
+
+    A library that is being imported may lose the error that a signal raises; then the block ends
+    where :class:`Stops` would begin to listen.
+    """
+    global _unheard
     try:
-        with handled(signal.default_int_handler, BESIDE_CTRL_C):
+        with handled(_interrupt, ALL):
             yield
     except KeyboardInterrupt:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # it ends all processes once one has failed
@@ -109,3 +124,5 @@ def unfinished(what: str) -> Iterator[None]:
                 f"{what} is unfinished, and the same command resumes"
             ) from None
         raise StoppedEarly(f"stopped; {what} is unfinished, the same command resumes") from None
+    finally:
+        _unheard = False

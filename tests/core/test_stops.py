@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -84,3 +86,17 @@ def test_what_torchrun_ends_points_to_the_process_that_failed(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(StoppedEarly, match="by torchrun; if another .* failed"), unfinished("it"):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_that_a_library_swallowed_is_heard_before_the_work(number):
+    begun = []
+    with pytest.raises(StoppedEarly, match="pretrain is unfinished"), unfinished("pretrain"):
+        with suppress(BaseException):  # as some do around an import
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        with Stops():
+            begun.append(number)
+    assert not begun
+    with unfinished("pretrain"), Stops() as stops:  # the next one is not stopped
+        assert stops.requested is None
