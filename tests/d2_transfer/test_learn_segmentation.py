@@ -18,7 +18,7 @@ SMALL = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
         ("voc_semseg", "fcn_d8", 20, 75),  # nothing but background: 16
         ("voc_semseg", "moco_fcn", 20, 75),
         ("cityscapes_semseg", "fcn_d8", 15, 30),
-        ("cityscapes_semseg", "moco_fcn", 15, 30),
+        ("cityscapes_semseg", "moco_fcn", 15, 50),
         ("ade20k_semseg", "fcn_d8", 15, 30),
         ("ade20k_semseg", "semantic_fpn", 15, 50),
         ("cityscapes_semseg", "deeplab_v3plus", 15, 50),
