@@ -178,10 +178,13 @@ def default_options(named: Collection[str] = ()):
 
 
 def lr_scheduler_class() -> type:
-    """torch's scheduler class under the name that both versions of Detectron2 subclass."""
+    """torch's scheduler class of the name by which Detectron2 0.5 knows whose state to save.
+
+    Since torch 2.0 it is a subclass of LRScheduler, by which Detectron2's main does.
+    """
     from torch.optim import lr_scheduler
 
-    return getattr(lr_scheduler, "LRScheduler", None) or lr_scheduler._LRScheduler
+    return getattr(lr_scheduler, "_LRScheduler", None) or lr_scheduler.LRScheduler
 
 
 def create_ddp_model(model, **kwargs):

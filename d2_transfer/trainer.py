@@ -73,6 +73,8 @@ class Trainer(compat.default_trainer(MixedTrainer)):  # type: ignore[misc]  # a 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the last checkpoint, else load MODEL.WEIGHTS and check that all were used."""
         super().resume_or_load(resume)
+        if isinstance(self.scheduler, solver.PolyLR):  # older checkpoints do not say where it is
+            self.scheduler.last_epoch = self.start_iter
         if self.start_iter == 0 and self.cfg.MODEL.WEIGHTS:
             transfer_fpn = self.cfg.MODEL.FPN.TRANSFER
             check_loaded(self._bare_model(), self.cfg.MODEL.WEIGHTS, transfer_fpn)

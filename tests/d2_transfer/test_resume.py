@@ -4,13 +4,17 @@ test_trials.py has Mask R-CNN with other numbers of workers, test_projects.py, t
 test_own_lazy_config.py have theirs.
 """
 
+import json
 from itertools import chain
 
 import pytest
 import torch
 
 from densessl.core.errors import StoppedEarly
-from densessl.d2_transfer import main, results
+from densessl.d2_transfer import compat, main, results
+
+compat.setup()
+from detectron2.engine.hooks import LRScheduler as Detectron2s  # noqa: E402
 
 SMALL = {
     "MODEL.RESNETS.DEPTH": 18,
@@ -26,6 +30,8 @@ SMALL = {
     [
         ("coco_panoptic_fpn_1x", ()),
         ("coco_retinanet_1x", ()),
+        ("ade20k_semseg", ()),  # whose rate falls in each step
+        ("ade20k_semseg", ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")),
         ("coco_fcos_1x", ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")),
     ],
 )
@@ -44,3 +50,23 @@ def test_a_stopped_trial_resumes_bit_for_bit(protocol, amp, scenes, tmp_path, st
     parts, same = go("parts")
     assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
     assert same == pytest.approx(metrics, nan_ok=True, rel=0, abs=0)
+
+
+def test_a_checkpoint_without_the_schedules_place_goes_on_where_it_stood(
+    scenes, tmp_path, stops_at, monkeypatch
+):
+    """As those of PolyLR were before 2026-12, where torch is 2.0 or later."""
+    words = ["random", "--protocol", "voc_semseg", "--mini", "--trials", "1"]
+    words += ["--data", str(scenes), *(str(word) for word in chain(*SMALL.items()))]
+
+    def rates(out):
+        lines = (tmp_path / out / "trial_1" / "metrics.json").read_text().splitlines()
+        return [line["lr"] for line in map(json.loads, lines) if "lr" in line]
+
+    assert main.main([*words, "-o", str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Detectron2s, "state_dict", lambda self: None)
+        with stops_at(1), pytest.raises(StoppedEarly, match="stopped at step 2 of 4"):
+            main.main([*words, "-o", str(tmp_path / "parts")])
+    assert main.main([*words, "-o", str(tmp_path / "parts")]) == 0
+    assert rates("parts")[-1] == rates("whole")[-1]
