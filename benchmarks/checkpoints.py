@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def main() -> None:
             with Writing() as writing:
                 began = time.perf_counter()
                 taken = snapshot(state)
-                writing.begin(lambda n=number, held=taken: checkpoints.save(n, held))
+                writing.begin(partial(checkpoints.save, number, taken))
                 took["held up"].append(time.perf_counter() - began)
                 writing.wait()
                 took["on the disk"].append(time.perf_counter() - began)

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from densessl.pretrain import config
-from densessl.pretrain.engine.memory import Kept, built, tensor_bytes, without_autocast
+from densessl.pretrain.engine.memory import Kept, built, tensor_bytes
 
 GPUS = {  # NVIDIA's data sheets, SXM: dense bf16 operations/s, bytes/s, bytes
     "A100 80 GB": (312e12, 2.04e12, 80e9),
@@ -58,16 +58,14 @@ class _Moved(TorchDispatchMode):
 def cost(preset: str, images: int) -> Cost:
     """A step of a built-in config with ``images`` images, in bf16."""
     cfg = config.load(preset, ["SOLVER.BATCH_SIZE", str(images)])
-    with without_autocast():
-        method, optimizer, views = built(cfg, images)
+    method, optimizer, views = built(cfg, images)
     method.steps = method.steps_per_epoch = 1000
 
     def forward() -> Tensor:
         method.before_step(0)
         return method(views, 0)["loss"]
 
-    with without_autocast():
-        return counted(method, optimizer, forward, lambda: method.after_step(0))
+    return counted(method, optimizer, forward, lambda: method.after_step(0))
 
 
 def counted(

@@ -35,7 +35,7 @@ from densessl.d2_transfer.classification.settings import configured
 from densessl.d2_transfer.datasets.layouts import are_semantic
 from densessl.d2_transfer.resolve import resolve
 from densessl.d2_transfer.trainer import Trainer, build_mapper
-from densessl.pretrain.engine.memory import META, without_autocast
+from densessl.pretrain.engine.memory import META
 
 compat.setup()
 from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor  # noqa: E402
@@ -91,7 +91,7 @@ def _of_classification(cfg, size: tuple[int, int]) -> tuple[Cost, int]:
     model = model.to(META).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM)
-    with META, without_autocast():
+    with META:
         batch, labels = torch.empty(images, 3, *size), torch.empty(images, dtype=torch.long)
         return counted(model, optimizer, lambda: loss_of(model(batch), labels).sum()), images
 

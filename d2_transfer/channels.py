@@ -1,11 +1,12 @@
 """Images of other than three channels in a protocol: the user's own, read as they are stored."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from densessl.core.errors import InputError
-from densessl.decoding import UnreadableImage, decode, parse_channel_files
+from densessl.decoding import UnreadableImage, decode, parse, parse_channel_files
 from densessl.decoding.channel_files import image_of
 from densessl.decoding.channels import decode_channels
 from densessl.weight_files.channels import COLOURS, repeated
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .dense_probes.own import OwnData
 
 OPTION = "INPUT.CHANNELS"
+Split = TypeVar("Split")  # of classification, or of a dense probe
 ALLOWED = "custom_det, custom_mask, custom_keypoint, custom_semseg and custom_cls, on your own data"
 FACTS = ("channels", "channel_order", "normalization")  # of a converted file
 
@@ -31,6 +33,18 @@ def of(cfg) -> int:
 def words_of(cfg) -> tuple[str, ...]:
     """What the names of an image's files differ in; empty where an image is one file."""
     return parse_channel_files(cfg.INPUT.CHANNEL_FILES, "INPUT.CHANNEL_FILES")
+
+
+def decoded(images: Split, cfg) -> Split:
+    """``images``, which decode their own files, as INPUT of a settled config says."""
+    bounds = parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None
+    return replace(
+        images,  # type: ignore[type-var]
+        bounds=bounds,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
+        channels=of(cfg),
+        words=words_of(cfg),
+    )
 
 
 def in_files(cfg, own: "Custom | OwnData | OwnImages") -> None:

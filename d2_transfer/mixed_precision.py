@@ -1,6 +1,8 @@
 """AMP (SOLVER.AMP) on any device: what runs in half precision, and when the loss is scaled."""
 
 import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from . import compat
 from .config import FLOAT16
@@ -10,10 +12,12 @@ import torch  # noqa: E402
 from detectron2.engine.train_loop import AMPTrainer  # noqa: E402
 
 
-def autocast(cfg, device: torch.device) -> torch.autocast:
+def autocast(cfg, device: torch.device) -> AbstractContextManager[Any]:
     """In which a forward pass runs on ``device``; without AMP one that does nothing."""
     amp = cfg.SOLVER.AMP
-    return torch.autocast(device.type, getattr(torch, amp.DTYPE), amp.ENABLED)
+    if not amp.ENABLED:
+        return nullcontext()
+    return torch.autocast(device.type, getattr(torch, amp.DTYPE))
 
 
 def loss_scale(cfg, device: torch.device, enabled: bool = True) -> torch.amp.GradScaler:

@@ -229,16 +229,13 @@ def validate_loaded(
     The options of a config that comes with DenseSSL go together, as do those of its twin (with
     :func:`sizes_kept`), and need no import of torch (seconds) to be checked.
     """
-    name = str(path).removesuffix(TWIN)
+    name, words = str(path).removesuffix(TWIN), options.pairs(overrides)
     known = name in built_in() and not os.path.isfile(path)
-    if known:
-        words = options.pairs(overrides)
-        given = dict(zip(words[::2], words[1::2], strict=True))
-        kept = sizes_kept(name) if name != str(path) else {}
-        known = all(
-            key in WITH_ANY or (key in kept and value == str(kept[key]))
-            for key, value in given.items()
-        )
+    if known and not {*words[::2]} <= WITH_ANY:
+        kept = sizes_kept(name).items() if name != str(path) else ()
+        together = {(key, str(value)) for key, value in kept}
+        given = zip(words[::2], words[1::2], strict=True)
+        known = {pair for pair in given if pair[0] not in WITH_ANY} <= together
     (check if known else validate)(cfg, world)
 
 

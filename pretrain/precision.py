@@ -2,11 +2,17 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A block in which autocast is off; the meta device has none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def full_precision(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -33,7 +39,7 @@ def full_precision(function: Callable[..., Result]) -> Callable[..., Result]:
             is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
             return value.to(dtype) if is_float else value
 
-        with torch.autocast(floating[0].device.type, enabled=False):
+        with without_autocast(floating[0].device):
             return function(
                 *(promote(value) for value in args),
                 **{name: promote(value) for name, value in kwargs.items()},

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from densessl.pretrain import config
 from densessl.pretrain.backbones import SyncBatchNorm
-from densessl.pretrain.engine.memory import built, tensor_bytes, without_autocast
+from densessl.pretrain.engine.memory import built, tensor_bytes
 from densessl.pretrain.methods import Method
 
 
@@ -59,7 +59,7 @@ def record(cfg: CfgNode, processes: int, images: int) -> Step:
     """
     cfg, step = cfg.clone(), Step()
     cfg.SOLVER.BATCH_SIZE = images * processes
-    with _group(processes), without_autocast():
+    with _group(processes):
         config.validate(cfg, processes)
         method, optimizer, views = built(cfg, images)
         method.steps = 1000

@@ -2,14 +2,12 @@
 
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from fvcore.common.config import CfgNode
 
 from densessl.core.errors import InputError
-from densessl.decoding import parse
 
 from .. import channels
 from ..datasets.checks import advice, root_folder
@@ -79,17 +77,7 @@ def training_files(cfg: CfgNode, root: Path | OwnImages) -> list[Path]:
 
 def read(cfg: CfgNode, root: Path | OwnImages) -> tuple[Images, Images]:
     """All training and all test images of ``cfg.DATASETS``, decoded as INPUT says; InputError."""
-    bounds = parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None
-    train, test = (
-        replace(
-            images,
-            bounds=bounds,
-            max_pixels=cfg.INPUT.MAX_PIXELS,
-            channels=channels.of(cfg),
-            words=channels.words_of(cfg),
-        )
-        for images in _read(cfg, root)
-    )
+    train, test = (channels.decoded(images, cfg) for images in _read(cfg, root))
     return train, test
 
 

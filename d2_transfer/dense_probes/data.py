@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from densessl.core.errors import InputError, unknown
-from densessl.decoding import COLOURS, MAX_PIXELS, Range, UnreadableImage, decode, parse
+from densessl.decoding import COLOURS, MAX_PIXELS, Range, UnreadableImage, decode
 from densessl.decoding.channel_files import image_of
 from densessl.decoding.channels import Planes, decode_channels
 from densessl.probes import label_images, pairs
@@ -140,7 +140,6 @@ def check_data(
 
 def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
     """The images that are learnt from, and those that are evaluated, decoded as INPUT says."""
-    bounds = parse(cfg.INPUT.RANGE, "INPUT.RANGE") if cfg.INPUT.RANGE else None
     if isinstance(data, OwnData):
         splits = [
             _split(f"your {each} images", own.images, own.masks, own.classes, own.ignore)
@@ -152,16 +151,7 @@ def read(cfg: CfgNode, data: Path | OwnData) -> tuple[Split, Split]:
             _of_layout(sets.TRAIN, data, sets.TRAIN_LIST, "DATASETS.TRAIN_LIST"),
             _of_layout(sets.TEST, data, sets.TEST_LIST, "DATASETS.TEST_LIST"),
         ]
-    train, test = (
-        replace(
-            split,
-            bounds=bounds,
-            max_pixels=cfg.INPUT.MAX_PIXELS,
-            channels=channels.of(cfg),
-            words=channels.words_of(cfg),
-        )
-        for split in splits
-    )
+    train, test = (channels.decoded(split, cfg) for split in splits)
     return train, test
 
 

@@ -95,7 +95,7 @@ def remove(path: Path) -> None:
 
 
 def snapshot(state: Any) -> Any:
-    """``state`` as it is now, in the memory of the CPU: no later step changes it.
+    """``state`` at this moment, in the memory of the CPU: no later step changes it.
 
     Dicts, lists and tuples are copied with what they hold; of tensors that are the same memory one
     copy is made, and a file holds it once.
@@ -116,7 +116,7 @@ def snapshot(state: Any) -> Any:
 
 
 class Writing:
-    """Writes files in a thread of its own, one piece of work at a time, while a run goes on.
+    """Writes files in a thread of its own, one piece of work at a time, while a run continues.
 
     A block: its end waits until all is on the disk. What fails there is raised by :meth:`check` or
     :meth:`wait`, or by the end of the block; where that ends by another error, it is logged.
@@ -159,7 +159,7 @@ class Writing:
     def _do(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except BaseException as error:  # also too little memory: the run is told
+        except BaseException as error:  # also too little memory: the run raises it
             self._error = error
 
 

@@ -21,7 +21,7 @@ ALL = (signal.SIGINT, *BESIDE_CTRL_C)
 SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it, and a killed process cannot bring it back
 Handler = Callable[[int, FrameType | None], object]
 
-_unheard = False  # whether unfinished() has raised KeyboardInterrupt, and its block goes on
+_unheard = False  # whether unfinished() has raised KeyboardInterrupt, and its block continues
 
 
 @contextmanager
@@ -114,8 +114,9 @@ def unfinished(what: str) -> Iterator[None]:
     where :class:`Stops` would begin to listen.
     """
     global _unheard
+    listens = signal.getsignal(signal.SIGINT) != signal.SIG_IGN  # not in a shell's background
     try:
-        with handled(_interrupt, ALL):
+        with handled(_interrupt, ALL if listens else BESIDE_CTRL_C):
             yield
     except KeyboardInterrupt:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # it ends all processes once one has failed

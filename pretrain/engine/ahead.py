@@ -1,6 +1,6 @@
 """The next batch on its way to the GPU while that computes the step before."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..views import Batch, Sent
 
 
 class Ahead:
-    """Batches of a loader with what was sent of each: an iterator of (batch, its parts as sent).
+    """Batches of a loader with what was sent of each: ``next`` gives (batch, its parts as sent).
 
     ``send(batch)`` brings a batch to ``device``. :meth:`fetch` does so for the next batch already;
     on CUDA its copies run on a stream of their own, beside the step that the GPU is computing. What
@@ -26,9 +26,6 @@ class Ahead:
         self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._fetched: tuple[Batch, list[Sent]] | None = None
         self._error: Exception | None = None
-
-    def __iter__(self) -> Iterator[tuple[Batch, list[Sent]]]:
-        return self
 
     def __next__(self) -> tuple[Batch, list[Sent]]:
         if self._error is not None:

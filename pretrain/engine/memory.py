@@ -7,7 +7,6 @@ numbers.
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
-from unittest import mock
 
 import torch
 from fvcore.common.config import CfgNode
@@ -45,11 +44,6 @@ def _view(images: int, channels: int, side: int) -> View:
     return View(image, box, torch.empty(images, dtype=torch.bool), torch.empty(images, 2))
 
 
-def without_autocast():
-    """The meta device has none; where it is used, it is to switch it off."""
-    return mock.patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-
-
 class Kept:
     """The tensors that a forward pass keeps for the backward pass."""
 
@@ -82,13 +76,12 @@ def kept_bytes(cfg: CfgNode, images: int) -> int:
     """Bytes that a step of ``images`` images keeps for its backward pass, in float32."""
     cfg = cfg.clone()
     cfg.BACKBONE.WEIGHTS = ""
-    with without_autocast():
-        method, _, views = built(cfg, images)
-        method.steps = method.steps_per_epoch = 1000
-        method.before_step(0)
-        kept = Kept()
-        with kept.here():
-            method(views, 0)
+    method, _, views = built(cfg, images)
+    method.steps = method.steps_per_epoch = 1000
+    method.before_step(0)
+    kept = Kept()
+    with kept.here():
+        method(views, 0)
     return kept.bytes([*method.parameters(), *method.buffers()])
 
 
@@ -96,8 +89,8 @@ def check_memory(cfg: CfgNode, device: torch.device, begun: bool) -> None:
     """Raise EnvironmentLacks where a step on the CPU keeps more than this machine has free.
 
     The system would end the process without a word. What is kept is the least that a step takes.
-    Nothing is said of several processes, of COMPILE, which computes a part of it anew, and of a
-    method that needs numbers for its forward pass. ``begun``: the run has checkpoints.
+    Several processes are not checked, nor COMPILE, which computes a part of it anew, nor a method
+    that needs numbers for its forward pass. ``begun``: the run has checkpoints.
     """
     if device.type != "cpu" or distributed.world_size() > 1 or cfg.COMPILE:
         return

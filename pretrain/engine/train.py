@@ -432,6 +432,7 @@ class PretrainRun:
         progress = Bar("pretrain", self.total, self.iteration) if self.main else nullcontext()
         with self.writing, iter(loader) as loaded, progress as bar:
             batches = Ahead(loaded, self.send, self.device)
+            meanwhile = batches.fetch if fetches_ahead(self.device) else None
             while self.iteration < self.total:
                 try:
                     batch, sent = next(batches)
@@ -442,7 +443,6 @@ class PretrainRun:
                 compiles = self.cfg.COMPILE and not self.looked_at
                 with watchdog.unhurried() if compiles else nullcontext():
                     requested = stops.requested is not None
-                    meanwhile = batches.fetch if fetches_ahead(self.device) else None
                     loss, stop = self.one_step(batch, sent, batches.waited, requested, meanwhile)
                 watchdog.beat()
                 if bar:

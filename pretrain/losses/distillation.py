@@ -24,7 +24,7 @@ from torch import Tensor
 
 from densessl.core.errors import InputError
 
-from ..precision import full_precision
+from ..precision import full_precision, without_autocast
 
 BLOCK = {"cpu": 2**17, "cuda": 2**22}  # logits at once: CPU: they stay in cache; CUDA: 16 MiB
 HUGE_PAGES = hasattr(mmap, "MADV_HUGEPAGE")  # Linux
@@ -143,7 +143,7 @@ def _run(stacks, teachers, center, temperatures, pairs, share, shares) -> Tensor
     of_rows = stacks[0].new_full((stacks[0].shape[1],), share, dtype=_accurate([*stacks, center]))
     if shares is not None:
         of_rows *= shares
-    with torch.autocast(stacks[0].device.type, enabled=False):
+    with without_autocast(stacks[0].device):
         return _Distillation.apply(
             pairs,
             temperatures,

@@ -14,6 +14,8 @@ import torch
 
 from densessl.core.errors import InputError
 
+from ..precision import without_autocast
+
 
 def prroi_pool(
     features: torch.Tensor,
@@ -35,7 +37,7 @@ def prroi_pool(
     """
     ph, pw = (output_size, output_size) if isinstance(output_size, int) else output_size
     _check(features, boxes, scale, ph, pw)
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features.device):
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         b, c, h, w = features.shape
         corners = boxes.double() * scale - (0.5 if aligned else 0.0)

@@ -19,6 +19,8 @@ import torch
 from densessl.core.errors import InputError, unknown
 from densessl.core.products import product
 
+from ..precision import without_autocast
+
 ROWS, BLOCK, TILE = 2048, 512, 2**21  # queries and at least so many entries at once: 8 MiB
 WORTH_THREADS = 2**27  # multiplications
 LEAST, MOST = 1e-20, 1e30  # sums of exponentials: in between, no float32 was lost or overflowed
@@ -43,7 +45,7 @@ def queue_logsumexp(
     _check(query, queue, temperature, kernel)
     if kernel == "auto":
         kernel = "attention" if _fused_kernel_fits(query, queue) else "blocks"
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         return _QueueLogSumExp.apply(query, queue, temperature, kernel, torch.is_grad_enabled())
 
 

@@ -1,4 +1,4 @@
-"""What people are told of a name that is not there, and where torchrun finds a message."""
+"""What a message says of a name that is not there, and where torchrun finds a message."""
 
 import json
 import time

@@ -91,7 +91,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_memory_that_is_freed_is_kept():
     command = [sys.executable, "-c", FREED]
     environment = {"PATH": "", "OMP_NUM_THREADS": "1"}

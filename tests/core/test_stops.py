@@ -100,3 +100,12 @@ def test_a_stop_that_a_library_swallowed_is_heard_before_the_work(number):
     assert not begun
     with unfinished("pretrain"), Stops() as stops:  # the next one is not stopped
         assert stops.requested is None
+
+
+def test_a_ctrl_c_that_is_ignored_stays_so_until_the_work_begins():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what ends in &
+    try:
+        with unfinished("pretrain"):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

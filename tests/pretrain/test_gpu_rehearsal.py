@@ -30,7 +30,6 @@ IMAGES = 4
 META, CUDA = torch.device("meta"), torch.device("cuda")
 FAKE = FakeTensorMode()  # one for all: constants are kept from one call to the next
 COPIES = ("aten::copy_", "aten::_to_copy")
-NO_AUTOCAST = mock.patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
 
 
 def options_of(preset, world=1):
@@ -103,11 +102,11 @@ def on_meta(preset, world=1, steps=2):
         return dict.fromkeys(tensors, 1.0), [False] * len(votes)
 
     cfg = options_of(preset, world)
-    with META, NO_AUTOCAST:
+    with META:
         method, optimizer = build_model(cfg, META)
     method.steps, method.steps_per_epoch = 1000, 100
     stepper = Stepper(method, method, optimizer, META, clip_each=cfg.SOLVER.CLIP_EACH)
-    with NO_AUTOCAST, mock.patch.object(stepping, "_read", read):
+    with mock.patch.object(stepping, "_read", read):
         method.before_step(0)
         for step in range(steps):
             with Calls() as calls:
@@ -161,7 +160,7 @@ def h100(monkeypatch):
 @pytest.mark.parametrize("preset", LAUNCHES)
 def test_nothing_in_a_forward_pass_waits_for_the_gpu(preset, h100):
     cfg = options_of(preset)
-    with META, NO_AUTOCAST:
+    with META:
         method = build_method(cfg).train()
     method.steps, method.steps_per_epoch = 1000, 100
     with FAKE, warnings.catch_warnings(), torch.no_grad():
