@@ -90,6 +90,11 @@ class Peers:
             if self._is_set(f"process/{rank}"):
                 self._known[rank] = Identity(*json.loads(self._get(f"process/{rank}")))
 
+    @property
+    def met(self) -> bool:
+        """Whether all are known."""
+        return len(self._known) == self.world
+
     def progress(self, made: bool) -> int:
         """How often any process has noted progress so far, and note this one's."""
         return self._store.add("progress", int(made))

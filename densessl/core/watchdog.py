@@ -26,6 +26,7 @@ from .peers import BROKEN, WORD, Failure, Peers, kind_of
 TIMEOUT = 600.0  # seconds without progress by default
 LOOKS = 20  # at the run in that time
 SELDOM = 5.0  # seconds between two looks, at most
+SOON = 0.02  # for each process, until all know each other: one may stop right away
 ANSWER = 10.0  # seconds that a process has to say where it stands
 
 logger = logging.getLogger("densessl")
@@ -167,7 +168,7 @@ class _Watch:
         """Tell the others of this process's progress, and hear of theirs."""
         seen, failed_since = 0, 0.0
         with suppress(RuntimeError):  # the process with the store has left: the run is over
-            while not self.over.wait(self.every):
+            while not self.over.wait(self._pause()):
                 made, seen = _beats != seen or _long > 0, _beats
                 self.peers.meet()
                 self.noted = self.peers.progress(made)
@@ -180,6 +181,9 @@ class _Watch:
                 if time.monotonic() - failed_since > WORD:  # in a collective that never ends
                     self._tell(first)
                     self._leave(first.error().exit_code)
+
+    def _pause(self) -> float:
+        return self.every if self.peers.met else min(SOON * self.peers.world, self.every)
 
     def _look(self) -> None:
         """Count the seconds in which this process could have made progress and did not."""

@@ -17,6 +17,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+
+from densessl.core import watchdog
+from densessl.core.peers import Peers
 
 FAILING = '''
 import os
@@ -63,7 +67,7 @@ def pretrain(config: Path, said: Path, cwd: Path, environment: dict[str, str]) -
 
 def work(kind: str, log: Path, limit: float = 1.0) -> None:
     """A process that is watched with a limit in seconds, and works or waits for three."""
-    from densessl.core import checkpoint, progress, watchdog
+    from densessl.core import checkpoint, progress
     from densessl.core.knn import nearest
 
     with watchdog.watched(watchdog.Limit(limit, "STALL_TIMEOUT", log)):
@@ -197,6 +201,17 @@ def test_a_job_that_is_suspended_and_resumes_is_not_ended(server, until, tmp_pat
     os.kill(process.pid, signal.SIGCONT)
     process.join(PATIENCE)
     assert process.exitcode == 0
+
+
+def test_processes_know_each_other_before_they_look_at_the_clock(monkeypatch, until):
+    """One that stops right away is killed, for which its id must be known."""
+    monkeypatch.setattr(watchdog, "SELDOM", 3600.0)
+    store = dist.HashStore()
+    peers = [Peers(rank, 2, store) for rank in (0, 1)]
+    first, second = (watchdog.watched(watchdog.Limit(), each) for each in peers)
+    with first, second:
+        until(lambda: all(each.met for each in peers))
+    assert peers[1].name(0).startswith("process 0 (")
 
 
 @pytest.mark.parametrize("stopped", [0, pytest.param(1, marks=SLOW)])
