@@ -9,15 +9,16 @@ from densessl.core.errors import InputError
 
 
 @torch.no_grad()
-def clip_norm_(parameters: Iterable[Tensor], norm: float, limit: float) -> None:
-    """Scale all gradients, whose common norm is ``norm``, to one of at most ``limit``: as
-    ``torch.nn.utils.clip_grad_norm_``, without measuring once more. Raises InputError for a limit
-    that is not positive."""
+def clip_norm_(parameters: Iterable[Tensor], norm: Tensor, limit: float) -> None:
+    """Scale all gradients, whose common norm is the scalar ``norm``, to one of at most ``limit``.
+
+    As ``torch.nn.utils.clip_grad_norm_``, without measuring once more; nothing waits for ``norm``.
+    Raises InputError for a limit that is not positive.
+    """
     if not limit > 0:
         raise InputError(f"clip_norm_(): the limit is {limit}; it must be positive")
-    if norm > limit:
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, limit / norm)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    torch._foreach_mul_(gradients, (limit / norm.double()).clamp(max=1.0).float())
 
 
 @torch.no_grad()

@@ -80,12 +80,15 @@ class LARS(torch.optim.Optimizer):
         v ← μ v + g;   w ← w − lr v    μ: ``momentum``
 
     Groups with ``adapt`` False leave the second line out, which makes them plain SGD. Norms stay
-    on the device: a step waits for nothing.
+    on the device: a step waits for nothing. Where :attr:`found_inf` is a scalar that is not 0,
+    nothing is changed, as PyTorch's fused optimizers have it.
 
         >>> weights, biases = [torch.ones(3, 2, requires_grad=True)], [torch.zeros(3)]
         >>> plain = {"params": biases, "weight_decay": 0.0, "adapt": False}
         >>> optimizer = LARS([{"params": weights}, plain], lr=4.0, weight_decay=1e-5)
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -119,6 +122,21 @@ class LARS(torch.optim.Optimizer):
             ratios = trust_ratios(weights, gradients, group["trust"], group["eps"])
             gradients = list(torch._foreach_mul(gradients, ratios))
         velocities = [self._velocity(w) for w in weights]
+        if self.found_inf is not None:
+            torch._fused_sgd_(
+                weights,
+                gradients,
+                velocities,
+                weight_decay=0.0,
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+                found_inf=self.found_inf,
+            )
+            return
         torch._foreach_mul_(velocities, group["momentum"])
         torch._foreach_add_(velocities, gradients)
         torch._foreach_add_(weights, velocities, alpha=-group["lr"])

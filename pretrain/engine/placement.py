@@ -62,7 +62,8 @@ def hasten(cfg: CfgNode, device: torch.device) -> None:
     fused = "" if cfg.SOLVER.OPTIMIZER == "lars" else "fused "
     logger.info(
         "%s, compute capability %d.%d: AMP %s, channels last %s, cuDNN's fastest algorithms by "
-        "trial, TF32 in float32 convolutions alone, %s%s, the next batch sent during a step",
+        "trial, TF32 in float32 convolutions alone, %s%s, the next batch sent and the next "
+        "step asked for during a step",
         torch.cuda.get_device_name(device),
         *capability(device),
         cfg.AMP,
@@ -72,9 +73,9 @@ def hasten(cfg: CfgNode, device: torch.device) -> None:
     )
 
 
-def fetches_ahead(device: torch.device) -> bool:
-    """Whether the next batch is sent while a step is computed: on a GPU, for which the host waits
-    then. A CPU computes the step itself, and has nothing to send."""
+def runs_ahead(device: torch.device) -> bool:
+    """Whether the host takes the next batch, and asks for the next step, while the device computes
+    a step: a GPU does. A CPU computes the step itself, and has nothing to send."""
     return device.type == "cuda"
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from densessl.core import distributed
 
 from ..methods import Method
 from ..views import View
+from .backup import Backup
 from .gradients import clip_each_, clip_norm_
 
 AMP = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -27,6 +28,34 @@ class StepOutcome:
     agreed: list[bool]  # for each question that was asked, whether any process said yes
 
 
+class Launched:
+    """A step that a device was asked for, and may not have done yet.
+
+    Its values and votes come to the CPU in one copy, which on CUDA nothing waits for but
+    :meth:`outcome`.
+    """
+
+    def __init__(self, outputs: dict[str, Tensor], votes: Tensor, scale: Tensor):
+        scalars = [value.detach().double().reshape(()) for value in (*outputs.values(), scale)]
+        numbers = torch.cat((torch.stack(scalars), votes.double()))
+        self._names = list(outputs)
+        self._numbers = numbers.to("cpu", non_blocking=True) if numbers.is_cuda else numbers
+        self._copied = torch.cuda.Event() if numbers.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def outcome(self) -> StepOutcome:
+        """What the step gave, when the device has done it."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        numbers = self._numbers.tolist()
+        values = dict(zip(self._names, numbers, strict=False))
+        scale, loss_is_bad, *agreed = numbers[len(values) :]
+        applied = not loss_is_bad and math.isfinite(values["grad_norm"])
+        overflow = not applied and not loss_is_bad and scale > 1
+        return StepOutcome(values, applied, overflow, [bool(answer) for answer in agreed])
+
+
 class Stepper:
     """Runs steps of ``method`` through ``model``, which is it or DDP around it.
 
@@ -35,6 +64,10 @@ class Stepper:
     (the momentum encoder follows). The momentum encoder thus moves right after the weights did,
     which is the same as right before the next forward pass, and a step that is not applied leaves
     everything as it was.
+
+    With ``ahead`` the device itself finds out whether a step is to be applied, so that the host may
+    ask for the next one meanwhile. The optimizer must then heed ``found_inf``, as PyTorch's fused
+    ones do; whatever else a step moves is set back.
     """
 
     def __init__(
@@ -47,16 +80,21 @@ class Stepper:
         clip_each: float = 0.0,
         clip_norm: float = 0.0,
         parts: int = 1,
+        ahead: bool = False,
     ):
         self.method, self.model, self.optimizer, self.device = method, model, optimizer, device
         self.dtype, self.clip_each, self.clip_norm = AMP[amp], clip_each, clip_norm
         self.parts = parts
+        self.ahead = ahead
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         # Batch norm statistics move in the forward pass, before anything can be checked.
-        moving = [b for name, b in method.named_buffers() if name not in method.ddp_ignored()]
-        self._moving = _by_dtype(moving)
-        self._kept = [[torch.empty_like(b) for b in buffers] for buffers in self._moving]
+        moving = {name: b for name, b in method.named_buffers() if name not in method.ddp_ignored()}
+        if self.ahead:  # and the rest after it: queues, centers, momentum encoders
+            trained = {id(p) for p in self.parameters} - {id(p) for p in method.moved_weights()}
+            moving |= dict(method.named_buffers())
+            moving |= {n: p for n, p in method.named_parameters() if id(p) not in trained}
+        self._backup = Backup(list(moving.values()))
 
     def state_bytes(self) -> int:
         """How many bytes a checkpoint takes: the model, and the optimizer's state of each weight
@@ -75,18 +113,27 @@ class Stepper:
         peak: float | None = None,
         weight_decay: float | None = None,
         asked: Sequence[bool] = (),
-        meanwhile: Callable[[], None] | None = None,
     ) -> StepOutcome:
-        """One step at learning rate ``lr``; every process must call this in step.
+        """:meth:`launch` a step, and wait for what it gives."""
+        return self.launch(parts, step, lr, peak, weight_decay, asked).outcome()
+
+    def launch(
+        self,
+        parts: Iterable[list[View]],
+        step: int,
+        lr: float,
+        peak: float | None = None,
+        weight_decay: float | None = None,
+        asked: Sequence[bool] = (),
+    ) -> Launched:
+        """Ask for one step at learning rate ``lr``; every process must call this in step.
 
         ``parts``: the views of each part of the step, of equally many images; a part is asked for
         when that before it is computed, so that one generates them in the memory of one. The loss
         is the mean over the step.
 
         The processes vote once, while the gradients are computed: on the loss, and on whatever else
-        is ``asked``. The host waits once, for the values and the votes together; before it waits,
-        ``meanwhile()`` is called. Gradients need no vote: their mean over the processes is the same
-        in all.
+        is ``asked``. Gradients need no vote: their mean over the processes is the same in all.
 
         Groups with ``fixed_lr`` run at ``peak`` (default: at ``lr`` like the others); those that
         decay at all do by ``weight_decay`` (default: as before).
@@ -95,31 +142,38 @@ class Stepper:
             group["lr"] = peak if peak and group.get("fixed_lr") else lr
             if weight_decay is not None and group.get("adapt", True):
                 group["weight_decay"] = weight_decay
-        self._copy(self._moving, self._kept)
+        self._backup.keep()
         self.optimizer.zero_grad(set_to_none=True)
         outputs, vote = self._compute(parts, step, asked)
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-        outputs["grad_norm"] = gradient_norm(self.parameters)
-        if meanwhile:
-            meanwhile()
-        values, (loss_is_bad, *agreed) = _read(outputs, vote.answers())
-        if loss_is_bad or not math.isfinite(values["grad_norm"]):
-            self._copy(self._kept, self._moving)
+        norm = outputs["grad_norm"] = gradient_norm(self.parameters)
+        votes = vote.answers()
+        launched = Launched(outputs, votes, self.scaler.scale(torch.ones_like(norm)))
+        if self.ahead:
+            bad = votes[0].bool() | ~norm.isfinite()
+            self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+            self._update(step, norm)
+            self._backup.restore_where(bad)
+        elif launched.outcome().applied:
+            self._update(step, norm)
+        else:
+            self._backup.restore()
             self.optimizer.zero_grad(set_to_none=True)
-            overflow = self.scaler.get_scale() > 1 and not loss_is_bad
+        if self.scaler.is_enabled():
             self.scaler.update()
-            return StepOutcome(values, applied=False, overflow=overflow, agreed=agreed)
+        return launched
+
+    def _update(self, step: int, norm: Tensor) -> None:
+        """All that follows the gradients, whose norm is ``norm``."""
         if self.clip_each:
             clip_each_(self.parameters, self.clip_each)
         if self.clip_norm:
-            clip_norm_(self.parameters, values["grad_norm"], self.clip_norm)
+            clip_norm_(self.parameters, norm, self.clip_norm)
         self.method.after_backward(step)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimizer.step()
         self.method.after_step(step)
         self.method.before_step(step + 1)
-        return StepOutcome(values, applied=True, overflow=False, agreed=agreed)
 
     def _compute(
         self, parts: Iterable[list[View]], step: int, asked: Sequence[bool]
@@ -155,12 +209,6 @@ class Stepper:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    @staticmethod
-    @torch.no_grad()
-    def _copy(source: list[list[Tensor]], target: list[list[Tensor]]) -> None:
-        for to, by in zip(target, source, strict=True):
-            torch._foreach_copy_(to, by)
-
 
 def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
     """The L2 norm of all gradients together, a scalar; NaN or infinite when any entry is."""
@@ -173,19 +221,3 @@ def _mean(outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     if len(outputs) == 1:
         return outputs[0]
     return {name: torch.stack([each[name] for each in outputs]).mean(0) for name in outputs[0]}
-
-
-def _read(tensors: dict[str, Tensor], votes: Tensor) -> tuple[dict[str, float], list[bool]]:
-    """Scalars and votes as Python's, in one transfer from the device: the only wait of a step."""
-    scalars = [value.detach().double().reshape(()) for value in tensors.values()]
-    numbers = torch.cat((torch.stack(scalars), votes.double())).tolist()
-    values = dict(zip(tensors, numbers, strict=False))
-    return values, [bool(number) for number in numbers[len(tensors) :]]
-
-
-def _by_dtype(tensors: list[Tensor]) -> list[list[Tensor]]:
-    """Tensors in one list a dtype, as the foreach kernels need them to be fast."""
-    groups: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault(tensor.dtype, []).append(tensor)
-    return list(groups.values())

@@ -1,8 +1,11 @@
 """The training run, from a config to ``backbone_final.pth``; read it top to bottom."""
 
 import logging
+import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,9 +51,9 @@ from .memory import check_memory
 from .nonfinite import Patience
 from .optimizers import load_state
 from .order import BatchOrder, global_batch, step_seed
-from .placement import check_compiler, check_disk, distribute, fetches_ahead, hasten, settled
+from .placement import check_compiler, check_disk, distribute, hasten, runs_ahead, settled
 from .schedules import learning_rate, scaled_lr, total_steps, weight_decay
-from .step import Stepper
+from .step import Launched, Stepper
 from .unreadable import Unreadable, gathered
 from .watch import RunWatch
 
@@ -107,6 +110,17 @@ def train(
         distributed.teardown()
 
 
+@dataclass
+class Asked:
+    """A step that the device was asked for."""
+
+    step: int
+    launched: Launched
+    unreadable: torch.Tensor  # indices of images of this process
+    lr: float
+    waited: float  # seconds, for its batch
+
+
 class PretrainRun:
     """One run of pretraining in ``folder``, new or found there."""
 
@@ -120,7 +134,10 @@ class PretrainRun:
         self.final = folder / resume.FINAL
         self.checkpoints = Checkpoints(folder / "checkpoints", cfg.CHECKPOINT.KEEP)
         self.writing = Writing()  # by the main process
-        self.iteration = self.total = 0  # steps done, and all
+        self.iteration = self.total = 0  # steps asked for, and all
+        self.asked: deque[Asked] = deque()  # steps whose values were not read yet
+        self.loss = math.nan  # of the last step that was read
+        self.stop_agreed = False  # whether any process was asked to stop
         self.looked_at = False  # the first batch of this session
         self.built = False
 
@@ -262,6 +279,7 @@ class PretrainRun:
             cfg.SOLVER.CLIP_EACH,
             cfg.SOLVER.CLIP_NORM,
             cfg.SOLVER.ACCUMULATE,
+            ahead=runs_ahead(self.device),
         )
 
     # ---- where a run stands ----
@@ -385,6 +403,7 @@ class PretrainRun:
 
     def save(self) -> None:
         """Begin to write a checkpoint of the steps done, beside those that follow."""
+        self.read()
         if self.main:
             self.writing.wait()
             self.logs.sync()  # first the log: a checkpoint must never be ahead of it
@@ -432,7 +451,6 @@ class PretrainRun:
         progress = Bar("pretrain", self.total, self.iteration) if self.main else nullcontext()
         with self.writing, iter(loader) as loaded, progress as bar:
             batches = Ahead(loaded, self.send, self.device)
-            meanwhile = batches.fetch if fetches_ahead(self.device) else None
             while self.iteration < self.total:
                 try:
                     batch, sent = next(batches)
@@ -442,19 +460,22 @@ class PretrainRun:
                     raise self.stopped() from None
                 compiles = self.cfg.COMPILE and not self.looked_at
                 with watchdog.unhurried() if compiles else nullcontext():
-                    requested = stops.requested is not None
-                    loss, stop = self.one_step(batch, sent, batches.waited, requested, meanwhile)
+                    self.ask(batch, sent, batches.waited, stop=stops.requested is not None)
+                    if self.stepper.ahead:  # the device is at work, and the host is not
+                        batches.fetch()
+                    later = self.stepper.ahead and not self.is_looked_at()
+                    self.read(but=1 if later else 0)
                 watchdog.beat()
                 if bar:
-                    bar.advance(note=f"loss {loss:.4f}")
+                    bar.advance(note=f"loss {self.loss:.4f}")
                 if after_step:
                     after_step(self.iteration)
                 self.writing.check()
                 if distributed.world_size() == 1:
-                    stop = stops.requested is not None  # also one that has come meanwhile
-                if stop or self.is_due():
+                    self.stop_agreed = stops.requested is not None  # also one that came meanwhile
+                if self.stop_agreed or self.is_due():
                     self.save()
-                if stop and self.iteration < self.total:
+                if self.stop_agreed and self.iteration < self.total:
                     raise self.stopped()
             self.written()
         if self.main:
@@ -467,18 +488,11 @@ class PretrainRun:
         parts = batch.parts(self.cfg.SOLVER.ACCUMULATE)
         return [send(part, self.device, **self.normalization) for part in parts]
 
-    def one_step(
-        self,
-        batch: Batch,
-        sent: list[Sent],
-        waited: float,
-        stop: bool,
-        meanwhile: Callable[[], None] | None,
-    ) -> tuple[float, bool]:
-        """Augment, step, log; returns the loss, and whether any process is asked to ``stop``.
+    def ask(self, batch: Batch, sent: list[Sent], waited: float, stop: bool) -> None:
+        """Ask the device for the next step.
 
-        ``sent``: the parts of the batch; ``waited``: seconds, for it; ``meanwhile`` as the stepper
-        has it.
+        ``sent``: the parts of the batch; ``waited``: seconds, for it; ``stop``: whether this
+        process is asked to.
         """
         step, solver = self.iteration, self.cfg.SOLVER
         if not self.looked_at:
@@ -487,32 +501,50 @@ class PretrainRun:
                 for line in too_large_views(self.cfg, float(batch.size.amin(1).median())):
                     logger.warning("%s", line)
             self.looked_at = True
-        parts = map(photometric_views, sent)
         lr = learning_rate(solver, step, self.epoch)
         torch.manual_seed(step_seed(self.cfg.SEED, step, distributed.rank()))  # of dropped paths
-        decay = weight_decay(solver, step, self.epoch)
-        asked = stop, len(batch.unreadable) > 0
-        outcome = self.stepper.run(parts, step, lr, scaled_lr(solver), decay, asked, meanwhile)
-        stop, some_unreadable = outcome.agreed
-        self.patience.count(step, outcome)
-        if some_unreadable:
-            self.unreadable.add(gathered(batch.unreadable, self.device))
+        launched = self.stepper.launch(
+            map(photometric_views, sent),
+            step,
+            lr,
+            peak=scaled_lr(solver),
+            weight_decay=weight_decay(solver, step, self.epoch),
+            asked=(stop, len(batch.unreadable) > 0),
+        )
+        self.asked.append(Asked(step, launched, batch.unreadable, lr, waited))
         self.iteration += 1
-        seen = min(self.iteration * solver.BATCH_SIZE, self.facts["images"])
-        self.unreadable.check(seen, at_most=min(self.total, self.epoch) * solver.BATCH_SIZE)
+
+    def read(self, but: int = 0) -> None:
+        """Take note of the steps asked for, ``but`` the last of them; all must call it in step."""
+        while len(self.asked) > but:
+            self.note(self.asked.popleft())
+
+    def note(self, asked: Asked) -> None:
+        """Wait for a step, and log it."""
+        outcome, done = asked.launched.outcome(), asked.step + 1
+        stop, some_unreadable = outcome.agreed
+        self.loss, self.stop_agreed = outcome.values["loss"], self.stop_agreed or stop
+        self.patience.count(asked.step, outcome)
+        if some_unreadable:
+            self.unreadable.add(gathered(asked.unreadable, self.device))
+        size = self.cfg.SOLVER.BATCH_SIZE
+        seen = min(done * size, self.facts["images"])
+        self.unreadable.check(seen, at_most=min(self.total, self.epoch) * size)
         facts = {
-            "epoch": round(self.iteration / self.epoch, 4),
-            "lr": lr,
+            "epoch": round(done / self.epoch, 4),
+            "lr": asked.lr,
             "skipped": self.patience.skipped,
             "unreadable": len(self.unreadable),
         }
         means = dict(outcome.values) if outcome.applied else {}
-        if self.watch.measures(self.iteration):
+        if self.watch.measures(done):
             self.writing.wait()  # its loaders are forked, which no thread should be at work for
-        means |= self.watch.step(self.iteration, outcome, self.method)
-        last = self.iteration == self.total
-        self.logs.step(self.iteration, means, facts | self.watch.facts(), waited, last)
-        return outcome.values["loss"], stop
+        means |= self.watch.step(done, outcome, self.method)
+        self.logs.step(done, means, facts | self.watch.facts(), asked.waited, done == self.total)
+
+    def is_looked_at(self) -> bool:
+        """Whether something is done with the weights of the steps asked for."""
+        return self.is_due() or self.watch.measures(self.iteration)
 
     def where(self) -> str:
         """The step that is being done, for messages."""

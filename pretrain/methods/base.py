@@ -119,6 +119,10 @@ class Method(nn.Module):
         """Modules whose learning rate stays at its peak while that of the others falls."""
         return []
 
+    def moved_weights(self) -> list[nn.Parameter]:
+        """Trained weights that :meth:`before_step` or :meth:`after_step` change, too."""
+        return []
+
     def parameter_groups(self, cfg: CfgNode) -> list[dict]:
         """The groups for the optimizer: what is trained, with options of its own.
 

@@ -105,6 +105,9 @@ class SwAV(Method):
     def before_step(self, step: int) -> None:
         self.prototypes.weight.copy_(unit(self.prototypes.weight))
 
+    def moved_weights(self) -> list[nn.Parameter]:
+        return [self.prototypes.weight]
+
     def after_backward(self, step: int) -> None:
         if step < self.options.FREEZE_STEPS:
             self.prototypes.weight.grad = None

@@ -59,11 +59,11 @@ def test_the_common_norm_is_clipped_as_torch_clips_it(limit):
     gradients = [torch.tensor([3.0, 4.0]), torch.tensor([[12.0]])]
     ours, theirs = ([with_gradient(each.clone()) for each in gradients] for _ in range(2))
     torch.nn.utils.clip_grad_norm_(theirs, limit)
-    clip_norm_(ours, 13.0, limit)
+    clip_norm_(ours, torch.tensor(13.0), limit)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a.grad, b.grad, rtol=1e-5)
     with pytest.raises(InputError, match="clip_norm_"):
-        clip_norm_(ours, 13.0, 0.0)
+        clip_norm_(ours, torch.tensor(13.0), 0.0)
 
 
 def test_gradients_are_clipped_one_way():

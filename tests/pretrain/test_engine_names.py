@@ -1,5 +1,6 @@
 """Names that are no UTF-8, or hold line feeds: a run lists them, resumes, and reads them again."""
 
+import dataclasses
 import json
 import math
 import os
@@ -84,18 +85,13 @@ def test_too_many_are_one_message(tiny, folder):
 
 
 def test_the_report_of_a_divergence_names_them(tiny, folder, monkeypatch):
-    run = step.Stepper.run
+    outcome = step.Launched.outcome
 
-    def diverged(self, *arguments, **options):
-        outcome = run(self, *arguments, **options)
-        outcome.values["loss"] = math.nan
-        return outcome._replace(applied=False) if hasattr(outcome, "_replace") else _not(outcome)
+    def diverged(launched):
+        found = outcome(launched)
+        return dataclasses.replace(found, values=found.values | {"loss": math.nan}, applied=False)
 
-    def _not(outcome):
-        outcome.applied = False
-        return outcome
-
-    monkeypatch.setattr(step.Stepper, "run", diverged)
+    monkeypatch.setattr(step.Launched, "outcome", diverged)
     cfg = tiny("moco", None, "DATA.PATH", folder, "SOLVER.MAX_SKIPPED", 3)  # an epoch
     for _ in range(2):  # the same message at every resumption
         with pytest.raises(InputError, match="3 steps in a row"):

@@ -119,6 +119,9 @@ class Line(torch.nn.Module):
     def ddp_ignored(self):
         return []
 
+    def moved_weights(self):
+        return []
+
     def before_step(self, step):
         self.calls.append(("before", step))
 
@@ -130,10 +133,11 @@ class Line(torch.nn.Module):
         self.calls.append(("after", step))
 
 
-def test_fp16_finds_its_scale_and_then_trains():
+@pytest.mark.parametrize("ahead", [False, True])
+def test_fp16_finds_its_scale_and_then_trains(ahead):
     method = Line()
-    optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
-    stepper = Stepper(method, method, optimizer, torch.device("cpu"), amp="fp16")
+    optimizer = torch.optim.SGD(method.parameters(), lr=1.0, fused=ahead)
+    stepper = Stepper(method, method, optimizer, torch.device("cpu"), amp="fp16", ahead=ahead)
     huge = 3e34  # times the first scale 65536 this is beyond float32
     scales, applied = [], []
     for step in range(6):
