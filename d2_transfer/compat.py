@@ -187,14 +187,6 @@ def lr_scheduler_class() -> type:
     return getattr(lr_scheduler, "_LRScheduler", None) or lr_scheduler.LRScheduler
 
 
-def create_ddp_model(model, **kwargs):
-    """Detectron2's function of this name, also for a model on the CPU.
-
-    Both versions pass ``device_ids=[local rank]``, which DistributedDataParallel refuses there.
-    """
-    return _engine_defaults().create_ddp_model(model, **kwargs)
-
-
 def default_trainer(with_amp: type) -> type:
     """Detectron2's DefaultTrainer, able to train in several processes on the CPU, and with AMP by
     ``with_amp``, a subclass of Detectron2's AMPTrainer, which wants CUDA."""
@@ -205,6 +197,10 @@ def default_trainer(with_amp: type) -> type:
 
 @lru_cache
 def _engine_defaults() -> types.ModuleType:
+    """Detectron2's, with a ``create_ddp_model`` that takes a model on the CPU, too.
+
+    Both versions pass ``device_ids=[local rank]``, which DistributedDataParallel refuses there.
+    """
     setup()
     from detectron2.engine import defaults
 

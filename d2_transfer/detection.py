@@ -55,17 +55,17 @@ def ready(cfg, run: Run, evaluates: bool):
 
 
 def _with_registered(cfg, evaluates: bool):
-    """``cfg`` with the sums over the data sets that the user's code registers, once checked."""
+    """``cfg`` with the hashes of the data sets that the user's code registers, once checked."""
     trained, tested = (registered.among(cfg.DATASETS[key]) for key in ("TRAIN", "TEST"))
     of_training = dict.fromkeys(trained, not evaluates)
-    sums = [
+    hashes = [
         registered.check(name, trains, cfg.MODEL.MASK_ON)
         for name, trains in (of_training | dict.fromkeys(tested, False)).items()
     ]
-    if not sums:
+    if not hashes:
         return cfg
-    with_sums = cfg.clone()
-    with_sums.defrost()
-    with_sums.DATASETS.CUSTOM = " ".join(sums)
-    with_sums.freeze()
-    return with_sums
+    made = cfg.clone()
+    made.defrost()
+    made.DATASETS.CUSTOM = " ".join(hashes)
+    made.freeze()
+    return made

@@ -114,11 +114,11 @@ def add_options(name: str, cfg, package: Path) -> None:
     if name == VITDET:
         return add_vitdet_options(cfg)
     module, function = MODULES[name]
-    places = [package / "projects" / module, package.parent / "projects" / name / module]
-    file = next((each / "config.py" for each in places if (each / "config.py").is_file()), None)
+    folders = [package / "projects" / module, package.parent / "projects" / name / module]
+    file = next((each / "config.py" for each in folders if (each / "config.py").is_file()), None)
     if file is None:
         raise errors.EnvironmentLacks(
-            f"Detectron2's project {name} is not in {places[0]}; fix it with: "
+            f"Detectron2's project {name} is not in {folders[0]}; fix it with: "
             f"{install.detectron2()}"
         )
     run_alone(file, type(cfg))[function](cfg)

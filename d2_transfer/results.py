@@ -215,11 +215,11 @@ def collect(
     that is there would be another number. An empty list means that none was found.
     """
     files: dict[Path, None] = {}  # a set that keeps its order
-    for place in map(Path, dirs):
-        if not place.exists():
-            raise InputError(f"{place}: no such folder")
-        below = (Path(at, FILE) for at, _, names in walk(place) if FILE in names)
-        found = [place] if place.is_file() else sorted(below)
+    for named in map(Path, dirs):
+        if not named.exists():
+            raise InputError(f"{named}: no such folder")
+        below = (Path(at, FILE) for at, _, names in walk(named) if FILE in names)
+        found = [named] if named.is_file() else sorted(below)
         files |= dict.fromkeys(path.resolve() for path in found)
     records = []
     for path in files:

@@ -51,8 +51,8 @@ class Data:
         path, other = self.root / name, self.root / OTHER_NAMES.get(name, name)
         if other.exists() and not path.exists():
             path = other
-        place = self.named.get(name, path)
-        return place / rest if rest else place
+        found = self.named.get(name, path)
+        return found / rest if rest else found
 
     def path(self, reads: str) -> str:
         """The DATA.PATH of a pretraining that reads ``imagenet/train``, an address, or several
@@ -69,9 +69,9 @@ class Data:
         """InputError where one of them is beyond the disk; ``reader``: what needs them."""
         for each in relatives:
             name = each.partition("/")[0]
-            if isinstance(place := self.actual(each), Address):
+            if isinstance(found := self.actual(each), Address):
                 raise InputError(
-                    f"--data {name}={self.named[name]}: {reader} reads {place} from a disk; "
+                    f"--data {name}={self.named[name]}: {reader} reads {found} from a disk; "
                     "addresses are for what is pretrained on alone"
                 )
 

@@ -84,7 +84,7 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
         for need in job.before:
             if need not in by_name:
                 raise ValueError(f"job '{job.name}' needs '{need}', which is not in the graph")
-    place = {job.name: number for number, job in enumerate(jobs)}
+    position = {job.name: number for number, job in enumerate(jobs)}
     before = {job.name: set(job.before) for job in jobs}  # that are not in order yet
     behind: dict[str, list[str]] = {job.name: [] for job in jobs}
     for job in jobs:
@@ -98,7 +98,7 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
         for name in behind[job.name]:
             before[name].discard(job.name)
             if not before[name]:
-                heapq.heappush(ready, place[name])
+                heapq.heappush(ready, position[name])
     if len(ordered) < len(jobs):
         waiting = [name for name, left in before.items() if left]
         raise ValueError(f"these jobs wait for each other: {waiting}")

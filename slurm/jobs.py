@@ -245,7 +245,6 @@ def table_job(
     *,
     paper: str | None = None,
     after: Sequence[str] = (),
-    needs: Sequence[str] = (),
     name: str = "table",
     options: Sequence[str] = (),
 ) -> Job:
@@ -257,7 +256,6 @@ def table_job(
     return Job(
         name,
         ("table", *words, "-o", str(output)),
-        needs=tuple(needs),
         after=tuple(after),
         outputs=(Path(output),),
         content=("table", paper or "", *map(str, options)),

@@ -53,10 +53,10 @@ OWNER = form.of_class(Owner)
 
 
 @contextmanager
-def held(file: Path, slurm_job: str, *, wait: float = WAIT) -> Iterator[None]:
+def held(file: Path, slurm_job: str) -> Iterator[None]:
     """Hold the lock ``file`` for this process; InputError where another one keeps holding it."""
     me = Owner.me(slurm_job)
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + WAIT
     while (other := _take(file, me)) is not None:
         if time.monotonic() > deadline:
             job = f"SLURM's job {other.slurm_job}, " if other.slurm_job else ""

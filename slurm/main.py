@@ -79,8 +79,8 @@ def pretrain(argv: list[str]) -> int:
     from densessl.pretrain import config as pretraining
 
     cfg = pretraining.load(args.config, [*overrides, "OUTPUT_DIR", str(folder)])
-    places = pretraining.split_paths(cfg.DATA.PATH)
-    paths = [path for path in places if isinstance(path, Path)]  # of others the jobs say it
+    sources = pretraining.split_paths(cfg.DATA.PATH)
+    paths = [path for path in sources if isinstance(path, Path)]  # of others the jobs say it
     missing = [f"DATA.PATH {path}" for path in paths if not path.exists()]
     return _send(work, folder, cluster, args.dry_run, cfg, missing)
 

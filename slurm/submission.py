@@ -240,7 +240,7 @@ def _submit(
     numbers = {name: each.slurm_job for name, each in noted.items() if each}
     latest = max((each.submitted for each in noted.values() if each), default="")
     by_name = {job.name: job for job in jobs}
-    places = {name: place for place, name in enumerate(by_name)}
+    positions = {name: position for position, name in enumerate(by_name)}
     new: dict[str, str] = {}
     for group in _groups(todo, cluster):
         depends = _depends(group[0], left, numbers)
@@ -250,7 +250,7 @@ def _submit(
             Task(
                 str(folder),
                 job.name,
-                _with_all_before(job, by_name, places),
+                _with_all_before(job, by_name, positions),
                 submitted,
                 sys.executable,
                 batch.settings.signal_delay,
@@ -296,8 +296,8 @@ def _depends(job: Job, left: set[str], numbers: Mapping[str, str]) -> str:
 
 
 def _with_all_before(
-    job: Job, jobs: Mapping[str, Job], places: Mapping[str, int]
+    job: Job, jobs: Mapping[str, Job], positions: Mapping[str, int]
 ) -> tuple[Job, ...]:
-    """The job and all that come before it, in the order of their ``places``."""
+    """The job and all that come before it, in the order of their ``positions``."""
     names = {job.name} | all_before(job.name, jobs)
-    return tuple(jobs[name] for name in sorted(names, key=places.__getitem__))
+    return tuple(jobs[name] for name in sorted(names, key=positions.__getitem__))

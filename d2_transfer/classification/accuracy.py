@@ -1,7 +1,5 @@
 """Accuracies, counted over all processes."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -66,7 +64,6 @@ def likeliest(logits: Tensor) -> Tensor:
     return found.unflatten(0, logits.shape[:-1])
 
 
-def flat_metrics(task: str, counts: Counts, names: Sequence[str] = ()) -> dict[str, float]:
-    """``task/top1``, ``task/top5``, and of R named classifiers ``task/top1_NAME`` each."""
-    found = {f"{task}/top1": counts.top1(), f"{task}/top5": counts.top5()}
-    return found | {f"{task}/top1_{name}": counts.top1(n) for n, name in enumerate(names)}
+def flat_metrics(task: str, counts: Counts) -> dict[str, float]:
+    """``task/top1`` and ``task/top5``, of the first classifier."""
+    return {f"{task}/top1": counts.top1(), f"{task}/top5": counts.top5()}

@@ -142,9 +142,9 @@ def _title(cfg: CfgNode) -> str:
 def _expected(cfg: CfgNode, root: Path) -> str:
     sets = cfg.DATASETS
     if sets.NAME == "folder":
-        place = root / sets.FOLDER
+        folder = root / sets.FOLDER
         return (
-            f"{place / sets.TRAIN}/CLASS/… and {place / sets.VAL}/CLASS/…, a folder of images a "
+            f"{folder / sets.TRAIN}/CLASS/… and {folder / sets.VAL}/CLASS/…, a folder of images a "
             "class (DATASETS.FOLDER, TRAIN and VAL name others)"
         )
     if sets.NAME == "voc_objects":

@@ -68,8 +68,8 @@ def _read_split(folder: Path, wanted: list[str] | None) -> Images:
 def _images_below(folder: Path, name: str) -> list[str]:
     found = []
     for below, _, files in walk(folder / name):
-        place = os.path.relpath(below, folder)
-        found += [os.path.join(place, file) for file in files if is_image(file)]
+        relative = os.path.relpath(below, folder)
+        found += [os.path.join(relative, file) for file in files if is_image(file)]
     return sorted(found)
 
 

@@ -85,16 +85,16 @@ def _score(
     build: Callable[[Setting], Model],
 ) -> float:
     """The accuracy of one setting on the held-out images; 0 for one that diverges."""
-    place = folder / f"{number:03d}"
-    result = place / "score.json"
+    own = folder / f"{number:03d}"
+    result = own / "score.json"
     if result.is_file():
         return form.read(result, "the result of a search", TRIED)["top1"]
     if rank() == 0:
-        place.mkdir(parents=True, exist_ok=True)
-        Saved(place).clean()
+        own.mkdir(parents=True, exist_ok=True)
+        Saved(own).clean()
     barrier()
     lines = folder / "metrics.jsonl"
-    fit = Fit(cfg, build(setting), setting, part, held, place, lines, number, f"search {number}")
+    fit = Fit(cfg, build(setting), setting, part, held, own, lines, number, f"search {number}")
     try:
         top1 = fit.run().top1()
     except Diverged as error:
@@ -103,7 +103,7 @@ def _score(
             logger.info("%s", error)
     if rank() == 0:
         files.write_json(result, asdict(setting) | {"top1": top1})
-        Saved(place).finish()
+        Saved(own).finish()
         logger.info("search: %s: %.2f %% of held out", setting, top1)
     barrier()
     return top1

@@ -42,8 +42,8 @@ def run_trial(run: Run, trial: int) -> None:
     cfg, device = begun(C, run, folder)
     started = results.now()
     with stoppable(), written_once(rank()):
-        train, test = read(cfg, _place_of(run))
-        train = training_images(cfg, train, _place_of(run), says=rank() == 0)
+        train, test = read(cfg, _data_of(run))
+        train = training_images(cfg, train, _data_of(run), says=rank() == 0)
         tell_images(train, test)
         if cfg.TASK == "knn":
             cache = features_of(run, cfg.KNN.CACHE)
@@ -69,7 +69,7 @@ def evaluate_trained(run: Run, known: evaluate_only.ModelOrigin) -> None:
     cfg, device = begun(C, run, run.folder)
     started = results.now()
     with stoppable(), written_once(rank()):
-        train, test = read(cfg, _place_of(run))
+        train, test = read(cfg, _data_of(run))
         classes, linear = len(train.classes), cfg.TASK == "linear"
         model = _probe(cfg, train) if linear else _classifier(cfg, classes, configured(cfg))
         trained.fill(model.trained, run.weights.file)
@@ -82,7 +82,7 @@ def evaluate_trained(run: Run, known: evaluate_only.ModelOrigin) -> None:
     gc.collect()
 
 
-def _place_of(run: Run) -> Path | OwnImages:
+def _data_of(run: Run) -> Path | OwnImages:
     assert isinstance(run.data, Path | OwnImages)
     return run.data
 
@@ -127,8 +127,8 @@ def _finetune(
         return _classifier(cfg, len(train.classes), setting).to(device)
 
     asked = results.config_fingerprint(results.as_dict(cfg)) + run.weights.sha256
-    place = run.folder / "search" / hashlib.sha256(asked.encode()).hexdigest()[:12]
-    setting, chosen = search.choose(cfg, train, place, build)
+    folder = run.folder / "search" / hashlib.sha256(asked.encode()).hexdigest()[:12]
+    setting, chosen = search.choose(cfg, train, folder, build)
     fit, counts = _fit(cfg, run, trial, build(setting), setting, train, test)
     metrics = _metrics(counts)
     if cfg.TEST.EVAL_PERIOD:

@@ -1,7 +1,7 @@
 """A comparison in words: what the trials show, and what they do not."""
 
-from ..tables.bootstrap import DRAWS
 from ..tables.experiments import counted
+from ..tables.spread import DRAWS
 from ..tables.t_test import Difference, mean_of, p_value
 from .comparison import Comparison
 

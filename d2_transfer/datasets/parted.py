@@ -3,17 +3,19 @@
 import logging
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densessl.annotations import joined, split
-from densessl.annotations.model import AnnotationSource, Dataset, listed
+from densessl.annotations import split
+from densessl.annotations.model import AnnotatedImage, AnnotationSource, Dataset, listed
 from densessl.annotations.sources import chosen
 from densessl.core.errors import InputError
 from densessl.core.names import one_line
 from densessl.decoding import parse_channel_files
+from densessl.decoding.channel_files import names_of
 
 KEPT = re.compile(r"(.+): (\d+) of (\d+) images by seed (\d+)")  # facts["labels"]
 SHARE = 20  # per cent of the images that validate where nothing says which
@@ -59,7 +61,7 @@ def read(
     sets = (trained, evaluated) if evaluated else (trained,)
     words = parse_channel_files(channel_files or "", "--channel-files")
     for data in sets if words else ():
-        joined.join(data, words)
+        _join(data, words)
     _require_sound(*sets)
     check(sets)
     how = ""
@@ -102,3 +104,32 @@ def labels(facts: dict[str, Any]) -> dict[str, Any]:
 def drawn(facts: dict[str, Any]) -> str:
     """How they were drawn, to end a line with."""
     return "".join(f"; {name}: {facts[name]}" for name in ("validation", "labels") if name in facts)
+
+
+def _join(data: Dataset, words: Sequence[str]) -> None:
+    """Of the files of each image keep the first that has objects, else the first, as the image.
+
+    ``words``: as :mod:`densessl.decoding.channel_files` has them; images without any of them stay
+    as they are. A file that is not there is a fault, and so are other objects in another file.
+    """
+    images: dict[tuple[str, ...], list[AnnotatedImage]] = defaultdict(list)
+    for picture in data.pictures:
+        path = os.fspath(picture.path)
+        images[names_of(path, words) or (path,)].append(picture)
+    data.pictures = []
+    for names, pictures in images.items():
+        first, *others = [each for each in pictures if each.objects] or pictures[:1]
+        data.pictures.append(first)
+        for name in names:
+            if not os.path.isfile(name):
+                data.fault(first.path, "", f"the file of another channel is not there: {name}")
+        for other in others:
+            if _boxes(other) != _boxes(first):
+                data.fault(
+                    other.path, "", f"other objects than in {first.path.name}, of the same image"
+                )
+    data.pictures.sort(key=lambda each: each.path)
+
+
+def _boxes(picture: AnnotatedImage) -> list[tuple]:
+    return [(each.category, each.box) for each in picture.objects]

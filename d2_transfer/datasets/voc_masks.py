@@ -11,7 +11,7 @@ from .inspection import Inspection, prepare_command
 CLASSES = 21  # with background
 FOLDER = "VOC2012"
 READY = "SegmentationClassAug"  # masks of SBD as PNGs, as others have prepared them
-PLACES = ("", "dataset", "benchmark_RELEASE/dataset", "benchmark_RELEASE", "VOCaug/dataset")
+SUBFOLDERS = ("", "dataset", "benchmark_RELEASE/dataset", "benchmark_RELEASE", "VOCaug/dataset")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Sbd:
 def find_sbd(root: Path, given: Path | None = None) -> Sbd | None:
     """Where SBD's masks are: below ``given`` (``--sbd``), or else where people put them."""
     for base in [given] if given else [root, root / FOLDER, root / "SBD", root / "sbd"]:
-        for place in PLACES:
-            if (base / place / "cls").is_dir():
-                return Sbd(base / place, False)
+        for below in SUBFOLDERS:
+            if (base / below / "cls").is_dir():
+                return Sbd(base / below, False)
         for folder in (base / READY, base):
             if folder.name.startswith(READY) and folder.is_dir():
                 return Sbd(folder, True)

@@ -19,10 +19,11 @@ from densessl.decoding.channels import Planes, decode_channels
 from densessl.probes import label_images, pairs
 
 from .. import channels, datasets
+from ..classification.folders import listed
 from ..classification.images import SAMPLED, packed
+from ..datasets.inspection import some
 from ..datasets.labelled import drawn
-from ..datasets.semantic import SemanticLayout
-from .lists import of_list
+from ..datasets.semantic import MaskPair, SemanticLayout
 from .own import OwnData
 
 
@@ -176,7 +177,7 @@ def _of_layout(name: str, root: Path, wanted: str, option: str) -> Split:
     layout, classes = _layout(name), datasets.class_names(name)
     found = layout.pairs(root)
     if wanted:
-        found, name = of_list(found, name, wanted, root, option)
+        found, name = _of_list(found, name, wanted, root, option)
     images, labels = [pair.image for pair in found], [pair.labels for pair in found]
     return replace(_split(name, images, labels, classes, layout.void), table=layout.table)
 
@@ -192,3 +193,32 @@ def training_files(cfg: CfgNode, data: Path | OwnData) -> list[Path]:
     """The files of all training images."""
     train, _ = read(cfg, data)
     return [Path(train.path(index)) for index in range(len(train))]
+
+
+def _of_list(
+    pairs: Sequence[MaskPair], name: str, wanted: str, root: Path, option: str
+) -> tuple[list[MaskPair], str]:
+    """The pairs whose images a list names, in their own order, and what messages call them.
+
+    ``wanted``: a text file (looked for in ``root``, then as it stands) of image names, one a line,
+    with their ending and folders or without; what follows white space is ignored. ``name``: of the
+    data set; ``option``: of the list. Raises InputError for a missing list, for names that are not
+    there, and for one that several images have.
+    """
+    paths = (root / wanted, Path(wanted).expanduser())
+    file = next((path for path in paths if path.is_file()), paths[1])
+    lines = [line.split()[0] for line in listed(file, option, wanted)]
+    asked = {Path(line).name for line in lines}
+    known = {each for pair in pairs for each in (pair.image.name, pair.image.stem)}
+    if missing := sorted(asked - known):
+        raise InputError(
+            f"{option}: {file}: {len(missing)} of its {len(asked)} images are not in {name}: "
+            f"{some(missing)}"
+        )
+    kept = [pair for pair in pairs if asked & {pair.image.name, pair.image.stem}]
+    if len(kept) != len(asked):
+        raise InputError(
+            f"{option}: {file} has {len(asked)} names for {len(kept)} images of {name}; allowed: "
+            "one name for each image, that no other has"
+        )
+    return kept, f"{name}, of {file.name}"

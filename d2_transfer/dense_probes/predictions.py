@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # pages that show the pictures need no torch
 FOLDER, INDEX = "predictions", "predictions.json"
 EDGE = 320  # pixels of a picture's longer edge, at most
 GOLDEN = 0.618033988749895  # of the circle of hues: neighbours in the list differ most
-PARTS = ("image", "truth", "predicted")
 VOID, FIRST = (255, 255, 255), (122, 132, 146)  # often all that is nothing else: a calm colour
 
 
@@ -63,7 +62,7 @@ class Predictions:
 
 
 def name(number: int, part: str) -> str:
-    """The file of an image's part, one of PARTS."""
+    """The file of a part of an image: ``image``, ``truth`` or ``predicted``."""
     return f"{number}_{part}.{'jpg' if part == 'image' else 'png'}"
 
 

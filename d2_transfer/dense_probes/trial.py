@@ -1,7 +1,6 @@
 """One trial of a dense probe in this process, from its folder to its record."""
 
 import gc
-import logging
 import os
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from .config import C
 from .data import labelled, read
 from .own import OwnData
 from .probing import measure
-
-logger = logging.getLogger("densessl")
 
 
 def prepare(named: str, folder: str | os.PathLike, cfg: CfgNode) -> Weights:

@@ -2,8 +2,8 @@
 
 from .fcn_head import FCNHead
 from .fcos import FCOS, build_resnet_fpn_p5_backbone
-from .res5_roi_heads import Res5ROIHeadsExtraNorm
 from .resnet_d8 import build_resnet_d8_backbone
+from .roi_heads import Res5ROIHeadsExtraNorm, ViTDetBoxHead, ViTDetMaskHead
 from .segmentor import DeepLabSegmentor, FCNSegmentor
 from .timm_backbone import (
     SimpleFeaturePyramid,
@@ -13,7 +13,6 @@ from .timm_backbone import (
     build_timm_retinanet_fpn_backbone,
     build_vitdet_backbone,
 )
-from .vitdet_heads import ViTDetBoxHead, ViTDetMaskHead
 
 __all__ = [
     "DeepLabSegmentor",

@@ -62,8 +62,8 @@ def _curves(args: argparse.Namespace) -> Plot:
         )
     if len(set(args.label)) < len(args.label):
         raise InputError(f"--label names two runs alike: {', '.join(args.label)}")
-    found = [runs.read(place) for place in args.runs]
-    labels = args.label or runs.names([run.place for run in found])
+    found = [runs.read(path) for path in args.runs]
+    labels = args.label or runs.names([run.path for run in found])
     for run in found:
         for file, lines in run.unreadable.items():
             some = ", ".join(map(str, lines[:5])) + (", …" if len(lines) > 5 else "")

@@ -19,10 +19,10 @@ Points = dict[int, dict[str, float]]  # by step, each metric written there; NaN:
 class LoggedRun:
     """A run by trial; a pretraining has one. ``unreadable``: by file, the numbers of such lines.
 
-    ``place``: its folder, or a file of another name.
+    ``path``: its folder, or a file of another name.
     """
 
-    place: Path
+    path: Path
     trials: dict[int, Points]
     unreadable: dict[Path, list[int]] = field(default_factory=dict)
 
@@ -39,17 +39,17 @@ class LoggedRun:
         return {step: points[step][metric] for step in sorted(points) if metric in points[step]}
 
 
-def read(place: str | Path) -> LoggedRun:
+def read(path: str | Path) -> LoggedRun:
     """The run in a folder (its own metrics.jsonl and those of its trials) or in one file.
 
     Of lines with the same trial and step the last counts, and a run that went back to a checkpoint
     counts from there on anew. Lines that cannot be read are left out and listed. Raises InputError
     where there is no such file, or no line in it that can be read.
     """
-    place = Path(place)
+    path = Path(path)
     pieces: dict[int, list[list[dict]]] = {}  # of each trial, its lines in each file
     unreadable: dict[Path, list[int]] = {}
-    files = _files(place)
+    files = _files(path)
     for file in files:
         lines, bad = _lines(file)
         if bad:
@@ -64,41 +64,41 @@ def read(place: str | Path) -> LoggedRun:
         why = "no line of it can be read" if unreadable else "it is empty: nothing was logged yet"
         raise InputError(f"{which}: {why}")
     trials = {trial: _joined(pieces[trial]) for trial in sorted(pieces)}
-    return LoggedRun(place.parent if place.name == FILE else place, trials, unreadable)
+    return LoggedRun(path.parent if path.name == FILE else path, trials, unreadable)
 
 
-def names(places: Sequence[Path]) -> list[str]:
+def names(paths: Sequence[Path]) -> list[str]:
     """What to call each run: its folder's name, with as many parents as tell all of them apart.
 
     Raises InputError for one that is named twice.
     """
-    parts = [place.resolve().parts for place in places]
-    for place, own in zip(places, parts, strict=True):
+    parts = [path.resolve().parts for path in paths]
+    for path, own in zip(paths, parts, strict=True):
         if parts.count(own) > 1:
-            raise InputError(f"{place} is named twice; a run is drawn once")
+            raise InputError(f"{path} is named twice; a run is drawn once")
     for count in range(1, max(map(len, parts), default=0) + 1):
         short = ["/".join(own[-count:]) for own in parts]
         if len(set(short)) == len(short):
             return short
-    return [str(place) for place in places]
+    return [str(path) for path in paths]
 
 
-def _files(place: Path) -> list[Path]:
+def _files(path: Path) -> list[Path]:
     """The run's files, the folder's own first."""
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
-        raise InputError(f"{place}: no such folder")
-    own = [place / FILE] if (place / FILE).is_file() else []
-    trials = [file for file in place.glob(f"trial_*/{FILE}") if TRIAL.fullmatch(file.parent.name)]
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder")
+    own = [path / FILE] if (path / FILE).is_file() else []
+    trials = [file for file in path.glob(f"trial_*/{FILE}") if TRIAL.fullmatch(file.parent.name)]
     if own or trials:
         return own + sorted(trials, key=lambda file: int(file.parent.name.removeprefix("trial_")))
-    below = sorted({_run_of(file) for file in place.rglob(FILE)})
+    below = sorted({_run_of(file) for file in path.rglob(FILE)})
     if not below:
-        raise InputError(f"{place}: there is no {FILE}; 'pretrain' and 'transfer' write it")
+        raise InputError(f"{path}: there is no {FILE}; 'pretrain' and 'transfer' write it")
     more = f" and {len(below) - 4} more" if len(below) > 4 else ""
     some = ", ".join(map(str, below[:4]))
-    raise InputError(f"{place} is no run, but holds some; name them: {some}{more}")
+    raise InputError(f"{path} is no run, but holds some; name them: {some}{more}")
 
 
 def _run_of(file: Path) -> Path:

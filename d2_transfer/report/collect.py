@@ -96,11 +96,11 @@ def find(folders: list[Path]) -> Collected:
 def files_below(folder: Path) -> list[Path]:
     """The files below a folder in the order of their paths, without those of data sets."""
     found: list[Path] = []
-    for place, folders, names in walk(folder):
-        if place != str(folder) and SCENES in names:
+    for parent, folders, names in walk(folder):
+        if parent != str(folder) and SCENES in names:
             folders.clear()
         else:
-            found += [path for name in names if (path := Path(place, name)).is_file()]
+            found += [path for name in names if (path := Path(parent, name)).is_file()]
     return sorted(found)
 
 
@@ -122,8 +122,8 @@ def _pretraining(path: Path) -> Pretraining | None:
 
 def _commands(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    places = (line.partition(f" INFO {MARK}") for line in lines)
-    return list(dict.fromkeys(after for _, found, after in places if found))
+    parts = (line.partition(f" INFO {MARK}") for line in lines)
+    return list(dict.fromkeys(after for _, found, after in parts if found))
 
 
 def _jobs(path: Path) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
 """Is a pretraining well? What its log shows, beside what is normal (docs/methods.md)."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
-from . import bands
-from .bands import Band
 from .collect import Pretraining
 
 GOOD, LOOK, BAD = "as usual", "worth a look", "bad"
@@ -14,6 +15,9 @@ COLLAPSED = 0.1  # of the spread of healthy runs: embeddings with less have (as 
 TIMES = 1.5  # a network that learns is so many times as often right as a guess (the same)
 TIMES_POSITIONS = 1.07  # the same, where a guess is right every other time
 EVEN = 1.1  # more spread than evenly over the sphere is noise
+BANDS = Path(__file__).with_name("bands.json")  # of healthy runs, with the commands that measured
+
+Band = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,33 @@ class Indicator:
     noticed: tuple[str, str] | None = None
 
 
+@lru_cache
+def _all_bands() -> dict[str, dict[str, Band]]:
+    found = json.loads(BANDS.read_text(encoding="utf-8"))
+    return {
+        method: {key: (low, high) for key, (low, high) in each["bands"].items()}
+        for method, each in found.items()
+    }
+
+
+def healthy(method: str, key: str) -> Band | None:
+    """Least and largest mean of a sign over healthy runs of the method.
+
+    Of a method or sign that was not measured, over all methods; None where no run logged the sign.
+    """
+    bands = _all_bands()
+    own = bands.get(method, {})
+    found = [each[key] for each in ([own] if key in own else bands.values()) if key in each]
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
+
 def _fixed(low: float, high: float):
     return lambda run: (low, high)
 
 
 def _spread(run: Pretraining) -> Band | None:
     """At least that of healthy runs; it rises in long ones."""
-    found = bands.measured(run.method, "stat/feature_std")
+    found = healthy(run.method, "stat/feature_std")
     return (found[0], EVEN) if found else None
 
 
@@ -52,7 +76,7 @@ def _uniformity(key: str):
     """At most that of healthy runs: 0 is one point; it falls in long ones, to about −4."""
 
     def band(run: Pretraining) -> Band | None:
-        found = bands.measured(run.method, key)
+        found = healthy(run.method, key)
         return (-4.0, found[1]) if found else None
 
     return band

@@ -46,9 +46,9 @@ def main(argv: list[str]) -> int:
     records = results.collect(folders, skip=lambda error: logger.warning("left out: %s", error))
     found = find(folders)
     if not records and not found.pretrainings:
-        places = ", ".join(map(str, folders))
+        names = ", ".join(map(str, folders))
         raise InputError(
-            f"nothing to report in {places}: no trial_<k>/result.json of 'densessl transfer' and "
+            f"nothing to report in {names}: no trial_<k>/result.json of 'densessl transfer' and "
             "no metrics.jsonl of 'densessl pretrain'"
         )
     title = args.title or f"DenseSSL: {', '.join(folder.resolve().name for folder in folders)}"

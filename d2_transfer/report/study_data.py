@@ -76,16 +76,14 @@ class Study:
     def trials(self, arm: str, share: StudyShare, protocol: int = 0) -> list[Record]:
         return self.records.get((protocol, share.percent, arm), [])
 
-    def units(self, arm: str, share: StudyShare, protocol: int = 0, metric: str = "") -> list:
+    def units(self, arm: str, share: StudyShare, metric: str = "") -> list:
         """By pretraining (of a random start: by network) the values of its trials, none empty."""
-        metric = metric or self.protocols[protocol].metric
-        return values_of(self.trials(arm, share, protocol), metric)
+        return values_of(self.trials(arm, share), metric or self.protocols[0].metric)
 
-    def by_draw(self, arm: str, share: StudyShare, protocol: int = 0, metric: str = "") -> dict:
+    def by_draw(self, arm: str, share: StudyShare, metric: str = "") -> dict:
         """By seed of the trial its value; empty where two trials have one seed, or a network of a
         random start or pretraining has two trials."""
-        metric = metric or self.protocols[protocol].metric
-        trials = self.trials(arm, share, protocol)
+        metric, trials = metric or self.protocols[0].metric, self.trials(arm, share)
         values = [(each.seed, each.metrics.get(metric, math.nan)) for each in trials]
         alone = self.arm(arm).kind == GIVEN or all(len(e) == 1 for e in pretrainings(trials))
         if not alone or len(dict(values)) < len(values):
@@ -99,20 +97,20 @@ class Study:
         """Whether each trial drew its own images of the share, by its seed, the same for all."""
         return self.facts.get("label_draw") == "by_trial" and share.percent < 100
 
-    def networks(self, arm: str, share: StudyShare, protocol: int = 0) -> dict[tuple, list[float]]:
+    def networks(self, arm: str, share: StudyShare) -> dict[tuple, list[float]]:
         """As :meth:`units`, by what tells the networks apart: to be found again at other shares."""
-        metric = self.protocols[protocol].metric
+        metric = self.protocols[0].metric
         found: dict[tuple, list[float]] = {}
-        for trials in pretrainings(self.trials(arm, share, protocol)):
+        for trials in pretrainings(self.trials(arm, share)):
             values = [each.metrics.get(metric, math.nan) for each in trials]
             numbers = [value for value in values if value == value]  # not NaN
             if numbers:
                 found[_network(trials[0])] = numbers
         return found
 
-    def measured(self, arm: str, protocol: int = 0) -> list[StudyShare]:
+    def measured(self, arm: str) -> list[StudyShare]:
         """The shares at which the arm has a value."""
-        return [share for share in self.shares if self.units(arm, share, protocol)]
+        return [share for share in self.shares if self.units(arm, share)]
 
 
 def read(folder: str | os.PathLike) -> Study:
@@ -175,7 +173,7 @@ def _find_records(study: Study) -> None:
     found = results.collect([root], skip=lambda error: study.passed_over.append(f"{error}"))
     names = {arm.name for arm in study.arms}
     for record in found:
-        place, percent, arm = _place(record, root)
+        percent, arm = _arm_of(record, root)
         protocol = _protocol(study, record)
         measured = any(percent == share.percent for share in study.shares)
         if protocol is None or percent is None or arm not in names or not measured:
@@ -188,23 +186,22 @@ def _find_records(study: Study) -> None:
         study.records.setdefault((protocol, percent, arm), []).append(named)
 
 
-def _place(record: Record, root: Path) -> tuple[str, float | None, str]:
-    """Protocol, percent and arm of ``PROTOCOL/PERCENT/ARM[/SEED]/trial_K``."""
+def _arm_of(record: Record, root: Path) -> tuple[float | None, str]:
+    """Percent and arm of ``PROTOCOL/PERCENT/ARM[/SEED]/trial_K``."""
     assert record.folder is not None  # it was read from there
     parts = record.folder.relative_to(root.resolve()).parts
     if len(parts) < 4:
-        return "", None, ""
+        return None, ""
     try:
-        percent = float(parts[1])
+        return float(parts[1]), parts[2]
     except ValueError:
-        percent = None
-    return parts[0], percent, parts[2]
+        return None, parts[2]
 
 
 def _protocol(study: Study, record: Record) -> int | None:
-    for place, each in enumerate(study.protocols):
+    for number, each in enumerate(study.protocols):
         if (record.protocol, record.variant) == (each.name, each.variant):
-            return place
+            return number
     return None
 
 
@@ -240,7 +237,7 @@ def missing(study: Study) -> list[str]:
     for arm in study.arms:
         without = [share.text for share in study.shares if not study.units(arm.name, share)]
         if without:
-            lines.append(f"{arm.name} is not measured with {_listed(without)} of the labels.")
+            lines.append(f"{arm.name} is not measured with {listed(without)} of the labels.")
         for share in study.shares:
             planned, found = _planned(study, arm), counted(study.trials(arm.name, share))
             if found and planned and len(found) < planned:
@@ -258,5 +255,6 @@ def _planned(study: Study, arm: StudyArm) -> int:
     return key if isinstance(key, int) else 0
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

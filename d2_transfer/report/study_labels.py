@@ -46,17 +46,17 @@ class SavedLabels:
     n: tuple[int, int]
 
 
-def saved(study: Study, arm: str, control: str, protocol: int = 0) -> SavedLabels | None:
+def saved(study: Study, arm: str, control: str) -> SavedLabels | None:
     """None where the arm was measured at fewer than two shares up to the control's largest."""
-    reached = study.measured(control, protocol)
+    reached = study.measured(control)
     if not reached:
         return None
     full = reached[-1]
-    shares = [s for s in study.measured(arm, protocol) if s.images <= full.images]
+    shares = [s for s in study.measured(arm) if s.images <= full.images]
     if len(shares) < 2 or shares[-1] != full:
         return None
-    curves = _curves(study, arm, shares, protocol)
-    targets = [statistics.fmean(each) for each in study.units(control, full, protocol)]
+    curves = _curves(study, arm, shares)
+    targets = [statistics.fmean(each) for each in study.units(control, full)]
     if not curves:
         return None
     images = [share.images for share in shares]
@@ -82,11 +82,9 @@ def saved(study: Study, arm: str, control: str, protocol: int = 0) -> SavedLabel
     )
 
 
-def _curves(
-    study: Study, arm: str, shares: Sequence[StudyShare], protocol: int
-) -> list[tuple[float, ...]]:
+def _curves(study: Study, arm: str, shares: Sequence[StudyShare]) -> list[tuple[float, ...]]:
     """The values at each share of each pretraining that was measured at all of them."""
-    by_share = [study.networks(arm, share, protocol) for share in shares]
+    by_share = [study.networks(arm, share) for share in shares]
     whole = [key for key in by_share[0] if all(key in each for each in by_share)]
     return [tuple(statistics.fmean(each[key]) for each in by_share) for key in whole]
 

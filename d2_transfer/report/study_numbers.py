@@ -16,8 +16,8 @@ from .study_data import PRETRAINED, RANDOM, Study, StudyArm, StudyShare
 
 LEVEL = 0.05
 BETTER, WORSE, UNSEEN, UNTESTED = "better", "worse", "may be chance", "not tested"
+FURTHER = (2, 7)  # pretrainings, whose worth a page names
 MOST = 50  # further pretrainings; what needs more is not worth the question
-EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,21 @@ class Compared:
     tests: int
 
 
-def against(study: Study, kind: str, protocol: int = 0) -> list[Compared]:
+def against(study: Study, kind: str) -> list[Compared]:
     """Every pretrained arm against every arm of ``kind`` at every share where both have values."""
     return [
-        each
-        for other in study.of(kind)
-        for each in _against(study, other.name, kind == RANDOM, protocol)
+        each for other in study.of(kind) for each in _against(study, other.name, kind == RANDOM)
     ]
 
 
-def _against(study: Study, other: str, random: bool, protocol: int) -> list[Compared]:
+def _against(study: Study, other: str, random: bool) -> list[Compared]:
     pairs = [
         (arm.name, share, found)
         for arm in study.of(PRETRAINED)
         for share in study.shares
-        if (found := between(study, arm.name, other, share, protocol))
+        if (found := between(study, arm.name, other, share))
     ]
-    before = [_p(found) for *_, found in pairs]
+    before = [found.p_shown for *_, found in pairs]
     after = corrected(before)
     tests = sum(p is not None for p in before)
     return [
@@ -76,7 +74,7 @@ def _against(study: Study, other: str, random: bool, protocol: int) -> list[Comp
 
 
 def between(
-    study: Study, arm: str, other: str, share: StudyShare, protocol: int = 0, metric: str = ""
+    study: Study, arm: str, other: str, share: StudyShare, metric: str = ""
 ) -> Difference | None:
     """``arm`` less ``other`` at a share; None where one has no value.
 
@@ -84,11 +82,11 @@ def between(
     from. So below 100 % they are paired, as every network has one trial there: what a
     draw is worth is in both. Else the networks' means are independent samples.
     """
-    ours, theirs = (study.units(each, share, protocol, metric) for each in (arm, other))
+    ours, theirs = (study.units(each, share, metric) for each in (arm, other))
     if not ours or not theirs:
         return None
     if study.draws(share):
-        a, b = (study.by_draw(each, share, protocol, metric) for each in (other, arm))
+        a, b = (study.by_draw(each, share, metric) for each in (other, arm))
         common = sorted(a.keys() & b.keys())
         if len(common) > 1:
             return paired([a[draw] for draw in common], [b[draw] for draw in common])
@@ -99,13 +97,6 @@ def corrected(values: Sequence[float | None]) -> list[float | None]:
     """The p values by Holm's method, those that are None left alone."""
     after = iter(holm([p for p in values if p is not None]))
     return [None if p is None else next(after) for p in values]
-
-
-def _p(found: Difference) -> float | None:
-    """As tables have it: 1 where nothing has a spread and nothing differs."""
-    if found.p is None and found.without_spread and abs(found.mean) < EQUAL:
-        return 1.0
-    return found.p
 
 
 def _state(found: Difference, p: float | None) -> str:
@@ -148,25 +139,25 @@ def outcomes(compared: Sequence[Compared], arm: str) -> list[Outcome]:
     return found
 
 
-def leading(study: Study, protocol: int = 0) -> str | None:
+def leading(study: Study) -> str | None:
     """The pretrained arm with the highest mean where the most labels were measured."""
     for share in reversed(study.shares):
         means = {
             arm.name: statistics.fmean(map(statistics.fmean, units))
             for arm in study.of(PRETRAINED)
-            if (units := study.units(arm.name, share, protocol))
+            if (units := study.units(arm.name, share))
         }
         if means:
             return max(means, key=lambda name: means[name])
     return None
 
 
-def better_random(study: Study, share: StudyShare, protocol: int = 0) -> str | None:
+def better_random(study: Study, share: StudyShare) -> str | None:
     """The random start with the higher mean at a share."""
     means = {
         arm.name: statistics.fmean(map(statistics.fmean, units))
         for arm in study.of(RANDOM)
-        if (units := study.units(arm.name, share, protocol))
+        if (units := study.units(arm.name, share))
     }
     return max(means, key=lambda name: means[name]) if means else None
 
@@ -187,12 +178,12 @@ class Slope:
     n: int
 
 
-def slope(study: Study, arm: StudyArm, protocol: int = 0) -> Slope | None:
+def slope(study: Study, arm: StudyArm) -> Slope | None:
     """Over the two largest shares at which the arm was measured; None with fewer."""
-    shares = study.measured(arm.name, protocol)[-2:]
+    shares = study.measured(arm.name)[-2:]
     if len(shares) < 2 or shares[0].images == shares[1].images:
         return None
-    low, high = (study.networks(arm.name, share, protocol) for share in shares)
+    low, high = (study.networks(arm.name, share) for share in shares)
     doublings = math.log2(shares[1].images / shares[0].images)
     means = [statistics.fmean(high[key]) - statistics.fmean(low[key]) for key in high if key in low]
     if not means:
@@ -219,7 +210,7 @@ class Sight:
     needed: int | None
 
 
-def sight(compared: Compared, more: Sequence[int] = (2, 7)) -> Sight | None:
+def sight(compared: Compared) -> Sight | None:
     """None where a side has no spread to reckon with."""
     found = compared.found
     if found.interval is None or not found.pairs and min(len(found.a), len(found.b)) < 2:
@@ -235,7 +226,7 @@ def sight(compared: Compared, more: Sequence[int] = (2, 7)) -> Sight | None:
         return smallest_by_welch(n, (first, second), level=compared.level)
 
     needed = next((n for n in range(1, MOST + 1) if least(n) <= abs(found.mean)), None)
-    return Sight(least(0), tuple((each, least(each)) for each in more), needed)
+    return Sight(least(0), tuple((each, least(each)) for each in FURTHER), needed)
 
 
 @dataclass(frozen=True)
@@ -262,7 +253,7 @@ def by_class(study: Study, arm: str, control: str, share: StudyShare) -> list[Of
     for name, metric in names.items():
         if each := between(study, arm, control, share, metric=metric):
             rows.append((name, each))
-    values = corrected([_p(found) for _, found in rows])
+    values = corrected([found.p_shown for _, found in rows])
     found = [
         OfClass(name, mean_of(each.a), mean_of(each.b), each, p)
         for (name, each), p in zip(rows, values, strict=True)

@@ -30,6 +30,7 @@ from .study_data import (
     StudyArm,
     StudyProtocol,
     StudyShare,
+    listed,
     missing,
     read,
 )
@@ -115,7 +116,7 @@ def _question(study: Study) -> str:
         for arm in study.of(PRETRAINED)
     ]
     lines = [f"The task is {tasks.get(task, task or 'not named')}."]
-    lines += [f"Pretrained: {study_words.listed(steps)}."] if steps else []
+    lines += [f"Pretrained: {listed(steps)}."] if steps else []
     lines += [f"{arm.name} is {study_words.STARTS[arm.name]}." for arm in _random_starts(study)]
     return " ".join([*lines, _measured(study.protocols[0])])
 

@@ -48,15 +48,15 @@ def find(study: Study, arms: Sequence[str]) -> Predicted | None:
     The images were chosen before anything was predicted: evenly spaced. None without any.
     """
     for share in reversed(study.shares):
-        places = [place for arm in arms if (place := _place(study, arm, share))]
-        if len(places) == len(arms):
-            found = _read(share, arms, places)
+        folders = [folder for arm in arms if (folder := _folder(study, arm, share))]
+        if len(folders) == len(arms):
+            found = _read(share, arms, folders)
             if found and found.shown:
                 return found
     return None
 
 
-def _place(study: Study, arm: str, share: StudyShare) -> Path | None:
+def _folder(study: Study, arm: str, share: StudyShare) -> Path | None:
     for protocol in range(len(study.protocols)):
         for record in sorted(study.trials(arm, share, protocol), key=lambda each: each.seed):
             if record.folder and (record.folder / FOLDER / INDEX).is_file():
@@ -64,10 +64,10 @@ def _place(study: Study, arm: str, share: StudyShare) -> Path | None:
     return None
 
 
-def _read(share: StudyShare, arms: Sequence[str], places: Sequence[Path]) -> Predicted | None:
+def _read(share: StudyShare, arms: Sequence[str], folders: Sequence[Path]) -> Predicted | None:
     """None where a file is missing or damaged."""
     try:
-        indices = [files.read_json(place / INDEX) for place in places]
+        indices = [files.read_json(folder / INDEX) for folder in folders]
         classes = list(map(str, indices[0]["classes"]))
         if any(each["classes"] != indices[0]["classes"] for each in indices):
             return None
@@ -75,10 +75,10 @@ def _read(share: StudyShare, arms: Sequence[str], places: Sequence[Path]) -> Pre
         shown, labels = [], set()
         colours: dict = {}
         for number in map(int, numbers[:MOST]):
-            picture, there = _shown(number, arms, places)
+            picture, there = _shown(number, arms, folders)
             shown.append(picture)
             labels |= there
-            colours = colours or _colours(places[0] / name(number, "truth"))
+            colours = colours or _colours(folders[0] / name(number, "truth"))
         legend = [
             (classes[label], colours[label]) for label in sorted(labels) if label < len(classes)
         ]
@@ -87,9 +87,9 @@ def _read(share: StudyShare, arms: Sequence[str], places: Sequence[Path]) -> Pre
         return None
 
 
-def _shown(number: int, arms: Sequence[str], places: Sequence[Path]) -> tuple[Shown, set[int]]:
+def _shown(number: int, arms: Sequence[str], folders: Sequence[Path]) -> tuple[Shown, set[int]]:
     """The pictures of an image, and the classes that are in them."""
-    first = places[0]
+    first = folders[0]
     truth = _labels(first / name(number, "truth"))
     pictures = [
         ("image", _inlined(first / name(number, "image"))),
@@ -97,8 +97,8 @@ def _shown(number: int, arms: Sequence[str], places: Sequence[Path]) -> tuple[Sh
     ]
     labels = set(np.unique(truth).tolist())
     known = truth != label_images.VOID
-    for arm, place in zip(arms, places, strict=True):
-        path = place / name(number, "predicted")
+    for arm, folder in zip(arms, folders, strict=True):
+        path = folder / name(number, "predicted")
         predicted = _labels(path)
         if predicted.shape != truth.shape:
             raise ValueError(path)
@@ -128,9 +128,9 @@ def _inlined(path: Path) -> str:
     return inlined(kind, path.read_bytes())
 
 
-def draw(study: Study, protocol: int = 0) -> str | None:
+def draw(study: Study) -> str | None:
     """A line a start, bars of one standard deviation between its networks; None without values."""
-    arms = [arm for arm in study.arms if study.measured(arm.name, protocol)][:MOST_ARMS]
+    arms = [arm for arm in study.arms if study.measured(arm.name)][:MOST_ARMS]
     if not arms:
         return None
     counts = [share.images for share in study.shares]
@@ -141,12 +141,12 @@ def draw(study: Study, protocol: int = 0) -> str | None:
         points = {
             share.images * shift: [*map(statistics.fmean, units)]
             for share in study.shares
-            if (units := study.units(arm.name, share, protocol))
+            if (units := study.units(arm.name, share))
         }
         lines.append(line_of(arm.name, points, "std"))
     lines.sort(key=lambda line: line.label in {arm.name for arm in study.of(RANDOM)})
     ticks = {float(s.images): f"{s.images}\n({s.text})" for s in study.shares}
-    metric = study_words.name(study.protocols[protocol].metric)
+    metric = study_words.name(study.protocols[0].metric)
     panel = PlotPanel("labelled images", f"{metric} (%)", lines, log=ticks)
     notes = []
     if any(line.low for line in lines):

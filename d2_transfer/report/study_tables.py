@@ -12,7 +12,7 @@ from ..tables import from_records
 from ..tables.model import Column, Row, Table
 from ..tables.t_test import p_value
 from . import study_numbers, study_words
-from .study_data import Study, StudyShare
+from .study_data import Study, StudyShare, listed
 from .study_numbers import BETTER, UNSEEN, UNTESTED, WORSE, Compared, OfClass, Outcome
 
 STYLES = {BETTER: "good", WORSE: "bad", UNSEEN: "look", UNTESTED: "look"}
@@ -38,8 +38,7 @@ def _runs(found: Sequence[Compared]) -> str:
     if len(shares) == 1:
         return next(iter(shares))
     return "; ".join(
-        f"{study_words.listed([share.text for share in own])}: {runs}"
-        for runs, own in shares.items()
+        f"{listed([share.text for share in own])}: {runs}" for runs, own in shares.items()
     )
 
 

@@ -7,7 +7,7 @@ from densessl.core.units import many
 
 from ..compare.words import points
 from ..tables.t_test import mean_of, p_value
-from .study_data import StudyArm, StudyShare
+from .study_data import StudyArm, StudyShare, listed
 from .study_labels import FEWER, NOT_REACHED, SavedLabels
 from .study_numbers import BETTER, MOST, UNSEEN, UNTESTED, WORSE, Compared, Outcome, Sight, Slope
 from .study_steps import End
@@ -42,11 +42,6 @@ class Statement:
 
     number: str
     text: str
-
-
-def listed(words: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def at(shares: Sequence[StudyShare]) -> str:

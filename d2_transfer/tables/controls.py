@@ -11,7 +11,6 @@ from .model import Cell, Chance, Column, Row, Table
 from .t_test import between, holm, p_value
 
 LEVEL = 0.05
-EQUAL = 1e-9
 SHOWN = 8  # rows that a footnote names
 ENOUGH = 3  # trials of a control; two leave one degree of freedom
 
@@ -55,13 +54,7 @@ def _test(rows: Iterable[Row], controls: Sequence[Row], key: str) -> None:
 
 
 def _p(control: Cell, cell: Cell) -> float | None:
-    """None where nothing has a spread, unless the two differ in nothing: then it is 1."""
-    if not control.units:
-        return None
-    found = between(control.units, cell.units)
-    if found.p is None and found.without_spread and abs(found.mean) < EQUAL:
-        return 1.0
-    return found.p
+    return between(control.units, cell.units).p_shown if control.units else None
 
 
 def _tasks(columns: Iterable[Column]) -> list[list[Column]]:

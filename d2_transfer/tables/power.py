@@ -44,13 +44,10 @@ def smallest_difference(
 
 
 def smallest_by_welch(
-    n: tuple[int, int],
-    deviations: tuple[float, float],
-    chance: float = POWER,
-    level: float = LEVEL,
+    n: tuple[int, int], deviations: tuple[float, float], level: float = LEVEL
 ) -> float:
-    """The least true difference that Welch's two-sided test of two samples sees with that
-    ``chance``, given both true standard deviations.
+    """The least true difference that Welch's two-sided test of two samples sees with a chance of
+    POWER, given both true standard deviations.
 
     The difference of the means is independent of both samples' variances, so the power is the mean,
     over the variances' distributions (s² ν / σ² is χ² of ν = n − 1), of the chance that it is
@@ -72,7 +69,7 @@ def smallest_by_welch(
     bound = stdtrit(degrees, 1 - level / 2) * np.sqrt(of_a + of_b) / error
 
     def lacking(shift: float) -> float:
-        return chance - float((ndtr(shift - bound) + ndtr(-shift - bound)).mean())
+        return POWER - float((ndtr(shift - bound) + ndtr(-shift - bound)).mean())
 
     high = 1.0
     while lacking(high) > 0:

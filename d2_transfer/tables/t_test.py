@@ -5,10 +5,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from . import bootstrap, power
-from .spread import mean_and_deviation, within_deviation
+from . import power
+from .spread import bootstrap_interval, mean_and_deviation, within_deviation
 
 LEVEL = 0.95
+EQUAL = 1e-9  # means that differ by less do not differ
 ROUNDING = 1e-9  # a spread below this share of the values is the floating point's
 
 
@@ -23,7 +24,7 @@ class Difference:
     welch or student.
 
     Where the values are pretrainings' means, ``fine_tunings`` says of how many each, ``bootstrap``
-    is the cluster bootstrap's interval (:mod:`.bootstrap`), and ``detectable`` the least difference
+    is the cluster bootstrap's interval (:mod:`.spread`), and ``detectable`` the least difference
     that so many pretrainings can show (:mod:`.power`); else they are None.
     """
 
@@ -47,6 +48,12 @@ class Difference:
         counts = (self.pairs,) if self.pairs else (len(self.a), len(self.b))
         least = max(counts) if self.test == "student" else min(counts)
         return least > 1 and self.interval is None
+
+    @property
+    def p_shown(self) -> float | None:
+        """``p``, but 1 where nothing has a spread and the two differ in nothing."""
+        alike = self.p is None and self.without_spread and abs(self.mean) < EQUAL
+        return 1.0 if alike else self.p
 
 
 def mean_of(values: Sequence[float]) -> float:
@@ -112,7 +119,7 @@ def of_pretrainings(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) 
     return replace(
         found,
         fine_tunings=(tuple(map(len, a)), tuple(map(len, b))),
-        bootstrap=bootstrap.interval(means_a, means_b),
+        bootstrap=bootstrap_interval(means_a, means_b),
         detectable=power.smallest_difference(len(a), len(b), deviation),
     )
 

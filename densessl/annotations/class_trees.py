@@ -60,7 +60,7 @@ def _classes(path: Path) -> dict[str, list[Path]]:
     """The images of each class folder that has one; where none has, NPY files are images."""
     held = {
         folder.name: [
-            Path(place) / name for place, _, names in files.walk(folder) for name in names
+            Path(parent) / name for parent, _, names in files.walk(folder) for name in names
         ]
         for folder in _folders(path)
     }

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .model import LEAST_NUMBERS, AnnotatedImage, Category, Dataset, Object
-from .points import GroupedPoints
-from .reading import BadFile, Pictures, box_fault, number, picture, xml_of
+from .reading import BadFile, GroupedPoints, Pictures, box_fault, number, picture, xml_of
 from .shapes import around, box_of, hull, runs
 
 SHAPES = ("box", "polygon", "mask", "skeleton")

@@ -11,8 +11,16 @@ import numpy as np
 from densessl.decoding import UnreadableImage, opened, require_decodable
 
 from .model import LEAST_NUMBERS, AnnotatedImage, Dataset, Object
-from .points import GroupedPoints
-from .reading import BadFile, Pictures, box_fault, class_number, json_of, number, picture
+from .reading import (
+    BadFile,
+    GroupedPoints,
+    Pictures,
+    box_fault,
+    class_number,
+    json_of,
+    number,
+    picture,
+)
 from .shapes import box_of, hull, runs
 
 CIRCLE = 36  # points of a circle's polygon

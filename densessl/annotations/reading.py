@@ -3,6 +3,8 @@
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +12,7 @@ from densessl.core import files, names
 from densessl.core.errors import InputError
 from densessl.decoding import UnreadableImage, is_image, size_of
 
-from .model import AnnotatedImage, Box, Category, Dataset
+from .model import AnnotatedImage, Box, Category, Dataset, Keypoint, Object
 
 LARGEST = {".json": 4 << 30, ".xml": 1 << 30}  # bytes; others are lists and tables
 LARGEST_LIST = 64 << 20
@@ -101,8 +103,8 @@ class Pictures:
         images there, or else by its last part; BadFile where there is none, or more than one."""
         plain = PurePosixPath(name.replace("\\", "/"))
         for folder in (*near, *self.folders):
-            for place in (folder, *(folder / each for each in NEAR)):
-                if (found := place / plain).is_file():
+            for parent in (folder, *(folder / each for each in NEAR)):
+                if (found := parent / plain).is_file():
                     return found
         return self._anywhere(plain, name)
 
@@ -149,8 +151,8 @@ class Pictures:
 def below(folder: Path) -> list[Path]:
     """Every image below a folder, by name."""
     return [
-        Path(place) / name
-        for place, _, held in files.walk(folder)
+        Path(parent) / name
+        for parent, _, held in files.walk(folder)
         for name in sorted(held)
         if is_image(name)
     ]
@@ -185,3 +187,41 @@ def class_number(data: Dataset, known: dict[str, int], name: str) -> int:
         known[name] = len(data.categories)
         data.categories.append(Category(name))
     return known[name]
+
+
+class GroupedPoints:
+    """Collects the points and the objects of groups; at the end the points are keypoints.
+
+    A group is of one image. Its points are those of its object, where it has one alone; a class has
+    the points that any of its objects has, by their names.
+    """
+
+    def __init__(self):
+        self.objects: dict[tuple[Path, object], list[Object]] = {}
+        self.points: dict[tuple[Path, object], dict[str, Keypoint]] = {}
+        self.given: Counter[tuple[Path, object]] = Counter()
+
+    def add_object(self, image: Path, group: object, found: Object) -> None:
+        self.objects.setdefault((image, group), []).append(found)
+
+    def add_point(self, image: Path, group: object, name: str, x: float, y: float) -> None:
+        self.points.setdefault((image, group), {})[name] = (x, y, 2)  # 2: seen
+        self.given[image, group] += 1
+
+    def end(self, data: Dataset) -> int:
+        """Give every object its keypoints; how many points are of none."""
+        owned = {
+            key: self.objects[key][0]
+            for key, points in self.points.items()
+            if len(self.objects.get(key, ())) == 1 and len(points) == self.given[key]
+        }
+        names: dict[int, dict[str, None]] = {}
+        for key, found in owned.items():
+            names.setdefault(found.category, {}).update(dict.fromkeys(self.points[key]))
+        for category, points in names.items():
+            data.categories[category] = replace(data.categories[category], keypoints=tuple(points))
+        for key, found in owned.items():
+            found.keypoints = [
+                self.points[key].get(name, (0.0, 0.0, 0)) for name in names[found.category]
+            ]
+        return sum(self.given.values()) - sum(self.given[key] for key in owned)

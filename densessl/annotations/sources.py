@@ -61,10 +61,9 @@ def recognise(path: str | os.PathLike) -> list[AnnotationSource]:
 
 
 def _allowed(path: Path) -> str:
-    kinds = {}
-    for place, _, names in files.walk(path if path.is_dir() else path.parent):
-        for name in names:
-            kinds[Path(name).suffix.lower() or name] = place
+    kinds: set[str] = set()
+    for _, _, names in files.walk(path if path.is_dir() else path.parent):
+        kinds |= {Path(name).suffix.lower() or name for name in names}
         if len(kinds) > 30:
             break
     return f"it has files {', '.join(sorted(kinds)[:8]) or 'of no kind'}. Known are " + "; ".join(
@@ -103,8 +102,8 @@ def _yaml(path: Path) -> list[AnnotationSource]:
         held = (path.parent / name for name in (*OF_IMAGES, "."))
         splits = {"": [next(folder for folder in held if folder.is_dir())]}
     return [
-        AnnotationSource("YOLO", path, split, partial(yolo.read_yaml, file=path, places=places))
-        for split, places in splits.items()
+        AnnotationSource("YOLO", path, split, partial(yolo.read_yaml, file=path, splits=paths))
+        for split, paths in splits.items()
     ]
 
 
@@ -213,8 +212,8 @@ def _is_voc(file: Path, kinds: list[str]) -> bool:
 
 def _below(path: Path, suffix: str) -> list[Path]:
     return sorted(
-        Path(place) / name
-        for place, _, names in files.walk(path)
+        Path(parent) / name
+        for parent, _, names in files.walk(path)
         for name in names
         if name.lower().endswith(suffix) and not name.startswith(".")
     )

@@ -40,12 +40,12 @@ def splits(file: Path) -> dict[str, list[Path]]:
     for split, keys in SPLITS.items():
         value = next((content[key] for key in keys if content.get(key)), None)
         if value is not None:
-            places = value if isinstance(value, list) else [value]
-            found[split] = [_place(file, content, str(place)) for place in places]
+            paths = value if isinstance(value, list) else [value]
+            found[split] = [_path(file, content, str(path)) for path in paths]
     return found
 
 
-def _place(file: Path, content: Mapping, named: str) -> Path:
+def _path(file: Path, content: Mapping, named: str) -> Path:
     """Where a split lies: below ``path``, or beside the file; Roboflow writes one ``../`` more."""
     base = Path(str(content.get("path") or "")).expanduser()
     tried = [
@@ -53,20 +53,20 @@ def _place(file: Path, content: Mapping, named: str) -> Path:
         for each in (named, named.removeprefix("../"))
         for folder in (file.parent / base, file.parent, file.parent / base.name)
     ]
-    if (found := next((place for place in tried if place.exists()), None)) is None:
+    if (found := next((path for path in tried if path.exists()), None)) is None:
         raise BadFile(f"it names '{named}', which is not there (looked for {tried[0]})")
     return found
 
 
-def images_of(place: Path) -> list[Path]:
+def images_of(split: Path) -> list[Path]:
     """The images of a folder, or those that a text file lists; BadFile."""
-    if place.is_dir():
-        return below(place)
-    lines = [line.strip() for line in text_of(place).splitlines() if line.strip()]
-    found = [place.parent / line for line in lines]
+    if split.is_dir():
+        return below(split)
+    lines = [line.strip() for line in text_of(split).splitlines() if line.strip()]
+    found = [split.parent / line for line in lines]
     for path, line in zip(found, lines, strict=True):
         if not path.is_file():
-            raise BadFile(f"{place} lists '{line}', which is not there")
+            raise BadFile(f"{split} lists '{line}', which is not there")
     return found
 
 
@@ -81,12 +81,12 @@ def labels_of(image: Path) -> Path:
     return beside if beside.is_file() and not there.is_file() else there
 
 
-def read_yaml(data: Dataset, file: Path, places: list[Path]) -> None:
-    """The images of ``places`` with their labels; classes and keypoints of ``file``."""
+def read_yaml(data: Dataset, file: Path, splits: list[Path]) -> None:
+    """The images of ``splits`` with their labels; classes and keypoints of ``file``."""
     try:
         content = config(file)
         data.categories += _categories(content)
-        images = [image for place in places for image in images_of(place)]
+        images = [image for split in splits for image in images_of(split)]
     except BadFile as error:
         data.fault(file, "", str(error))
         return

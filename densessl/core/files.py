@@ -97,8 +97,8 @@ def clear_partials(*folders: Path, alone: bool = True) -> None:
 
 
 def _is_left(partial: Path) -> bool:
-    place, _, process = partial.name.removesuffix(".partial").rpartition(".")
-    here = place.endswith(f".{socket.gethostname()}")
+    name, _, process = partial.name.removesuffix(".partial").rpartition(".")
+    here = name.endswith(f".{socket.gethostname()}")
     return here and not os.path.exists(f"/proc/{process}")
 
 

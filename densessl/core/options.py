@@ -103,8 +103,8 @@ class Option:
         own = FORM in self.choices and MARK in str(value)
         own |= any(str(value).startswith(begin) for begin in self._free())
         if self.choices and value not in self.choices and not own:
-            place = f"{name} of {where}" if where else name
-            raise unknown("value", str(value), self.choices, place)
+            label = f"{name} of {where}" if where else name
+            raise unknown("value", str(value), self.choices, label)
         several = isinstance(value, tuple | list)
         numbers = value if several else () if value is None else (value,)
         rises = "rising" in self.words

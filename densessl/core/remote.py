@@ -212,8 +212,8 @@ class _Blocks(io.RawIOBase):
 
 def _stamp(info: dict[str, Any]) -> int:
     """A number of 63 bits for the content of a file, from what its server says of it."""
-    said = next((str(info[key]) for key in STAMPS if info.get(key)), "")
-    digest = hashlib.sha256(f"{info.get('size')} {said}".encode()).digest()
+    stamp = next((str(info[key]) for key in STAMPS if info.get(key)), "")
+    digest = hashlib.sha256(f"{info.get('size')} {stamp}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
@@ -236,7 +236,7 @@ def _asked(url: str, question: Callable[[Any, str], Answer]) -> Answer:
         except ImportError as error:
             raise EnvironmentLacks(
                 f"{url} is read by the package {PACKAGES[kind]}, which cannot be imported "
-                f"({_said(error)}); fix it with: pip install 'densessl[remote]'"
+                f"({_reason(error)}); fix it with: pip install 'densessl[remote]'"
             ) from None
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from None
@@ -245,13 +245,13 @@ def _asked(url: str, question: Callable[[Any, str], Answer]) -> Answer:
                 raise  # of a wait that was ended
             if _is_refused(error):
                 raise Unreachable(
-                    f"access to {url} is refused ({_said(error)}). Credentials are "
+                    f"access to {url} is refused ({_reason(error)}). Credentials are "
                     f"{CREDENTIALS.get(kind, 'missing')}"
                 ) from None
             if attempt == ATTEMPTS - 1:
                 raise Unreachable(
-                    f"{url} cannot be reached, in {ATTEMPTS} attempts ({_said(error)}). Is there a "
-                    "network, and is the server's address right?"
+                    f"{url} cannot be reached, in {ATTEMPTS} attempts ({_reason(error)}). Is there "
+                    "a network, and is the server's address right?"
                 ) from None
         time.sleep(PAUSE * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
@@ -263,7 +263,7 @@ def _is_refused(error: Exception) -> bool:
     return isinstance(error, PermissionError) or by_name or status in (401, 403)
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """A library's message in a line, without what is secret in the environment or in an address."""
     text = re.sub(r"\?\S+", "?…", f"{type(error).__name__}: {error}".split("\n")[0])
     for name, value in os.environ.items():

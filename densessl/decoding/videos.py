@@ -198,11 +198,11 @@ class _Packets:
         return rows[np.append(True, np.diff(shown) > 0)]
 
     def damage(self, video: "_Video") -> str:
-        said = video.stream.frames
+        declared = video.stream.frames
         if self.error:
             return self.error
-        if said > len(self.rows):
-            return f"cut off: {len(self.rows)} frames of {said} are there"
+        if declared > len(self.rows):
+            return f"cut off: {len(self.rows)} frames of {declared} are there"
         return ""
 
 

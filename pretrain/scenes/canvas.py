@@ -26,11 +26,11 @@ class Canvas:
         self.color = np.zeros((size, size, 3), np.float32)
         self.layers: list[Layer] = []
 
-    def paint(self, label: str, mask, colors, alpha=None, instance: int | None = None) -> None:
+    def paint(self, label: str, mask, colors, alpha=None) -> None:
         """Lay ``colors [S, S, 3]`` over the picture where ``mask`` (or, softly, ``alpha``) is."""
         share = (mask if alpha is None else alpha).astype(np.float32)[..., None]
         self.color += share * (colors - self.color)
-        self.layers.append(Layer(label, mask, instance))
+        self.layers.append(Layer(label, mask))
 
     def paint_patch(self, label: str, patch, instance: int) -> None:
         """Lay a rendered figure over the picture."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-Point = tuple[float, float]
-
 
 @dataclass
 class Material:

@@ -109,11 +109,11 @@ class Hough:
     confidence: Tensor  # of the position's match, [h, w] of view 1
 
 
-def hough(pair: Pair, options: Any, most: int = MOST, least: int = LEAST) -> Hough:
+def hough(pair: Pair, options: Any) -> Hough:
     """Matches by ``cfg.HOUGH`` on backbone features, and the extremes of their confidence.
 
-    Equal confidences keep the order of their positions. Where there are fewer than ``most`` +
-    ``least`` matches, the most confident ones are chosen first.
+    Equal confidences keep the order of their positions. Where there are fewer than MOST + LEAST
+    matches, the most confident ones are chosen first.
     """
     flips = (pair.query_view.flip, pair.key_view.flip) if options.UNFLIP else None
     match, found = hough_match(
@@ -124,8 +124,8 @@ def hough(pair: Pair, options: Any, most: int = MOST, least: int = LEAST) -> Hou
     weights = confidence.flatten()
     order = weights.argsort(descending=True, stable=True).tolist()
     matches = [Match(i, int(match[0, i]), float(weights[i])) for i in order]
-    rest = matches[most:]
-    return Hough(matches, matches[:most], rest[max(0, len(rest) - least) :], confidence)
+    rest = matches[MOST:]
+    return Hough(matches, matches[:MOST], rest[max(0, len(rest) - LEAST) :], confidence)
 
 
 # ------------------------------------------------------------------------ points, windows, searches

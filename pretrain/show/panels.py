@@ -41,12 +41,12 @@ class Panel:
     sheet: bool = True  # whether a contact sheet has it
 
 
-def draw_panel(axes: "Axes", panel: Panel, fontsize: float = 9.5) -> None:
+def draw_panel(axes: "Axes", panel: Panel) -> None:
     """Draw a panel with its title above and its legend below."""
     from matplotlib.patches import Patch
 
     panel.draw(axes)
-    axes.set_title(panel.title, fontsize=fontsize, parse_math=False)
+    axes.set_title(panel.title, fontsize=9.5, parse_math=False)
     if panel.legend:
         handles = [
             Patch(
@@ -59,7 +59,7 @@ def draw_panel(axes: "Axes", panel: Panel, fontsize: float = 9.5) -> None:
             loc="upper center",
             bbox_to_anchor=(0.5, -0.01),
             ncols=-(-len(handles) // legend_lines(panel)),
-            fontsize=fontsize - 1.5,
+            fontsize=8,
             frameon=False,
             handlelength=0 if panel.legend[0][0] == NONE else 1.2,
             borderaxespad=0.1,

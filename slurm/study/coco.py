@@ -19,8 +19,7 @@ from .model import PlannedProtocol, Reads, Timing
 
 PROTOCOLS = {"det": ("custom_det", "bbox/AP"), "mask": ("custom_mask", "segm/AP")}
 JSON = "annotations.json"
-PARTS = 90  # iterations are a multiple, as in the protocol
-STRIDES = (1, 2, 4, 8, 16, 40, 80)  # by effort: one such part of the protocol's schedule
+STRIDES = (1, 2, 4, 8, 16, 40, 80)  # by effort: the protocol's schedule is divided by it
 RESNETS = {"resnet18": (18, 64), "resnet50": (50, 256), "resnet101": (101, 256)}
 
 

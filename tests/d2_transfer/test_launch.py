@@ -33,7 +33,8 @@ from detectron2.utils import comm
 def train(path):
     """Two steps of a linear model with DDP: each rank its own sample."""
     torch.manual_seed(0)
-    model = compat.create_ddp_model(torch.nn.Linear(2, 1), broadcast_buffers=False)
+    create = compat._engine_defaults().create_ddp_model
+    model = create(torch.nn.Linear(2, 1), broadcast_buffers=False)
     for _ in range(2):
         model.zero_grad()
         model(torch.tensor([[1.0, comm.get_rank()]])).sum().backward()

@@ -204,9 +204,9 @@ def test_what_is_no_run_is_refused(log, tmp_path):
 def test_a_file_is_a_run_too(log):
     folder = log("voc", trial(1, [1.0]))
     run = runs.read(folder / "metrics.jsonl")
-    assert run.trials == {1: {1: {"total_loss": 1.0}}} and run.place == folder
+    assert run.trials == {1: {1: {"total_loss": 1.0}}} and run.path == folder
     (folder / "metrics.jsonl").rename(folder / "old.jsonl")
-    assert runs.read(folder / "old.jsonl").place == folder / "old.jsonl"
+    assert runs.read(folder / "old.jsonl").path == folder / "old.jsonl"
 
 
 def test_runs_are_called_by_what_tells_them_apart(tmp_path):

@@ -22,12 +22,12 @@ from densessl.d2_transfer.compare.words import remarks, verdict
 from densessl.d2_transfer.plots import sweeps
 from densessl.d2_transfer.plots.trials import Choice
 from densessl.d2_transfer.tables import (
-    bootstrap,
     from_paper,
     from_records,
     layouts,
     per_class,
     power,
+    spread,
 )
 from densessl.d2_transfer.tables.render import FORMATS, terminal
 from densessl.d2_transfer.tables.t_test import between, holm, of_pretrainings, welch
@@ -239,11 +239,11 @@ def test_the_cluster_bootstrap_is_that_of_every_draw():
     a, b = ([statistics.fmean(each) for each in side] for side in (A, B))
     of_a, of_b = ([np.mean(draw) for draw in itertools.product(side, repeat=3)] for side in (a, b))
     every = np.sort(np.subtract.outer(of_b, of_a).ravel())
-    low, high = bootstrap.interval(a, b)
-    assert (low, high) == bootstrap.interval(a, b)
+    low, high = spread.bootstrap_interval(a, b)
+    assert (low, high) == spread.bootstrap_interval(a, b)
     share = [(every < bound - 1e-9).mean() for bound in (low, high)]
     assert share == pytest.approx([0.025, 0.975], abs=0.01)
-    assert bootstrap.interval(a, b[:1]) is None
+    assert spread.bootstrap_interval(a, b[:1]) is None
 
 
 @pytest.mark.parametrize(("a", "b"), [(A[:1], B), (A, B[:1])])

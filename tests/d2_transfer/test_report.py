@@ -14,10 +14,10 @@ from PIL import Image
 
 from densessl.core.errors import InputError
 from densessl.d2_transfer import results
-from densessl.d2_transfer.report import bands, collect, curves, health, main
+from densessl.d2_transfer.report import collect, curves, health, main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-LEAST = bands.measured("moco", "stat/feature_std")[0]
+LEAST = health.healthy("moco", "stat/feature_std")[0]
 NASTY = "<script>alert('1')</script>"
 
 
@@ -195,17 +195,17 @@ def test_the_image_loss_is_no_sign_and_few_steps_excuse_nothing(tmp_path):
 
 
 def test_bands_are_of_healthy_runs_and_have_their_commands():
-    for method, found in json.loads(bands.FILE.read_text()).items():
+    for method, found in json.loads(health.BANDS.read_text()).items():
         assert found["command"].startswith("python -m benchmarks.health_bands "), method
-        low, high = bands.measured(method, "stat/feature_std")
+        low, high = health.healthy(method, "stat/feature_std")
         assert 0.1 < low <= high < 1.1, method
 
 
 def test_a_method_of_ones_own_has_the_widest_band():
-    methods = json.loads(bands.FILE.read_text())
-    lows, highs = zip(*(bands.measured(m, "stat/feature_std") for m in methods), strict=True)
-    assert bands.measured("mine.py:Mine", "stat/feature_std") == (min(lows), max(highs))
-    assert bands.measured("moco", "no/such") is None
+    methods = json.loads(health.BANDS.read_text())
+    lows, highs = zip(*(health.healthy(m, "stat/feature_std") for m in methods), strict=True)
+    assert health.healthy("mine.py:Mine", "stat/feature_std") == (min(lows), max(highs))
+    assert health.healthy("moco", "no/such") is None
 
 
 @pytest.mark.parametrize("at_the_end, state", [(0.06, health.BAD), (0.5, health.LOOK)])
