@@ -141,22 +141,19 @@ def outcomes(compared: Sequence[Compared], arm: str) -> list[Outcome]:
 
 def leading(study: Study) -> str | None:
     """The pretrained arm with the highest mean where the most labels were measured."""
-    for share in reversed(study.shares):
-        means = {
-            arm.name: statistics.fmean(map(statistics.fmean, units))
-            for arm in study.of(PRETRAINED)
-            if (units := study.units(arm.name, share))
-        }
-        if means:
-            return max(means, key=lambda name: means[name])
-    return None
+    found = (_highest(study, PRETRAINED, share) for share in reversed(study.shares))
+    return next(filter(None, found), None)
 
 
 def better_random(study: Study, share: StudyShare) -> str | None:
     """The random start with the higher mean at a share."""
+    return _highest(study, RANDOM, share)
+
+
+def _highest(study: Study, kind: str, share: StudyShare) -> str | None:
     means = {
         arm.name: statistics.fmean(map(statistics.fmean, units))
-        for arm in study.of(RANDOM)
+        for arm in study.of(kind)
         if (units := study.units(arm.name, share))
     }
     return max(means, key=lambda name: means[name]) if means else None

@@ -121,10 +121,10 @@ def _check(args: Namespace) -> None:
 
 
 def _measure(args: Namespace, folder: Path) -> int:
-    from . import measuring, running
+    from . import running
 
     log.setup()
-    return measuring.measure(running.graph_of(folder), args.measure, folder)
+    return running.measure(running.graph_of(folder), args.measure, folder)
 
 
 def _page(folder: Path) -> int:

@@ -4,20 +4,23 @@ import json
 import logging
 import os
 import shlex
+import shutil
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from densessl.core import form, log
-from densessl.core.errors import InputError
+from densessl.core.errors import DenseSSLError, InputError, StoppedEarly, unknown
+from densessl.core.files import write_json
 from densessl.core.progress import duration
 from densessl.core.remote import BETWEEN, is_remote
+from densessl.d2_transfer import main as transfer
 
 from ..graph import MARKER
 from ..local import run_local
 from . import classes, coco, model, segmentation
-from .graph import Data, Graph, StudyMachines
+from .graph import Data, Graph, StudyMachines, measured, pretraining
 from .model import PRETRAINED, Plan
 from .planning import Planner, identity
 from .watch import BudgetWatch
@@ -111,8 +114,8 @@ def describe(plan: Plan) -> str:
     ]
     for arm in plan.arms:
         count = f"{arm.pretrainings} + 1" if arm.pretrainings else "1"
-        pretraining = plan.expected.get(f"pretrain-{arm.name}-0")
-        seconds = [pretraining] if arm.pretrainings else []
+        expected = plan.expected.get(f"pretrain-{arm.name}-0")
+        seconds = [expected] if arm.pretrainings else []
         seconds.append(plan.expected.get(f"measure-{arm.name}"))
         each = " + ".join(duration(s) for s in seconds if s is not None) or "not known"
         steps = f"{arm.steps:,}" if arm.steps else "–"
@@ -131,6 +134,41 @@ def run_here(plan: Plan, graph: Graph, folder: Path) -> int:
     jobs = graph.jobs()
     run_local(jobs, folder, BudgetWatch(jobs, folder).leaves_out)
     logger.info("the study's page is %s", shlex.quote(str(folder / "report.html")))
+    return 0
+
+
+def measure(graph: Graph, name: str, folder: Path) -> int:
+    """Run the trials of an arm that are not finished, those of a draw together, in this process.
+
+    A graph on one machine calls it (``densessl study --measure ARM``). A trial that fails keeps
+    none of the others from running, and a pretraining that is not there leaves its own out. Raises
+    StoppedEarly as a trial does, and the first error once all others have run.
+    """
+    arms = {arm.name: arm for arm in graph.plan.arms}
+    if name not in arms:
+        raise unknown("arm", name, arms, "--measure")
+    arm, failed, done = arms[name], [], []
+    for seed in range(arm.pretrainings or graph.plan.seeds):
+        weights = pretraining(folder, name, seed) / "backbone_final.pth"
+        if arm.kind == PRETRAINED and not weights.is_file():
+            logger.warning("%s: there is no %s; its trials are left out", name, weights)
+            continue
+        for job in graph.trials(arm, seed):
+            try:
+                transfer.main(list(map(str, job.argv[1:])))
+                done.append(job.name)
+            except StoppedEarly:
+                raise
+            except DenseSSLError as error:
+                failed.append(error)
+                log.setup()
+                logger.error("%s: %s", job.name, error)
+        shutil.rmtree(graph.features(arm, seed), ignore_errors=True)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise InputError(f"no pretraining of {name} has finished: there is nothing to measure")
+    write_json(measured(folder, name), done)
     return 0
 
 
