@@ -196,7 +196,7 @@ class Rendezvous:
         if self._opened is None:
             self._open()
         self._runs += 1
-        place = (self.machines.host, self._store.port, f"run_{self._runs}")
+        address = (self.machines.host, self._store.port, f"run_{self._runs}")
         failures = multiprocessing.get_context("spawn").SimpleQueue()
         arguments = (
             function,
@@ -204,7 +204,7 @@ class Rendezvous:
             processes,
             self.machines,
             self.limit,
-            place,
+            address,
             "nccl" if cuda else "gloo",
             failures,
         )
@@ -281,14 +281,14 @@ class Rendezvous:
 
 
 def _worker(
-    local_rank: int, function, args, processes: int, machines: Machines, limit, place, *how
+    local_rank: int, function, args, processes: int, machines: Machines, limit, address, *how
 ):
     os.setsid()  # a terminal's Ctrl-C reaches the parent, which passes it on, and not this as well
     compat.setup()
     import torch
     import torch.distributed as dist
 
-    (host, port, name), (backend, failures) = place, how
+    (host, port, name), (backend, failures) = address, how
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
     world = processes * machines.count

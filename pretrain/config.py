@@ -129,11 +129,11 @@ def check_folders(cfg: CfgNode) -> None:
             raise InputError(f"{name} is empty; give a folder, as in '{name} path/to/folder'")
 
 
-Place = Path | Address
+Location = Path | Address
 
 
-def data_paths(data: CfgNode) -> list[Place]:
-    """The places that DATA.PATH names; InputError for one that is not there."""
+def data_paths(data: CfgNode) -> list[Location]:
+    """The paths and addresses that DATA.PATH names; InputError for one that is not there."""
     paths = split_paths(data.PATH)
     for path in paths if data.SOURCE != "shards" else ():  # these may be a pattern
         with required("DATA.PATH"):
@@ -149,7 +149,7 @@ def data_paths(data: CfgNode) -> list[Place]:
     return paths
 
 
-def split_paths(text: str, where: str = "DATA.PATH") -> list[Place]:
+def split_paths(text: str, where: str = "DATA.PATH") -> list[Location]:
     """One path or address, or several with ':' between them where the whole text is no existing
     path. InputError, which names the option ``where``, for an address that none can be."""
     whole = Path(text).expanduser()

@@ -29,16 +29,16 @@ def of_user(kind: str, file: str | os.PathLike) -> list[Path]:
 
 
 def load(
-    places: Iterable[Path],
+    paths: Iterable[Path],
     facts: Iterable[int],
     read: Callable[[Mapping[str, np.ndarray]], Made | None],
 ) -> Made | None:
-    """What ``read`` makes of the arrays in the first place that has them of these ``facts`` and is
+    """What ``read`` makes of the arrays in the first file that has them of these ``facts`` and is
     sound; None without one."""
-    for place in places:
+    for path in paths:
         try:
-            archive.check_file(place)
-            with np.load(place, allow_pickle=False) as saved:
+            archive.check_file(path)
+            with np.load(path, allow_pickle=False) as saved:
                 if saved["facts"].tolist() == [*facts] and (made := read(saved)) is not None:
                     return made
         except Exception:  # there is none, or it is damaged in one of many ways: make it again
@@ -46,12 +46,12 @@ def load(
     return None
 
 
-def keep(places: Iterable[Path], facts: Iterable[int], arrays: Mapping[str, Any]) -> None:
-    """Write the arrays to the first place that takes them; without one the next run makes them."""
+def keep(paths: Iterable[Path], facts: Iterable[int], arrays: Mapping[str, Any]) -> None:
+    """Write the arrays to the first path that takes them; without one the next run makes them."""
     made_from = np.array([*facts], dtype=np.int64)
-    for place in places:
+    for path in paths:
         try:
-            write_atomic(place, lambda stream: np.savez(stream, facts=made_from, **arrays))
+            write_atomic(path, lambda stream: np.savez(stream, facts=made_from, **arrays))
             return
         except OSError:
             continue

@@ -8,7 +8,7 @@ import numpy as np
 
 from densessl.core.remote import Address, cache_folder, fetched, is_remote
 
-from ..config import Place
+from ..config import Location
 from .sources import ImageSource
 
 
@@ -21,7 +21,7 @@ class RemoteSource(ImageSource):
 
     def __init__(
         self,
-        root: Place,
+        root: Location,
         names: Collection[str],
         where: str,
         left_out: Mapping[str, int] | None = None,

@@ -18,7 +18,7 @@ from densessl.core.progress import Bar
 from densessl.core.remote import Address
 from densessl.decoding import SUFFIXES, is_image
 
-from ..config import Place
+from ..config import Location
 from . import kept
 from .sources import pack
 
@@ -54,7 +54,7 @@ class Index:
 Version = tuple[int, int]  # of a shard: its bytes, and a number that changes with its content
 
 
-def version(shard: Place) -> Version:
+def version(shard: Location) -> Version:
     """What is compared to see whether a shard has changed."""
     if isinstance(shard, Address):
         return shard.version()
@@ -63,7 +63,7 @@ def version(shard: Place) -> Version:
 
 
 def read_indices(
-    shards: list[Place], versions: list[Version], cache: Path | None = None
+    shards: list[Location], versions: list[Version], cache: Path | None = None
 ) -> list[Index]:
     """The index of every shard: as kept by an earlier run, or made now and kept.
 
@@ -94,7 +94,7 @@ def read_indices(
 
 
 def _made(
-    shard: Place, facts: Version, cache: Path | None, progress: Callable[[int], None]
+    shard: Location, facts: Version, cache: Path | None, progress: Callable[[int], None]
 ) -> Index:
     """The index of a shard, kept for the next run. One beyond a disk is read whole for it, so of
     several processes one does that, and the others wait."""
@@ -106,14 +106,14 @@ def _made(
 
 
 def _kept_new(
-    shard: Place, facts: Version, cache: Path | None, progress: Callable[[int], None]
+    shard: Location, facts: Version, cache: Path | None, progress: Callable[[int], None]
 ) -> Index:
     index = scan(shard, progress)
     _keep(shard, facts, cache, index)
     return index
 
 
-def scan(shard: Place, progress: Callable[[int], None] = lambda done: None) -> Index:
+def scan(shard: Location, progress: Callable[[int], None] = lambda done: None) -> Index:
     """The index of a tar file, from its headers; ``progress(done)`` is told of bytes passed.
 
     Raises InputError for a file that is empty, cut off, damaged, compressed, or without images.
@@ -167,7 +167,7 @@ def _is_image(name: str) -> bool:
     return is_image(name) and not hidden
 
 
-def _refuse_compressed(shard: Place) -> None:
+def _refuse_compressed(shard: Location) -> None:
     try:
         with shard.open("rb") as stream:
             start = stream.read(BLOCK)
@@ -183,7 +183,7 @@ def _refuse_compressed(shard: Place) -> None:
             )
 
 
-def _require_end(shard: Place, end: int) -> None:
+def _require_end(shard: Location, end: int) -> None:
     """InputError unless the end marker is at ``end``, where tarfile stopped, and nothing after it.
 
     tarfile takes a header that is cut off or damaged for the end.
@@ -206,7 +206,7 @@ def _require_end(shard: Place, end: int) -> None:
                 )
 
 
-def index_paths(shard: Place, cache: Path | None = None) -> list[Path]:
+def index_paths(shard: Location, cache: Path | None = None) -> list[Path]:
     """Where the index of a shard may be kept: beside it, or in the user's cache folder; of one
     beyond a disk in the folder ``cache``."""
     if isinstance(shard, Address):
@@ -216,7 +216,7 @@ def index_paths(shard: Place, cache: Path | None = None) -> list[Path]:
     return [shard.with_name(f"{shard.name}.index.npz"), *kept.of_user("shards", shard)]
 
 
-def _kept(shard: Place, facts: Version, cache: Path | None) -> Index | None:
+def _kept(shard: Location, facts: Version, cache: Path | None) -> Index | None:
     """The kept index, if there is one of this shard as it is now."""
 
     def read(saved: Mapping[str, np.ndarray]) -> Index | None:
@@ -226,5 +226,5 @@ def _kept(shard: Place, facts: Version, cache: Path | None) -> Index | None:
     return kept.load(index_paths(shard, cache), (VERSION, *facts), read)
 
 
-def _keep(shard: Place, facts: Version, cache: Path | None, index: Index) -> None:
+def _keep(shard: Location, facts: Version, cache: Path | None, index: Index) -> None:
     kept.keep(index_paths(shard, cache), (VERSION, *facts), vars(index))

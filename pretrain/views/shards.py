@@ -33,7 +33,7 @@ import numpy as np
 from densessl.core.errors import InputError
 from densessl.core.remote import Address, cache_folder, fetched
 
-from ..config import Place
+from ..config import Location
 from .shard_index import read_indices, version
 from .sources import NAMED, ImageSource
 
@@ -50,7 +50,7 @@ class ShardSource(ImageSource):
     InputError for shards that are missing, empty, cut off, damaged or compressed.
     """
 
-    def __init__(self, path: Place, cache: str = ""):
+    def __init__(self, path: Location, cache: str = ""):
         self.shards = find_shards(path)
         self.root = self.shards[0].parent
         self.where = f"DATA.PATH {path} (shards)"
@@ -82,8 +82,8 @@ class ShardSource(ImageSource):
         return shard.read(int(self._sizes[index]), int(self._offsets[index]))
 
     def _open_shard(self, number: int) -> "_OpenShard | _RemoteShard":
-        place = self.shards[number]
-        shard = _OpenShard(place) if isinstance(place, Path) else _RemoteShard(place, self.cache)
+        path = self.shards[number]
+        shard = _OpenShard(path) if isinstance(path, Path) else _RemoteShard(path, self.cache)
         if shard.version() != self._versions[number]:  # what is read would be no image, or another
             raise OSError(errno.ESTALE, "the shard has changed since the start", shard.path)
         return shard
@@ -136,7 +136,7 @@ class _RemoteShard:
         return fetched(self.address, self.cache, self._version[1], (offset, size))
 
 
-def find_shards(path: Place) -> list[Place]:
+def find_shards(path: Location) -> list[Location]:
     """The tar files that ``DATA.PATH`` names, in order; InputError where there are none."""
     if path.is_dir():
         # hidden ones are other systems' remarks on files

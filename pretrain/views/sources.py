@@ -30,7 +30,7 @@ from densessl.decoding import (
 )
 from densessl.decoding.channel_files import ChannelFiles
 
-from ..config import Place, data_paths, split_paths
+from ..config import Location, data_paths, split_paths
 
 CLASS_LISTS = {"imagenet100": FOLDER / "classes" / "imagenet100.txt"}
 WITH_VIDEOS = ("folder", "list")
@@ -49,7 +49,7 @@ class ImageSource:
 
     def __init__(
         self,
-        root: Place,
+        root: Location,
         names: Iterable[str],
         where: str,
         left_out: Mapping[str, int] | None = None,
@@ -206,7 +206,7 @@ def build_source(cfg: CfgNode) -> ImageSource:
         return tiled(source, data)
 
 
-def _folders(paths: list[Place], data: CfgNode) -> list[ImageSource]:
+def _folders(paths: list[Location], data: CfgNode) -> list[ImageSource]:
     """Every image below each folder, in the order of their names; of ``DATA.CLASSES`` only. A video
     may stand for itself."""
     wanted = Wanted(data.get("CHANNELS", COLOURS), bool(data.get("FRAME_RATE")))
@@ -240,7 +240,7 @@ class Wanted:
         return self.channels != COLOURS and is_array(name)
 
 
-def _require_folder(path: Place, wanted: Wanted) -> None:
+def _require_folder(path: Location, wanted: Wanted) -> None:
     """InputError unless it is a folder, or a video whose frames are wanted."""
     if path.is_dir():
         return
@@ -254,7 +254,7 @@ def _require_folder(path: Place, wanted: Wanted) -> None:
 
 
 def _source(
-    root: Place,
+    root: Location,
     names: Collection[str],
     where: str,
     data: CfgNode,
@@ -268,7 +268,7 @@ def _source(
     return RemoteSource(root, names, where, left_out, cache=data.get("CACHE", ""))
 
 
-def _require_apart(paths: list[Place]) -> None:
+def _require_apart(paths: list[Location]) -> None:
     """No folder is another one, or in it: its images would count twice."""
     real = [Path(os.path.realpath(path)) for path in paths]
     for i, path in enumerate(real):
@@ -279,7 +279,7 @@ def _require_apart(paths: list[Place]) -> None:
 
 
 def _walk(
-    path: Place, classes: list[str] | None, wanted: Wanted
+    path: Location, classes: list[str] | None, wanted: Wanted
 ) -> tuple[Collection[str], Counter]:
     """The sorted names of the images below ``path``, or below its folders of ``classes``; and the
     numbers of other files that are not hidden, by suffix."""
@@ -345,7 +345,7 @@ def class_folders(classes: str) -> list[str]:
 
 
 def _require_classes(
-    classes: list[str], names: Sequence[Iterable[str]], paths: list[Place], option: str
+    classes: list[str], names: Sequence[Iterable[str]], paths: list[Location], option: str
 ) -> None:
     """InputError for classes without images, which says where else their folders are."""
     found = {name.split(os.sep, 1)[0] for each in names for name in each}
@@ -367,11 +367,11 @@ def _require_classes(
     )
 
 
-def _lists(paths: list[Place], data: CfgNode) -> list[ImageSource]:
+def _lists(paths: list[Location], data: CfgNode) -> list[ImageSource]:
     return [_list(path, data) for path in paths]
 
 
-def _list(path: Place, data: CfgNode) -> ImageSource:
+def _list(path: Location, data: CfgNode) -> ImageSource:
     """A text file of one image a line, relative to the file's own folder; '#' starts a comment.
 
     What follows the name after white space (a label) is ignored, unless the whole line is a file
@@ -398,12 +398,12 @@ def _list(path: Place, data: CfgNode) -> ImageSource:
     return _source(path.parent, names, f"DATA.PATH {path} (a list file)", data)
 
 
-def _join(folder: Place, name: str) -> Place:
+def _join(folder: Location, name: str) -> Location:
     """An image of a list: its line may be an address, wherever the list lies."""
     return Address(name) if is_remote(name) else folder / name
 
 
-def _listed(line: str, folder: Place) -> str:
+def _listed(line: str, folder: Location) -> str:
     """The name in a line of a list file."""
     remote = isinstance(folder, Address) or is_remote(line)
     if "\t" in line and (remote or not _exists(folder / line)):
@@ -418,14 +418,14 @@ def _listed(line: str, folder: Place) -> str:
     return line.rsplit(None, 1)[0]
 
 
-def _exists(path: Place) -> bool:
+def _exists(path: Location) -> bool:
     try:
         return path.exists()
     except OSError:  # a 'name' too long for a file: the list is something else
         return False
 
 
-def _coco(paths: list[Place], data: CfgNode) -> list[ImageSource]:
+def _coco(paths: list[Location], data: CfgNode) -> list[ImageSource]:
     """The images that COCO JSONs name, each in its folder of ``DATA.PATH``."""
     if not data.ANNOTATIONS:
         raise InputError("DATA.ANNOTATIONS is empty; DATA.SOURCE coco takes the JSON of the images")
@@ -441,7 +441,7 @@ def _coco(paths: list[Place], data: CfgNode) -> list[ImageSource]:
     return [_images_of(file, path, data) for file, path in zip(files, paths, strict=True)]
 
 
-def _images_of(file: Place, path: Place, data: CfgNode) -> ImageSource:
+def _images_of(file: Location, path: Location, data: CfgNode) -> ImageSource:
     """The images that a COCO JSON names, in the folder ``path``."""
     try:
         names = sorted(
@@ -457,7 +457,7 @@ def _images_of(file: Place, path: Place, data: CfgNode) -> ImageSource:
     return _source(path, names, f"DATA.ANNOTATIONS {file}", data)
 
 
-def _shards(paths: list[Place], data: CfgNode) -> list[ImageSource]:
+def _shards(paths: list[Location], data: CfgNode) -> list[ImageSource]:
     from .shards import ShardSource  # which builds on this file
 
     return [ShardSource(path, data.get("CACHE", "")) for path in paths]
