@@ -27,7 +27,6 @@ from .study_data import (
     PRETRAINED,
     RANDOM,
     Study,
-    StudyArm,
     StudyProtocol,
     StudyShare,
     listed,
@@ -117,12 +116,9 @@ def _question(study: Study) -> str:
     ]
     lines = [f"The task is {tasks.get(task, task or 'not named')}."]
     lines += [f"Pretrained: {listed(steps)}."] if steps else []
-    lines += [f"{arm.name} is {study_words.STARTS[arm.name]}." for arm in _random_starts(study)]
+    starts = [arm.name for arm in study.of(RANDOM) if arm.name in study_words.STARTS]
+    lines += [f"{name} is {study_words.STARTS[name]}." for name in starts]
     return " ".join([*lines, _measured(study.protocols[0])])
-
-
-def _random_starts(study: Study) -> list[StudyArm]:
-    return [arm for arm in study.of(RANDOM) if arm.name in study_words.STARTS]
 
 
 def _measured(protocol: StudyProtocol) -> str:

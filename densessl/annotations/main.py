@@ -67,7 +67,9 @@ def main(argv: list[str]) -> int:
             raise unknown("split", args.split, splits, f"--split of {args.path}")
         sources = chosen
     files = {
-        each: output.with_stem(f"{output.stem}_{_word(each.split)}") if len(sources) > 1 else output
+        each: output.with_stem(f"{output.stem}_{Path(each.split).stem}")
+        if len(sources) > 1
+        else output
         for each in sources
     }
     if args.verb == "inspect":
@@ -76,10 +78,6 @@ def main(argv: list[str]) -> int:
     for file, data in sets.items():
         _convert(data, file)
     return 0
-
-
-def _word(split: str) -> str:
-    return Path(split).stem
 
 
 def _require_writable(file: Path, ending: str) -> None:

@@ -183,7 +183,8 @@ def _of_files(path: Path) -> list[AnnotationSource]:
     xml_files, json_files = _below(path, ".xml"), _below(path, ".json")
     kinds = [_kind(file) for file in xml_files[:PEEKED]]
     if "annotation" in kinds:
-        return [_voc(path, [file for file in xml_files if _is_voc(file, kinds)])]
+        alone = set(kinds) == {"annotation"}
+        return [_voc(path, [file for file in xml_files if alone or _kind(file) == "annotation"])]
     if "annotations" in kinds and len(xml_files) == 1:
         return [_cvat(xml_files[0])]
     kinds = [_kind(file) for file in json_files[:PEEKED]]
@@ -204,10 +205,6 @@ def _split_of(file: Path, others: list[AnnotationSource]) -> str:
     split = next((SPLITS[word] for word in words if word in SPLITS), "")
     many = sum(any(SPLITS.get(word) == split for word in each) for each in names)
     return split if split and many == 1 else file.name
-
-
-def _is_voc(file: Path, kinds: list[str]) -> bool:
-    return set(kinds) == {"annotation"} or _kind(file) == "annotation"
 
 
 def _below(path: Path, suffix: str) -> list[Path]:

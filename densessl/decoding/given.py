@@ -24,7 +24,8 @@ def parse(text: object, option: str) -> Range | None:
     """
     if isinstance(text, str) and text.strip().lower() == AUTO:
         return None
-    parts = text if isinstance(text, tuple | list) else BETWEEN.split(_bare(str(text)))
+    bare = str(text).strip().strip("()[]").strip()
+    parts = text if isinstance(text, tuple | list) else BETWEEN.split(bare)
     try:
         low, high = (float(part) for part in parts)
     except (TypeError, ValueError):
@@ -35,10 +36,6 @@ def parse(text: object, option: str) -> Range | None:
             f"the smaller first, as in {option} 0,4095"
         )
     return low, high
-
-
-def _bare(text: str) -> str:
-    return text.strip().strip("()[]").strip()
 
 
 def parse_channel_files(text: str, option: str) -> tuple[str, ...]:

@@ -118,9 +118,8 @@ def _class(number: bool, *more: str) -> str:
 
 def _line(line: SheetLine, page: Sheet) -> str:
     facts = list(zip(line.facts, page.facts, page.numeric[1:], strict=False))
-    parts = [
-        f"{head}\u00a0{fact}" if number else fact for fact, head, number in facts if _tells(fact)
-    ]
+    named = [each for each in facts if each[0] not in ("", NOTHING)]
+    parts = [f"{head}\u00a0{fact}" if number else fact for fact, head, number in named]
     folded = f'<div class="folded">{escape(" · ".join(parts))}</div>' if parts else ""
     cells = [f'<th scope="row">{_entry(line.label)}{folded}</th>']
     cells += [f"<td{_class(number, 'fact')}>{escape(fact)}</td>" for fact, _, number in facts]
@@ -128,10 +127,6 @@ def _line(line: SheetLine, page: Sheet) -> str:
         over = f' colspan="{entry.over}"' if entry.over > 1 else ""
         cells.append(f"<td{_class(True, 'second' * entry.second)}{over}>{_number(entry)}</td>")
     return f'<tr class="{line.kind}">{"".join(cells)}</tr>'
-
-
-def _tells(fact: str) -> bool:
-    return fact not in ("", NOTHING)
 
 
 def _entry(entry: Entry) -> str:
