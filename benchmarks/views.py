@@ -1,6 +1,6 @@
-"""Speed of two MoCo-v2 views an image, from JPEG files to normalised tensors, side by side.
+"""Speed of MoCo-v2's two and DINO's ten views an image, from JPEG files to normalised tensors.
 
-    python benchmarks/views.py [--images 64] [--size 224] [--repeats 5] [--threads 1]
+    python -m benchmarks.views [--images 64] [--size 224] [--repeats 5] [--threads 1]
 
 Ours (crop per image, photometric part batched) against the same recipe as torchvision transforms
 on Pillow images (what the official code runs) and on uint8 tensors (transforms.v2), and, where it
@@ -16,6 +16,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ from rich.table import Table
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
+from benchmarks.goals import goal, ratios
+from densessl.core import limits
+from densessl.pretrain import config
 from densessl.pretrain.views import (
     NORMALIZATION,
     RECIPES,
@@ -35,6 +39,7 @@ from densessl.pretrain.views import (
     build_source,
     collate,
 )
+from densessl.pretrain.views.recipes import Recipe, build_recipes
 
 BATCH = 32
 
@@ -112,6 +117,100 @@ def albumentations_pipeline(size: int, area: str | None):
     return views
 
 
+def dino_pipelines() -> list[v1.Compose]:
+    """The official code's ten, in their order (Caron et al. 2021)."""
+
+    def view(size: int, scale: tuple[float, float], blur: float, solarize: float) -> v1.Compose:
+        bicubic = v1.InterpolationMode.BICUBIC
+        return v1.Compose(
+            [
+                v1.RandomResizedCrop(size, scale=scale, interpolation=bicubic),
+                v1.RandomHorizontalFlip(),
+                v1.RandomApply([v1.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+                v1.RandomGrayscale(p=0.2),
+                v1.RandomApply([PillowBlur()], p=blur),
+                v1.RandomSolarize(128, p=solarize),
+                v1.ToTensor(),
+                v1.Normalize(NORMALIZATION["mean"], NORMALIZATION["std"]),
+            ]
+        )
+
+    local = view(96, (0.05, 0.4), blur=0.5, solarize=0.0)
+    first, second = ((224, (0.4, 1.0), *p) for p in ((1.0, 0.0), (0.1, 0.2)))
+    return [view(*first), view(*second), *[local] * 8]
+
+
+class Comparison:
+    """Variants of making the views of all images in ``folder``, timed in turns."""
+
+    def __init__(self, folder: Path, images: int, repeats: int):
+        self.source = build_source(CfgNode({"DATA": {"SOURCE": "folder", "PATH": str(folder)}}))
+        self.paths = [self.source.path(index) for index in range(images)]
+        self.images, self.repeats = images, repeats
+        self.seconds: dict[str, list[float]] = {}
+
+    def ours(self, recipe: Recipe, size: int, local: Recipe, whole: bool) -> Callable[[int], None]:
+        """Our views; not ``whole``: without the photometric part."""
+        dataset = ViewDataset(self.source, recipe, size, seed=0, local=local)
+
+        def run(epoch: int) -> None:
+            for start in range(0, self.images, BATCH):
+                stop = min(start + BATCH, self.images)
+                batch = collate([dataset[epoch, index] for index in range(start, stop)])
+                if whole:
+                    apply_photometric(batch, "cpu")
+
+        return run
+
+    def pillow(self, *pipelines: v1.Compose) -> Callable[[int], None]:
+        """The views that each pipeline makes of an image by Pillow; without any: decoding alone."""
+
+        def run(epoch: int) -> None:
+            for path in self.paths:
+                with Image.open(path) as image:
+                    image = image.convert("RGB")
+                for pipeline in pipelines:
+                    pipeline(image)
+
+        return run
+
+    def albumentations(self, size: int, area: str | None) -> Callable[[int], None]:
+        views = albumentations_pipeline(size, area)
+
+        def run(epoch: int) -> None:
+            for path in self.paths:
+                views(path)
+
+        return run
+
+    def time(self, variants: dict[str, Callable[[int], None]]) -> None:
+        self.seconds = {variant: [] for variant in variants}
+        for repeat in range(self.repeats + 1):
+            for variant, run in variants.items():
+                began = time.process_time()
+                run(repeat)
+                if repeat:  # the first is the warm-up
+                    self.seconds[variant].append(time.process_time() - began)
+
+    def table(self, title: str, reference: str) -> Table:
+        table = Table(title=f"{title}, load {os.getloadavg()[0]:.1f}")
+        for column in ("variant", "images/s", "range", f"against {reference}"):
+            table.add_column(column, justify="left" if column == "variant" else "right")
+        for variant, times in self.seconds.items():
+            rates = [self.images / t for t in times]
+            table.add_row(
+                variant,
+                f"{statistics.median(rates):.1f}",
+                f"{min(rates):.1f}-{max(rates):.1f}",
+                f"{statistics.median(ratios(self.seconds[reference], times)):.2f}x",
+            )
+        return table
+
+
+PILLOW, DECODED = "torchvision, Pillow images", "decoding alone, Pillow"
+OURS, LOADER = "ours", "ours, the loader's part alone"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=64)
@@ -120,68 +219,48 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    limits.keep_freed_memory()  # as pretraining on a CPU does
+    console = Console(width=100)
+    jpegs = f"{options.images} JPEGs of 500 x 375, {options.threads} thread(s), median of "
+    jpegs += f"{options.repeats}"
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_images(folder, options.images)
-        source = build_source(CfgNode({"DATA": {"SOURCE": "folder", "PATH": name}}))
-        dataset = ViewDataset(source, RECIPES["moco_v2"], options.size, seed=0)
-
-        def ours_workers(epoch):
-            for start in range(0, options.images, BATCH):
-                stop = min(start + BATCH, options.images)
-                yield collate([dataset[(epoch, index)] for index in range(start, stop)])
-
-        def ours(epoch):
-            for batch in ours_workers(epoch):
-                apply_photometric(batch, "cpu")
-
-        def torchvision(pipeline):
-            def run(epoch):
-                for index in range(options.images):
-                    with Image.open(source.path(index)) as image:
-                        image = image.convert("RGB")
-                    pipeline(image), pipeline(image)
-
-            return run
-
-        def albumentations(views):
-            return lambda epoch: [views(source.path(index)) for index in range(options.images)]
-
+        write_images(Path(name), options.images)
+        compared = Comparison(Path(name), options.images, options.repeats)
+        recipe, size = RECIPES["moco_v2"], options.size
         variants = {
-            "torchvision, Pillow images": torchvision(pillow_pipeline(options.size)),
-            "torchvision v2, uint8 tensors": torchvision(tensor_pipeline(options.size)),
-            "ours": ours,
-            "ours, the loader's part alone": lambda epoch: list(ours_workers(epoch)),
+            DECODED: compared.pillow(),
+            PILLOW: compared.pillow(*[pillow_pipeline(size)] * 2),
+            "torchvision v2, uint8 tensors": compared.pillow(*[tensor_pipeline(size)] * 2),
+            OURS: compared.ours(recipe, size, (), whole=True),
+            LOADER: compared.ours(recipe, size, (), whole=False),
         }
+        others = []
         if importlib.util.find_spec("albumentations"):
-            for name, area in (("linear", None), ("area", "image")):
-                pipeline = albumentations_pipeline(options.size, area)
-                variants[f"albumentations, OpenCV, {name}"] = albumentations(pipeline)
-        seconds = {variant: [] for variant in variants}
-        for repeat in range(options.repeats + 1):
-            for variant, run in variants.items():
-                began = time.process_time()
-                run(repeat)
-                if repeat:  # the first is the warm-up
-                    seconds[variant].append(time.process_time() - began)
+            for kind, area in (("linear", None), ("area", "image")):
+                others.append(f"albumentations, OpenCV, {kind}")
+                variants[others[-1]] = compared.albumentations(size, area)
+        compared.time(variants)
+        console.print(compared.table(f"two MoCo-v2 views of {size} px, {jpegs}", PILLOW))
+        seconds = compared.seconds
+        against = ratios(seconds[PILLOW], seconds[OURS])
+        console.print(goal("ours", against, 2.5, "x torchvision with Pillow"))
+        for other in others:
+            console.print(goal("ours", ratios(seconds[other], seconds[OURS]), 1, f"x {other}"))
+        crops = ratios(seconds[LOADER], seconds[DECODED])
+        console.print(goal("decoding and two crops", crops, 1.3, "x decoding alone", most=True))
+        cores = [3500 / (options.images / t) for t in seconds[LOADER]]
+        console.print(f"3,500 images/s: {statistics.median(cores):.0f} cores for the loader's part")
 
-    table = Table(
-        title=f"two MoCo-v2 views of {options.size} px, {options.images} JPEGs of 500 x 375, "
-        f"{options.threads} thread(s), median of {options.repeats}, load {os.getloadavg()[0]:.1f}"
-    )
-    for column in ("variant", "images/s", "range", "against Pillow"):
-        table.add_column(column, justify="left" if column == "variant" else "right")
-    reference = seconds["torchvision, Pillow images"]
-    for variant, times in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(reference, times, strict=True))
-        rates = [options.images / t for t in times]
-        table.add_row(
-            variant,
-            f"{statistics.median(rates):.1f}",
-            f"{min(rates):.1f}-{max(rates):.1f}",
-            f"{ratio:.2f}x",
-        )
-    Console(width=100).print(table)
+        recipe, local = build_recipes(config.load("dino").VIEWS)
+        variants = {
+            PILLOW: compared.pillow(*dino_pipelines()),
+            OURS: compared.ours(recipe, 224, local, whole=True),
+            LOADER: compared.ours(recipe, 224, local, whole=False),
+        }
+        compared.time(variants)
+        console.print(compared.table(f"DINO's ten views, {jpegs}", PILLOW))
+        against = ratios(compared.seconds[PILLOW], compared.seconds[OURS])
+        console.print(goal("ours", against, 2, "x torchvision with Pillow"))
 
 
 if __name__ == "__main__":

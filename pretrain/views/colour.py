@@ -7,6 +7,7 @@ other than three channels no colours are known: there is no hue, no saturation a
 contrast is away from the mean of all channels.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,8 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # jitter operations
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
 OF_COLOURS = ("hue", "grayscale")  # operations
 CUT_OFF = 4.0  # a blur kernel ends after so many standard deviations
-CACHED = 224**2  # pixels that the operations share on a CPU; by measurement (1 to 8 × 224²)
+CACHED = 224**2  # pixels that an operation takes at once on a CPU; by measurement (1 to 8 × 224²)
+PLANNED = 4  # times as many for a plan there, whose images stay in a larger cache
 BLOCK = 32  # pixels that a row of a blur's matrix gives; by measurement (16 to 224)
 MAX_REACH = 8  # pixels: of the recipes' largest sigma, 2
 
@@ -56,6 +58,15 @@ class _Step:
     brightness: int  # of a blend: so many images come first that change in brightness,
     contrast: int  # behind them so many in contrast, then those in saturation
 
+    def parts(self, most: int) -> Iterator["_Step"]:
+        """The same in steps of at most so many images."""
+        for begin in range(self.where.start, self.where.stop, most):
+            end = min(begin + most, self.where.stop)
+            before, images = begin - self.where.start, end - begin
+            brightness = min(max(self.brightness - before, 0), images)
+            contrast = min(max(self.brightness + self.contrast - before, 0), images) - brightness
+            yield _Step(self.name, slice(begin, end), brightness, contrast)
+
 
 class PhotometricPlan:
     """What happens to which images, decided on the CPU, where the parameters are drawn.
@@ -67,11 +78,12 @@ class PhotometricPlan:
 
     ``parameters [B, COLUMNS]``, on the CPU. ``numbers [2, M]``, float64: the images of each step
     and their values, all that the device needs, in one copy. ``colours``: whether images are RGB.
+    ``most``: how many images an operation takes at once, if not all.
     """
 
-    def __init__(self, parameters: Tensor, colours: bool = True):
+    def __init__(self, parameters: Tensor, colours: bool = True, most: int = 0):
         self.images, p = len(parameters), parameters.numpy()
-        self.colours = colours
+        self.colours, self.most = colours, most or max(self.images, 1)
         self.steps: list[_Step] = []
         self._index: list[np.ndarray] = []
         self._values: list[np.ndarray] = []
@@ -131,11 +143,13 @@ def plans(
 ) -> list[PhotometricPlan]:
     """The plans of images of so many pixels, in their order; ``colours``: whether they are RGB.
 
-    One for all on a GPU, where each kernel takes its time; on the CPU few images each, which stay
-    in its cache.
+    One for all on a GPU, where each kernel takes its time; on the CPU few images at once, which
+    stay in its cache.
     """
-    count = max(1, CACHED // pixels) if device.type == "cpu" else len(parameters)
-    return [PhotometricPlan(part, colours) for part in parameters.split(count)]
+    if device.type != "cpu":
+        return [PhotometricPlan(parameters, colours)]
+    most = max(1, CACHED // pixels)
+    return [PhotometricPlan(part, colours, most) for part in parameters.split(PLANNED * most)]
 
 
 def photometric(x: Tensor, parameters: Tensor) -> Tensor:
@@ -152,21 +166,24 @@ def photometric(x: Tensor, parameters: Tensor) -> Tensor:
 def change_(x: Tensor, plan: PhotometricPlan, numbers: Tensor) -> Tensor:
     """``x [B, C, H, W]``, changed by the plan; ``numbers`` are its own, on the device of ``x``."""
     index, values, rest = numbers[0].long(), numbers[1], 1 - numbers[1]
-    for step in plan.steps:
+    for step in (part for whole in plan.steps for part in whole.parts(plan.most)):
         images, value = index[step.where], values[step.where]
-        y = x if len(x) == 1 else x.index_select(0, images)
+        # One image is changed where it lies.
+        taken = x.index_select(0, images) if plan.most > 1 else x.narrow(0, int(images), 1)
         if step.name == "blend":
-            y = blend(y, value, rest[step.where], step.brightness, step.contrast)
+            y = blend(taken, value, rest[step.where], step.brightness, step.contrast)
         elif step.name == "hue":
-            y = hue(y, value)
+            y = hue(taken, value)
         elif step.name == "blur":
-            y = gaussian_blur(y, value)
+            y = gaussian_blur(taken, value)
         elif step.name == "grayscale":
-            y = grayscale(y)
+            y = grayscale(taken)
         else:
-            y = solarize(y)
-        if y is not x:
+            y = solarize(taken)
+        if plan.most > 1:
             x.index_copy_(0, images, y)
+        elif y is not taken:
+            taken.copy_(y)
     return x
 
 

@@ -286,9 +286,11 @@ def photometric_views(sent: Sent) -> list[View]:
     center, scale = sent.normal[:, :, None, None]
     images: list[Tensor] = []
     for raw, made in zip(sent.images, sent.plans, strict=True):
-        x = raw.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
-        for some, plan in zip(_split(x, made), made, strict=True):
-            colour.change_(some.div_(255), plan, next(numbers)).sub_(center).div_(scale)
+        whole = raw.transpose(0, 1).contiguous()
+        x = torch.empty(whole.shape, dtype=dtype, device=raw.device)
+        for some, pixels, plan in zip(_split(x, made), _split(whole, made), made, strict=True):
+            torch.div(pixels, 255, out=some)
+            colour.change_(some, plan, next(numbers)).sub_(center).div_(scale)
         images += x.unbind()
     return [
         View(*parts, sent.size)

@@ -156,8 +156,10 @@ def a_batch(count, recipes, side=16):
     )
 
 
-def test_all_images_together_are_the_same_as_a_few_at_a_time():
-    """On CUDA they pass together, on the CPU in parts that fit its cache."""
+@pytest.mark.parametrize("few", [1, 3])
+def test_all_images_together_are_the_same_as_a_few_at_a_time(monkeypatch, few):
+    """On CUDA they pass together, on the CPU as many as fit its cache."""
+    monkeypatch.setattr(colour, "CACHED", few * 20**2)
     drawn = parameters(40, ViewRecipe(solarize=0.5, blur_first=True))
     x = torch.rand(40, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     parts = colour.photometric(x.clone(), drawn)
