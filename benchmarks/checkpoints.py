@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.goals import goal
 from densessl.core.checkpoint import Writing, snapshot
 from densessl.pretrain import config
 from densessl.pretrain.engine.build import build_model
@@ -64,6 +65,7 @@ def main() -> None:
     for name, seconds in took.items():
         low, high = min(seconds), max(seconds)
         print(f"| {name} | {statistics.median(seconds):.3f} ({low:.3f}-{high:.3f}) |")
+    print("\n" + goal("held up", took["held up"], 0.3, "s", most=True))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Time and memory of the weighted k-NN, ours against other forms of it, in one run.
 
-    python benchmarks/knn.py                       # 1,000 queries, 50,000 x 2,048 database
-    python benchmarks/knn.py --queries 10000       # minutes
-    python benchmarks/knn.py --forms ours full
+    python -m benchmarks.knn                       # 1,000 queries, 50,000 x 2,048 database
+    python -m benchmarks.knn --queries 10000       # minutes
+    python -m benchmarks.knn --forms ours full
 
 k = 10, 20, 100, 200 at temperature 0.07, float32, features of length 1 around random centres of
 1,000 classes. The forms:
@@ -167,6 +167,8 @@ def spread(values, digits=2) -> str:
 def compare(args) -> None:
     import torch
 
+    from benchmarks.goals import goal, ratios  # a process that measures is run as a script
+
     shared = {name: getattr(args, name) for name in ("queries", "database", "width", "threads")}
     results: dict[str, list[dict]] = {form: [] for form in args.forms}
     with tempfile.TemporaryDirectory() as folder:
@@ -194,6 +196,9 @@ def compare(args) -> None:
         differ = {k: (predictions[form][k] != predictions["ours"][k]).sum().item() for k in KS}
         columns.append(", ".join(f"{count} at k {k}" for k, count in differ.items() if count))
         print(f"| {form} | {' | '.join(columns[:-1])} | {columns[-1] or 'none'} |")
+    if "faiss" in results:
+        theirs, ours = ([r["cpu"] for r in results[form]] for form in ("faiss", "ours"))
+        print("\n" + goal("ours", ratios(theirs, ours), 1, "x faiss' speed"))
     if "full" in predictions and any(
         not torch.equal(predictions["ours"][k], predictions["full"][k]) for k in KS
     ):
