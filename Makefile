@@ -16,8 +16,8 @@ NO_KERNELS := $(patsubst %,--ignore-glob='tests/%',core slurm faults annotations
   $(patsubst %,pretrain/test_%*,advise audit backbones_timm channel con dist docs gpu image_range methods_runs \
   new_method presets scenes show.py show_c show_d starting_weights tiles videos) \
   $(patsubst %,pretrain/test_views_%*,bad_input remote sources) \
-  $(patsubst %,pretrain/test_engine_%*,changes checkpoint command facts full_disk loading lock logs memory names \
-  order placement schedules stops trackers unreadable waiting) \
+  $(patsubst %,pretrain/test_engine_%*,changes checkpoint command facts full_disk loading logs memory names \
+  order placement schedules trackers unreadable waiting) \
   $(patsubst %,d2_transfer/test_classification_%*,config data loading trials) \
   $(patsubst %,d2_transfer/test_convert_%*,frameworks hub images layouts names reading targets unpickling variants vit) \
   $(patsubst %,d2_transfer/test_evaluation_%*,build cityscapes coco pascal_voc processes) \
