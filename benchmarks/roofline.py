@@ -11,8 +11,9 @@ backward pass.
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from densessl.pretrain import config
-from densessl.pretrain.engine.memory import Kept, built, tensor_bytes
+from densessl.pretrain.engine.memory import META, Kept, built, tensor_bytes
+from densessl.pretrain.engine.step import Stepper
 
 GPUS = {  # NVIDIA's data sheets, SXM: dense bf16 operations/s, bytes/s, bytes
     "A100 80 GB": (312e12, 2.04e12, 80e9),
@@ -56,16 +58,25 @@ class _Moved(TorchDispatchMode):
 
 
 def cost(preset: str, images: int) -> Cost:
-    """A step of a built-in config with ``images`` images, in bf16."""
+    """A step of a built-in config with ``images`` images, in bf16, as a GPU takes it: with the
+    backup of what is set back where the step is not finite."""
     cfg = config.load(preset, ["SOLVER.BATCH_SIZE", str(images)])
     method, optimizer, views = built(cfg, images)
     method.steps = method.steps_per_epoch = 1000
+    backup = Stepper(method, method, optimizer, META, ahead=True).backup
 
     def forward() -> Tensor:
         method.before_step(0)
+        backup.keep()
         return method(views, 0)["loss"]
 
-    return counted(method, optimizer, forward, lambda: method.after_step(0))
+    def after() -> None:
+        method.after_step(0)
+        backup.restore_where(torch.zeros((), dtype=torch.bool, device=META))
+
+    step = counted(method, optimizer, forward, after)
+    copies = 2 * sum(_bytes(tensor) for group in backup.tensors for tensor in group)
+    return replace(step, memory=step.memory + copies)
 
 
 def counted(

@@ -17,7 +17,7 @@ from .engine.build import build_model
 from .engine.image_range import normalization_of_run, range_of_run
 from .engine.loading import options_of
 from .engine.order import BatchOrder
-from .engine.placement import hasten, settled
+from .engine.placement import hasten, runs_ahead, settled
 from .engine.schedules import scaled_lr
 from .engine.step import Stepper
 from .views import ImageSource, apply_photometric, build_dataset, collate
@@ -59,7 +59,8 @@ def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECO
     cfg.BACKBONE.GROUP_SIZE = max(min(cfg.BACKBONE.GROUP_SIZE, images // 2), 2)
     method, optimizer = build_model(cfg, device)
     method.steps = method.steps_per_epoch = MOST_STEPS + 2
-    stepper = Stepper(method, method, optimizer, device, cfg.AMP, cfg.SOLVER.CLIP_EACH)
+    limits, ahead = (cfg.SOLVER.CLIP_EACH, cfg.SOLVER.CLIP_NORM), runs_ahead(device)
+    stepper = Stepper(method, method, optimizer, device, cfg.AMP, *limits, ahead=ahead)
     numbers = itertools.count()
 
     def step(batch) -> None:

@@ -13,27 +13,27 @@ class Backup:
         groups: dict[torch.dtype, list[Tensor]] = {}  # as the foreach kernels need them to be fast
         for tensor in tensors:
             groups.setdefault(tensor.dtype, []).append(tensor.detach())
-        self._tensors = list(groups.values())
-        self._before = [Copies(group) for group in self._tensors]
+        self.tensors = list(groups.values())  # of each dtype
+        self._before = [Copies(group) for group in self.tensors]
 
     @cached_property
     def _after(self) -> "list[Copies]":
-        return [Copies(group) for group in self._tensors]
+        return [Copies(group) for group in self.tensors]
 
     def keep(self) -> None:
         """Copy the tensors as they are now."""
-        for tensors, before in zip(self._tensors, self._before, strict=True):
+        for tensors, before in zip(self.tensors, self._before, strict=True):
             torch._foreach_copy_(before.each, tensors)
 
     def restore(self) -> None:
         """Set the tensors back."""
-        for tensors, before in zip(self._tensors, self._before, strict=True):
+        for tensors, before in zip(self.tensors, self._before, strict=True):
             torch._foreach_copy_(tensors, before.each)
 
     def restore_where(self, bad: Tensor) -> None:
         """Set the tensors back if the boolean scalar ``bad`` on their device is true, in a few
         kernels and without waiting for it."""
-        for tensors, before, after in zip(self._tensors, self._before, self._after, strict=True):
+        for tensors, before, after in zip(self.tensors, self._before, self._after, strict=True):
             torch._foreach_copy_(after.each, tensors)
             torch.where(bad, before.all, after.all, out=after.all)
             torch._foreach_copy_(tensors, after.each)

@@ -94,7 +94,7 @@ class Stepper:
             trained = {id(p) for p in self.parameters} - {id(p) for p in method.moved_weights()}
             moving |= dict(method.named_buffers())
             moving |= {n: p for n, p in method.named_parameters() if id(p) not in trained}
-        self._backup = Backup(list(moving.values()))
+        self.backup = Backup(list(moving.values()))
 
     def state_bytes(self) -> int:
         """How many bytes a checkpoint takes: the model, and the optimizer's state of each weight
@@ -142,7 +142,7 @@ class Stepper:
             group["lr"] = peak if peak and group.get("fixed_lr") else lr
             if weight_decay is not None and group.get("adapt", True):
                 group["weight_decay"] = weight_decay
-        self._backup.keep()
+        self.backup.keep()
         self.optimizer.zero_grad(set_to_none=True)
         outputs, vote = self._compute(parts, step, asked)
         if self.scaler.is_enabled():
@@ -154,11 +154,11 @@ class Stepper:
             bad = votes[0].bool() | ~norm.isfinite()
             self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
             self._update(step, norm)
-            self._backup.restore_where(bad)
+            self.backup.restore_where(bad)
         elif launched.outcome().applied:
             self._update(step, norm)
         else:
-            self._backup.restore()
+            self.backup.restore()
             self.optimizer.zero_grad(set_to_none=True)
         if self.scaler.is_enabled():
             self.scaler.update()

@@ -119,7 +119,7 @@ class Method(nn.Module):
         """Modules whose learning rate stays at its peak while that of the others falls."""
         return []
 
-    def moved_weights(self) -> list[nn.Parameter]:
+    def moved_weights(self) -> list[Tensor]:
         """Trained weights that :meth:`before_step` or :meth:`after_step` change, too."""
         return []
 

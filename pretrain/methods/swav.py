@@ -105,7 +105,7 @@ class SwAV(Method):
     def before_step(self, step: int) -> None:
         self.prototypes.weight.copy_(unit(self.prototypes.weight))
 
-    def moved_weights(self) -> list[nn.Parameter]:
+    def moved_weights(self) -> list[Tensor]:
         return [self.prototypes.weight]
 
     def after_backward(self, step: int) -> None:
