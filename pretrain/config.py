@@ -25,7 +25,7 @@ from densessl.core.remote import Address, is_remote, require_no_secret, required
 from densessl.core.text import OUR_LOADER, as_written
 from densessl.weight_files import timm_networks
 
-from .options import DECLARED, PATCH, STRIDE, TWIN_AT_MOST, C
+from .options import DECLARED, PATCH, STRIDE, TWIN_AT_MOST, TWIN_KEEPS, C
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -244,7 +244,7 @@ def sizes_kept(name: str) -> dict[str, Any]:
     and their values."""
     full = flat(load(name))
     kept = [] if full["BACKBONE.NAME"].startswith("vit") else ["BACKBONE.NAME"]
-    kept += ["RESIM.FPN_DIM"] if full["METHOD.NAME"] == "resim" else []
+    kept += [key for key, method in TWIN_KEEPS.items() if method == full["METHOD.NAME"]]
     return {key: full[key] for key in kept}
 
 

@@ -205,5 +205,6 @@ FREE = tuple(name for name, each in DECLARED.items() if "free" in each.words)
 C = CfgNode(options.nested({name: each.default for name, each in DECLARED.items()}))
 C.METHOD.OPTIONS = CfgNode()  # what a method of your own takes; any keys
 TWIN_AT_MOST = _declared("TWIN_AT_MOST")  # in the twin of a config for the scenes
+TWIN_KEEPS = _declared("TWIN_KEEPS")  # for a detector to take its weights; of which METHOD.NAME
 STRIDE = 32  # pixels a position of the last level, in every ResNet
 PATCH = 16  # pixels a position, in every ViT

@@ -19,6 +19,8 @@ from .moco import MoCo
 from .momentum import momentum_copy
 from .signs import image_signs, pair_signs
 
+TWIN_KEEPS = {"RESIM.FPN_DIM": "resim"}  # the FPN of the published configs is Detectron2's
+
 OPTIONS = {
     # regions on: c4 (layer3 and a head), fpn (strides 16 and 8 of an FPN)
     "RESIM.LEVELS": ("c4", ("c4", "fpn")),
