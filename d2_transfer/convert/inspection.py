@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from densessl.core.errors import InputError
+from densessl.core.errors import DenseSSLError, InputError
 from densessl.core.parser import Parser
 from densessl.core.units import byte_size, many
 from densessl.weight_files import facts, images, reading
 from densessl.weight_files.layouts import BY_NAME
-from densessl.weight_files.recognise import Source, recognise
+from densessl.weight_files.recognise import Source, recognise_in_place
 from densessl.weight_files.renaming import unwrapped
 from densessl.weight_files.unknown import networks_in
 from densessl.weight_files.unpickle import Held
+from densessl.weight_files.without_torch import LIBRARY
 
 from .conversion import TARGETS
 from .report import pretraining_text
@@ -49,15 +50,27 @@ def examine(
 ) -> tuple[list[tuple[str, str]], InputError | None]:
     """What can be seen in a checkpoint, as label and text, and why no backbone can be taken.
 
-    Raises InputError for a file that cannot be read at all.
+    torch is imported for what it alone can tell: rare types and strides, networks of timm's. Raises
+    InputError for a file that cannot be read at all.
     """
-    path = Path(path)
-    checkpoint = reading.read_checkpoint(path)
+    try:
+        return _examined(Path(path), source, branch, LIBRARY)
+    except DenseSSLError:
+        raise
+    except Exception:  # whatever stood in for torch's tensors here could not do
+        pass
+    return _examined(Path(path), source, branch, None)
+
+
+def _examined(
+    path: Path, source: str, branch: str | None, library: Any
+) -> tuple[list[tuple[str, str]], InputError | None]:
+    checkpoint = reading.read_checkpoint(path, library)
     kind = reading.KINDS[reading.kind_of(path)]
     rows = [("file", f"{path}, {byte_size(path.stat().st_size)}, {kind}")]
     found, problem = None, None
     try:
-        found = recognise(checkpoint, source, str(path), branch)
+        found = recognise_in_place(checkpoint, source, str(path), branch)
     except InputError as error:
         problem = error
     if found:

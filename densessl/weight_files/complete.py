@@ -7,6 +7,7 @@ from densessl.core.errors import InputError
 
 from . import keys
 from .channels import with_channels_of
+from .without_torch import full, library_of
 
 
 def complete(
@@ -24,8 +25,6 @@ def complete(
     ``title`` tells people which network that is, ``variants`` which ones it is not; ``notes`` gets
     a line on every change of type. Raises InputError that names the tensors at fault.
     """
-    import torch
-
     wanted = with_channels_of(wanted, state, first)
     added = [n for n in wanted if n not in state and n.endswith(keys.COUNTER)]
     missing = [name for name in wanted if name not in state and name not in added]
@@ -44,13 +43,13 @@ def complete(
             )
     tensors = {}
     for name in wanted:
-        tensor = state.get(name, torch.zeros((), dtype=torch.int64))
-        tensors[name] = plain(tensor, name, where)
+        tensors[name] = plain(state[name], name, where) if name in state else full((), 0, "int64")
     types = collections.Counter(
         str(t.dtype).removeprefix("torch.")
         for name, t in state.items()
-        if name in wanted and not name.endswith(keys.COUNTER) and t.dtype != torch.float32
+        if name in wanted and not name.endswith(keys.COUNTER)
     )
+    del types["float32"]
     notes += [
         f"{count} tensors were {dtype}, and are float32 now" for dtype, count in types.items()
     ]
@@ -59,16 +58,15 @@ def complete(
 
 def plain(tensor: Any, name: str, where: str) -> Any:
     """The tensor as contiguous float32 (or int64) on the CPU; InputError for NaN or infinity."""
-    import torch
-
-    if not isinstance(tensor, torch.Tensor):
+    library = library_of(tensor)
+    if library is None:
         raise InputError(f"{where}: {name} is a {type(tensor).__name__}, not a tensor")
     if name.endswith(keys.COUNTER):
-        return tensor.detach().cpu().to(torch.int64).contiguous()
+        return tensor.detach().cpu().to(library.int64).contiguous()
     if not tensor.is_floating_point():
         raise InputError(f"{where}: {name} has type {tensor.dtype}; weights are floating point")
-    tensor = tensor.detach().cpu().to(torch.float32).contiguous()
-    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN is both
+    tensor = tensor.detach().cpu().to(library.float32).contiguous()
+    if not all(library.isfinite(extreme) for extreme in library.aminmax(tensor)):  # NaN is both
         raise InputError(f"{where}: {name} holds NaN or infinity; the training has diverged")
     return tensor
 

@@ -243,6 +243,8 @@ def _timms_registry(checkpoint: dict, found: Origin):
     timms_training = {"arch", "args", "state_dict", "version"} <= checkpoint.keys()
     for word, where in found.words:
         name = re.sub(r"\.(safetensors|bin|pth|pt)$", "", word.rpartition("/")[2])
+        if name.endswith(origin.WEIGHTS):  # an ending, no tag of timm's, which takes long to ask
+            continue
         tagged = re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name)
         if not (tagged or timms_training) or not importlib.util.find_spec("timm"):
             continue

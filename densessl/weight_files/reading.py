@@ -4,6 +4,10 @@ Files are told by their first bytes. Whatever a file is, it is read or refused w
 """
 
 import os
+import pickle
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from densessl.core.errors import DenseSSLError, InputError
 
 from . import safetensors, torchfile
 from .unpickle import Unpickler
+from .without_torch import LIBRARY, NeedsTorch
 
 START = 512  # bytes that tell what a file is
 KINDS = {  # the kinds of files that can be read, for people
@@ -20,6 +25,15 @@ KINDS = {  # the kinds of files that can be read, for people
     "safetensors": "safetensors",
     "pickle": "pickle",
 }
+# What says no more than that bytes are damaged, whosever tensors they are
+OF_BYTES = (
+    EOFError,
+    UnicodeError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 # First bytes, at an offset, of what people give instead of a checkpoint
 _OTHERS = [
     (0, b"version https://git-lfs", "a pointer of Git LFS; fetch the file itself: git lfs pull"),
@@ -33,28 +47,33 @@ _OTHERS = [
 ]
 
 
-def read_checkpoint(path: str | os.PathLike) -> Any:
+def read_checkpoint(path: str | os.PathLike, library: Any = None) -> Any:
     """What a checkpoint file holds, of whatever layout, on the CPU.
 
-    Objects of other programs are ``unpickle.Held``. Raises InputError for a file that is missing,
+    Objects of other programs are ``unpickle.Held``. ``library``: whose tensors; torch's if nothing
+    is said, else those of ``without_torch.LIBRARY``. Raises InputError for a file that is missing,
     damaged, no checkpoint, a zip bomb, or that holds code; EnvironmentLacks for one that is larger
-    than the free memory.
+    than the free memory. ``LIBRARY`` also raises NeedsTorch, for what torch alone can judge.
     """
     path = Path(path)
     kind = kind_of(path)
     _check_sidecar(path)
+    if library is None:
+        import torch as library
     with open(path, "rb") as stream:
         try:
             if kind == "zip":
-                return torchfile.read_zip(stream)
+                return torchfile.read_zip(stream, library)
             if kind == "legacy":
-                return torchfile.read_legacy(stream)
+                return torchfile.read_legacy(stream, library)
             if kind == "safetensors":
-                return safetensors.read(stream)
-            return Unpickler(stream, torchfile.tensor_names()).load()
+                return safetensors.read(stream, library)
+            return Unpickler(stream, torchfile.tensor_names(library)).load()
         except DenseSSLError as error:
             raise type(error)(f"{path}: {error}") from None
         except Exception as error:  # whatever bytes there are, they end here
+            if library is LIBRARY and not isinstance(error, OF_BYTES):
+                raise NeedsTorch(str(error)) from error
             raise InputError(_damaged(path, kind, error)) from None
 
 

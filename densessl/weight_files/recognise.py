@@ -15,6 +15,7 @@ from .complete import complete, plain
 from .images import ImageFacts
 from .layouts import BRANCHES, BY_NAME, HEADS, LAYOUTS, WRAPPER, KeyLayout
 from .unknown import explain, networks_in
+from .without_torch import in_torch, library_of
 
 # Where a network of timm's lies: in files of ours, in training files, alone
 TIMMS = ("densessl", "detectron2", "state_dict", "model", "torchvision")
@@ -120,6 +121,14 @@ def recognise(
     another one than the layout's own. Raises InputError that says what the file looks like when
     none fits, and the tensors at fault when one is near.
     """
+    found = recognise_in_place(checkpoint, name, where, branch)
+    return replace(found, backbone=in_torch(found.backbone), fpn=in_torch(found.fpn))
+
+
+def recognise_in_place(
+    checkpoint: Any, name: str = "auto", where: str = "", branch: str | None = None
+) -> Source:
+    """:func:`recognise` of tensors of either library, which stay of it."""
     named_network = name if timm_networks.is_timm(name) else ""
     if name != "auto" and ":" not in name and name not in BY_NAME and not named_network:
         raise unknown("layout", name, ["auto", *BY_NAME], "--from")
@@ -206,13 +215,12 @@ def _has_network(state: dict[str, Any]) -> bool:
 
 def _check_copy(held: dict, layout: KeyLayout, where: str) -> None:
     """Two names of one tensor: files in which they differ were changed after the training."""
-    import torch
-
     for name, tensor in held.items():
         second = held.get(layout.copy + name.removeprefix(layout.prefix))
-        if not name.startswith(layout.prefix) or not isinstance(second, torch.Tensor):
+        library = library_of(tensor)
+        if not name.startswith(layout.prefix) or not library or not library_of(second):
             continue
-        if not torch.equal(tensor, second):
+        if not library.equal(tensor, second):
             raise InputError(
                 f"{where}: {name} and {layout.copy}{name.removeprefix(layout.prefix)} differ, but "
                 f"{layout.of} writes one tensor under both names; it cannot be told which is the "

@@ -12,6 +12,7 @@ from typing import Any
 from densessl.core.errors import InputError
 
 from . import keys
+from .without_torch import as_tensor, full, library_of
 
 # What torch.compile, FSDP and activation checkpointing put into names, anywhere
 _INSERTED = re.compile(
@@ -156,16 +157,14 @@ def with_statistics(state: dict[str, Any]) -> dict[str, Any]:
     are in their scale and bias. The variance is 1 less what a batch norm adds to it. Files that
     have some statistics are returned as they are.
     """
-    import torch
-
     if any(name.endswith(("running_mean", "running_var")) for name in state):
         return state
     norms = [name for name in state if re.search(r"(^|\.)(bn\d|downsample\.1)\.weight$", name)]
     for name in norms:
         place, tensor = name.removesuffix("weight"), state[name]
-        if isinstance(tensor, torch.Tensor):
-            state[f"{place}running_mean"] = torch.zeros(tensor.shape)
-            state[f"{place}running_var"] = torch.ones(tensor.shape) - EPSILON
+        if library_of(tensor):
+            state[f"{place}running_mean"] = full(tensor.shape, 0, "float32")
+            state[f"{place}running_var"] = full(tensor.shape, 1 - EPSILON, "float32")
     return state
 
 
@@ -180,6 +179,5 @@ def as_tensors(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 def _tensor(value: Any) -> Any:
     import numpy
-    import torch
 
-    return torch.as_tensor(value) if isinstance(value, numpy.ndarray | numpy.generic) else value
+    return as_tensor(value) if isinstance(value, numpy.ndarray | numpy.generic) else value

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 from densessl.core.archive import check_size
 from densessl.core.errors import InputError
 
+from .without_torch import of_bytes
+
 FACTS = "densessl"  # the metadata entry that holds our facts, as JSON
 ALIGNMENT = 8
 _TYPES = {  # the format's names: torch's
@@ -35,13 +37,12 @@ def is_one(start: bytes, size: int) -> bool:
     return start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= size - 8
 
 
-def read(stream: BinaryIO) -> Any:
+def read(stream: BinaryIO, library: Any) -> Any:
     """The tensors by their names; an attribute ``densessl`` holds our facts, if it is our file.
 
-    Raises InputError for another type and for a header that does not agree with the bytes.
+    ``library``: whose tensors, torch's or those of ``without_torch.LIBRARY``. Raises InputError for
+    another type and for a header that does not agree with the bytes.
     """
-    import torch
-
     check_size(size := stream.seek(0, 2), size)
     stream.seek(0)
     data = stream.read()
@@ -55,15 +56,13 @@ def read(stream: BinaryIO) -> Any:
         begin, end = entry["data_offsets"]
         if entry["dtype"] not in _TYPES:
             raise InputError(f"{name} has the type {entry['dtype']}, which is no weight's")
-        dtype, shape = getattr(torch, _TYPES[entry["dtype"]]), entry["shape"]
+        dtype, shape = getattr(library, _TYPES[entry["dtype"]]), entry["shape"]
         if not 0 <= begin <= end <= len(body) or end - begin != math.prod(shape) * dtype.itemsize:
             raise InputError(f"is damaged or truncated: {name} does not lie within the file")
         held += end - begin
         if held > len(body):
             raise InputError("its tensors lie over each other: they are larger than the file")
-        values = bytearray(body[begin:end])
-        tensor = torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
-        tensors[name] = tensor.view(shape)
+        tensors[name] = of_bytes(library, body[begin:end], dtype).view(shape)
     tensors.metadata = {name: text for name, text in metadata.items() if name != FACTS}
     if FACTS in metadata:
         tensors.densessl = json.loads(metadata[FACTS])

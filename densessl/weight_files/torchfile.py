@@ -2,7 +2,8 @@
 
 Both hold one pickle, which names tensors by their storage, offset, shape and stride, and the bytes
 of the storages. Every tensor comes out on the CPU. A zip's checksums are verified, which
-``torch.load`` does not do.
+``torch.load`` does not do. ``library``: whose tensors they become, torch's or those of
+``without_torch.LIBRARY``.
 """
 
 import re
@@ -17,6 +18,7 @@ from densessl.core.errors import InputError
 from densessl.core.units import byte_size
 
 from .unpickle import Unpickler
+from .without_torch import of_bytes
 
 ZIP = b"PK\x03\x04"
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a number that protocols 2 to 5 pickle, before 1.6
@@ -39,10 +41,8 @@ _STORAGES = {  # name of a storage's class: the type of its values
 }
 
 
-def read_zip(stream: BinaryIO) -> Any:
+def read_zip(stream: BinaryIO, library: Any) -> Any:
     """What ``torch.save`` wrote; InputError for pickled code, a script, another zip."""
-    import torch
-
     with zipfile.ZipFile(stream) as archive:
         check_zip(archive, stream.seek(0, 2))
         names = archive.namelist()
@@ -61,17 +61,15 @@ def read_zip(stream: BinaryIO) -> Any:
         def storage(saved: tuple) -> Any:
             dtype, key = saved[1], str(saved[2])
             if key not in storages:
-                data = bytearray(archive.read(f"{folder}data/{key}"))
-                storages[key] = torch.frombuffer(data, dtype=dtype) if data else _empty(dtype)
+                storages[key] = of_bytes(library, archive.read(f"{folder}data/{key}"), dtype)
             return storages[key]
 
-        return Unpickler(BytesIO(archive.read(pickles[0])), tensor_names(), storage).load()
+        names_of_tensors = tensor_names(library)
+        return Unpickler(BytesIO(archive.read(pickles[0])), names_of_tensors, storage).load()
 
 
-def read_legacy(stream: BinaryIO) -> Any:
+def read_legacy(stream: BinaryIO, library: Any) -> Any:
     """What ``torch.save`` of before 1.6 wrote; InputError for pickled code and damage."""
-    import torch
-
     size = stream.seek(0, 2)
     stream.seek(0)
     _, protocol, system = (Unpickler(stream).load() for _ in range(3))
@@ -85,26 +83,24 @@ def read_legacy(stream: BinaryIO) -> Any:
         if str(key) not in storages:
             if length * dtype.itemsize > size:
                 raise InputError("is damaged or truncated: a tensor is larger than the file")
-            storages[str(key)] = torch.empty(length, dtype=dtype)
+            storages[str(key)] = library.empty(length, dtype=dtype)
             if sum(held.nbytes for held in storages.values()) > size:
                 raise InputError("is damaged or truncated: its tensors are larger than the file")
         whole, view = storages[str(key)], saved[5] if len(saved) > 5 else None
         return whole if view is None else whole[view[1] : view[1] + view[2]]
 
-    held = Unpickler(stream, tensor_names(), storage).load()
+    held = Unpickler(stream, tensor_names(library), storage).load()
     order = [str(key) for key in Unpickler(stream).load()]  # of the storages that follow
     if set(order) != set(storages):
         raise InputError("is damaged or truncated: its tensors are incomplete")
     for key in order:
-        _fill(stream, storages[key])
+        _fill(stream, storages[key], library.uint8)
     return held
 
 
-def _fill(stream: Any, storage: Any) -> None:
-    import torch
-
+def _fill(stream: Any, storage: Any, uint8: Any) -> None:
     (length,) = struct.unpack("=q", stream.read(8))
-    place = memoryview(storage.view(torch.uint8).numpy()) if len(storage) else b""
+    place = memoryview(storage.view(uint8).numpy()) if len(storage) else b""
     if length != len(storage) or (len(place) and stream.readinto(place) != len(place)):
         raise InputError("is damaged or truncated: its tensors are incomplete")
 
@@ -114,18 +110,11 @@ def _check_byte_order(order: str) -> None:
         raise InputError(f"was written on a {order}-endian machine, which is not supported")
 
 
-def _empty(dtype: Any) -> Any:
-    import torch
-
-    return torch.empty(0, dtype=dtype)
-
-
-def tensor_names() -> dict[tuple[str, str], Any]:
+def tensor_names(library: Any) -> dict[tuple[str, str], Any]:
     """What a pickle of ``torch.save`` may name, and the functions of ours that stand for it.
 
     They are made anew for every file, so that no file can change them for the next.
     """
-    import torch
 
     def tensor(storage, offset, shape, stride, *_):
         view = storage.as_strided(tuple(shape), tuple(stride), offset)  # checks the bounds
@@ -161,12 +150,12 @@ def tensor_names() -> dict[tuple[str, str], Any]:
         ("torch.nn.parameter", "Parameter"): "torch.nn.Parameter",
         ("torch", "Size"): lambda shape=(): tuple(shape),
         ("torch", "device"): device,
-        ("torch.storage", "_load_from_bytes"): lambda data: read_legacy(BytesIO(data)),
+        ("torch.storage", "_load_from_bytes"): lambda data: read_legacy(BytesIO(data), library),
     }
     for storage, dtype in _STORAGES.items():
         for module in ("torch", "torch.cuda", "torch.storage"):
-            names[module, storage] = getattr(torch, dtype)
-    for name, value in vars(torch).items():
-        if isinstance(value, torch.dtype):
+            names[module, storage] = getattr(library, dtype)
+    for name, value in vars(library).items():
+        if isinstance(value, library.dtype):
             names["torch", name] = value
     return names

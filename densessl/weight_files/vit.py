@@ -85,12 +85,27 @@ def network_of(state: dict[str, Any]) -> str | None:
 
 @lru_cache
 def _torchvisions_shapes(network: str) -> dict[str, tuple[int, ...]]:
-    import torch
-    from torchvision.models import VisionTransformer
-
-    with torch.device("meta"):  # names and shapes only
-        state = VisionTransformer(**SIZES[network].torchvision).state_dict()
-    return {n: tuple(t.shape) for n, t in state.items() if not n.startswith("heads.")}
+    """In torchvision's order, without the classifier; computed, for its import is slow."""
+    width = SIZES[network].width
+    shapes: dict[str, tuple[int, ...]] = {
+        "class_token": (1, 1, width),
+        "conv_proj.weight": (width, 3, PATCH, PATCH),
+        "conv_proj.bias": (width,),
+        "encoder.pos_embedding": (1, (IMAGE // PATCH) ** 2 + 1, width),
+    }
+    for number in range(BLOCKS):
+        block = f"encoder.layers.encoder_layer_{number}"
+        for part, weight in (
+            ("ln_1.", (width,)),
+            ("self_attention.in_proj_", (3 * width, width)),
+            ("self_attention.out_proj.", (width, width)),
+            ("ln_2.", (width,)),
+            ("mlp.0.", (4 * width, width)),
+            ("mlp.3.", (width, 4 * width)),
+        ):
+            shapes[f"{block}.{part}weight"] = weight
+            shapes[f"{block}.{part}bias"] = weight[:1]
+    return shapes | {"encoder.ln.weight": (width,), "encoder.ln.bias": (width,)}
 
 
 def expected(network: str) -> dict[str, tuple[int, ...]]:
