@@ -14,6 +14,7 @@ by the clock, for a hundred jobs that were submitted.
 
 import argparse
 import os
+import pickle
 import resource
 import shlex
 import subprocess
@@ -27,13 +28,22 @@ from rich.console import Console
 from rich.table import Table
 
 from densessl.cli import VERBS
+from densessl.core import checkpoint
 from densessl.d2_transfer import results
 from densessl.slurm import state
 from densessl.slurm.graph import Job
+from densessl.weight_files import keys, safetensors
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bytecode"
-HELP, LIST, CONFIG, AWAY = 0.3, 0.5, 1.5, 3.0  # seconds that are to be enough
+HELP, LIST, CONFIG, AWAY = 0.2, 0.5, 1.5, 3.0  # seconds that are to be enough
+WEIGHTS = (  # of a ResNet-50, about 100 MB in each of the forms that people have
+    "weights.pth",
+    "before_1_6.pth.tar",
+    "weights.safetensors",
+    "detectron2.pkl",
+    "backbone_final.pth",
+)
 GOALS = {  # words of a command: its goal, None where there is none
     **{f"{verb} --help": HELP for verb in VERBS},
     "pretrain --list": LIST,
@@ -42,7 +52,7 @@ GOALS = {  # words of a command: its goal, None where there is none
     "table --paper setsim/table4": LIST,
     "table {folder}/trials": LIST,
     "status {folder}/jobs": LIST,
-    "inspect {folder}/weights.pth": LIST,
+    **{f"inspect {{folder}}/{name}": LIST for name in WEIGHTS},
     "transfer --protocol coco_mask_c4_1x --print-config": CONFIG,
     "transfer --protocol linear --print-config": CONFIG,
     "reproduce setsim/table4 --dry-run -o {folder}/run": CONFIG,
@@ -55,10 +65,7 @@ SQUEUES = {"fails": "echo 'Unable to contact controller' >&2; exit 1", "hangs": 
 
 
 def prepare(folder: Path) -> None:
-    """Two trial records, graphs of jobs and a checkpoint, for the verbs that read such."""
-    import torch
-    from torchvision.models import resnet50
-
+    """Two trial records, graphs of jobs and checkpoints, for the verbs that read such."""
     for seed in (1, 2):
         record = results.Record(
             method="setsim",
@@ -78,8 +85,28 @@ def prepare(folder: Path) -> None:
         results.save(trial, record)
     (folder / "jobs").mkdir()
     state.write_graph(folder / "jobs", [Job("pretrain", ("pretrain", "--list"))], {})
-    torch.save({"state_dict": resnet50().state_dict()}, folder / "weights.pth")
+    prepare_weights(folder)
     prepare_away(folder)
+
+
+def prepare_weights(folder: Path) -> None:
+    """The files of ``WEIGHTS``; that of a pretraining has its checksum beside it."""
+    import torch
+    from torchvision.models import resnet50
+
+    state = resnet50().state_dict()
+    backbone = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    training = {"state_dict": state, "epoch": 100, "arch": "resnet50"}
+    torch.save(training, folder / "weights.pth")
+    old = folder / "before_1_6.pth.tar"
+    torch.save(training, old, _use_new_zipfile_serialization=False)
+    with open(folder / "weights.safetensors", "wb") as stream:
+        safetensors.write(stream, state, {})
+    arrays = {keys.to_detectron2(name): tensor.numpy() for name, tensor in backbone.items()}
+    (folder / "detectron2.pkl").write_bytes(pickle.dumps({"model": arrays}))
+    images = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "channel_order": "RGB"}
+    ours = {"backbone": backbone, "method": "moco", "normalization": images, "iteration": 100}
+    checkpoint.save(folder / "backbone_final.pth", ours, checked=True)
 
 
 def prepare_away(folder: Path) -> None:

@@ -31,6 +31,7 @@ _NUMPYS = {  # torch's name of a type: numpy's of as many bytes
     "bool": "?",
 }
 _SECOND_NAMES = {
+    "bit": "uint1",
     "double": "float64",
     "float": "float32",
     "half": "float16",
@@ -43,7 +44,7 @@ _SECOND_NAMES = {
 }
 # fmt: off
 _UNKNOWN_TO_NUMPY = (  # of which a file may name one, as long as no tensor has it
-    "bit", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "complex32", "float4_e2m1fn_x2",
+    "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "complex32", "float4_e2m1fn_x2",
     "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
     "int1", "int2", "int3", "int4", "int5", "int6", "int7",
     "uint1", "uint2", "uint3", "uint4", "uint5", "uint6", "uint7",

@@ -1,11 +1,15 @@
 """What a verb does without is not imported: who asks for help or a list does not wait for torch."""
 
+import pickle
 import subprocess
 import sys
+import zipfile
 
+import numpy
 import pytest
 
 from densessl.cli import VERBS
+from densessl.weight_files import keys, safetensors
 
 LIBRARIES = ("torch", "torchvision", "detectron2", "scipy", "matplotlib", "pandas", "tensorboard")
 FOR_WORK = (*LIBRARIES, "pycocotools", "numpy", "PIL", "rich", "fvcore")
@@ -69,10 +73,38 @@ def test_the_jobs_behind_a_table_are_shown_without_torch(table, words, tmp_path)
     assert not imported("reproduce", table, "--dry-run", "-o", tmp_path, *words) & {*LIBRARIES}
 
 
-def test_a_checkpoint_is_inspected_without_torchvision(tmp_path, tiny):
+def test_a_checkpoint_of_ours_is_inspected_without_torch(tmp_path, tiny):
     from densessl.pretrain.engine.train import train
 
     options = ("BACKBONE.NAME", "resnet18", "SOLVER.MAX_STEPS", 1)
     train(tiny("moco", tmp_path / "run", *options))
-    found = imported("inspect", tmp_path / "run" / "backbone_final.pth")
-    assert "torch" in found and not found & {"torchvision", "detectron2", "scipy", "torch._dynamo"}
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("*.pth")
+    for file in (tmp_path / "run" / "backbone_final.pth", checkpoint):
+        assert not imported("inspect", file) & {*LIBRARIES}
+
+
+@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth.tar", "w.safetensors", "w.pkl"])
+def test_what_others_wrote_is_inspected_without_torch(name, tmp_path):
+    state = keys.expected(18)
+    if name == "w.pkl":  # by Detectron2's names, as its model zoo
+        arrays = {keys.to_detectron2(n): numpy.ones(shape, "f4") for n, shape in state.items()}
+        (tmp_path / name).write_bytes(pickle.dumps({"model": arrays}))
+    else:
+        import torch
+
+        tensors = {n: torch.ones(()).expand(shape) for n, shape in state.items()}
+        if name == "w.safetensors":
+            whole = {n: t.contiguous() for n, t in tensors.items()}
+            with open(tmp_path / name, "wb") as stream:
+                safetensors.write(stream, whole, {})
+        else:
+            zipped = name == "zip.pth"
+            torch.save(tensors, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert not imported("inspect", tmp_path / name) & {*LIBRARIES, "timm"}
+
+
+def test_a_damaged_checkpoint_is_refused_without_torch(tmp_path):
+    with zipfile.ZipFile(tmp_path / "c.pth", "w") as archive:
+        archive.writestr("c/data.pkl", pickle.dumps({}))
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "c.pth").read_bytes()[:-30])
+    assert not imported("inspect", tmp_path / "cut.pth", code=2) & {*LIBRARIES}

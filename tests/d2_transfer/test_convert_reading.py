@@ -13,11 +13,12 @@ from densessl.d2_transfer import compat
 from densessl.d2_transfer.convert import (
     check_detector_config,
     convert,
-    read_checkpoint,
     read_weights,
 )
 from densessl.weight_files.keys import depth_of, detectron2_names, expected, fpn_to_detectron2
 from densessl.weight_files.recognise import recognise
+
+from .read_twice import read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,10 @@ import torch
 
 import densessl
 from densessl.core.errors import InputError
-from densessl.d2_transfer.convert import convert, read_checkpoint
+from densessl.d2_transfer.convert import convert
 from densessl.weight_files.unpickle import HISTORY, Held
+
+from .read_twice import read_checkpoint
 
 TENSOR = torch.arange(6.0).reshape(2, 3)
 
