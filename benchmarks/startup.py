@@ -57,7 +57,7 @@ GOALS = {  # words of a command: its goal, None where there is none
     "transfer --protocol linear --print-config": CONFIG,
     "reproduce setsim/table4 --dry-run -o {folder}/run": CONFIG,
     "reproduce setsim/table4 --dry-run --mini -o {folder}/run": CONFIG,
-    "pretrain --config setsim_released --print-config DATA.PATH images": None,
+    "pretrain --config setsim_released --print-config DATA.PATH images": CONFIG,
     "doctor": None,
 }
 JOBS = 100

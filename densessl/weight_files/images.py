@@ -3,7 +3,6 @@
 Values are of images in [0, 1] here; files and people also give them of 0–255.
 """
 
-import importlib.util
 import math
 import re
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from densessl.core.errors import InputError
 
-from . import origin
+from . import origin, timm_networks
 from .channels import COLOURS
 from .layouts import KeyLayout
 from .origin import Origin
@@ -246,7 +245,7 @@ def _timms_registry(checkpoint: dict, found: Origin):
         if name.endswith(origin.WEIGHTS):  # an ending, no tag of timm's, which takes long to ask
             continue
         tagged = re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name)
-        if not (tagged or timms_training) or not importlib.util.find_spec("timm"):
+        if not (tagged or timms_training) or not timm_networks.may_know(name.split(".")[0]):
             continue
         from timm.models import get_pretrained_cfg, is_model
 

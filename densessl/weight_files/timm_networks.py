@@ -6,8 +6,11 @@ its levels (the classifier, the norm before it) is left out.
 
 import contextlib
 import importlib.util
+import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densessl.core.errors import EnvironmentLacks, InputError, unknown
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 PREFIX = "timm/"
 IN_DETECTOR = "timm_network."  # begins the names of its tensors in weights for Detectron2
 LEVELS = ("layer1", "layer2", "layer3", "layer4")  # of a pyramid; the last one is layer4
+_REGISTERED = rb"@register_model\s+(@.*\s+)*"  # stands above each of its networks
 THIRDS = 3  # of its blocks, after which a plain network's levels are taken
 # Options by which networks take images of any size: Swin, then vision transformers, then the others
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
@@ -35,11 +39,24 @@ def named(word: str) -> str:
     None is known where timm is not installed.
     """
     name = word.rpartition("/")[2].split(".")[0]
-    if not importlib.util.find_spec("timm"):
+    if not may_know(name):
         return ""
     import timm
 
     return PREFIX + name if name in timm.list_models() else ""
+
+
+def may_know(name: str) -> bool:
+    """Whether timm is installed and may know a network of that name, which its source registers.
+
+    Read in its source where it is not imported yet, which takes seconds.
+    """
+    found = importlib.util.find_spec("timm")
+    if found is None or found.origin is None or "timm" in sys.modules:
+        return found is not None
+    files = [*(Path(found.origin).parent / "models").rglob("*.py")]
+    wanted = _REGISTERED + re.escape(f"def {name}(".encode(errors="replace"))
+    return not files or any(re.search(wanted, file.read_bytes()) for file in files)
 
 
 def is_timm(network: str) -> bool:

@@ -103,6 +103,13 @@ def test_what_others_wrote_is_inspected_without_torch(name, tmp_path):
     assert not imported("inspect", tmp_path / name) & {*LIBRARIES, "timm"}
 
 
+def test_a_file_of_no_network_is_refused_without_timm(tmp_path):
+    with open(tmp_path / "checkpoint.safetensors", "wb") as stream:
+        safetensors.write(stream, {}, {})
+    found = imported("inspect", tmp_path / "checkpoint.safetensors", code=2)
+    assert not found & {*LIBRARIES, "timm"}
+
+
 def test_a_damaged_checkpoint_is_refused_without_torch(tmp_path):
     with zipfile.ZipFile(tmp_path / "c.pth", "w") as archive:
         archive.writestr("c/data.pkl", pickle.dumps({}))

@@ -1,6 +1,8 @@
 """timm's networks from a checkpoint to timm, safetensors and a detector, each tensor proved."""
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -131,6 +133,18 @@ def test_files_of_timm_are_taken_by_the_name_that_they_or_people_say(tmp_path):
     with torch.no_grad():
         expected = network.forward_intermediates(torch.ones(1, 3, 64, 64), intermediates_only=True)
     torch.testing.assert_close([*levels.values()], expected, rtol=0, atol=0)
+
+
+def test_every_network_is_found_in_timms_source():
+    """In a process that has not imported timm, which does not import it."""
+    script = (
+        "import sys; from densessl.weight_files.timm_networks import may_know\n"
+        "print(*filter(may_know, sys.argv[1:]), 'timm' in sys.modules)"
+    )
+    names = timm.list_models()[::20]
+    command = [sys.executable, "-c", script, *names, "checkpoint_0199", "backbone_final", "w"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert found == [*names, "False"] and len(names) > 50
 
 
 def test_what_does_not_fit_is_one_message(checkpoint, tmp_path):
