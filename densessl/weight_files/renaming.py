@@ -178,6 +178,8 @@ def as_tensors(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _tensor(value: Any) -> Any:
+    """A tensor of an array's numbers; what is no array, or one of texts, stays."""
     import numpy
 
-    return as_tensor(value) if isinstance(value, numpy.ndarray | numpy.generic) else value
+    is_array = isinstance(value, numpy.ndarray | numpy.generic)
+    return as_tensor(value) if is_array and value.dtype.kind not in "SU" else value

@@ -88,6 +88,15 @@ def test_arrays_of_caffe2(protocol, resnet, tmp_path):
     assert "layer1 to layer4 have" in problem
 
 
+def test_texts_in_the_place_of_weights(resnet, tmp_path):
+    """Once an error of torch's, with its traceback."""
+    arrays = {str(to_detectron2(name)): t.numpy() for name, t in resnet.items()}
+    text = numpy.full(64, "a")
+    held = {"model": arrays | {"stem.conv1.norm.weight": text, "stem.conv1.norm.bias": text}}
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps(held))
+    assert "bn1.weight is a" in same(tmp_path / "c.pkl")[1]
+
+
 def test_safetensors(resnet, tmp_path):
     stream = io.BytesIO()
     state = {n: t.contiguous() for n, t in resnet.items() if n.startswith(("conv1", "bn1"))}
