@@ -1,7 +1,6 @@
 """The training run, from a config to ``backbone_final.pth``; read it top to bottom."""
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -136,7 +135,7 @@ class PretrainRun:
         self.writing = Writing()  # by the main process
         self.iteration = self.total = 0  # steps asked for, and all
         self.asked: deque[Asked] = deque()  # steps whose values were not read yet
-        self.loss = math.nan  # of the last step that was read
+        self.loss = ""  # of the last step that was read, for the progress bar
         self.stop_agreed = False  # whether any process was asked to stop
         self.looked_at = False  # the first batch of this session
         self.built = False
@@ -463,11 +462,11 @@ class PretrainRun:
                     self.ask(batch, sent, batches.waited, stop=stops.requested is not None)
                     if self.stepper.ahead:  # the device is at work, and the host is not
                         batches.fetch()
-                    later = self.stepper.ahead and not self.is_looked_at()
+                    later = self.stepper.ahead and not self.needs_weights()
                     self.read(but=1 if later else 0)
                 watchdog.beat()
                 if bar:
-                    bar.advance(note=f"loss {self.loss:.4f}")
+                    bar.advance(note=self.loss)
                 if after_step:
                     after_step(self.iteration)
                 self.writing.check()
@@ -523,7 +522,7 @@ class PretrainRun:
         """Wait for a step, and log it."""
         outcome, done = asked.launched.outcome(), asked.step + 1
         stop, some_unreadable = outcome.agreed
-        self.loss, self.stop_agreed = outcome.values["loss"], self.stop_agreed or stop
+        self.loss, self.stop_agreed = f"loss {outcome.values['loss']:.4f}", self.stop_agreed or stop
         self.patience.count(asked.step, outcome)
         if some_unreadable:
             self.unreadable.add(gathered(asked.unreadable, self.device))
@@ -542,8 +541,8 @@ class PretrainRun:
         means |= self.watch.step(done, outcome, self.method)
         self.logs.step(done, means, facts | self.watch.facts(), asked.waited, done == self.total)
 
-    def is_looked_at(self) -> bool:
-        """Whether something is done with the weights of the steps asked for."""
+    def needs_weights(self) -> bool:
+        """Whether something is done with the weights after the steps asked for."""
         return self.is_due() or self.watch.measures(self.iteration)
 
     def where(self) -> str:
