@@ -8,10 +8,13 @@ but what only an attack would name.
 """
 
 import collections
+import mmap
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from densessl.core.errors import InputError
@@ -87,6 +90,15 @@ _RUNS = re.compile(
     r"|__import__|__build_class__)|_?io\..*open.*"
 )
 HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
+# Of each operation of a pickle: how many bytes its argument has, or how that is found out
+_ARGUMENT = {ord(each.code): each.arg.n if each.arg else 0 for each in pickletools.opcodes}
+_LENGTHS = {  # bytes that say how many follow
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_TWO_LINES = pickle.GLOBAL + pickle.INST
 
 
 class Unpickler(pickle.Unpickler):
@@ -102,11 +114,17 @@ class Unpickler(pickle.Unpickler):
         storage: Callable[[tuple], Any] | None = None,
     ):
         super().__init__(stream, encoding="latin1")  # Python 2 wrote its text as bytes
+        self._stream = stream
         self._known = _PLAIN | arrays.names() | (known or {})
         self._storage = storage
         self._strange: list[str] = []  # names that are known nowhere, in the order of the file
 
     def load(self) -> Any:
+        if isinstance(self._stream, BytesIO):
+            check_memo(self._stream.getvalue(), self._stream.tell())
+        else:
+            with mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                check_memo(data, self._stream.tell())
         held = super().load()
         if self._strange and not (isinstance(held, dict) and any(key in held for key in LIGHTNING)):
             raise refused(self._strange[0])
@@ -145,6 +163,40 @@ class Unpickler(pickle.Unpickler):
         if self._storage is None or not isinstance(saved, tuple) or saved[:1] != ("storage",):
             raise InputError(f"it refers to an object outside of itself: {str(saved)[:80]}")
         return self._storage(saved)
+
+
+def check_memo(data: bytes | mmap.mmap, begin: int) -> None:
+    """Raise InputError where the pickle that begins there numbers an object higher than it has
+    bytes: Python's unpickler makes room for as many, so that nine bytes may ask for 64 GB.
+
+    What is wrong otherwise is left to the unpickler.
+    """
+    at = begin
+    while at < len(data):
+        operation = data[at : at + 1]
+        kind = _ARGUMENT.get(operation[0])
+        at = first = at + 1
+        if kind is None or operation == pickle.STOP:
+            return
+        if kind == pickletools.UP_TO_NEWLINE:
+            for _ in range(2 if operation in _TWO_LINES else 1):
+                at = data.find(b"\n", at) + 1
+                if not at:
+                    return
+        elif kind in _LENGTHS:
+            at += _LENGTHS[kind]
+            at += int.from_bytes(data[first:at], "little")
+        else:
+            at += kind
+        number = 0
+        if operation == pickle.LONG_BINPUT:
+            number = int.from_bytes(data[first:at], "little")
+        elif operation == pickle.PUT and data[first : at - 1].isdigit():
+            number = int(data[first : min(at - 1, first + 20)])
+        if number > at - begin:
+            raise InputError(
+                f"is damaged or truncated: it numbers an object {number}, after {at - begin} bytes"
+            )
 
 
 def refused(name: str, inner: str = "") -> InputError:

@@ -12,6 +12,7 @@ import random
 import sys
 import tarfile
 import types
+import zipfile
 
 import numpy
 import pytest
@@ -403,3 +404,20 @@ def test_no_bytes_end_in_another_error(tmp_path, kind):
             refused += 1
             assert "\n" not in str(error) and str(path) in str(error)
     assert refused > 100
+
+
+@pytest.mark.parametrize(
+    "put", [b"r\xff\xff\xff\x7f", b"p2147483647\n", b"p99999999999999999999\n"]
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_an_object_with_too_high_a_number_takes_no_memory(tmp_path, put, zipped):
+    """Python's unpickler would make room for twice as many: 32 GB."""
+    data, path = pickle.dumps({"a": 1.0}, 2)[:-1] + put + b".", tmp_path / "c.pth"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", data)
+            archive.writestr("archive/version", "3")
+    else:
+        path.write_bytes(data)
+    with pytest.raises(InputError, match="it numbers an object"):
+        read_checkpoint(path)
