@@ -2,7 +2,7 @@
 
     python -m benchmarks.launches [--images 64] [--repeats 20]
 
-Views of the recipe are drawn anew in each repeat: rarer operations are not always met. Nothing is
+Each repeat draws other views of a recipe, which do not always have its rarer operations. Nothing is
 computed; a launch takes the host some 5 µs on a machine with a GPU.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.goals import goal
 from densessl.pretrain.views import RECIPES, Batch, apply_photometric
@@ -22,19 +23,21 @@ GOALS = {"moco_v2": 150.0}  # of its two views
 
 
 class Launches(TorchDispatchMode):
-    """Counts operations on tensors away from the CPU, views of tensors left out."""
+    """Counts what a device away from the CPU is asked for: kernels, and copies from the CPU."""
 
-    count = 0
+    count = copies = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
         away = isinstance(made, torch.Tensor) and made.device.type != "cpu"
         self.count += away and not function.is_view
+        given = [each.device.type for each in tree_leaves(args) if isinstance(each, torch.Tensor)]
+        self.copies += away and "cpu" in given
         return made
 
 
-def batch(recipe: Recipe, images: int, rng: np.random.Generator) -> Batch:
-    """As a loader gives it; pixels of no value."""
+def batch_of(recipe: Recipe, images: int, rng: np.random.Generator) -> Batch:
+    """As a loader gives it; few pixels, all 0."""
     drawn = [torch.stack([draw(rng, view) for _ in range(images)]) for view in recipe]
     pixels = torch.zeros(images, len(recipe), 3, SIDE, SIDE, dtype=torch.uint8)
     return Batch(
@@ -60,9 +63,12 @@ def main() -> None:
         counts = []
         for _ in range(options.repeats):
             with Launches() as launches:
-                apply_photometric(batch(recipe, options.images, rng), "meta")
+                apply_photometric(batch_of(recipe, options.images, rng), "meta")
             counts.append(launches.count)
-        print(f"{name}, {len(recipe)} views: {min(counts)} to {max(counts)} kernels")
+        print(
+            f"{name}, {len(recipe)} views: {min(counts)} to {max(counts)} kernels, "
+            f"{launches.copies} copies"
+        )
         if name in GOALS:
             print(goal("two views", counts, GOALS[name], "kernels", most=True))
 

@@ -65,7 +65,7 @@ def measure(cfg: CfgNode, source: ImageSource, share: int, seconds: float = SECO
 
     def step(batch) -> None:
         views = apply_photometric(batch, device, **normalization)
-        stepper.run([views], next(numbers), scaled_lr(cfg.SOLVER))
+        stepper.launch([views], next(numbers), scaled_lr(cfg.SOLVER))
 
     order = BatchOrder(len(source), images, cfg.SEED, 0, MOST_STEPS + 2)
     dataset = build_dataset(cfg, source, range_of_run(cfg, source, None, device))

@@ -49,7 +49,7 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """The cluster bootstrap's percentile interval of mean(b) − mean(a).
 
-    Whole pretrainings are drawn anew, never single trials.
+    Whole pretrainings are resampled, never single trials.
 
     ``a`` and ``b`` are the pretrainings' means; a pretraining is drawn with all its fine-tunings
     (Davison and Hinkley 1997, section 3.8), by a fixed seed. It is too narrow for few pretrainings:

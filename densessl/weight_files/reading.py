@@ -50,8 +50,8 @@ _OTHERS = [
 def read_checkpoint(path: str | os.PathLike, library: Any = None) -> Any:
     """What a checkpoint file holds, of whatever layout, on the CPU.
 
-    Objects of other programs are ``unpickle.Held``. ``library``: whose tensors; torch's if nothing
-    is said, else those of ``without_torch.LIBRARY``. Raises InputError for a file that is missing,
+    Objects of other programs are ``unpickle.Held``. ``library``: whose tensors, torch's by
+    default, or those of ``without_torch.LIBRARY``. Raises InputError for a file that is missing,
     damaged, no checkpoint, a zip bomb, or that holds code; EnvironmentLacks for one that is larger
     than the free memory. ``LIBRARY`` also raises NeedsTorch, for what torch alone can judge.
     """

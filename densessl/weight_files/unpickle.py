@@ -191,8 +191,11 @@ def check_memo(data: bytes | mmap.mmap, begin: int) -> None:
         number = 0
         if operation == pickle.LONG_BINPUT:
             number = int.from_bytes(data[first:at], "little")
-        elif operation == pickle.PUT and data[first : at - 1].isdigit():
-            number = int(data[first : min(at - 1, first + 20)])
+        elif operation == pickle.PUT:
+            try:
+                number = int(data[first:at])
+            except ValueError:
+                return
         if number > at - begin:
             raise InputError(
                 f"is damaged or truncated: it numbers an object {number}, after {at - begin} bytes"

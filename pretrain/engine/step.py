@@ -105,18 +105,6 @@ class Stepper:
             t.numel() * t.element_size() for t in self.method.state_dict().values()
         )
 
-    def run(
-        self,
-        parts: Iterable[list[View]],
-        step: int,
-        lr: float,
-        peak: float | None = None,
-        weight_decay: float | None = None,
-        asked: Sequence[bool] = (),
-    ) -> StepOutcome:
-        """:meth:`launch` a step, and wait for what it gives."""
-        return self.launch(parts, step, lr, peak, weight_decay, asked).outcome()
-
     def launch(
         self,
         parts: Iterable[list[View]],

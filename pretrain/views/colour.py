@@ -208,9 +208,9 @@ def blend(x: Tensor, factor: Tensor, rest: Tensor, brightness: int, contrast: in
     if brightness == len(x):
         return x.mul_(factor[:, None, None, None]).clamp_(0, 1)
     other = torch.zeros_like(x[:, :1])
-    if brightness < len(x) and x.shape[1] == len(LUMA):
+    if x.shape[1] == len(LUMA):
         luma(x[brightness:], out=other[brightness:])
-    elif brightness < len(x):
+    else:
         other[brightness:] = x[brightness:].mean(1, keepdim=True)
     if contrast:
         flat = other[brightness : brightness + contrast]

@@ -43,7 +43,7 @@ def test_a_loop_of_ones_own_takes_the_steps_of_a_run(views):
     ours.load_state_dict(theirs.state_dict())
     sgd = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], 0.1, momentum=0.9)
     for step in range(3):
-        stepper.run([views], step, 0.1)
+        stepper.launch([views], step, 0.1)
         loss = ours(views)["loss"]
         sgd.zero_grad()
         loss.backward()

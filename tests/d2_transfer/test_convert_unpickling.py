@@ -407,7 +407,14 @@ def test_no_bytes_end_in_another_error(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "put", [b"r\xff\xff\xff\x7f", b"p2147483647\n", b"p99999999999999999999\n"]
+    "put",
+    [
+        b"r\xff\xff\xff\x7f",
+        b"p2147483647\n",
+        b"p2_147_483_647\n",
+        b"p +2147483647\n",
+        b"p99999999999999999999\n",
+    ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
 def test_an_object_with_too_high_a_number_takes_no_memory(tmp_path, put, zipped):

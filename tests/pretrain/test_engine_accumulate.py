@@ -145,7 +145,7 @@ def trained(name, parts, sums=None):
     values = []
     for step in range(STEPS):
         views = in_parts(views_of(step, cfg.VIEWS.LOCAL_CROPS), parts)
-        outcome = stepper.run(views, step, lr=0.01)
+        outcome = stepper.launch(views, step, lr=0.01).outcome()
         assert outcome.applied
         losses = {k: v for k, v in outcome.values.items() if not k.startswith("stat/")}
         values.append(losses)
@@ -237,10 +237,10 @@ def of(*numbers):
 @pytest.mark.parametrize("amp", ["off", "fp16"])
 def test_a_bad_part_leaves_out_the_whole_step(amp):
     method, stepper = line(2, amp)
-    outcome = stepper.run(of(math.nan, 1.0), 0, lr=0.1)
+    outcome = stepper.launch(of(math.nan, 1.0), 0, lr=0.1).outcome()
     assert not outcome.applied and not outcome.overflow and math.isnan(outcome.values["loss"])
     assert (method.w.item(), method.seen.item(), method.entered) == (1.0, 0.0, [])
-    outcome = stepper.run(of(3.0, 1.0), 1, lr=0.1)
+    outcome = stepper.launch(of(3.0, 1.0), 1, lr=0.1).outcome()
     assert outcome.values["loss"] == outcome.values["grad_norm"] == 2.0  # unscaled once
     assert method.w.item() == pytest.approx(0.8)
     assert (method.seen.item(), method.entered) == (2.0, [[3.0, 1.0]])
@@ -265,7 +265,7 @@ def test_only_one_part_is_in_memory(double):
         method, stepper = built(options_of("moco", parts), Pyramid())
         Held.most = Held.now
         with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
-            stepper.run(in_parts(views_of(0, 0), parts), 0, lr=0.01)
+            stepper.launch(in_parts(views_of(0, 0), parts), 0, lr=0.01)
         most[parts] = Held.most
     assert most[4] < 0.3 * most[1]
 

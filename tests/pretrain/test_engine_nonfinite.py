@@ -39,12 +39,12 @@ def poisoned(kinds):
 ONE = torch.tensor([1])
 
 
-def test_a_bad_step_leaves_no_trace(tiny, monkeypatch, different):
-    kinds = {2: "loss", 3: "gradient", 4: "views", 5: "gradient"}
-    monkeypatch.setitem(METHODS, "moco", poisoned(kinds))
-    options = ("SOLVER.MAX_STEPS", 8, "CHECKPOINT.STEPS", 1, "CHECKPOINT.KEEP", 9, "LOG.PERIOD", 1)
-    cfg = tiny("moco", None, *options)
-    train(cfg)
+BAD = {2: "loss", 3: "gradient", 4: "views", 5: "gradient"}  # of EIGHT steps
+EIGHT = ("SOLVER.MAX_STEPS", 8, "CHECKPOINT.STEPS", 1, "CHECKPOINT.KEEP", 9, "LOG.PERIOD", 1)
+
+
+def check_no_trace(cfg, different):
+    """Of the bad steps of a run of MoCo with BAD and EIGHT, in its checkpoints and its log."""
     files = sorted(Path(cfg.OUTPUT_DIR).glob("checkpoints/*.pth"))
     states = {n: torch.load(file, weights_only=True) for n, file in enumerate(files, start=1)}
     for after in (3, 4, 5, 6):  # weights, both encoders' statistics, queue, pointer, momentum
@@ -52,15 +52,21 @@ def test_a_bad_step_leaves_no_trace(tiny, monkeypatch, different):
         assert different(states[2]["optimizer"]["state"], states[after]["optimizer"]["state"]) == []
     for before, after in ((1, 2), (6, 7), (7, 8)):
         changed = different(states[before]["model"], states[after]["model"])
-        assert {name.split("/")[1].split(".")[0] for name in changed} >= {
-            *("backbone", "momentum_backbone", "queue"),
-        }
+        moved = {name.split("/")[1].split(".")[0] for name in changed}
+        assert moved >= {"backbone", "momentum_backbone", "queue"}
     values = [t for t in states[8]["model"].values() if t.is_floating_point()]
     assert all(torch.isfinite(value).all() for value in values)
     text = (Path(cfg.OUTPUT_DIR) / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["skipped"] for line in lines] == [0, 0, 1, 2, 3, 4, 4, 4]
     assert ["loss" in line for line in lines] == [True] * 2 + [False] * 4 + [True] * 2
+
+
+def test_a_bad_step_leaves_no_trace(tiny, monkeypatch, different):
+    monkeypatch.setitem(METHODS, "moco", poisoned(BAD))
+    cfg = tiny("moco", None, *EIGHT)
+    train(cfg)
+    check_no_trace(cfg, different)
 
 
 def test_a_run_of_bad_steps_ends_naming_step_and_images(tiny, monkeypatch):
@@ -142,7 +148,7 @@ def test_fp16_finds_its_scale_and_then_trains(ahead):
     scales, applied = [], []
     for step in range(6):
         scales.append(stepper.scaler.get_scale())
-        outcome = stepper.run([[torch.tensor(huge)]], step, lr=1e-35)
+        outcome = stepper.launch([[torch.tensor(huge)]], step, lr=1e-35).outcome()
         applied.append(outcome.applied)
         assert outcome.applied or outcome.overflow
     assert applied == [False, False, False, True, True, True]
@@ -154,11 +160,11 @@ def test_the_order_of_a_step():
     method = Line()
     optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
     stepper = Stepper(method, method, optimizer, torch.device("cpu"))
-    stepper.run([[torch.tensor(2.0)]], step=0, lr=0.1)
+    stepper.launch([[torch.tensor(2.0)]], step=0, lr=0.1)
     assert method.w.item() == pytest.approx(0.8)
-    stepper.run([[torch.tensor(math.nan)]], step=1, lr=0.1)
+    stepper.launch([[torch.tensor(math.nan)]], step=1, lr=0.1)
     assert method.w.item() == pytest.approx(0.8)
-    stepper.run([[torch.tensor(1.0)]], step=2, lr=0.5)
+    stepper.launch([[torch.tensor(1.0)]], step=2, lr=0.5)
     assert method.w.item() == pytest.approx(0.3)
     assert method.calls == [
         *(("backward", 0), ("after", 0), ("before", 1)),
@@ -175,5 +181,5 @@ def test_a_group_of_fixed_rate_stays_at_the_peak_and_one_without_gradient_rests(
     for each, w in ((method, 0.0), (resting, 1.0)):
         optimizer = torch.optim.SGD([{"params": [each.w], "fixed_lr": True}], lr=1.0)
         stepper = Stepper(each, each, optimizer, torch.device("cpu"))
-        stepper.run([[torch.tensor(2.0)]], step=0, lr=0.1, peak=0.5)
+        stepper.launch([[torch.tensor(2.0)]], step=0, lr=0.1, peak=0.5)
         assert each.w.item() == pytest.approx(w)

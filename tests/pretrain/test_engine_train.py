@@ -273,7 +273,7 @@ def first_loss(cfg) -> float:
     run.read_data(saved=None)
     run.build_model(anew=True)
     views = apply_photometric(collate([run.dataset[0, n] for n in range(8)]), "cpu")
-    return run.stepper.run([views], step=0, lr=0.0).values["loss"]
+    return run.stepper.launch([views], step=0, lr=0.0).outcome().values["loss"]
 
 
 def test_channels_last_gives_the_same_loss(tiny):

@@ -5,10 +5,9 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 from PIL import Image, ImageFilter
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from densessl.pretrain.views import RECIPES, Batch, ViewRecipe, apply_photometric, colour
+from benchmarks.launches import Launches, batch_of
+from densessl.pretrain.views import RECIPES, ViewRecipe, apply_photometric, colour
 
 FACTORS = torch.tensor([0.6, 0.9, 1.0, 1.4, 0.0])
 
@@ -111,49 +110,18 @@ def test_the_order_of_operations_is_the_samples_own():
     )
 
 
-class Launches(TorchDispatchMode):
-    """Counts what a device away from the CPU is asked for: kernels, and copies from the CPU."""
-
-    count = copies = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        away = isinstance(made, torch.Tensor) and made.device.type != "cpu"
-        self.count += away and not function.is_view
-        given = [each.device.type for each in tree_leaves(args) if isinstance(each, torch.Tensor)]
-        self.copies += away and "cpu" in given
-        return made
-
-
 @pytest.mark.parametrize("name, local, most", [("moco_v2", 0, 150), ("dino", 8, 300)])
 def test_the_number_of_kernels_does_not_grow_with_the_batch(name, local, most):
     """All views of one size pass each operation together: two sizes, twice as many."""
     recipes = [*RECIPES[name][:2], *[RECIPES[name][-1]] * local]
-    counts = []
+    counts, rng = [], np.random.default_rng(0)
     for images in (8, 24):
         with Launches() as launches:
-            views = apply_photometric(a_batch(images, recipes), "meta")
+            views = apply_photometric(batch_of(recipes, images, rng), "meta")
         assert {part.device.type for view in views for part in vars(view).values()} == {"meta"}
         counts.append(launches.count)
         assert launches.copies == (3 if local else 2)  # the images of each size, all numbers
     assert max(counts) < most and abs(counts[0] - counts[1]) < 20  # rarer operations are not met
-
-
-def a_batch(count, recipes, side=16):
-    """As the loader gives it; few pixels."""
-    views = [parameters(count, recipe, seed) for seed, recipe in enumerate(recipes)]
-    image = torch.zeros(count, len(recipes), 3, side, side, dtype=torch.uint8)
-    drawn = torch.stack(views, 1)
-    return Batch(
-        index=torch.arange(count),
-        unreadable=torch.zeros(0, dtype=torch.long),
-        image=image[:, :2],
-        local=image[:, 2:],
-        box=torch.zeros(count, len(recipes), 4),
-        flip=torch.zeros(count, len(recipes), dtype=torch.bool),
-        size=torch.zeros(count, 2),
-        colour=drawn,
-    )
 
 
 @pytest.mark.parametrize("few", [1, 3])
